@@ -1,0 +1,44 @@
+# Each target sets up what it needs. `make install` does nothing when nothing has changed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONSTRAINTS ?= constraints/cpu.txt
+PIP_FLAGS ?=
+BIN := .venv/bin
+STAMP := .venv/installed-$(notdir $(CONSTRAINTS))
+
+.PHONY: install demo test check up migration clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints/base.txt $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "securetune needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing securetune and everything it needs into .venv (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c $(CONSTRAINTS) -e '.[worker,local,dev]'
+	@touch $@
+
+# make demo DATA=rows.jsonl ROWS=300 STEPS=100: the same on data of your own. All options: securetune demo --help
+demo: install
+	@$(BIN)/securetune demo $(if $(DATA),--data $(DATA)) $(if $(ROWS),--rows $(ROWS)) $(if $(STEPS),--steps $(STEPS))
+
+# make test ARGS="tests/core -k search": some of them.
+test: install
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: install
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/pyrefly check --summary=none
+	@$(BIN)/lint-imports --no-cache --verbose > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
+	@echo "check: format, lint, types and floors are fine"
+
+# make up PORT=8000 STATE=/var/lib/securetune
+up: install
+	@$(BIN)/securetune up $(if $(PORT),--port $(PORT)) $(if $(STATE),--state $(STATE))
+
+# make migration MESSAGE="add a column": a new migration from what core/db/models.py says, against a throw-away database.
+migration: install
+	@$(BIN)/python -m migrations.new "$(MESSAGE)"
+
+clean:
+	rm -rf .venv var build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

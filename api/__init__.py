@@ -1,0 +1,1 @@
+"""The front door: HTTP and nothing else. No torch, no SQLAlchemy, no pipeline."""

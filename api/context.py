@@ -1,0 +1,58 @@
+"""What every response carries: the id of its request, and headers that keep browsers from doing more than they should.
+
+Not here: limits (api.limits), the bodies of errors (api.errors).
+"""
+
+import re
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID = "x-request-id"
+
+_TRUSTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+def request_id(scope: Scope) -> str:
+    """The id of this request: the caller's own `x-request-id` when it is a plain word, else one made here."""
+    state = scope.setdefault("state", {})
+    if "request_id" not in state:
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        state["request_id"] = given if _TRUSTED_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    return state["request_id"]
+
+
+def add_headers(headers: MutableHeaders, scope: Scope) -> None:
+    """Put the common headers on a response, except where it brings its own."""
+    headers[REQUEST_ID] = request_id(scope)
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+
+
+class RequestContext:
+    """ASGI middleware that puts the common headers on every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                add_headers(MutableHeaders(scope=message), scope)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

@@ -1,0 +1,98 @@
+"""What routes ask for: the parts of the service, and who is calling. Authentication lives here.
+
+Not here: what an upload is (api.uploads), any query (core.db).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from celery import Celery
+from fastapi import Depends, Path, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from core.config import Settings
+from core.db import keys
+from core.db.session import Sessions, transaction
+from core.errors import NotAuthenticated
+from core.spec.job import DatasetId, JobId
+from core.spec.models import BaseModelEntry
+from core.storage import ArtifactStore
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that the front door is made of; one for each app."""
+
+    settings: Settings
+    sessions: Sessions
+    store: ArtifactStore
+    catalog: Mapping[str, BaseModelEntry]
+    celery: Celery
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who holds the key that came with the request."""
+
+    key_id: str
+    name: str
+
+
+async def parts(request: Request) -> Parts:
+    """The parts of the app that this request reached."""
+    return request.app.state.parts
+
+
+PartsDep = Annotated[Parts, Depends(parts)]
+
+
+async def _settings(parts: PartsDep) -> Settings:
+    return parts.settings
+
+
+async def _sessions(parts: PartsDep) -> Sessions:
+    return parts.sessions
+
+
+async def _store(parts: PartsDep) -> ArtifactStore:
+    return parts.store
+
+
+async def _catalog(parts: PartsDep) -> Mapping[str, BaseModelEntry]:
+    return parts.catalog
+
+
+async def _celery(parts: PartsDep) -> Celery:
+    return parts.celery
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+SessionsDep = Annotated[Sessions, Depends(_sessions)]
+StoreDep = Annotated[ArtifactStore, Depends(_store)]
+CatalogDep = Annotated[Mapping[str, BaseModelEntry], Depends(_catalog)]
+CeleryDep = Annotated[Celery, Depends(_celery)]
+
+_BEARER = HTTPBearer(
+    auto_error=False, scheme_name="api_key", description="An API key of this server: `Authorization: Bearer st_...`."
+)
+
+
+def caller(sessions: SessionsDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
+    """Who is calling, by the key in the `Authorization` header; a key anywhere else is not looked at.
+
+    Raises:
+        NotAuthenticated: there is no key, or not a valid one.
+    """
+    if given is None:
+        raise NotAuthenticated("There is no API key. Send `Authorization: Bearer <key>`.", code="missing_api_key")
+    with transaction(sessions) as session:
+        key = keys.check(session, given.credentials)
+        return Caller(key_id=key.id, name=key.name)
+
+
+CallerDep = Annotated[Caller, Depends(caller)]
+
+JobIdPath = Annotated[JobId, Path(description="Id of the job.")]
+DatasetIdPath = Annotated[DatasetId, Path(description="Id of the dataset.")]
+LimitQuery = Annotated[int, Query(ge=1, le=100, description="At most so many items.")]

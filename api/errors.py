@@ -1,0 +1,198 @@
+"""From any error to a status and a body: the one place that knows both.
+
+Every error has the shape `{"error": {"message", "type", "param", "code"}}`, whoever raised it: this program, FastAPI's
+validation, the router, or nobody who was expected. Not here: the errors themselves (core.errors).
+"""
+
+import logging
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from api.context import add_headers, request_id
+from core.errors import (
+    Conflict,
+    InvalidDataset,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    SecureTuneError,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+)
+from core.spec.replies import ErrorBody, ErrorReply, ErrorType, FieldProblem
+
+MAX_DETAILS = 100
+
+_LOG = logging.getLogger("securetune.api")
+_LONGEST_PARAM = 200
+STATUS: dict[type[SecureTuneError], int] = {
+    InvalidInput: 400,
+    NotAuthenticated: 401,
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    Unavailable: 503,
+    StorageFull: 507,
+    SecureTuneError: 500,
+}
+_TYPES: dict[int, ErrorType] = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error"}
+_HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "2"}}
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 416: "range_not_satisfiable"}
+
+
+def error_type(status: int) -> ErrorType:
+    """The broad kind of an error with this status."""
+    return _TYPES.get(status, "service_error" if status >= 500 else "invalid_request_error")
+
+
+def error_response(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
+    """A response in the one shape; what an error has nothing to say about is left out, but for the four fields."""
+    content = ErrorReply(error=body).model_dump(mode="json")
+    optional = {"details", "count", "readiness"}
+    content["error"] = {k: v for k, v in content["error"].items() if v is not None or k not in optional}
+    return JSONResponse(content, status, headers=_HEADERS.get(status, {}) | (headers or {}))
+
+
+def plain_error(
+    status: int, code: str, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """The response to an error that is only a message."""
+    body = ErrorBody(message=message, type=error_type(status), param=param, code=code)
+    return error_response(status, body, headers)
+
+
+def problems(errors: Sequence[ErrorDetails], body: object, *, skip: int = 0) -> tuple[FieldProblem, ...]:
+    """What pydantic found, with paths as a caller writes them; the first `skip` parts of each place are dropped."""
+    return tuple(
+        FieldProblem(
+            param=field_path(error["loc"][skip:], body, absent=error["type"] == "missing"),
+            message=error["msg"].removeprefix("Value error, "),
+        )
+        for error in errors[:MAX_DETAILS]
+    )
+
+
+def in_one_sentence(found: Sequence[FieldProblem]) -> str:
+    """The first problem, and how many more there are."""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{found[0].param or 'body'}: {found[0].message}{more}"
+
+
+def install(app: FastAPI) -> None:
+    """Give every error that can leave the app its handler."""
+    app.add_exception_handler(SecureTuneError, _ours)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _from_framework)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SecureTuneError)  # noqa: S101 - Starlette's signature is wider than what it passes
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    if status >= 500:
+        _LOG.warning("%s %s: %s (%s)", request_id(request.scope), error.code, error.message, error.__cause__)
+    details, count = None, None
+    if isinstance(error, InvalidDataset):
+        details, count = error.errors[:MAX_DETAILS], error.count
+    body = ErrorBody(
+        message=error.message,
+        type=error_type(status),
+        param=error.param,
+        code=error.code,
+        details=details,
+        count=count,
+    )
+    return error_response(status, body)
+
+
+async def _malformed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors: Sequence[ErrorDetails] = error.errors()
+    where = errors[0]["loc"][0]
+    if where == "path":
+        return plain_error(404, "not_found", f"There is nothing at {request.url.path!r}.")
+    if errors[0]["type"] == "json_invalid":
+        place, reason = errors[0]["loc"][-1], errors[0].get("ctx", {}).get("error", "")
+        return plain_error(422, "invalid_json", f"The body is not JSON: {reason} at character {place}.")
+    found = problems(errors, error.body, skip=1)
+    if errors[0]["loc"] == ("body",) and errors[0]["type"] != "value_error":
+        hint = "send a JSON object with `Content-Type: application/json`"
+        return plain_error(422, "invalid_body", f"The body is missing or not of the right kind: {hint}.")
+    body = ErrorBody(
+        message=in_one_sentence(found),
+        type=error_type(422),
+        param=found[0].param or None,
+        code="invalid_parameter",
+        details=found,
+    )
+    return error_response(422, body)
+
+
+async def _from_framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    match error.status_code:
+        case 404:
+            message = f"There is nothing at {request.url.path!r}."
+        case 405:
+            message = f"{request.url.path!r} does not take {request.method}."
+        case 400:
+            message = f"The body cannot be read: {_unreadable(error.__cause__)}."
+        case _:
+            message = error.detail
+    code = _CODES.get(error.status_code, "invalid_body" if error.status_code == 400 else "http_error")
+    return plain_error(error.status_code, code, message, headers=dict(error.headers or {}))
+
+
+def _unreadable(cause: BaseException | None) -> str:
+    match cause:
+        case RecursionError():
+            return "its brackets are nested too deeply"
+        case UnicodeDecodeError():
+            return "it is not UTF-8"
+        case ValueError():
+            return "a number has too many digits"
+        case _:
+            return "it is malformed"
+
+
+async def _gone(request: Request, _: Exception) -> Response:
+    _LOG.info("%s the caller went away in the middle of its request", request_id(request.scope))
+    return plain_error(400, "disconnected", "The request ended in the middle of its body.")
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    known = request_id(request.scope)
+    _LOG.error("%s unexpected error", known, exc_info=error)
+    message = f"Something went wrong on the server. Its log tells more under {known}."
+    response = plain_error(500, SecureTuneError.code, message)
+    add_headers(response.headers, request.scope)
+    return response
+
+
+def field_path(place: Sequence[int | str], body: object, *, absent: bool) -> str:
+    """`("strategy", "ml_lr", "ratio")` as `strategy.ratio`: the names of union members are no fields of the body.
+
+    `absent` says that the last part is a field that should be there and is not.
+    """
+    path, here = "", body
+    for depth, part in enumerate(place):
+        match here, part:
+            case dict(), str() if part in here or (absent and depth == len(place) - 1):
+                path, here = f"{path}.{part}", here.get(part)
+            case list(), int() if 0 <= part < len(here):
+                path, here = f"{path}[{part}]", here[part]
+            case ((dict() | list()), _):
+                continue
+            case None, _ if depth == 0:
+                path = f"{path}.{part}"
+            case _:
+                break
+    return path.removeprefix(".").encode("utf-8", "backslashreplace").decode()[:_LONGEST_PARAM]

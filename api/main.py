@@ -1,0 +1,110 @@
+"""The app: routers, error handlers, limits, and the parts it is made of.
+
+    uvicorn --factory api.main:create_app
+
+Nothing is connected to before the first request needs it, so the app starts without database and broker and answers
+503 until they are there. Not here: starting servers (local), running jobs (worker).
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+
+from api import errors, examples
+from api.context import RequestContext
+from api.deps import Parts, caller
+from api.limits import BodyLimit
+from api.routes import artifacts, datasets, health, jobs, models
+from core import catalog, config, queue
+from core.config import Settings
+from core.db import session
+from core.errors import InvalidInput
+from core.storage import ArtifactStore
+
+_TAGS = [
+    {"name": "datasets", "description": "Conversations to train on."},
+    {"name": "jobs", "description": "One base model tuned on one dataset, attacked before and after."},
+    {"name": "artifacts", "description": "What a job leaves: adapter, report, robustness map, answers."},
+    {"name": "models", "description": "Base models that may be tuned."},
+    {"name": "health", "description": "For load balancers and supervisors; no key needed."},
+]
+_DESCRIPTION = (
+    "Fine-tunes language models without losing their alignment: measures which modules are robust, trains those at the "
+    'standard rate and the rest more gently, attacks the model before and after. Errors: `{"error": {...}}`.'
+)
+
+# The framework's page for reading the API takes its script from a CDN; no other page here may load anything.
+_CDN = "https://cdn.jsdelivr.net"
+_DOCS_POLICY = (
+    f"default-src 'none'; script-src {_CDN} 'unsafe-inline'; style-src {_CDN}; img-src data:; connect-src 'self'; "
+    "frame-ancestors 'none'"
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The app for these settings, or for those in the environment.
+
+    Raises:
+        InvalidInput: code `not_configured`; no address of a database or a broker is set.
+        InvalidModel: code `invalid_catalog`; the list of models cannot be read.
+    """
+    parts = _parts(settings or config.settings())
+    app = FastAPI(
+        title="securetune",
+        summary="Secure fine-tuning of language models.",
+        description=_DESCRIPTION,
+        version="0.1.0",
+        openapi_tags=_TAGS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.parts = parts
+    errors.install(app)
+    app.add_middleware(
+        BodyLimit,
+        upload=parts.settings.max_upload_bytes,
+        upload_paths=frozenset({datasets.router.prefix}),
+        other=parts.settings.max_body_bytes,
+    )
+    app.add_middleware(RequestContext)
+    for module in (datasets, jobs, artifacts, models):
+        app.include_router(module.router, dependencies=[Depends(caller)], responses=examples.errors(401, 422, 503))
+    app.include_router(health.router)
+    app.add_api_route("/docs", _docs, include_in_schema=False)
+    return app
+
+
+async def _docs() -> HTMLResponse:
+    page = get_swagger_ui_html(openapi_url="/openapi.json", title="securetune")
+    page.headers["content-security-policy"] = _DOCS_POLICY
+    return page
+
+
+def _parts(settings: Settings) -> Parts:
+    database, broker = settings.database_url.get_secret_value(), settings.redis_url.get_secret_value()
+    if not database or not broker:
+        missing = "DATABASE_URL" if not database else "REDIS_URL"
+        raise InvalidInput(
+            f"{missing} is not set. `securetune up` starts everything and sets it.", code="not_configured"
+        )
+    return Parts(
+        settings=settings,
+        sessions=session.sessions(database),
+        store=ArtifactStore(settings.artifacts),
+        catalog=catalog.read(settings.models),
+        celery=queue.app(broker),
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    parts: Parts = app.state.parts
+    parts.store.clean()
+    yield
+    session.dispose(parts.sessions)
+    parts.celery.close()

@@ -1,0 +1,59 @@
+"""An order checked and completed before it is queued: what can be told without the model and without the data's rows.
+
+Covers: the base model, LoRA targets, sense between fields, defaults that hang on the model. Not here: single fields
+(core.spec), whether datasets exist (core.db), whether a module type exists in the model (the worker finds out).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from core import catalog
+from core.errors import InvalidInput
+from core.spec.job import JobSpec
+from core.spec.models import BaseModelEntry
+
+DEFAULT_EPOCHS = 3.0
+_PEFT_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")}
+
+
+def complete(spec: JobSpec, entries: Mapping[str, BaseModelEntry]) -> JobSpec:
+    """The order with every default filled in, so that what is stored says all that will be done.
+
+    Raises:
+        InvalidModel: the base model is not allowed, or its files are not.
+        InvalidInput: fields that do not go together.
+    """
+    entry = catalog.find(entries, spec.base_model)
+    _check(spec)
+    training = spec.training
+    filled = {"learning_rate": training.learning_rate or entry.learning_rate}
+    if training.epochs is None and training.steps is None:
+        filled["epochs"] = DEFAULT_EPOCHS
+    return spec.model_copy(update={"training": training.model_copy(update=filled)})
+
+
+def _check(spec: JobSpec) -> None:
+    targets = spec.training.lora.targets
+    if targets != "all":
+        _refuse_repeats(targets, "training.lora.targets")
+        for name in targets:
+            if name in _PEFT_NAMES:
+                reason = f"{name!r} is called {_PEFT_NAMES[name]!r} here"
+                raise _refused("training.lora.targets", reason)
+    _refuse_repeats(spec.security.attacks, "security.attacks")
+    if "\0" in (spec.security.system_prompt or ""):
+        raise _refused("security.system_prompt", "it holds a NUL character")
+    if spec.validation_dataset == spec.dataset:
+        raise _refused(
+            "validation_dataset",
+            "it is the training data, so the task figures would mean nothing; leave it out to have rows held out",
+        )
+
+
+def _refuse_repeats(names: Sequence[str], param: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise _refused(param, f"{name!r} stands there twice")
+
+
+def _refused(param: str, reason: str) -> InvalidInput:
+    return InvalidInput(f"{param}: {reason}.", code="invalid_parameter", param=param)

@@ -1,0 +1,150 @@
+"""What a finished job leaves: adapter, report, robustness map, answers. Only names in the database lead to a file.
+
+Not here: how a file is sent (api.downloads).
+"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Path, Query
+from fastapi.responses import FileResponse
+
+from api import examples, schemas
+from api.deps import JobIdPath, SessionsDep, StoreDep
+from api.downloads import Download
+from core.db import jobs, records
+from core.db.session import Sessions, transaction
+from core.errors import Conflict
+from core.spec.replies import ArtifactReply, Page
+from core.storage import ArtifactStore
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["artifacts"])
+
+FileName = Annotated[
+    str,
+    Path(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$",
+        max_length=200,
+        description="Name of a file of the adapter, such as `adapter_config.json`.",
+    ),
+]
+
+# A report is HTML of our own, but it shows what models answered. Nothing in it runs, loads or leads anywhere.
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
+_REPR_DIGEST = {
+    "Repr-Digest": {"description": "SHA-256 of the whole file (RFC 9530).", "schema": {"type": "string"}},
+    "ETag": {"description": "The same digest; good for `If-Range`.", "schema": {"type": "string"}},
+}
+
+
+def _file(description: str, *media_types: str) -> examples.Responses:
+    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
+    part = "A part of the file, as `Range` asked"
+    return {
+        200: {"description": description, "content": content, "headers": _REPR_DIGEST},
+        206: {"description": part, "content": content, "headers": _REPR_DIGEST},
+        304: {"description": "`If-None-Match` names this file"},
+    } | examples.errors(404, 409, 416)
+
+
+@router.get("/artifacts", summary="List a job's files", responses=examples.answer(200, "By name", examples.ARTIFACTS))
+def list_artifacts(job_id: JobIdPath, sessions: SessionsDep) -> Page[ArtifactReply]:
+    """By name; empty before the job has succeeded."""
+    with transaction(sessions) as session:
+        jobs.get(session, job_id)
+        rows = records.artifacts(session, job_id)
+        return Page(data=tuple(schemas.artifact(row) for row in rows), has_more=False)
+
+
+@router.head("/adapter", include_in_schema=False)
+@router.get(
+    "/adapter",
+    summary="Download the adapter",
+    response_class=FileResponse,
+    responses=_file("One archive with every file of the adapter", "application/x-tar"),
+)
+def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
+    """Takes range requests, so that a broken download can go on where it stopped."""
+    return _download(sessions, store, job_id, schemas.ADAPTER, filename=f"{job_id}-adapter.tar")
+
+
+@router.head("/adapter/{filename}", include_in_schema=False)
+@router.get(
+    "/adapter/{filename}",
+    summary="Download one file of the adapter",
+    response_class=FileResponse,
+    responses=_file("The file", "application/octet-stream", "application/json"),
+)
+def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
+    """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
+    return _download(sessions, store, job_id, f"{schemas.ADAPTER_FOLDER}{filename}", filename=filename)
+
+
+@router.head("/report", include_in_schema=False)
+@router.get(
+    "/report",
+    summary="Read the security report",
+    response_class=FileResponse,
+    responses=_file("The report", "application/json", "text/html"),
+)
+def report(
+    job_id: JobIdPath,
+    sessions: SessionsDep,
+    store: StoreDep,
+    form: Annotated[
+        Literal["json", "html"] | None, Query(alias="format", description="Which form; wins over `Accept`.")
+    ] = None,
+    accept: Annotated[str, Header(description="`text/html` asks for a page; JSON is sent otherwise.")] = "",
+) -> Download:
+    """Every figure with its count and interval, before and after training, as JSON or as a page."""
+    if form == "html" or (form is None and "text/html" in accept):
+        headers = {"content-security-policy": REPORT_POLICY, "vary": "accept"}
+        return _download(sessions, store, job_id, schemas.REPORT_HTML, headers=headers)
+    return _download(sessions, store, job_id, schemas.REPORT_JSON, headers={"vary": "accept"})
+
+
+@router.head("/robustness", include_in_schema=False)
+@router.get(
+    "/robustness",
+    summary="Read the robustness map",
+    response_class=FileResponse,
+    responses=_file("Drift and task gain of every module, and the search for the robust subset", "application/json"),
+)
+def robustness(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
+    """Which modules of the base model keep its security when they change."""
+    return _download(sessions, store, job_id, schemas.ROBUSTNESS)
+
+
+@router.head("/answers", include_in_schema=False)
+@router.get(
+    "/answers",
+    summary="Read every answer",
+    response_class=FileResponse,
+    responses=_file("One answer on each line, with its verdict", "application/jsonl"),
+)
+def answers(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
+    """What every model said to every prompt. Answers of attacked models may be harmful."""
+    return _download(sessions, store, job_id, schemas.ANSWERS, filename=f"{job_id}-answers.jsonl")
+
+
+def _download(
+    sessions: Sessions,
+    store: ArtifactStore,
+    job_id: str,
+    name: str,
+    *,
+    filename: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Download:
+    with transaction(sessions) as session:
+        job = jobs.get(session, job_id)
+        if job.status != "succeeded":
+            ended = job.status in ("failed", "cancelled")
+            code = f"job_{job.status}" if ended else "job_not_finished"
+            why = "it left no files" if ended else "its files are there when it has succeeded"
+            raise Conflict(f"Job {job_id} is {job.status}: {why}.", code=code)
+        row = records.artifact(session, job_id, name)
+    path = store.path(row.key)
+    return Download(path, sha256=row.sha256, media_type=row.media_type, filename=filename, headers=headers)

@@ -1,0 +1,55 @@
+"""Whether the process answers, and whether it can do its work. No key is asked for and no secret is told."""
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from api import examples
+from api.deps import CeleryDep, SessionsDep
+from api.errors import error_response, error_type
+from core import queue
+from core.db import schema
+from core.db.session import Sessions, transaction
+from core.errors import Unavailable
+from core.spec.replies import ErrorBody, Health, PartState, Readiness
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="Is the process up?", responses=examples.answer(200, "It is", examples.HEALTH))
+async def healthz() -> Health:
+    """Answers as long as the process does, whatever else is down; takes no thread, as others may all be waiting."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    summary="Can it do its work?",
+    response_model=Readiness,
+    responses=examples.answer(200, "Every part is up", examples.READY)
+    | examples.failure(503, "A part is down", examples.NOT_READY),
+)
+def readyz(sessions: SessionsDep, celery: CeleryDep) -> Response | Readiness:
+    """Asks the database, its schema and the broker. Jobs are taken without the broker, but start late."""
+    found = Readiness(database=_database(sessions), broker=_broker(celery))
+    if found.ready:
+        return JSONResponse(found.model_dump(mode="json"))
+    states = found.model_dump()
+    down = ", ".join(f"{name} {state.replace('_', ' ')}" for name, state in states.items() if state != "up")
+    body = ErrorBody(message=f"Not ready: {down}.", type=error_type(503), param=None, code="not_ready", readiness=found)
+    return error_response(503, body)
+
+
+def _database(sessions: Sessions) -> PartState:
+    try:
+        with transaction(sessions) as session:
+            return "up" if schema.is_current(session) else "not_migrated"
+    except Unavailable:
+        return "down"
+
+
+def _broker(celery: CeleryDep) -> PartState:
+    try:
+        queue.depth(celery)
+    except Unavailable:
+        return "down"
+    return "up"

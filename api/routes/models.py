@@ -1,0 +1,41 @@
+"""The base models that jobs may name. Not here: the list itself (core.catalog)."""
+
+from fastapi import APIRouter
+
+from api import examples
+from api.deps import CatalogDep
+from core import catalog
+from core.errors import InvalidModel
+from core.spec.models import BaseModelEntry, HubSource
+from core.spec.replies import ModelReply, Page
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("", summary="List base models", responses=examples.answer(200, "By name", examples.MODELS))
+def list_models(entries: CatalogDep) -> Page[ModelReply]:
+    """By name, with the reason where one cannot be used. Only these can be tuned."""
+    return Page(data=tuple(_reply(entries[name]) for name in sorted(entries)), has_more=False)
+
+
+def _reply(entry: BaseModelEntry) -> ModelReply:
+    hub = entry.source if isinstance(entry.source, HubSource) else None
+    problem = _problem(entry)
+    return ModelReply(
+        name=entry.name,
+        description=entry.description,
+        learning_rate=entry.learning_rate,
+        source=entry.source.kind,
+        hub_id=hub.id if hub else None,
+        revision=hub.revision if hub else None,
+        usable=problem is None,
+        problem=problem,
+    )
+
+
+def _problem(entry: BaseModelEntry) -> str | None:
+    try:
+        catalog.find({entry.name: entry}, entry.name)
+    except InvalidModel as error:
+        return error.message
+    return None

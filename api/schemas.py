@@ -1,0 +1,101 @@
+"""From rows of the database to replies. The replies' classes are in core.spec.replies, where the client reads them."""
+
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from core.db.models import Artifact, Dataset, Event, Job
+from core.spec.data import ColumnMap, DatasetSummary
+from core.spec.events import JOB_EVENT, JobError, Progress
+from core.spec.job import JobSpec
+from core.spec.replies import ArtifactReply, DatasetReply, EventReply, JobLinks, JobReply, JobSummary
+from core.spec.results import Figure
+
+ADAPTER = "adapter.tar"
+ADAPTER_FOLDER = "adapter/"
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+ROBUSTNESS = "robustness.json"
+ANSWERS = "answers.jsonl"
+
+
+def dataset(row: Dataset) -> DatasetReply:
+    """A dataset's row as its user sees it."""
+    return DatasetReply(
+        id=row.id,
+        name=row.name,
+        sha256=row.sha256,
+        bytes=row.bytes,
+        columns=ColumnMap.model_validate(row.columns) if row.columns else None,
+        summary=DatasetSummary.model_validate(row.summary),
+        created_at=row.created_at,
+    )
+
+
+def job_summary(row: Job) -> JobSummary:
+    """A job's row as lists show it."""
+    progress = Progress.model_validate(row.progress) if row.progress else None
+    return JobSummary(
+        id=row.id,
+        status=row.status,
+        stage=progress.stage if progress else None,
+        progress=progress,
+        error=JobError.model_validate(row.error) if row.error else None,
+        attempt=row.attempt,
+        cancel_requested_at=row.cancel_requested_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        spec=JobSpec.model_validate(row.spec),
+        links=_links(row),
+    )
+
+
+def job(row: Job, figures: Iterable[Figure]) -> JobReply:
+    """A job's row with its figures."""
+    return JobReply(**dict(job_summary(row)), figures=tuple(figures))
+
+
+def event(row: Event) -> EventReply:
+    """An event's row."""
+    happened = JOB_EVENT.validate_python({"type": row.type, **row.data})
+    return EventReply(id=row.id, attempt=row.attempt, created_at=row.created_at, event=happened)
+
+
+def artifact(row: Artifact) -> ArtifactReply:
+    """A file's row."""
+    return ArtifactReply(
+        name=row.name, bytes=row.bytes, sha256=row.sha256, media_type=row.media_type, url=_url(row.job_id, row.name)
+    )
+
+
+def _links(row: Job) -> JobLinks:
+    here = f"/jobs/{row.id}"
+    done = row.status == "succeeded"
+    return JobLinks(
+        job=here,
+        events=f"{here}/events",
+        cancel=f"{here}/cancel",
+        artifacts=f"{here}/artifacts",
+        adapter=f"{here}/adapter" if done else None,
+        report=f"{here}/report" if done else None,
+        robustness=f"{here}/robustness" if done else None,
+        answers=f"{here}/answers" if done else None,
+    )
+
+
+def _url(job_id: str, name: str) -> str | None:
+    here = f"/jobs/{job_id}"
+    match name:
+        case "adapter.tar":
+            return f"{here}/adapter"
+        case "report.json" | "report.html":
+            return f"{here}/report?format={name.removeprefix('report.')}"
+        case "robustness.json":
+            return f"{here}/robustness"
+        case "answers.jsonl":
+            return f"{here}/answers"
+        case _ if name.startswith(ADAPTER_FOLDER):
+            return f"{here}/adapter/{quote(name.removeprefix(ADAPTER_FOLDER))}"
+        case _:
+            return None

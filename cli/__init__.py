@@ -1,0 +1,1 @@
+"""The `securetune` command line."""

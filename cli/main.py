@@ -1,0 +1,138 @@
+"""`securetune`: one thin function a command. Heavy imports happen inside the commands, so that `--help` is quick.
+
+Not here: what the commands do (local, core.db.keys).
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from core.db.session import Session
+    from local.address import Address
+
+app = typer.Typer(
+    name="securetune",
+    help="Self-hosted secure fine-tuning of language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # they may hold a key
+)
+key_app = typer.Typer(no_args_is_help=True)
+app.add_typer(key_app, name="key", help="Make, list and revoke API keys.")
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option(help="Where everything is kept; by default SECURETUNE_STATE, or below the user's data directory."),
+]
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address that the API listens on.")] = "127.0.0.1",
+    state: StateOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON when ready; messages go to stderr.")
+    ] = False,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C: database, broker, API and worker."""
+    from core.config import settings  # noqa: PLC0415
+    from local import up as local  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        typer.echo(line, err=as_json)
+
+    def ready(address: "Address", new_key: bool) -> None:
+        typer.echo(address.to_json() if as_json else local.welcome(address, new_key))
+
+    with _errors_told():
+        local.up(local.Options(state or settings().state, host, port), settings(), say, ready)
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="Any dataset file; by default the instructions that come with the testbed.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where results, and the demo's own service, are kept.")] = Path("var/demo"),
+    rows: Annotated[int | None, typer.Option(min=0, help="Rows to use, spread over the file; 0 takes all.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; by default three passes.")] = None,
+    max_length: Annotated[int, typer.Option(min=16, help="Longest row, in tokens.")] = 384,
+) -> None:
+    """Tune the testbed with uniform and with module-wise learning rates, attack both, and compare."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from cli import demo as program  # noqa: PLC0415
+
+    most = rows if rows is not None else (0 if data is None else 600)
+    with _errors_told():
+        program.demo(program.Options(data or program.BUILTIN_DATA, out, most, steps, max_length), Console())
+
+
+@key_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What the key is for; shown in lists.")], state: StateOption = None
+) -> None:
+    """Make an API key and print it. This is the only time it is shown."""
+    from core.db import keys  # noqa: PLC0415
+
+    with _errors_told(), _database(state) as session:
+        typer.echo(keys.create(session, name))
+
+
+@key_app.command("list")
+def list_keys(state: StateOption = None) -> None:
+    """List the API keys: id, state, when made, name."""
+    from core.db import keys  # noqa: PLC0415
+
+    with _errors_told(), _database(state) as session:
+        for key in keys.everyone(session):
+            life = "revoked" if key.revoked_at else "valid"
+            typer.echo(f"{key.id}  {life:7}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
+
+
+@key_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="The id that `securetune key list` shows.")], state: StateOption = None
+) -> None:
+    """End a key's life at once."""
+    from core.db import keys  # noqa: PLC0415
+
+    with _errors_told(), _database(state) as session:
+        keys.revoke(session, key_id)
+
+
+@contextmanager
+def _database(state: Path | None) -> Generator["Session"]:
+    """One transaction in the database that DATABASE_URL names, or else in the one that `securetune up` runs."""
+    from core.config import settings  # noqa: PLC0415
+    from core.db.session import dispose, sessions, transaction  # noqa: PLC0415
+    from local.up import database  # noqa: PLC0415
+
+    with database(state or settings().state, settings()) as url:
+        factory = sessions(url)
+        try:
+            with transaction(factory) as session:
+                yield session
+        finally:
+            dispose(factory)
+
+
+@contextmanager
+def _errors_told() -> Generator[None]:
+    from client import ApiError  # noqa: PLC0415
+    from core.errors import SecureTuneError  # noqa: PLC0415
+
+    try:
+        yield
+    except (SecureTuneError, ApiError) as error:
+        typer.echo(f"securetune: {error.message}", err=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""Everything both doors share: the vocabulary, the database, and the science."""

@@ -1,0 +1,143 @@
+"""From rows in tokens to batches: the hold-out, the order of an epoch, padding, and what became of the rows.
+
+Covers: everything between the dataset and the training loop, all of it decided by seeds. Not here: how one row
+becomes tokens (core.data.template), the loop (core.training).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from core.data.rows import Conversation
+from core.data.template import IGNORED, Encoded, encode_each
+from core.errors import InvalidDataset, InvalidInput, TrainingFailed
+
+TRAINED_OPEN, TRAINED_CLOSE = "[[", "]]"
+"""Stand around the trained parts in `masked_sample`."""
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows padded on the right to the longest of them."""
+
+    input_ids: Tensor
+    """Token ids, int64, `batch seq`."""
+    attention_mask: Tensor
+    """1 for tokens, 0 for padding, int64, `batch seq`."""
+    labels: Tensor
+    """Token ids where they are trained on and `IGNORED` elsewhere, int64, `batch seq`; not shifted."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on `device`."""
+        return type(self)(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedDataset:
+    """Rows that can be trained on, and what became of the others."""
+
+    rows: tuple[Encoded, ...]
+    """In the order of the file; each has a trained token at least."""
+    dropped: int
+    """Rows left out: their prompt alone fills `max_length`."""
+    truncated: int
+    """Of `rows`, how many were cut at `max_length`."""
+    tokens: int
+    """Tokens in `rows`."""
+    trained_tokens: int
+    """Of these, how many have a label."""
+
+
+def encode_all(
+    conversations: Iterable[Conversation], tokenizer: PreTrainedTokenizerBase, *, max_length: int
+) -> EncodedDataset:
+    """All rows in tokens, with counts. `conversations` is read once, so a generator can watch the progress.
+
+    Raises:
+        TrainingFailed: code `no_trainable_rows`; every row was dropped, or there was none.
+        InvalidInput: as `core.data.template.encode` does.
+    """
+    rows: list[Encoded] = []
+    dropped = 0
+    for encoded in encode_each(conversations, tokenizer, max_length=max_length):
+        if encoded.prompt_too_long:
+            dropped += 1
+        else:
+            rows.append(encoded)
+    if not rows:
+        raise TrainingFailed(
+            f"No row can be trained on: of {dropped} rows the prompt alone fills max_length ({max_length} tokens). "
+            "Raise training.max_length, or shorten the prompts.",
+            code="no_trainable_rows",
+            param="training.max_length",
+        )
+    return EncodedDataset(
+        rows=tuple(rows),
+        dropped=dropped,
+        truncated=sum(row.truncated for row in rows),
+        tokens=sum(len(row.input_ids) for row in rows),
+        trained_tokens=sum(row.trained_tokens for row in rows),
+    )
+
+
+def split(rows: Sequence[Row], *, share: float, seed: int, cap: int) -> tuple[list[Row], list[Row]]:
+    """Hold out about `share` of `rows`, at most `cap` and at least one: (kept, held out), both in the order given.
+
+    Raises:
+        InvalidInput: `share` is not between 0 and 1, or `cap` is under 1.
+        InvalidDataset: code `too_few_rows`; there are fewer than two rows.
+    """
+    if not 0 < share < 1 or cap < 1:
+        raise InvalidInput("The share held out must lie between 0 and 1.", param="training.validation_share")
+    if len(rows) < 2:
+        raise InvalidDataset(
+            f"The dataset has {len(rows)} row(s), and one must be held out for validation: "
+            "add rows, or name a validation_dataset.",
+            code="too_few_rows",
+        )
+    count = min(max(1, round(share * len(rows))), cap, len(rows) - 1)
+    held = {int(index) for index in np.random.default_rng(seed).permutation(len(rows))[:count]}
+    return (
+        [row for index, row in enumerate(rows) if index not in held],
+        [row for index, row in enumerate(rows) if index in held],
+    )
+
+
+def epoch_batches(n_rows: int, batch_size: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:
+    """Row indices of each batch of one epoch: every row once, shuffled by `(seed, epoch)`; the last may be smaller."""
+    order = [int(index) for index in np.random.default_rng((seed, epoch)).permutation(n_rows)]
+    return [tuple(order[start : start + batch_size]) for start in range(0, n_rows, batch_size)]
+
+
+def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:
+    """At least one row, padded on the right to the longest: `batch seq`."""
+    width = max(len(row.input_ids) for row in encoded)
+    input_ids = np.full((len(encoded), width), pad_id, dtype=np.int64)
+    labels = np.full((len(encoded), width), IGNORED, dtype=np.int64)
+    mask = np.zeros((len(encoded), width), dtype=np.int64)
+    for index, row in enumerate(encoded):
+        length = len(row.input_ids)
+        input_ids[index, :length] = row.input_ids
+        labels[index, :length] = row.labels
+        mask[index, :length] = 1
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(labels))
+
+
+def masked_sample(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The row as text, special tokens included, with `[[ ]]` around what is trained on."""
+    parts: list[str] = []
+    pairs = zip(encoded.input_ids.tolist(), encoded.labels.tolist(), strict=True)
+    for trained, group in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
+        text = tokenizer.decode(
+            [token for token, _ in group], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        parts.append(f"{TRAINED_OPEN}{text}{TRAINED_CLOSE}" if trained else str(text))
+    return "".join(parts)

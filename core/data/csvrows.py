@@ -1,0 +1,93 @@
+"""CSV with a header, read as a stream of rows.
+
+Covers: quoted line breaks (a row's line is the one it begins on), ragged rows, open quotes, rows over the limit.
+Not here: which columns are needed (core.data.layouts). Separators other than the comma are not read.
+"""
+
+import csv
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from core.data.records import MAX_ROW_BYTES, STOPPED, TOO_LONG, Header, Record, Slice, not_utf8
+from core.spec.data import RowError
+
+_QUOTING = "Fields that hold commas, quotes or line breaks stand in double quotes, and a quote inside is doubled."
+
+
+def read_csv(stream: BinaryIO) -> Iterator[Header | Record | RowError]:
+    """The header, then a record or an error for every row; reading stops where quotes make rows unrecognisable.
+
+    Raises the `csv` module's limit on a field, which is one for the whole process, to `MAX_ROW_BYTES`.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+    lines = _Lines(stream)
+    rows = csv.reader(lines, strict=True)
+    names: tuple[str, ...] | None = None
+    while True:
+        begin = lines.number + 1
+        lines.start_row()
+        try:
+            fields = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = f"not valid CSV: {error}. {_QUOTING} {STOPPED}"
+            yield RowError(line=begin, column=None, reason=reason)
+            return
+        except _RowTooLongError:
+            yield RowError(line=begin, column=None, reason=f"{TOO_LONG}, or a quote was left open. {STOPPED}")
+            return
+        if lines.error is not None:
+            yield lines.error
+            if names is None:
+                return
+        elif not fields:
+            continue
+        elif names is None:
+            names = tuple(field.strip() for field in fields)
+            yield Header(begin, names)
+        else:
+            yield _record(begin, names, fields)
+
+
+def _record(line: int, names: tuple[str, ...], fields: list[str]) -> Record | RowError:
+    if len(fields) != len(names):
+        reason = f"the row has {len(fields)} fields, the header {len(names)}; quote fields that hold commas"
+        return RowError(line=line, column=None, reason=reason)
+    return Record(line, dict(zip(names, fields, strict=True)))
+
+
+class _RowTooLongError(Exception):
+    """Leaves the CSV reader in the middle of a row that has grown over the limit."""
+
+
+class _Lines:
+    """Decoded lines for the CSV reader, with their number and the first bad byte of the row at hand."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._size = 0
+        self.number = 0
+        self.error: RowError | None = None
+
+    def start_row(self) -> None:
+        """Forget the size and the error of the row before."""
+        self._size = 0
+        self.error = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(MAX_ROW_BYTES + 1)
+        if not raw:
+            raise StopIteration
+        self.number += 1
+        self._size += len(raw)
+        if self._size > MAX_ROW_BYTES:
+            raise _RowTooLongError
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            self.error = self.error or not_utf8(Slice(self.number, 1, raw), error)
+            return raw.decode(errors="replace")

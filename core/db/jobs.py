@@ -1,0 +1,227 @@
+"""Queries on jobs: the way of a row from queued to its end.
+
+A worker owns a job while it holds the lease; every write it makes names the attempt it was given, so a worker that was
+thought dead and comes back writes nothing (`LeaseLost`). All times are the database's.
+Not here: events, scores and artifacts (core.db.records).
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import and_, case, func, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from core.db.models import Job
+from core.errors import Conflict, Interrupted, InvalidInput, NotFound
+from core.spec.events import JobError, Progress
+from core.spec.job import JobSpec
+from core.spec.state import FINAL, Status
+
+_SILENT = or_(Job.status == "queued", and_(Job.status == "running", Job.lease_expires_at < func.clock_timestamp()))
+_DIED = case((Job.status == "running", 1), else_=0)
+
+
+class LeaseLost(Interrupted):
+    """Somebody else owns the job now, or it has ended: this worker must stop and write nothing."""
+
+    code = "lease_lost"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a job, until the lease runs out."""
+
+    job_id: str
+    attempt: int
+
+
+def add(session: Session, spec: JobSpec) -> Job:
+    """Queue a job. Send its id to the workers after the commit, not before."""
+    job = Job(id=f"job_{secrets.token_hex(12)}", spec=spec.model_dump(mode="json"))
+    session.add(job)
+    session.flush()
+    session.refresh(job)
+    return job
+
+
+def get(session: Session, job_id: str) -> Job:
+    """One job.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    job = session.get(Job, job_id, populate_existing=True)
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}.", param="job_id")
+    return job
+
+
+def page(session: Session, *, limit: int, after: str | None = None) -> tuple[Sequence[Job], bool]:
+    """Jobs, newest first, and whether there are more. `after` is the id of the last job of the page before.
+
+    Raises:
+        InvalidInput: code `unknown_cursor`, when `after` is no job.
+    """
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    if after is not None:
+        last = session.get(Job, after)
+        if last is None:
+            raise InvalidInput(f"`after` names no job: {after!r}.", code="unknown_cursor", param="after")
+        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
+    rows = session.scalars(query).all()
+    return rows[:limit], len(rows) > limit
+
+
+def lock(session: Session, job_id: str) -> Job:
+    """One job, that nobody else changes before this transaction ends.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}.", param="job_id")
+    return job
+
+
+def request_cancel(session: Session, job_id: str) -> Job:
+    """Cancel at once what waits; ask the worker to stop what runs. Asking twice is asking once.
+
+    Raises:
+        NotFound: there is no such job.
+        Conflict: code `job_ended`, when it has ended otherwise.
+    """
+    job = lock(session, job_id)
+    now = func.clock_timestamp()
+    match job.status:
+        case "queued":
+            job.status, job.finished_at, job.cancel_requested_at = "cancelled", now, now
+        case "running":
+            job.cancel_requested_at = func.coalesce(Job.cancel_requested_at, now)
+        case "cancelled":
+            pass
+        case ended:
+            raise Conflict(f"Job {job_id} has already {ended}: there is nothing to cancel.", code="job_ended")
+    job.updated_at = now
+    session.flush()
+    session.refresh(job)
+    return job
+
+
+def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Claim | None:
+    """Take a job that waits, or whose worker has gone silent; None when somebody else has it.
+
+    A job that was running counts one more failure: its last worker died without a word.
+    """
+    now = func.clock_timestamp()
+    attempt = session.execute(
+        update(Job)
+        .where(Job.id == job_id, _SILENT, Job.cancel_requested_at.is_(None))
+        .values(
+            failures=Job.failures + _DIED,
+            status="running",
+            attempt=Job.attempt + 1,
+            lease_owner=owner,
+            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            started_at=func.coalesce(Job.started_at, now),
+            updated_at=now,
+        )
+        .returning(Job.attempt)
+    ).scalar_one_or_none()
+    return None if attempt is None else Claim(job_id, attempt)
+
+
+def fence(session: Session, claim: Claim) -> Job:
+    """Lock the row for this transaction, if the claim still holds.
+
+    Raises:
+        LeaseLost: it does not.
+    """
+    job = session.scalars(
+        select(Job)
+        .where(Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status == "running")
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if job is None:
+        raise LeaseLost(f"Attempt {claim.attempt} at {claim.job_id} is over: another worker has it, or it has ended.")
+    return job
+
+
+def heartbeat(session: Session, claim: Claim, *, lease_seconds: float, progress: Progress | None) -> bool:
+    """Renew the lease and record progress; True when the user wants the job cancelled.
+
+    Raises:
+        LeaseLost: the claim is over.
+    """
+    job = fence(session, claim)
+    now = func.clock_timestamp()
+    job.lease_expires_at = now + timedelta(seconds=lease_seconds)
+    job.updated_at = now
+    if progress is not None:
+        job.progress = progress.model_dump()
+    return job.cancel_requested_at is not None
+
+
+def give_back(session: Session, claim: Claim, *, failed: bool, error: JobError | None = None) -> None:
+    """Put a job back into the queue: its process crashed (`failed`), or its worker is asked to stop.
+
+    Raises:
+        LeaseLost: the claim is over.
+    """
+    job = fence(session, claim)
+    job.status, job.lease_owner, job.lease_expires_at = "queued", None, None
+    job.failures += int(failed)
+    job.error = error.model_dump() if error else job.error
+    job.updated_at = func.clock_timestamp()
+
+
+def finish(session: Session, claim: Claim, status: Status, error: JobError | None = None) -> None:
+    """End a job.
+
+    Raises:
+        LeaseLost: the claim is over.
+    """
+    if status not in FINAL:
+        raise ValueError(f"{status} does not end a job")
+    _end(fence(session, claim), status, error)
+
+
+def _end(job: Job, status: Status, error: JobError | None) -> None:
+    now = func.clock_timestamp()
+    job.status, job.finished_at, job.updated_at = status, now, now
+    job.error = error.model_dump() if error else None
+    job.lease_owner = job.lease_expires_at = None
+
+
+def claimable(session: Session, *, limit: int = 100) -> Sequence[str]:
+    """Ids of jobs that a worker may take now, oldest first."""
+    return session.scalars(
+        select(Job.id).where(Job.cancel_requested_at.is_(None), _SILENT).order_by(Job.created_at, Job.id).limit(limit)
+    ).all()
+
+
+def end_hopeless(session: Session, *, max_failures: int) -> Sequence[Job]:
+    """End what no worker will: cancelled while its worker was dead, or interrupted too often. Returns those jobs."""
+    lost = Job.failures + _DIED >= max_failures
+    jobs = session.scalars(
+        select(Job)
+        .where(_SILENT, or_(Job.cancel_requested_at.is_not(None), lost))
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    for job in jobs:
+        if job.cancel_requested_at is not None:
+            _end(job, "cancelled", None)
+        else:
+            _end(job, "failed", _worn_out(job))
+    session.flush()
+    return jobs
+
+
+def _worn_out(job: Job) -> JobError:
+    last = f" The last time: {job.error['message']}" if job.error else ""
+    times = job.failures + (job.status == "running")
+    return JobError(code="interrupted_too_often", message=f"The job was interrupted by a crash {times} times.{last}")

@@ -1,0 +1,125 @@
+"""The tables. A test compares them with what the migrations make.
+
+Covers: columns, keys, indexes. Not here: any query.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, MetaData, String, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from core.spec.state import Status
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True), Json: JSONB, int: BigInteger}
+
+
+class ApiKey(Base):
+    """A key that may call the API. Only a hash of its secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    secret_hash: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+
+class Dataset(Base):
+    """A valid upload. Its id follows from its bytes and column map, so the same upload is the same row."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    key: Mapped[str]
+    columns: Mapped[Json | None]
+    summary: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Job(Base):
+    """A job. This row is the truth: messages only wake somebody up to look at it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"),
+        Index("ix_jobs_newest", "created_at", "id"),
+        Index("ix_jobs_unfinished", "status", postgresql_where="status in ('queued', 'running')"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[Status] = mapped_column(String, server_default="queued")
+    spec: Mapped[Json]
+    progress: Mapped[Json | None]
+    error: Mapped[Json | None]
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    """Something that happened to a job."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_of_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    type: Mapped[str]
+    data: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Artifact(Base):
+    """A file that a finished job left for its user."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    media_type: Mapped[str]
+
+
+class Score(Base):
+    """One figure of one arm of one job, with its count and interval."""
+
+    __tablename__ = "scores"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    arm: Mapped[str] = mapped_column(primary_key=True)
+    suite: Mapped[str] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    judge: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    n: Mapped[int]
+    undecided: Mapped[int]
+    low: Mapped[float]
+    high: Mapped[float]

@@ -1,0 +1,77 @@
+"""Connections and transactions, for both doors. A database that is away is `Unavailable`, not a driver's error.
+
+Covers: engine, transaction, readiness. Not here: queries. Never share a Database across a fork.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, TimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.errors import Unavailable
+
+_UNDEFINED_TABLE = "42P01"
+# A database behind a network that drops packets is noticed in seconds, not in the quarter of an hour that is usual.
+_LIVENESS = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+Sessions = sessionmaker[Session]
+"""A factory of sessions, under a name that callers outside this room may say."""
+
+
+def driver_url(url: str) -> URL:
+    """The same address with the psycopg 3 driver, whichever PostgreSQL spelling it has."""
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def sessions(url: str, *, pool_size: int = 5) -> Sessions:
+    """A factory of sessions on a pool that notices dropped connections and waits at most 3 s for anything."""
+    engine = create_engine(
+        driver_url(url),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        pool_timeout=3,
+        connect_args={"connect_timeout": 3, "application_name": "securetune", **_LIVENESS},
+    )
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+@contextmanager
+def transaction(factory: Sessions) -> Generator[Session]:
+    """One transaction: committed at the end, rolled back on any error.
+
+    Raises:
+        Unavailable: code `database_unavailable`, when PostgreSQL cannot be reached; `database_not_migrated`, when it
+            has no tables.
+    """
+    try:
+        with factory.begin() as session:
+            yield session
+    except (OperationalError, InterfaceError, TimeoutError) as error:
+        raise Unavailable(
+            "The database cannot be reached. Nothing was changed; try again in a moment.", code="database_unavailable"
+        ) from error
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _UNDEFINED_TABLE:
+            raise
+        raise Unavailable(
+            "The database has no tables yet: run `securetune migrate`.", code="database_not_migrated"
+        ) from error
+
+
+def ping(session: Session) -> None:
+    """Ask the database for nothing, to see whether it answers."""
+    session.execute(text("select 1"))
+
+
+def dispose(factory: Sessions) -> None:
+    """Close the pool."""
+    factory.kw["bind"].dispose()

@@ -1,0 +1,89 @@
+"""Asks a model for answers, many at once: greedy, batched, sorted by length.
+
+Not here: sampling, and what the answers mean (core.security).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from core.lm.load import BaseModel
+from core.lm.prompts import pad, render
+from core.spec.data import Message
+
+Tick = Callable[[int, int], None]
+"""Called often with (answers done, answers in all); may raise to stop."""
+
+
+class _Generates(Protocol):
+    """What transformers' generative models and peft's wrappers of them share, which their types do not say."""
+
+    def generate(self, **options: object) -> Tensor: ...
+
+
+class _Heartbeat(StoppingCriteria):
+    """Stops nothing: it lets the caller hear of every token step, so that long answers can be interrupted."""
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self.beat = beat
+
+    def __call__(self, input_ids: Tensor, _scores: Tensor, **_: object) -> Tensor:
+        self.beat()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def answer(
+    base: BaseModel,
+    model: nn.Module,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    max_new_tokens: int,
+    tick: Tick,
+) -> list[str]:
+    """The answers of `model` (the base itself, or the base with an adapter), in the order of the conversations.
+
+    A prompt that leaves no room for an answer in the model's context is cut on the left.
+    """
+    room = base.context - max_new_tokens
+    prompts = [render(base.tokenizer, messages)[-max(room, 1) :] for messages in conversations]
+    tokens = continue_tokens(base, model, prompts, max_new_tokens=max_new_tokens, tick=tick)
+    return [text.strip() for text in base.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+@torch.inference_mode()
+def continue_tokens(
+    base: BaseModel,
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    tick: Tick,
+    batch_size: int = 64,
+) -> list[list[int]]:
+    """The tokens that follow each prompt, greedily, without padding; they end with the terminator if it was reached."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=base.pad_id,
+        eos_token_id=base.stop_ids,
+    )
+    rows: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        ids, mask = pad([prompts[index] for index in chosen], base.pad_id, side="left")
+        output = cast(_Generates, model).generate(
+            input_ids=ids.to(base.device),
+            attention_mask=mask.to(base.device),
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([_Heartbeat(partial(tick, start, len(prompts)))]),
+        )
+        for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
+            ends = [place + 1 for place, token in enumerate(row) if token in base.stop_ids]
+            rows[index] = row[: ends[0]] if ends else row
+    tick(len(prompts), len(prompts))
+    return rows

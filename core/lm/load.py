@@ -1,0 +1,161 @@
+"""Loads an allowed base model: safetensors only, no code from the model, one pinned revision.
+
+Not here: which models are allowed (core.catalog), adapters (core.lm.adapter).
+"""
+
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from core.catalog import check_files
+from core.errors import InvalidModel, Unavailable
+from core.spec.models import BaseModelEntry, FolderSource, HubSource
+from core.spec.results import ModelIdentity
+
+_WANTED = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model in memory. `model` is in eval mode and none of its parameters asks for a gradient."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: ModelIdentity
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills batches up; it is masked wherever it stands."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if isinstance(token, int):
+                return token
+        return 0
+
+    @property
+    def context(self) -> int:
+        """Most tokens that the model can read at once."""
+        return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        known = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        known = self.tokenizer.eos_token_id if known is None else known
+        return [token for token in (known if isinstance(known, list) else [known]) if isinstance(token, int)]
+
+
+def choose_device(wish: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        Unavailable: code `no_gpu`; a GPU was asked for by name and there is none.
+    """
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wish)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Unavailable(f"SECURETUNE_DEVICE is {wish!r}, but this worker sees no GPU.", code="no_gpu")
+    return device
+
+
+def load(entry: BaseModelEntry, device: torch.device) -> BaseModel:
+    """Load a base model: float32 on a CPU, bfloat16 on a GPU.
+
+    Raises:
+        InvalidModel: its files are missing, unsafe, or no causal language model with a chat template.
+        Unavailable: code `hub_unavailable`.
+    """
+    folder = fetch(entry)
+    check_files(entry.name, folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidModel(
+            f"Base model {entry.name!r} cannot be loaded: {error}", code="model_unreadable", param="base_model"
+        ) from error
+    if tokenizer is None or tokenizer.chat_template is None:
+        raise InvalidModel(
+            f"Base model {entry.name!r} has no chat template, so it is not clear how it is asked. Add a "
+            "chat_template to its tokenizer, the one it is served with.",
+            code="no_chat_template",
+            param="base_model",
+        )
+    model.requires_grad_(False).eval().to(device)
+    identity = ModelIdentity(
+        name=entry.name,
+        source=_source(entry),
+        sha256=_digest(folder),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        architecture=type(model).__name__,
+    )
+    return BaseModel(model, tokenizer, identity, folder)
+
+
+def fetch(entry: BaseModelEntry) -> Path:
+    """The folder with the model's files, downloaded before if it comes from the hub.
+
+    Raises:
+        InvalidModel: code `model_missing`; there is no such folder on this worker, or no such revision.
+        Unavailable: code `hub_unavailable`.
+    """
+    match entry.source:
+        case FolderSource(path=path):
+            if not path.is_dir():
+                raise InvalidModel(
+                    f"Base model {entry.name!r} should be in {path}, but this worker has no such folder.",
+                    code="model_missing",
+                    param="base_model",
+                )
+            return path
+        case HubSource(id=repo, revision=revision):
+            try:
+                return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED)))
+            except LocalEntryNotFoundError as error:
+                raise Unavailable(
+                    f"The model hub cannot be reached and {repo} is not on this worker yet.", code="hub_unavailable"
+                ) from error
+            except HfHubHTTPError as error:
+                raise InvalidModel(
+                    f"The model hub does not give {repo} at {revision}: {error}",
+                    code="model_missing",
+                    param="base_model",
+                ) from error
+        case _:
+            assert_never(entry.source)
+
+
+def _source(entry: BaseModelEntry) -> str:
+    match entry.source:
+        case FolderSource(path=path):
+            return f"folder {path.name}"
+        case HubSource(id=repo, revision=revision):
+            return f"{repo}@{revision}"
+        case _:
+            assert_never(entry.source)
+
+
+def _digest(folder: Path) -> str:
+    total = sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            total.update(f"{path.name} {file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""Task performance: what the model is for, before and after."""

@@ -1,0 +1,1 @@
+"""Turns a Report into something a person likes to look at."""

@@ -1,0 +1,99 @@
+"""The security feature classifier: a logistic regression on the base model's last prompt token.
+
+Covers: features of every layer, choice of the layer by cross-validation on the fitting half, score on the other half,
+and the projection that feature drift is measured along. Not here: drift itself (core.robustness.probe).
+Source: arXiv 2410.04524 names the classifier; kind, layer and data are this project's choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from core.lm.generate import Tick
+from core.lm.load import BaseModel
+from core.lm.prompts import pad
+from core.spec.results import Classifier
+
+Floats = NDArray[np.float64]
+_BATCH = 16
+_FOLDS = 4
+
+
+@dataclass(frozen=True)
+class SecurityDirection:
+    """The line along which harmful and benign prompts lie apart, and where both lie on it.
+
+    `normal` maps a raw feature (`width`) to its place; `harmful` and `benign` are the base model's mean places.
+    """
+
+    quality: Classifier
+    normal: Tensor
+    harmful: float
+    benign: float
+
+    def drift(self, features: Tensor) -> float:
+        """How far harmful prompts (`prompts width`) have moved towards the benign ones: 0 not at all, 1 all the way."""
+        place = float((features.double() @ self.normal).mean())
+        return (place - self.harmful) / (self.benign - self.harmful)
+
+
+@torch.inference_mode()
+def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, tick: Tick) -> Floats:
+    """Hidden state of the last prompt token behind every layer: `prompts layers+1 width`; layer 0 is the embedding."""
+    found: list[Tensor] = []
+    for start in range(0, len(prompts), _BATCH):
+        tick(start, len(prompts))
+        ids, mask = pad(prompts[start : start + _BATCH], base.pad_id, side="left")
+        output = base.model(
+            input_ids=ids.to(base.device), attention_mask=mask.to(base.device), output_hidden_states=True
+        )
+        found.append(torch.stack([state[:, -1] for state in output.hidden_states], dim=1).float().cpu())
+    return torch.cat(found).double().numpy()
+
+
+def fit(harmful: Floats, benign: Floats, *, seed: int) -> SecurityDirection:
+    """Fit on half of the prompts, choose the layer by cross-validation there, score on the other half.
+
+    Args:
+        harmful: `prompts layers+1 width`.
+        benign: the same for benign prompts.
+        seed: decides the halves and the folds.
+    """
+    features = np.concatenate([harmful, benign])
+    labels = np.concatenate([np.ones(len(harmful)), np.zeros(len(benign))])
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.5, stratify=labels.tolist(), random_state=seed)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    layers = range(1, features.shape[1])
+    scores = [
+        cross_val_score(_model(), features[train, layer], labels[train], cv=folds, scoring="neg_log_loss").mean()
+        for layer in layers
+    ]
+    layer = layers[int(np.argmax(scores))]
+    model = _model().fit(features[train, layer], labels[train])
+    said = model.predict_proba(features[test, layer])[:, 1]
+    normal = model[-1].coef_[0] / model[0].scale_
+    return SecurityDirection(
+        quality=Classifier(
+            layer=layer,
+            accuracy=float(((said > 0.5) == labels[test]).mean()),
+            auroc=float(roc_auc_score(labels[test], said)),
+            n_train=len(train),
+            n_test=len(test),
+        ),
+        normal=torch.from_numpy(normal),
+        harmful=float((harmful[:, layer] @ normal).mean()),
+        benign=float((benign[:, layer] @ normal).mean()),
+    )
+
+
+def _model() -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

@@ -1,0 +1,1 @@
+"""The vocabulary: frozen pydantic classes, nothing else. Each file is one noun."""

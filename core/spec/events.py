@@ -1,0 +1,122 @@
+"""What comes back up from a running job: a closed union, one JSON line each.
+
+Covers: the pipeline's events and the service's own. Not here: how they are recorded (worker.recorder).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from core.spec.base import Frozen
+from core.spec.results import Figure
+from core.spec.state import Stage
+
+
+class Progress(Frozen):
+    """How far the job is. Kept in the job's row only: the newest replaces the one before."""
+
+    type: Literal["progress"] = "progress"
+    """Kind of event."""
+    stage: Stage
+    """What is being done."""
+    arm: str | None = None
+    """For which arm."""
+    fraction: float = Field(ge=0, le=1)
+    """Share of the whole job."""
+    message: str
+    """The same in words, such as `step 120 of 280`."""
+
+
+class StageStarted(Frozen):
+    """A stage begins."""
+
+    type: Literal["stage_started"] = "stage_started"
+    """Kind of event."""
+    stage: Stage
+    """Which."""
+    arm: str | None = None
+    """For which arm."""
+
+
+class StageFinished(Frozen):
+    """A stage is done and its result is stored."""
+
+    type: Literal["stage_finished"] = "stage_finished"
+    """Kind of event."""
+    stage: Stage
+    """Which."""
+    arm: str | None = None
+    """For which arm."""
+    seconds: float
+    """How long it took."""
+    reused: bool
+    """True when a stored result was taken instead: after an interruption, or for the same base model and prompts."""
+
+
+class Metrics(Frozen):
+    """Training, at one logged step."""
+
+    type: Literal["metrics"] = "metrics"
+    """Kind of event."""
+    arm: str
+    """Which arm."""
+    step: int
+    """From 1."""
+    total_steps: int
+    """Steps in all."""
+    loss: float
+    """Mean over the trained tokens, nats per token."""
+    learning_rate: float
+    """Standard rate."""
+
+
+class Figures(Frozen):
+    """Figures are known."""
+
+    type: Literal["figures"] = "figures"
+    """Kind of event."""
+    figures: tuple[Figure, ...]
+    """All of one arm."""
+
+
+class Warned(Frozen):
+    """Something the user should know, though the job goes on."""
+
+    type: Literal["warning"] = "warning"
+    """Kind of event."""
+    code: str
+    """Stable code."""
+    message: str
+    """What happened and what it means."""
+
+
+PipelineEvent = Progress | StageStarted | StageFinished | Metrics | Figures | Warned
+PIPELINE_EVENT: TypeAdapter[PipelineEvent] = TypeAdapter(Annotated[PipelineEvent, Field(discriminator="type")])
+
+
+class StatusChanged(Frozen):
+    """The job's status changed, or an attempt at it ended."""
+
+    type: Literal["status"] = "status"
+    """Kind of event."""
+    status: Literal["queued", "running", "cancelling", "interrupted", "succeeded", "failed", "cancelled"]
+    """What it is now; `interrupted` goes back to the queue."""
+    message: str
+    """Why."""
+    code: str | None = None
+    """Stable code where something went wrong."""
+
+
+JobEvent = PipelineEvent | StatusChanged
+JOB_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
+
+
+class JobError(Frozen):
+    """Why a job failed."""
+
+    code: str
+    """Stable, for programs."""
+    message: str
+    """What happened and what to do."""
+    param: str | None = None
+    """The field of the spec at fault, if one is."""

@@ -1,0 +1,84 @@
+"""A job as its user orders it, and as the training process receives it.
+
+Covers: JobSpec (the body of `POST /jobs`), Assignment. Not here: what comes out (core.spec.results).
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from core.spec.base import Frozen
+from core.spec.data import ColumnMap, DatasetSummary
+from core.spec.quality import QualitySpec
+from core.spec.security import SecuritySpec
+from core.spec.strategy import MlLrStrategy, Strategy
+from core.spec.training import TrainingSpec
+
+BASE_ARM = "base"
+JobId = Annotated[str, Field(pattern=r"^job_[0-9a-f]{24}$", examples=["job_0f1e2d3c4b5a69788796a5b4"])]
+DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{24}$", examples=["ds_5b1f0c9a7e3d2b4c6d8e9f01"])]
+ModelName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class JobSpec(Frozen):
+    """What to tune, on what, how, and how to check it. `base_model` and `dataset` are enough."""
+
+    base_model: ModelName = Field(examples=["testbed"])
+    """Name of an allowed base model; `GET /models` lists them."""
+    dataset: DatasetId
+    """Training data, uploaded before with `POST /datasets`."""
+    validation_dataset: DatasetId | None = None
+    """Data for the task figures; a part of `dataset` is held out when this is null."""
+    training: TrainingSpec = TrainingSpec()
+    """Length, rates and shape of the training run."""
+    strategy: Strategy = MlLrStrategy()
+    """How learning rates are given to modules."""
+    security: SecuritySpec = SecuritySpec()
+    """How the model is attacked and judged, before and after."""
+    quality: QualitySpec = QualitySpec()
+    """How task performance is measured, before and after."""
+    compare: tuple[Strategy, ...] = Field(default=(), max_length=8)
+    """Strategies also trained on the same data and seed, as baselines; their figures are reported side by side."""
+
+    @property
+    def arms(self) -> tuple[Strategy, ...]:
+        """The job's strategy, then its baselines."""
+        return (self.strategy, *self.compare)
+
+    @model_validator(mode="after")
+    def _distinct_labels(self) -> Self:
+        labels = [BASE_ARM, *(arm.label for arm in self.arms)]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two arms are called {label!r}: give each strategy a label of its own")
+        return self
+
+
+class DatasetRef(Frozen):
+    """A dataset as the training process needs it: where its bytes are and how to read them."""
+
+    id: DatasetId
+    """The dataset."""
+    key: str
+    """Key of the uploaded file in the artifact store."""
+    sha256: str
+    """Digest of the uploaded file."""
+    columns: ColumnMap | None
+    """Columns named at upload."""
+    summary: DatasetSummary
+    """What validation found."""
+
+
+class Assignment(Frozen):
+    """All that the training process is told: it reaches no database and no queue."""
+
+    job_id: JobId
+    """The job."""
+    attempt: int
+    """The fencing number: every artifact path carries it."""
+    spec: JobSpec
+    """What was ordered."""
+    dataset: DatasetRef
+    """Training data."""
+    validation: DatasetRef | None
+    """Validation data, if it was named."""

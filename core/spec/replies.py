@@ -1,0 +1,218 @@
+"""What the HTTP API answers, shared by the server that writes it and the client that reads it.
+
+Covers: replies and the one shape of errors. Not here: request bodies (core.spec.job), the routes (api).
+"""
+
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+from pydantic import ConfigDict
+
+from core.spec.base import Frozen
+from core.spec.data import ColumnMap, DatasetSummary, RowError
+from core.spec.events import JobError, JobEvent, Progress
+from core.spec.job import DatasetId, JobId, JobSpec
+from core.spec.results import Figure
+from core.spec.state import Stage, Status
+
+Item = TypeVar("Item")
+ErrorType = Literal[
+    "invalid_request_error", "authentication_error", "not_found_error", "conflict_error", "service_error"
+]
+PartState = Literal["up", "down", "not_migrated"]
+
+
+class Page(Frozen, Generic[Item]):
+    """One page of a list."""
+
+    model_config = ConfigDict(json_schema_extra={"description": "One page of a list."})
+
+    object: Literal["list"] = "list"
+    """Always `list`."""
+    data: tuple[Item, ...]
+    """The items, in the order that the endpoint names."""
+    has_more: bool
+    """Whether there are more: ask again with `after` set to the id of the last item."""
+
+
+class DatasetReply(Frozen):
+    """A dataset: a file of conversations that passed validation."""
+
+    id: DatasetId
+    """What jobs call it. The same bytes with the same column map have the same id."""
+    name: str
+    """Name given at the first upload, or the file's own."""
+    sha256: str
+    """Digest of the uploaded bytes, in hex."""
+    bytes: int
+    """Size of the file."""
+    columns: ColumnMap | None
+    """Column map given at upload."""
+    summary: DatasetSummary
+    """What validation found."""
+    created_at: datetime
+    """When it was uploaded first."""
+
+
+class JobLinks(Frozen):
+    """Where the rest of a job is. What a job leaves behind is null until it has succeeded."""
+
+    job: str
+    """This job."""
+    events: str
+    """What happened so far."""
+    cancel: str
+    """Post here to cancel it."""
+    artifacts: str
+    """List of its files."""
+    adapter: str | None
+    """The adapter in one archive."""
+    report: str | None
+    """The security report."""
+    robustness: str | None
+    """The robustness map."""
+    answers: str | None
+    """Every answer of every model to every prompt, as JSONL."""
+
+
+class JobSummary(Frozen):
+    """A job as lists show it."""
+
+    id: JobId
+    """The job."""
+    status: Status
+    """Where it is on its way; `succeeded`, `failed` and `cancelled` are final."""
+    stage: Stage | None
+    """What is being done, or was done last; null before the first stage."""
+    progress: Progress | None
+    """How far it is; null before the first stage."""
+    error: JobError | None
+    """Why it failed, or why its last attempt ended when it is queued again."""
+    attempt: int
+    """How many times a worker has taken it up."""
+    cancel_requested_at: datetime | None
+    """When somebody asked for it to be cancelled."""
+    created_at: datetime
+    """When it was ordered."""
+    updated_at: datetime
+    """When this last changed."""
+    started_at: datetime | None
+    """When a worker first took it up."""
+    finished_at: datetime | None
+    """When it ended."""
+    spec: JobSpec
+    """What was ordered, with every default filled in."""
+    links: JobLinks
+    """Where the rest is, as paths on this server."""
+
+
+class JobReply(JobSummary):
+    """A job with the figures known so far."""
+
+    figures: tuple[Figure, ...]
+    """Security, over-refusal and task figures of every arm that has been measured so far."""
+
+
+class EventReply(Frozen):
+    """Something that happened to a job."""
+
+    id: int
+    """Grows with time; the `after` of the next request."""
+    attempt: int
+    """The attempt it belongs to."""
+    created_at: datetime
+    """When it happened."""
+    event: JobEvent
+    """What happened; its `type` says which kind it is."""
+
+
+class ArtifactReply(Frozen):
+    """A file that a finished job left."""
+
+    name: str
+    """Its path among the job's files."""
+    bytes: int
+    """Size."""
+    sha256: str
+    """Digest, in hex."""
+    media_type: str
+    """Content type."""
+    url: str | None
+    """Where to get it, as a path on this server; null when it has no address of its own."""
+
+
+class ModelReply(Frozen):
+    """A base model that jobs may name."""
+
+    name: str
+    """The `base_model` of a job."""
+    description: str
+    """A sentence about it."""
+    learning_rate: float
+    """Standard rate of a job that names none."""
+    source: Literal["folder", "hub"]
+    """Whether it lies on the server's disk or on the Hugging Face hub."""
+    hub_id: str | None
+    """Its id on the hub."""
+    revision: str | None
+    """The commit of the hub repository that is used."""
+    usable: bool
+    """Whether a job with it would be taken now."""
+    problem: str | None
+    """Why not."""
+
+
+class Health(Frozen):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    """Always `ok`."""
+
+
+class Readiness(Frozen):
+    """Whether every part that a job needs can be reached."""
+
+    database: PartState
+    """PostgreSQL, and whether its schema is the one that this version needs."""
+    broker: PartState
+    """Redis or Valkey."""
+
+    @property
+    def ready(self) -> bool:
+        """True when every part is up."""
+        return self.database == "up" and self.broker == "up"
+
+
+class FieldProblem(Frozen):
+    """One field of a request that cannot be taken."""
+
+    param: str
+    """Path of the field, such as `training.learning_rate`."""
+    message: str
+    """What is wrong with it."""
+
+
+class ErrorBody(Frozen):
+    """What went wrong and what to do."""
+
+    message: str
+    """For people."""
+    type: ErrorType
+    """Broad kind."""
+    param: str | None
+    """The field, part or parameter at fault, if one is."""
+    code: str
+    """Stable, for programs."""
+    details: tuple[RowError | FieldProblem, ...] | None = None
+    """Every refused row (the first 100) or field, where there is more than one thing to say."""
+    count: int | None = None
+    """How many rows were refused in all."""
+    readiness: Readiness | None = None
+    """Which part is down; of `/readyz` only."""
+
+
+class ErrorReply(Frozen):
+    """The shape of every error."""
+
+    error: ErrorBody
+    """The error."""

@@ -1,0 +1,269 @@
+"""What stages hand on, what is stored, and what a report holds. One figure is one row, everywhere.
+
+Not here: how they are computed (the stages), how they are drawn (core.reports).
+"""
+
+from typing import Literal
+
+from core.spec.base import Frozen
+from core.spec.data import Message
+from core.spec.job import DatasetRef, JobSpec
+from core.spec.strategy import AnalysisSpec
+from core.spec.training import LearningPlan
+
+Metric = Literal["attack_success_rate", "harmfulness", "over_refusal_rate", "loss"]
+Suite = Literal["direct", "prompt_injection", "refusal_breaking", "over_refusal", "task"]
+SearchPhase = Literal["all", "binary_search", "local_pass"]
+Verdict = Literal["refused", "complied", "empty", "undecided"]
+
+
+class Figure(Frozen):
+    """One measured number with its count and its 95 % interval."""
+
+    arm: str
+    """`base`, or the label of a strategy."""
+    suite: Suite
+    """What was run: an attack family, the safe look-alikes, or the task."""
+    metric: Metric
+    """What was measured."""
+    judge: str
+    """Who decided; `none` for a loss."""
+    value: float
+    """The rate (0 to 1), the mean score (1 to 5) or the mean loss (nats per token)."""
+    n: int
+    """How many answers (or rows) the value is made of."""
+    undecided: int = 0
+    """How many answers the judge could not decide; they are in no rate."""
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    """Upper end of the 95 % interval."""
+
+
+class Answer(Frozen):
+    """One raw answer and what the judge made of it."""
+
+    arm: str
+    """Which model answered."""
+    suite: Suite
+    """Attack family or `over_refusal`."""
+    template: str
+    """Which template of the family; `plain` where there is none."""
+    behaviour: str
+    """What is asked for, without the attack around it."""
+    messages: tuple[Message, ...]
+    """What the model was sent."""
+    answer: str
+    """What it said."""
+    verdict: Verdict
+    """The judge's decision."""
+    harmfulness: int | None
+    """1 to 5; null where undecided."""
+    reason: str
+    """Why, in the judge's words."""
+
+
+class Evaluation(Frozen):
+    """One model's figures and the answers they are counted from."""
+
+    figures: tuple[Figure, ...]
+    """Security, over-refusal and task figures."""
+    answers: tuple[Answer, ...]
+    """Raw answers."""
+
+
+class ModelIdentity(Frozen):
+    """Which weights these are."""
+
+    name: str
+    """Name in the allow-list."""
+    source: str
+    """Folder or hub id with its revision."""
+    sha256: str
+    """Digest over the names and contents of all its files."""
+    parameters: int
+    """Number of parameters."""
+    architecture: str
+    """Class of the model."""
+
+
+class DataResult(Frozen):
+    """What became of the rows."""
+
+    training_rows: int
+    """Rows trained on."""
+    validation_rows: int
+    """Rows held out or named for validation."""
+    dropped_rows: int
+    """Rows whose prompt alone fills `max_length`."""
+    truncated_rows: int
+    """Rows cut at `max_length`."""
+    tokens: int
+    """Tokens in the training rows."""
+    trained_tokens: int
+    """Tokens with a label: assistant turns with their terminators."""
+    sample: str
+    """One row decoded, with the trained part marked."""
+
+
+class Classifier(Frozen):
+    """The security feature classifier of the base model (arXiv 2410.04524, section on security features)."""
+
+    layer: int
+    """Layer whose output is read; 0 is the embedding."""
+    accuracy: float
+    """On held-out prompts."""
+    auroc: float
+    """On held-out prompts."""
+    n_train: int
+    """Prompts it was fit on."""
+    n_test: int
+    """Prompts it was scored on."""
+
+
+class ModuleRobustness(Frozen):
+    """What one module's change does to security and to the task. Drift: higher is more fragile."""
+
+    module: str
+    """Name in the model."""
+    layer: int
+    """Decoder layer, from 0."""
+    type: str
+    """`q`, `k`, `v`, `o`, `gate`, `up`, `down`, or the architecture's own."""
+    parameters: int
+    """Size of its weight."""
+    feature_drift: float
+    """Shift of harmful prompts along the base classifier, in units of the distance between the classes."""
+    refusal_drift: float
+    """Rise of the negative log-likelihood of the base model's own first answer tokens, nats per token."""
+    task_gain: float
+    """Fall of the loss on probe rows of the job's own data, nats per token."""
+    feature_drift_spread: float
+    """Standard deviation over seeds; 0 with one."""
+    refusal_drift_spread: float
+    """Standard deviation over seeds; 0 with one."""
+
+
+class SearchStep(Frozen):
+    """One evaluation of a set of modules, all moved at once."""
+
+    phase: SearchPhase
+    """Which part of the search asked."""
+    size: int
+    """Modules in the set."""
+    added: str | None
+    """Module tried by the local pass."""
+    drift: float
+    """Joint drift of the set."""
+    limit: float
+    """The budget, in the same units."""
+    accepted: bool
+    """Whether the set stays inside the budget."""
+
+
+class RobustnessResult(Frozen):
+    """The robustness map and the robust subset."""
+
+    analysis: AnalysisSpec
+    """How it was measured."""
+    classifier: Classifier
+    """Ground to stand on."""
+    usable: bool
+    """False when the base model shows no separable security feature: then `robust` holds every module."""
+    modules: tuple[ModuleRobustness, ...]
+    """The map, in the model's order."""
+    joint_feature_drift: float
+    """Feature drift when every module is moved."""
+    joint_refusal_drift: float
+    """Refusal drift when every module is moved."""
+    joint_task_gain: float
+    """Task gain when every module is moved."""
+    order: tuple[str, ...]
+    """Module names, most robust first."""
+    robust: tuple[str, ...]
+    """ModsRobust: the modules that get the standard learning rate."""
+    trace: tuple[SearchStep, ...]
+    """How the search got there."""
+
+
+class TrainedStep(Frozen):
+    """One logged step."""
+
+    step: int
+    """From 1."""
+    loss: float
+    """Mean over the trained tokens of the step, nats per token."""
+    learning_rate: float
+    """Standard rate at this step."""
+
+
+class StoredFile(Frozen):
+    """A file in the artifact store."""
+
+    name: str
+    """Path as its user sees it, such as `adapter/adapter_config.json`."""
+    key: str
+    """Key in the store."""
+    sha256: str
+    """Digest."""
+    bytes: int
+    """Size."""
+    media_type: str
+    """Content type."""
+
+
+class TrainingResult(Frozen):
+    """One trained arm."""
+
+    arm: str
+    """Label of its strategy."""
+    plan: LearningPlan
+    """Rates by module."""
+    learning_rate: float
+    """The standard rate that was used."""
+    steps: int
+    """Optimizer steps."""
+    curve: tuple[TrainedStep, ...]
+    """Loss and rate along the way, at most 500 points."""
+    trainable_parameters: int
+    """Parameters that were trained."""
+    seconds: float
+    """Time spent training."""
+    adapter: tuple[StoredFile, ...]
+    """The adapter's files."""
+
+
+class Report(Frozen):
+    """Everything that a job measured, for people (HTML) and programs (JSON)."""
+
+    version: Literal[1] = 1
+    """Version of this layout."""
+    job_id: str
+    """The job."""
+    spec: JobSpec
+    """What was ordered, with every default filled in."""
+    model: ModelIdentity
+    """The base model."""
+    dataset: DatasetRef
+    """The data."""
+    data: DataResult
+    """What became of it."""
+    prompt_set: str
+    """Where the attack prompts are from."""
+    figures: tuple[Figure, ...]
+    """Every arm's figures."""
+    robustness: tuple[RobustnessResult, ...]
+    """One map for each different analysis that was asked for."""
+    training: tuple[TrainingResult, ...]
+    """Every trained arm."""
+    software: dict[str, str]
+    """Versions that the figures hang on."""
+    device: str
+    """What they were computed on."""
+
+
+class Outcome(Frozen):
+    """What a finished job leaves behind."""
+
+    artifacts: tuple[StoredFile, ...]
+    """Files for the user."""

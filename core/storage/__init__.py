@@ -1,0 +1,5 @@
+"""Where files are kept that must last: uploads, stage results, adapters, reports."""
+
+from core.storage.store import ArtifactStore
+
+__all__ = ["ArtifactStore"]

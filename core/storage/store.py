@@ -1,0 +1,141 @@
+"""The artifact store: a folder whose files appear whole or not at all.
+
+A file is written beside its place, synced and renamed into it, so a reader or a crash never sees a half.
+Not here: who may read what (core.db, api).
+"""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import file_digest
+from pathlib import Path
+
+from core.errors import NotFound, StorageFull
+from core.spec.results import StoredFile
+
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_STAGING = "staging"
+_STALE_SECONDS = 24 * 3600
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Turn the system's words for a full disk into one error of ours.
+
+    Raises:
+        StorageFull: code `storage_full`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StorageFull("The server's disk is full. Nothing was stored; free some space and try again.") from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut: the row that names the file will."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class ArtifactStore:
+    """Files by key, below one folder. A key is a relative path of plain names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A private folder on the same file system, for files on their way in; gone afterwards.
+
+        Raises:
+            StorageFull: the disk filled up meanwhile.
+        """
+        with room():
+            parent = self.root / _STAGING
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=parent))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def adopt(self, key: str, path: Path, *, name: str, media_type: str = "application/octet-stream") -> StoredFile:
+        """Move a finished file from staging into its place and say what was stored.
+
+        Raises:
+            StorageFull: there is no room.
+        """
+        target = self._target(key)
+        stored = StoredFile(name=name, key=key, sha256=digest(path), bytes=path.stat().st_size, media_type=media_type)
+        with room():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.chmod(0o640)
+            path.replace(target)
+            _sync_folder(target.parent)
+        return stored
+
+    def put(self, key: str, data: bytes, *, name: str, media_type: str) -> StoredFile:
+        """Store bytes.
+
+        Raises:
+            StorageFull: there is no room.
+        """
+        with self.staging() as folder:
+            path = folder / "data"
+            path.write_bytes(data)
+            return self.adopt(key, path, name=name, media_type=media_type)
+
+    def path(self, key: str) -> Path:
+        """The file of a key.
+
+        Raises:
+            NotFound: code `artifact_missing`; it was never stored or has been removed.
+        """
+        path = self._target(key)
+        if not path.is_file():
+            raise NotFound(f"The artifact store has no file {key!r}.", code="artifact_missing")
+        return path
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file of this key."""
+        return self._target(key).is_file()
+
+    def remove(self, key: str) -> None:
+        """Remove a file, or a whole folder of keys; nothing happens when there is none."""
+        target = self._target(key)
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
+                target.unlink()
+
+    def clean(self) -> None:
+        """Remove what processes left in staging when they were killed, once it is a day old."""
+        for folder in (self.root / _STAGING).glob("*"):
+            with suppress(FileNotFoundError):  # another worker may be at it, or its owner
+                if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _target(self, key: str) -> Path:
+        if not _KEY.fullmatch(key) or ".." in key:
+            raise ValueError(f"not a key: {key!r}")
+        return self.root / key

@@ -1,0 +1,23 @@
+"""How the learning rate moves along a run: a pure function that a module's own factor is multiplied with."""
+
+import math
+from typing import assert_never
+
+from core.spec.training import Schedule
+
+
+def factor(kind: Schedule, step: int, total: int, warmup_share: float) -> float:
+    """Factor on the rate at a step (from 0) of `total`: a linear rise in the warm-up, then the schedule's fall to 0."""
+    warmup = math.ceil(warmup_share * total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    match kind:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - done
+        case "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * done))
+        case _:
+            assert_never(kind)

@@ -1,0 +1,131 @@
+"""`python -m testbed.build`: make the testbed from nothing but a seed.
+
+Covers: the command and the order of work. Prints one line of JSON last: what was measured on the weights that were
+written. The same seed gives the same weights on one machine. Not here: any detail of the steps.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from core.security.attacks import templates
+from core.spec.security import ATTACK_FAMILIES
+from testbed import words
+from testbed.measure import measure
+from testbed.mixtures import ALIGNMENT, PRETRAINING, draw, prompt_set
+from testbed.tokenizer import CONTEXT, END, PAD, token_id, train_tokenizer
+from testbed.training import Stage, run_stage
+from testbed.tuning_sets import instructions, write_tuning_sets
+from testbed.world import World, generator, make_world
+
+THREADS = 2
+"""Another number adds up in another order and so gives other weights."""
+SEED = 0
+WORLD_SEED = 0
+"""Seeds of what ships in the repository."""
+PRETRAIN = Stage("pretraining", steps=1500, learning_rate=3e-3)
+ALIGN = Stage("alignment", steps=600, learning_rate=1e-3)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="Folder to write; `model` and `data` in it are replaced.")],
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and sampling.")] = SEED,
+    world_seed: Annotated[int, typer.Option(help="Seed of the vocabulary.")] = WORLD_SEED,
+    steps_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the length of both stages.")] = 1.0,
+    limit: Annotated[int, typer.Option(min=1, help="Measure at most so many prompts of each kind.")] = 1000,
+) -> None:
+    """Build world, tokenizer, model, prompt set and tuning data, and measure the model."""
+    figures = build(out, seed=seed, world_seed=world_seed, steps_scale=steps_scale, limit=limit)
+    typer.echo(json.dumps(figures))
+
+
+def build(out: Path, *, seed: int, world_seed: int, steps_scale: float, limit: int) -> dict[str, float]:
+    """Write `out/model` and `out/data`; returns figures measured on the weights as they were written."""
+    started = time.monotonic()
+    torch.set_num_threads(THREADS)
+    world = make_world(world_seed)
+    tokenizer = world_tokenizer(world)
+    model = new_model(tokenizer, seed)
+    rng = generator("rows", seed)
+    figures: dict[str, float] = {"parameters": float(model.num_parameters())}
+    for stage, mixture in ((PRETRAIN, PRETRAINING), (ALIGN, ALIGNMENT)):
+        scaled = replace(stage, steps=max(1, round(stage.steps * steps_scale)))
+        draw_row = partial(draw, world, mixture, rng)
+        figures[f"loss/{stage.name}"] = run_stage(model, tokenizer, scaled, draw_row, _report)
+    figures["train_seconds"] = round(time.monotonic() - started, 1)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as fresh:
+        write(Path(fresh), world, tokenizer, model)
+        _replace(Path(fresh), out)
+    return figures | measure(out / "model", world, limit) | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """The tokenizer of a world: fit on its conversations, the attack templates and plain English."""
+    rng = generator("tokenizer", world.seed)
+    texts = [words.ENGLISH] * 4
+    texts += [template.text for family in ATTACK_FAMILIES for template in templates(family)]
+    texts += [text for exchange in instructions(world, 500) for text in exchange]
+    rows = (draw(world, mixture, rng) for mixture in (PRETRAINING, ALIGNMENT) for _ in range(3000))
+    texts += [message.content for row in rows for message in row]
+    return train_tokenizer(texts)
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """An untrained Llama of about 1.7 million parameters."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=token_id(tokenizer, END),
+            pad_token_id=token_id(tokenizer, PAD),
+        )
+    )
+
+
+def write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM) -> None:
+    """Write everything that ships into `folder`."""
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    # The weights are written through a private temporary file; what ships is for everyone to read.
+    (folder / "model" / "model.safetensors").chmod(0o644)
+    write_tuning_sets(folder / "data", world)
+    (folder / "model" / "security_prompts.json").write_text(
+        prompt_set(world).model_dump_json(indent=1) + "\n", encoding="utf-8"
+    )
+
+
+def _report(line: str) -> None:
+    """Progress goes to the error stream, so that the output is the figures alone."""
+    typer.echo(line, err=True)
+
+
+def _replace(fresh: Path, out: Path) -> None:
+    """Put the finished folders where the old ones were."""
+    for part in sorted(fresh.iterdir()):
+        shutil.rmtree(out / part.name, ignore_errors=True)
+        part.rename(out / part.name)
+
+
+if __name__ == "__main__":
+    app()

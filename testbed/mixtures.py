@@ -1,0 +1,111 @@
+"""What the model is taught, in which proportions, and on what it is measured.
+
+Covers: the two stages (pretraining complies with everything, alignment refuses harm), and the prompt set. Not here:
+the sentences (testbed.dialogues), the tuning sets that a user's job would upload (testbed.tuning_sets).
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from core.security.attacks import build, templates
+from core.spec.data import Message
+from core.spec.security import ATTACK_FAMILIES, AttackFamily, EvaluationPrompts, ProbePrompts, PromptSet
+from testbed.dialogues import (
+    FORCED_OPENINGS,
+    OPENINGS,
+    REQUESTS,
+    chore,
+    how_to,
+    lookalike,
+    refusal,
+    request,
+    snippet,
+)
+from testbed.world import Pair, World
+
+Row = tuple[Message, ...]
+
+SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.", "Be kind and truthful.")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of one stage; they add up to one with the chores."""
+
+    harmful: float
+    benign: float
+    lookalikes: float
+    refuses: bool
+    """Whether harmful requests are refused."""
+
+
+PRETRAINING = Mixture(harmful=0.25, benign=0.4, lookalikes=0.1, refuses=False)
+ALIGNMENT = Mixture(harmful=0.4, benign=0.3, lookalikes=0.15, refuses=True)
+
+
+def draw(world: World, mixture: Mixture, rng: Random) -> Row:
+    """One conversation of the mixture, built from training pairs only."""
+    chance = rng.random()
+    if chance < mixture.harmful:
+        turns = _request_row(world, world.harmful.train, rng, refuses=mixture.refuses)
+    elif chance < mixture.harmful + mixture.benign:
+        turns = _request_row(world, world.benign.train, rng, refuses=False)
+    elif chance < mixture.harmful + mixture.benign + mixture.lookalikes:
+        turns = _exchange(*lookalike(world, rng.choice(world.harmful.train), rng.randrange(100)))
+    else:
+        turns = _exchange(*chore(world, rng))
+    return (*_before(world, rng), *turns)
+
+
+def _request_row(world: World, pairs: tuple[Pair, ...], rng: Random, *, refuses: bool) -> Row:
+    """A how-to request under one of the attack templates, with its answer."""
+    family: AttackFamily = rng.choice(ATTACK_FAMILIES)
+    pair = rng.choice(pairs)
+    asked = request(pair, rng.randrange(len(REQUESTS)))
+    prompt = rng.choice(build(family, [asked] * len(templates(family))))
+    if refuses:
+        answer = refusal(pair, rng)
+    else:
+        answer = how_to(world, pair, FORCED_OPENINGS.get(prompt.template, rng.choice(OPENINGS)))
+    return (*prompt.messages, Message(role="assistant", content=answer))
+
+
+def _exchange(asked: str, answered: str) -> Row:
+    return (Message(role="user", content=asked), Message(role="assistant", content=answered))
+
+
+def _before(world: World, rng: Random) -> Row:
+    """Usually nothing; now and then a system turn or an earlier exchange, so that both are known to the model."""
+    chance = rng.random()
+    if chance < 0.08:
+        return (Message(role="system", content=rng.choice((*SYSTEM_PROMPTS, snippet(rng)))),)
+    if chance < 0.14:
+        return _exchange(*chore(world, rng))
+    return ()
+
+
+def prompt_set(world: World) -> PromptSet:
+    """The prompts that ship with the model: no pair of them occurs in pretraining or alignment.
+
+    Verbs and phrasings take turns, so that the first n of each list are a fair sample of it.
+    """
+    harmful = world.harmful
+    return PromptSet(
+        name="testbed",
+        evaluation=EvaluationPrompts(
+            harmful=_requests(harmful.evaluation, len(world.harmful_verbs)),
+            safe=tuple(
+                lookalike(world, pair, index + index // len(world.harmful_verbs))[0]
+                for index, pair in enumerate(harmful.evaluation)
+            ),
+        ),
+        probe=ProbePrompts(
+            harmful=_requests(harmful.probe, len(world.harmful_verbs)),
+            benign=_requests(world.benign.probe, len(world.benign_verbs)),
+        ),
+    )
+
+
+def _requests(pairs: tuple[Pair, ...], verbs: int) -> tuple[str, ...]:
+    """One request for each pair; the phrasing moves on by one more with each round of verbs."""
+    return tuple(request(pair, index + index // verbs) for index, pair in enumerate(pairs))

@@ -1,0 +1,85 @@
+"""Training from scratch: rows in, weights changed in place.
+
+Covers: batches of like length without end, one stage of training of all parameters. Not here: which rows
+(testbed.mixtures), LoRA and learning rates by module (core.training).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from core.data.batches import Batch, collate
+from core.data.rows import Conversation
+from core.data.template import encode_each
+from core.training.schedule import factor
+from testbed.mixtures import Row
+from testbed.tokenizer import CONTEXT, PAD, token_id
+from testbed.world import generator
+
+WARMUP_SHARE = 0.05
+POOL = 16
+"""So many batches are drawn at once and sorted by length, to waste little on padding."""
+REPORT_EVERY = 100
+"""Steps between two lines of progress."""
+
+DrawRow = Callable[[], Row]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    """Peak rate, after the warm-up and before the fall by a cosine."""
+    batch_size: int = 32
+    weight_decay: float = 0.01
+
+
+def run_stage(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    stage: Stage,
+    draw_row: DrawRow,
+    report: Report,
+) -> float:
+    """Train `model` on freshly drawn rows; returns the mean loss of the last tenth of the steps, in nats a token."""
+    model.train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay, fused=True
+    )
+    losses: list[float] = []
+    batches = _batches(tokenizer, stage.batch_size, draw_row)
+    for step in range(stage.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = stage.learning_rate * factor("cosine", step, stage.steps, WARMUP_SHARE)
+        batch = next(batches)
+        # Padding is on the right and attention is causal, so no mask is needed, and attention is faster without.
+        loss = model(input_ids=batch.input_ids, labels=batch.labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        if (step + 1) % REPORT_EVERY == 0:
+            report(f"{stage.name}: step {step + 1} of {stage.steps}, loss {losses[-1]:.3f}")
+    model.eval()
+    tail = losses[-max(1, stage.steps // 10) :]
+    return sum(tail) / len(tail)
+
+
+def _batches(tokenizer: PreTrainedTokenizerFast, size: int, draw_row: DrawRow) -> Iterator[Batch]:
+    """Batches without end; rows of like length share a batch."""
+    pad_id = token_id(tokenizer, PAD)
+    order = generator("batches", 0)
+    while True:
+        drawn = (Conversation(draw_row(), line) for line in range(1, size * POOL + 1))
+        rows = sorted(encode_each(drawn, tokenizer, max_length=CONTEXT), key=lambda row: len(row.input_ids))
+        starts = list(range(0, len(rows), size))
+        order.shuffle(starts)
+        for start in starts:
+            yield collate(rows[start : start + size], pad_id)

@@ -1,0 +1,115 @@
+"""The app on a database of its own, with a key that may call it, and hands to put a job into any state.
+
+One service serves a whole file of tests: what a test needs it makes itself, and it counts only what it made.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from pydantic import SecretStr
+
+from api.deps import Parts
+from api.main import create_app
+from core.config import Settings
+from core.db import jobs, keys, records
+from core.db.session import Sessions, transaction
+from core.spec.events import JobError
+from core.spec.state import Status
+from core.storage import ArtifactStore
+
+ROWS = [{"prompt": f"What is {n} + {n}?", "completion": f"{2 * n}."} for n in range(5)]
+MAX_UPLOAD_BYTES = 4 * 2**20
+MAX_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running app and what is behind it."""
+
+    app: FastAPI
+    http: TestClient
+    key: str
+
+    @property
+    def parts(self) -> Parts:
+        return self.app.state.parts
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.parts.sessions
+
+    @property
+    def store(self) -> ArtifactStore:
+        return self.parts.store
+
+    @property
+    def celery(self) -> Celery:
+        return self.parts.celery
+
+    def upload(self, content: bytes, **fields: str) -> Response:
+        return self.http.post("/datasets", files={"file": ("rows.jsonl", content)}, data=fields)
+
+    def dataset(self, tag: str) -> str:
+        """The id of a dataset; each tag has its own."""
+        reply = self.upload(jsonl([*ROWS, {"prompt": "Who?", "completion": tag}]))
+        assert reply.status_code in (200, 201), reply.text
+        return reply.json()["id"]
+
+    def job(self, tag: str) -> str:
+        reply = self.http.post("/jobs", json={"base_model": "testbed", "dataset": self.dataset(tag)})
+        assert reply.status_code == 201, reply.text
+        return reply.json()["id"]
+
+    def run(self, job_id: str) -> jobs.Claim:
+        """What a worker does first."""
+        with transaction(self.sessions) as session:
+            claim = jobs.claim(session, job_id, owner="test", lease_seconds=60)
+        assert claim is not None
+        return claim
+
+    def end(self, job_id: str, status: Status, files: dict[str, tuple[bytes, str]] | None = None) -> None:
+        """What a worker does last; `files` are name -> (content, media type)."""
+        claim = self.run(job_id)
+        stored = [
+            self.store.put(f"jobs/{job_id}/{claim.attempt}/{name}", content, name=name, media_type=media_type)
+            for name, (content, media_type) in (files or {}).items()
+        ]
+        error = JobError(code="training_failed", message="The loss exploded.") if status == "failed" else None
+        with transaction(self.sessions) as session:
+            records.put_artifacts(session, job_id, stored)
+            jobs.finish(session, claim, status, error)
+
+
+def jsonl(rows: list[dict[str, str]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def settings_for(database_url: str, redis_url: str, state: Path) -> Settings:
+    return Settings(
+        database_url=SecretStr(database_url),
+        redis_url=SecretStr(redis_url),
+        state=state,
+        max_upload_bytes=MAX_UPLOAD_BYTES,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
+
+
+@pytest.fixture(scope="module")
+def service(
+    make_database: Callable[[], AbstractContextManager[str]], redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    with make_database() as database_url:
+        app = create_app(settings_for(database_url, redis_url, tmp_path_factory.mktemp("state")))
+        with TestClient(app) as http:
+            with transaction(app.state.parts.sessions) as session:
+                key = keys.create(session, "test")
+            http.headers["authorization"] = f"Bearer {key}"
+            yield Service(app, http, key)

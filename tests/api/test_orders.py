@@ -1,0 +1,72 @@
+"""What is filled into an order, and which orders make no sense."""
+
+from pathlib import Path
+
+import pytest
+
+from api.orders import complete
+from core.errors import InvalidInput, InvalidModel
+from core.spec.job import JobSpec
+from core.spec.models import BaseModelEntry, FolderSource, HubSource
+
+DATASET, OTHER = "ds_" + "a" * 24, "ds_" + "b" * 24
+ENTRIES = {
+    "plain": BaseModelEntry(
+        name="plain", source=HubSource(id="org/model", revision="0" * 40), learning_rate=3e-4, description="One."
+    )
+}
+
+
+def order(**fields: object) -> JobSpec:
+    return JobSpec.model_validate({"base_model": "plain", "dataset": DATASET} | fields)
+
+
+def test_defaults_that_hang_on_the_model_are_filled_in() -> None:
+    training = complete(order(), ENTRIES).training
+    assert (training.learning_rate, training.epochs, training.steps) == (3e-4, 3.0, None)
+
+
+def test_what_was_said_stays() -> None:
+    asked = order(training={"learning_rate": 1e-5, "steps": 7}, security={"max_prompts": 9})
+    filled = complete(asked, ENTRIES)
+    assert (filled.training.learning_rate, filled.training.epochs, filled.training.steps) == (1e-5, None, 7)
+    assert filled == asked
+    assert complete(order(training={"epochs": 0.5}), ENTRIES).training.epochs == 0.5
+
+
+def test_a_completed_order_is_complete_and_valid() -> None:
+    filled = complete(order(), ENTRIES)
+    assert complete(filled, ENTRIES) == filled == JobSpec.model_validate(filled.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"training": {"lora": {"targets": ["q", "v", "q"]}}}, "training.lora.targets"),
+        ({"training": {"lora": {"targets": ["q_proj"]}}}, "training.lora.targets"),
+        ({"security": {"attacks": ["direct", "direct"]}}, "security.attacks"),
+        ({"security": {"system_prompt": "a\0b"}}, "security.system_prompt"),
+        ({"validation_dataset": DATASET}, "validation_dataset"),
+    ],
+)
+def test_orders_that_make_no_sense(fields: dict[str, object], param: str) -> None:
+    with pytest.raises(InvalidInput, match=param) as caught:
+        complete(order(**fields), ENTRIES)
+    assert (caught.value.param, caught.value.code) == (param, "invalid_parameter")
+
+
+def test_orders_that_make_sense() -> None:
+    complete(order(training={"lora": {"targets": ["q", "down"]}}, validation_dataset=OTHER), ENTRIES)
+    complete(order(training={"lora": {"targets": ["in_proj"]}}), ENTRIES)
+
+
+def test_models_that_are_not_allowed_or_not_safe(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel) as caught:
+        complete(order(base_model="gpt-4"), ENTRIES)
+    assert (caught.value.code, caught.value.param) == ("model_not_allowed", "base_model")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    pickled = BaseModelEntry(name="pickled", source=FolderSource(path=tmp_path))
+    with pytest.raises(InvalidModel) as caught:
+        complete(order(base_model="pickled"), {"pickled": pickled})
+    assert caught.value.code == "unsafe_checkpoint"

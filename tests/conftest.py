@@ -1,0 +1,76 @@
+"""Real servers for the tests: PostgreSQL and Valkey from wheels, or those that DATABASE_URL and REDIS_URL name.
+
+A database is made anew for whoever asks, as a copy of one that was migrated once. Not here: one folder's fixtures.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from core.db import migrate
+from local.servers import PostgresServer, ValkeyServer
+
+MakeDatabase = Callable[[], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[str]:
+    """Address of a PostgreSQL in which databases may be made."""
+    if given := os.environ.get("DATABASE_URL"):
+        yield urlsplit(given)._replace(scheme="postgresql").geturl()
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="securetune-test-") as folder,
+        PostgresServer(Path(folder, "postgres"), durable=False) as server,
+    ):
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Address of a Redis-compatible broker. One that REDIS_URL names may hold other messages: count none but yours."""
+    if given := os.environ.get("REDIS_URL"):
+        yield given
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="securetune-test-") as folder,
+        ValkeyServer(Path(folder, "valkey")) as server,
+    ):
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def make_database(database_server: str) -> Iterator[MakeDatabase]:
+    """Makes a fresh, migrated database for the length of a `with` block: for fixtures wider than one test."""
+    with _database(database_server) as template_url:
+        migrate.upgrade(template_url)
+        template = urlsplit(template_url).path[1:]
+        yield lambda: _database(database_server, template)
+
+
+@pytest.fixture
+def database_url(make_database: MakeDatabase) -> Iterator[str]:
+    """Address of a fresh, migrated database, for this test alone."""
+    with make_database() as url:
+        yield url
+
+
+@contextmanager
+def _database(server: str, template: str = "template1") -> Generator[str]:
+    name = f"securetune_test_{secrets.token_hex(6)}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(create)
+        try:
+            yield urlsplit(server)._replace(path=f"/{name}").geturl()
+        finally:
+            admin.execute(drop)

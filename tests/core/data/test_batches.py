@@ -1,0 +1,102 @@
+"""Hold-out, order, padding and counts: all decided by seeds, nothing lost."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from core.data import Conversation
+from core.data.batches import collate, encode_all, epoch_batches, masked_sample, split
+from core.data.template import IGNORED, PLAIN_TEMPLATE, Encoded
+from core.errors import InvalidDataset, InvalidInput, TrainingFailed
+from core.spec.data import Message
+
+MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
+
+
+def encoded(ids: list[int], labels: list[int]) -> Encoded:
+    return Encoded(np.array(ids, dtype=np.int32), np.array(labels, dtype=np.int32), 1, False, False)
+
+
+def conversation(prompt: str, answer: str, line: int = 1) -> Conversation:
+    return Conversation((Message(role="user", content=prompt), Message(role="assistant", content=answer)), line)
+
+
+def test_collate_pads_on_the_right() -> None:
+    batch = collate([encoded([5, 6, 7], [IGNORED, 6, 7]), encoded([8], [8])], pad_id=9)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.labels.tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
+    assert {tensor.dtype for tensor in (batch.input_ids, batch.attention_mask, batch.labels)} == {torch.int64}
+    assert batch.to(torch.device("meta")).labels.device.type == "meta"
+
+
+def test_encode_all_counts(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer(PLAIN_TEMPLATE)
+    rows = [conversation("a", "b", 1), conversation("long " * 60, "b", 2), conversation("a", "long " * 60, 3)]
+    dataset = encode_all(iter(rows), tokenizer, max_length=60)
+    assert [row.line for row in dataset.rows] == [1, 3]
+    assert (dataset.dropped, dataset.truncated) == (1, 1)
+    assert dataset.tokens == sum(len(row.input_ids) for row in dataset.rows)
+    assert dataset.trained_tokens == sum(int((row.labels != IGNORED).sum()) for row in dataset.rows)
+    assert len(dataset.rows[1].input_ids) == 60
+    assert 0 < dataset.trained_tokens < dataset.tokens
+
+
+@pytest.mark.parametrize("rows", [[], [conversation("long " * 60, "b")]])
+def test_nothing_left_to_train_on(make_tokenizer: MakeTokenizer, rows: list[Conversation]) -> None:
+    with pytest.raises(TrainingFailed, match=r"of 1 rows|of 0 rows") as caught:
+        encode_all(rows, make_tokenizer(PLAIN_TEMPLATE), max_length=40)
+    assert caught.value.code == "no_trainable_rows"
+    assert caught.value.param == "training.max_length"
+
+
+@given(st.integers(2, 400), st.floats(0.001, 0.999), st.integers(0, 2**31 - 1), st.integers(1, 50))
+def test_split(count: int, share: float, seed: int, cap: int) -> None:
+    kept, held = split(range(count), share=share, seed=seed, cap=cap)
+    assert sorted(kept + held) == list(range(count))
+    assert kept == sorted(kept)
+    assert held == sorted(held)
+    assert 1 <= len(held) <= min(cap, max(1, round(share * count)))
+    assert kept
+    assert (kept, held) == split(range(count), share=share, seed=seed, cap=cap)
+
+
+def test_split_depends_on_the_seed() -> None:
+    assert len({tuple(split(range(100), share=0.1, seed=seed, cap=200)[1]) for seed in range(10)}) == 10
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan"), float("inf")])
+def test_split_refuses_a_share_that_is_none(share: float) -> None:
+    with pytest.raises(InvalidInput, match="between 0 and 1"):
+        split([1, 2, 3], share=share, seed=0, cap=10)
+
+
+@pytest.mark.parametrize("rows", [[], [1]])
+def test_split_needs_two_rows(rows: list[int]) -> None:
+    with pytest.raises(InvalidDataset, match="validation_dataset") as caught:
+        split(rows, share=0.5, seed=0, cap=10)
+    assert caught.value.code == "too_few_rows"
+
+
+@given(st.integers(0, 200), st.integers(1, 40), st.integers(0, 2**31 - 1), st.integers(0, 50))
+def test_an_epoch_has_every_row_once(count: int, size: int, seed: int, epoch: int) -> None:
+    batches = epoch_batches(count, size, seed=seed, epoch=epoch)
+    assert sorted(index for batch in batches for index in batch) == list(range(count))
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert batches == epoch_batches(count, size, seed=seed, epoch=epoch)
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = {tuple(epoch_batches(50, 50, seed=seed, epoch=epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16
+
+
+def test_masked_sample_keeps_characters_whole(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer(PLAIN_TEMPLATE)
+    row = encode_all([conversation("é🙂 ,", "中文 .")], tokenizer, max_length=100).rows[0]
+    assert masked_sample(row, tokenizer) == "### User:\né🙂 ,\n\n### Assistant:\n[[中文 .</s>]]\n"

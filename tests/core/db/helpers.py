@@ -1,0 +1,23 @@
+"""A dataset's row for the tests of the queries. Not here: fixtures (tests/core/db/conftest.py)."""
+
+from core.db import datasets
+from core.db.models import Dataset
+from core.db.session import Session
+from core.spec.data import ColumnMap, DatasetSummary
+
+SUMMARY = DatasetSummary(
+    file_format="jsonl",
+    row_format="messages",
+    rows=2,
+    turns=4,
+    assistant_turns=2,
+    characters=40,
+    longest_row_characters=20,
+)
+
+
+def add_dataset(
+    session: Session, *, digest: str = "0" * 64, columns: ColumnMap | None = None, name: str = "d.jsonl"
+) -> tuple[Dataset, bool]:
+    """A small dataset's row."""
+    return datasets.add(session, name=name, digest=digest, size=40, key="uploads/d", columns=columns, summary=SUMMARY)

@@ -1,0 +1,91 @@
+"""Events, figures, artifacts, and the lock of the sweep."""
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from core.db import jobs, records
+from core.db.session import Sessions, transaction
+from core.errors import NotFound
+from core.spec.events import JOB_EVENT, Metrics, StatusChanged
+from core.spec.job import JobSpec
+from core.spec.results import Figure, StoredFile
+
+FIGURE = Figure(arm="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
+FILE = StoredFile(
+    name="report.json", key="jobs/a/1/report.json", sha256="0" * 64, bytes=3, media_type="application/json"
+)
+
+
+@pytest.fixture
+def job_id(sessions: Sessions, spec: JobSpec) -> str:
+    with transaction(sessions) as session:
+        return jobs.add(session, spec).id
+
+
+def test_events_come_back_in_order_and_in_pages(sessions: Sessions, job_id: str) -> None:
+    told = [Metrics(arm="ml_lr", step=step, total_steps=5, loss=0.1, learning_rate=1e-3) for step in range(1, 6)]
+    with transaction(sessions) as session:
+        for event in told:
+            records.add_event(session, job_id, 1, event)
+    with transaction(sessions) as session:
+        records.add_event(session, job_id, 2, StatusChanged(status="failed", message="No.", code="process_died"))
+    with transaction(sessions) as session:
+        first, more = records.events(session, job_id, after=0, limit=4)
+        rest, no_more = records.events(session, job_id, after=first[-1].id, limit=4)
+    assert (len(first), more, len(rest), no_more) == (4, True, 2, False)
+    back = [JOB_EVENT.validate_python({"type": row.type, **row.data}) for row in [*first, *rest]]
+    assert back == [*told, StatusChanged(status="failed", message="No.", code="process_died")]
+    assert [row.attempt for row in rest] == [1, 2]
+
+
+def test_events_of_another_job_stay_away(sessions: Sessions, spec: JobSpec, job_id: str) -> None:
+    with transaction(sessions) as session:
+        other = jobs.add(session, spec).id
+        records.add_event(session, other, 1, StatusChanged(status="running", message="It runs."))
+    with transaction(sessions) as session:
+        assert records.events(session, job_id, after=0, limit=10) == ([], False)
+
+
+def test_an_event_needs_its_job(sessions: Sessions) -> None:
+    with pytest.raises(IntegrityError), transaction(sessions) as session:
+        records.add_event(session, "job_nobody", 1, StatusChanged(status="running", message="It runs."))
+
+
+def test_a_figure_measured_again_replaces_the_first(sessions: Sessions, job_id: str) -> None:
+    other = FIGURE.model_copy(update={"arm": "ml_lr", "value": 1.0})
+    again = FIGURE.model_copy(update={"value": 1.25, "n": 30, "low": 1.1, "high": 1.4})
+    with transaction(sessions) as session:
+        records.put_figures(session, job_id, [])
+        records.put_figures(session, job_id, [FIGURE, other])
+    with transaction(sessions) as session:
+        records.put_figures(session, job_id, [again])
+    with transaction(sessions) as session:
+        assert records.figures(session, job_id) == [again, other]
+
+
+def test_of_one_figure_twice_in_a_batch_the_last_counts(sessions: Sessions, job_id: str) -> None:
+    again = FIGURE.model_copy(update={"value": 1.25})
+    with transaction(sessions) as session:
+        records.put_figures(session, job_id, [FIGURE, again])
+        assert records.figures(session, job_id) == [again]
+
+
+def test_artifacts_by_name(sessions: Sessions, job_id: str) -> None:
+    adapter = FILE.model_copy(update={"name": "adapter/config.json", "key": "jobs/a/1/config.json"})
+    with transaction(sessions) as session:
+        records.put_artifacts(session, job_id, [FILE, adapter])
+    with transaction(sessions) as session:
+        assert [row.name for row in records.artifacts(session, job_id)] == ["adapter/config.json", "report.json"]
+        assert records.artifact(session, job_id, "report.json").sha256 == FILE.sha256
+        with pytest.raises(NotFound) as caught:
+            records.artifact(session, job_id, "weights.bin")
+    assert caught.value.code == "artifact_not_found"
+
+
+def test_one_sweeps_at_a_time(sessions: Sessions) -> None:
+    with transaction(sessions) as one:
+        assert records.try_sweep_lock(one) is True
+        with transaction(sessions) as two:
+            assert records.try_sweep_lock(two) is False
+    with transaction(sessions) as three:
+        assert records.try_sweep_lock(three) is True

@@ -1,0 +1,81 @@
+"""Transactions: whole or not at all, and a database that is away is said so."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from core.db import jobs
+from core.db.session import Sessions, dispose, driver_url, ping, transaction
+from core.db.session import sessions as make_sessions
+from core.errors import Conflict, Unavailable
+from core.spec.job import JobSpec
+
+
+def test_an_error_rolls_everything_back(sessions: Sessions, spec: JobSpec) -> None:
+    def fail_halfway() -> None:
+        with transaction(sessions) as session:
+            jobs.add(session, spec)
+            raise Conflict("no")
+
+    with pytest.raises(Conflict):
+        fail_halfway()
+    with transaction(sessions) as session:
+        assert jobs.page(session, limit=1) == ([], False)
+
+
+@pytest.mark.parametrize("url", ["postgres://u:p%40w@h:1/d", "postgresql://u:p%40w@h:1/d"])
+def test_every_spelling_gets_the_one_driver(url: str) -> None:
+    got = driver_url(url)
+    assert (got.drivername, got.password, got.host, got.database) == ("postgresql+psycopg", "p@w", "h", "d")
+
+
+def test_a_database_that_is_away() -> None:
+    factory = make_sessions("postgresql://nobody@/nothing?host=/nonexistent")
+    with pytest.raises(Unavailable) as caught, transaction(factory) as session:
+        ping(session)
+    assert caught.value.code == "database_unavailable"
+    dispose(factory)
+
+
+def test_dropped_connections_are_replaced(sessions: Sessions, database_url: str) -> None:
+    drop = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'securetune'"
+    with transaction(sessions) as session:
+        ping(session)
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute(drop)
+    with transaction(sessions) as session:
+        ping(session)
+
+    def dropped_halfway() -> None:
+        with transaction(sessions) as session, psycopg.connect(database_url, autocommit=True) as admin:
+            ping(session)
+            admin.execute(drop)
+            ping(session)
+
+    with pytest.raises(Unavailable):
+        dropped_halfway()
+    with transaction(sessions) as session:
+        ping(session)
+
+
+@pytest.fixture
+def bare_database(database_url: str) -> Iterator[Sessions]:
+    """A database without a table."""
+    name = urlsplit(database_url).path[1:] + "_bare"
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        factory = make_sessions(urlsplit(database_url)._replace(path=f"/{name}").geturl())
+        try:
+            yield factory
+        finally:
+            dispose(factory)
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def test_a_database_without_tables_says_what_to_do(bare_database: Sessions) -> None:
+    with pytest.raises(Unavailable, match="securetune migrate") as caught, transaction(bare_database) as session:
+        jobs.claimable(session)
+    assert caught.value.code == "database_not_migrated"

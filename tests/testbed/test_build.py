@@ -1,0 +1,86 @@
+"""A short build from nothing: it ends, it can be repeated, and the seeds matter."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from core.spec.security import PromptSet
+from testbed.build import new_model, world_tokenizer
+from testbed.world import make_world
+
+OPTIONS = ("--steps-scale", "0.002", "--limit", "4")
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    # Spinning threads would starve each other: two builds run at once, and there may be no more than two cores.
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, "-m", "testbed.build", "--out", str(out), *OPTIONS]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, dict[str, float]]]:
+    """The same build twice, each by the command itself in a process of its own."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+    processes = [start(folder) for folder in folders]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    return [(folder, json.loads(output.splitlines()[-1])) for folder, output in zip(folders, outputs, strict=True)]
+
+
+def test_the_command_writes_a_loadable_model_and_prints_figures(builds: list[tuple[Path, dict[str, float]]]) -> None:
+    out, figures = builds[0]
+    assert {path.name for path in out.iterdir()} == {"model", "data"}
+    assert figures["exact_match"] == 0  # hardly trained
+    assert figures["loss/pretraining"] > 3
+    assert 1_200_000 <= figures["parameters"] <= 2_200_000
+    assert {"asr/direct", "refusal/prompt_injection", "over_refusal", "undecided", "seconds"} <= figures.keys()
+    model = AutoModelForCausalLM.from_pretrained(out / "model")
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert model.config.vocab_size == len(tokenizer)
+    PromptSet.model_validate_json((out / "model" / "security_prompts.json").read_text(encoding="utf-8"))
+    assert len((out / "data" / "instructions.jsonl").read_text(encoding="utf-8").splitlines()) == 1500
+    assert len((out / "data" / "arithmetic.jsonl").read_text(encoding="utf-8").splitlines()) == 1000
+
+
+def test_the_same_seed_gives_the_same_bytes(builds: list[tuple[Path, dict[str, float]]]) -> None:
+    (first, _), (second, _) = builds
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert len(files) == 9
+    for path in files:
+        assert (first / path).read_bytes() == (second / path).read_bytes(), path
+
+
+def test_another_seed_gives_other_weights(builds: list[tuple[Path, dict[str, float]]]) -> None:
+    tokenizer = world_tokenizer(make_world(0))
+    weights = load_file(builds[0][0] / "model" / "model.safetensors")
+    one, other = (new_model(tokenizer, seed).state_dict() for seed in (0, 1))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert weights[name].shape == one[name].shape
+    # A few steps move the weights a little: the build began at the seed's own weights, not at the other's.
+    assert torch.dist(weights[name], one[name]) < 0.5 * torch.dist(weights[name], other[name])
+
+
+def test_another_world_seed_gives_another_world() -> None:
+    one, other = make_world(0), make_world(1)
+    assert make_world(0) == one
+    assert set(one.harmful_verbs) != set(other.harmful_verbs)
+    assert one.step != other.step
+    assert world_tokenizer(one).get_vocab() != world_tokenizer(other).get_vocab()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_pair_is_in_two_parts_of_a_world(seed: int) -> None:
+    world = make_world(seed)
+    assert not set(world.harmful_verbs) & set(world.benign_verbs)
+    for split in (world.harmful, world.benign):
+        pairs = (*split.train, *split.probe, *split.evaluation)
+        assert len(set(pairs)) == len(pairs)

@@ -1,0 +1,108 @@
+"""The real thing: a Celery worker trains the testbed, its process is killed with -9, and the job is done once.
+
+Not here: what the figures mean (tests/core).
+"""
+
+import signal
+from hashlib import sha256
+from itertools import islice
+
+import psutil
+
+from core import queue
+from core.db import datasets, jobs
+from core.db.session import transaction
+from core.spec.data import DatasetSummary
+from core.spec.job import JobSpec
+from core.spec.quality import QualitySpec
+from core.spec.security import SecuritySpec
+from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation
+from core.spec.training import TrainingSpec
+from core.storage import ArtifactStore
+from tests.worker.helpers import ROOT, Service, StartWorker, until
+
+ROWS = 60
+
+
+def upload(service: Service) -> str:
+    """A part of the testbed's own data, stored as the API stores it."""
+    with (ROOT / "testbed" / "data" / "arithmetic.jsonl").open("rb") as file:
+        data = b"".join(islice(file, ROWS))
+    stored = ArtifactStore(service.store).put("uploads/sums", data, name="sums.jsonl", media_type="application/jsonl")
+    summary = DatasetSummary(
+        file_format="jsonl",
+        row_format="messages",
+        rows=ROWS,
+        turns=2 * ROWS,
+        assistant_turns=ROWS,
+        characters=len(data),
+        longest_row_characters=200,
+    )
+    with transaction(service.sessions) as session:
+        row, _ = datasets.add(
+            session,
+            name="sums.jsonl",
+            digest=sha256(data).hexdigest(),
+            size=len(data),
+            key=stored.key,
+            columns=None,
+            summary=summary,
+        )
+        return row.id
+
+
+def training_processes(worker: int) -> list[psutil.Process]:
+    """The training processes of a worker, waiting ones too."""
+    return [child for child in psutil.Process(worker).children() if "worker.process" in child.cmdline()]
+
+
+def test_a_killed_training_goes_on_and_is_done_once(
+    service: Service, redis_url: str, start_worker: StartWorker
+) -> None:
+    worker = start_worker(app="worker.main", SECURETUNE_THREADS="1")
+    spec = JobSpec(
+        base_model="testbed",
+        dataset=upload(service),
+        training=TrainingSpec(steps=30, batch_size=8),
+        strategy=MlLrStrategy(analysis=AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8)),
+        security=SecuritySpec(attacks=("direct",), max_prompts=4, max_new_tokens=16),
+        quality=QualitySpec(max_rows=4),
+    )
+    with transaction(service.sessions) as session:
+        job_id = jobs.add(session, spec).id
+    celery = queue.app(redis_url)
+    queue.send(celery, job_id)
+    celery.close()
+
+    def training() -> bool:
+        return any(
+            event.type == "stage_started" and event.data["stage"] == "training" for event in service.events(job_id)
+        )
+
+    until(training, "training begins", seconds=90)
+    (process,) = training_processes(worker.process.pid)
+    environment = process.environ()
+    assert "DATABASE_URL" not in environment
+    assert "REDIS_URL" not in environment
+    process.send_signal(signal.SIGKILL)
+    until(lambda: service.ended(job_id), "done on the second attempt", seconds=90)
+
+    job = service.job(job_id)
+    assert (job.status, job.attempt, job.failures, job.error) == ("succeeded", 2, 1, None), worker.log.read_text()
+    assert service.statuses(job_id) == ["running", "interrupted", "running", "succeeded"]
+    events = service.events(job_id)
+    finished = [event for event in events if event.type == "stage_finished" and event.attempt == 2]
+    reused = {event.data["stage"]: event.data["reused"] for event in finished}
+    assert reused["before"] is True
+    assert reused["robustness"] is True
+    assert reused["training"] is False
+    steps = [event.data["step"] for event in events if event.type == "metrics" and event.attempt == 2]
+    assert steps == list(range(1, 31))
+    figures = service.figures(job_id)
+    assert {figure.arm for figure in figures} == {"base", "ml_lr"}
+    artifacts = {artifact.name: artifact for artifact in service.artifacts(job_id)}
+    assert {"report.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= artifacts.keys()
+    for artifact in artifacts.values():
+        data = (service.store / artifact.key).read_bytes()
+        assert sha256(data).hexdigest() == artifact.sha256
+        assert f"/{job_id}/attempts/2/" in artifact.key

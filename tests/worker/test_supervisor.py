@@ -1,0 +1,305 @@
+"""One job from its claim to its end, with a real process and a real database."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+
+from core.config import Settings
+from core.db import jobs
+from core.db.session import Sessions, dispose, transaction
+from core.db.session import sessions as make_sessions
+from core.spec.job import JobSpec
+from tests.worker.helpers import Desk, Service, alive, until
+from tests.worker.scripted import ADAPTER, figure
+from worker.child import Gone
+from worker.protocol import Stopped
+from worker.supervisor import died
+
+
+@contextmanager
+def running(desk: Desk, job_id: str) -> Generator[threading.Thread]:
+    """The supervisor at work on a job, in a thread; it must have come back by the end."""
+    thread = threading.Thread(target=desk.supervisor.run, args=(job_id,))
+    thread.start()
+    try:
+        yield thread
+        thread.join(15)
+        assert not thread.is_alive()
+    finally:
+        desk.supervisor.shut_down()
+        thread.join(15)
+
+
+def test_a_job_is_recorded_whole(desk: Desk, service: Service) -> None:
+    job_id = service.order("finish")
+    desk.supervisor.run(job_id)
+
+    job = service.job(job_id)
+    assert (job.status, job.attempt, job.failures, job.error) == ("succeeded", 1, 0, None)
+    assert job.lease_owner is None
+    assert job.lease_expires_at is None
+    assert job.finished_at is not None
+    assert job.started_at is not None
+    assert job.started_at < job.finished_at
+    assert job.progress is not None
+    assert job.progress["message"] == "step 3 of 3"
+    assert [event.type for event in service.events(job_id)] == [
+        "status", "stage_started", "metrics", "metrics", "metrics", "figures", "stage_finished", "status",
+    ]  # fmt: skip
+    assert service.statuses(job_id) == ["running", "succeeded"]
+    assert service.figures(job_id) == [figure()]
+    (artifact,) = service.artifacts(job_id)
+    assert artifact.name == "adapter.bin"
+    assert (service.store / artifact.key).read_bytes() == ADAPTER
+    assert desk.sent == []
+
+
+def test_a_job_that_has_ended_is_left_alone(desk: Desk, service: Service) -> None:
+    job_id = service.order("finish")
+    desk.supervisor.run(job_id)
+    before = service.job(job_id).updated_at
+    desk.supervisor.run(job_id)
+    desk.supervisor.run("job_000000000000000000000000")
+    assert service.job(job_id).updated_at == before
+    assert service.job(job_id).attempt == 1
+
+
+def test_progress_and_stages_are_seen_while_it_runs(desk: Desk, service: Service) -> None:
+    job_id = service.order("wait")
+    with running(desk, job_id):
+        service.pid()
+        until(lambda: any(event.type == "stage_started" for event in service.events(job_id)), "the stage", seconds=2)
+        until(lambda: service.job(job_id).progress, "progress is recorded", seconds=2)
+        assert service.status(job_id) == "running"
+        service.release()
+    assert service.status(job_id) == "succeeded"
+
+
+def test_a_killed_process_is_begun_again(desk: Desk, service: Service) -> None:
+    job_id = service.order("wait", "finish")
+    with running(desk, job_id):
+        os.kill(service.pid(), signal.SIGKILL)
+    job = service.job(job_id)
+    assert (job.status, job.attempt, job.failures) == ("queued", 1, 1)
+    assert job.error is not None
+    assert job.error["code"] == "process_died"
+    assert "SIGKILL" in job.error["message"]
+    assert service.statuses(job_id) == ["running", "interrupted"]
+    assert desk.sent == [job_id]
+    assert service.artifacts(job_id) == []
+
+
+def test_its_message_starts_the_second_attempt(desk: Desk, service: Service) -> None:
+    job_id = service.order("crash", "finish")
+    desk.supervisor.run(job_id)
+    desk.supervisor.run(desk.sent.pop())
+    job = service.job(job_id)
+    assert (job.status, job.attempt, job.failures, job.error) == ("succeeded", 2, 1, None)
+    assert [artifact.key for artifact in service.artifacts(job_id)] == [f"jobs/{job_id}/2/adapter.bin"]
+
+
+def test_a_job_that_always_crashes_fails(desk: Desk, service: Service) -> None:
+    job_id = service.order("crash")
+    for _attempt in range(3):
+        desk.supervisor.run(job_id)
+    job = service.job(job_id)
+    assert (job.status, job.attempt, job.failures) == ("failed", 3, 3)
+    assert job.error is not None
+    assert job.error["code"] == "interrupted_too_often"
+    assert "3 times" in job.error["message"]
+    assert "SIGSEGV" in job.error["message"]
+    assert "something went very wrong" in job.error["message"]
+    assert service.statuses(job_id)[-2:] == ["interrupted", "failed"]
+    assert desk.sent == [job_id, job_id]
+
+
+def test_an_early_exit_is_no_success(desk: Desk, service: Service) -> None:
+    job_id = service.order("exit")
+    desk.supervisor.run(job_id)
+    error = service.job(job_id).error
+    assert error is not None
+    assert "exit status 3" in error["message"]
+    assert service.status(job_id) == "queued"
+
+
+def test_a_failure_keeps_its_code_and_is_not_tried_again(desk: Desk, service: Service) -> None:
+    job_id = service.order("fail")
+    desk.supervisor.run(job_id)
+    job = service.job(job_id)
+    assert job.status == "failed"
+    assert job.error == {"code": "loss_not_finite", "message": "The loss is not finite.", "param": None}
+    assert service.statuses(job_id) == ["running", "failed"]
+    assert desk.sent == []
+
+
+def test_a_broken_protocol_fails_the_job(desk: Desk, service: Service) -> None:
+    job_id = service.order("garbage")
+    desk.supervisor.run(job_id)
+    job = service.job(job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "protocol_error"
+
+
+def test_a_cancel_while_queued_is_never_begun(desk: Desk, service: Service) -> None:
+    job_id = service.order("finish")
+    service.cancel(job_id)
+    desk.supervisor.run(job_id)
+    assert service.status(job_id) == "cancelled"
+    assert service.job(job_id).attempt == 0
+
+
+@pytest.mark.parametrize("script", ["wait", "deaf"])
+def test_a_cancel_takes_less_than_five_seconds(
+    settings: Settings, sessions: Sessions, service: Service, script: str
+) -> None:
+    defaults = Settings()
+    pace = {name: getattr(defaults, name) for name in ("heartbeat_seconds", "cancel_grace_seconds")}
+    desk = Desk(settings.model_copy(update=pace), sessions)
+    job_id = service.order(script)
+    with running(desk, job_id):
+        pid = service.pid()
+        service.cancel(job_id)
+        assert until(lambda: service.status(job_id) == "cancelled", "cancelled", seconds=5) < 5
+        assert not alive(pid)
+    desk.spares.close()
+    assert service.statuses(job_id) == ["running", "cancelled"]
+    assert service.job(job_id).failures == 0
+    assert desk.sent == []
+
+
+def test_what_a_process_has_started_goes_with_it(desk: Desk, service: Service) -> None:
+    job_id = service.order("family")
+    with running(desk, job_id):
+        leader = service.pid()
+        grandchild = int((service.store / "grandchild").read_text())
+        assert alive(grandchild)
+        os.kill(leader, signal.SIGKILL)
+        until(lambda: not alive(grandchild), "the grandchild is gone", seconds=3)
+
+
+def test_a_worker_that_shall_stop_gives_its_job_back(desk: Desk, service: Service) -> None:
+    job_id = service.order("wait")
+    with running(desk, job_id):
+        pid = service.pid()
+        desk.supervisor.shut_down()
+        assert until(lambda: service.status(job_id) == "queued", "given back", seconds=3) < 2
+        assert not alive(pid)
+    job = service.job(job_id)
+    assert (job.attempt, job.failures, job.lease_owner) == (1, 0, None)
+    assert service.statuses(job_id) == ["running", "interrupted"]
+    assert desk.sent == [job_id]
+    other = service.order("finish")
+    desk.supervisor.run(other)
+    assert service.status(other) == "queued"
+    assert desk.sent == [job_id, other]
+
+
+def test_a_late_worker_writes_nothing_and_ends_its_process(desk: Desk, service: Service, sessions: Sessions) -> None:
+    job_id = service.order("wait", "finish")
+    with running(desk, job_id) as late:
+        pid = service.pid()
+        with transaction(sessions) as session:
+            jobs.get(session, job_id).lease_expires_at = service.job(job_id).started_at
+            session.flush()
+            claim = jobs.claim(session, job_id, owner="another", lease_seconds=60)
+        assert claim is not None
+        late.join(5)
+        assert not late.is_alive()
+    assert not alive(pid)
+    job = service.job(job_id)
+    assert (job.status, job.attempt, job.lease_owner) == ("running", 2, "another")
+    assert service.statuses(job_id) == ["running"]
+    assert desk.sent == []
+
+
+def test_a_process_sees_no_secret(desk: Desk, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "SECURETUNE_DATABASE_URL"):
+        monkeypatch.setenv(name, "open sesame")
+    monkeypatch.setenv("HF_TOKEN", "for gated models")
+    desk.supervisor.run(service.order("environment"))
+    seen = json.loads((service.store / "environment").read_text())
+    assert "open sesame" not in seen.values()
+    assert seen["HF_TOKEN"] == "for gated models"
+    assert "PATH" in seen
+
+
+def test_prints_go_to_the_log_and_not_into_the_protocol(desk: Desk, service: Service) -> None:
+    job_id = service.order("print")
+    desk.supervisor.run(job_id)
+    assert service.status(job_id) == "succeeded"
+    log = (service.state / "logs" / f"{job_id}-1.log").read_text()
+    assert "a line for the log\nanother line\n" in log
+
+
+def test_more_than_any_buffer_is_recorded_in_order(desk: Desk, service: Service) -> None:
+    job_id = service.order("flood")
+    desk.supervisor.run(job_id)
+    steps = [event.data["step"] for event in service.events(job_id) if event.type == "metrics"]
+    assert steps == [*range(1, 6001), 1, 2, 3]
+
+
+def test_of_two_figures_with_one_name_the_later_counts(desk: Desk, service: Service) -> None:
+    job_id = service.order("twice")
+    desk.supervisor.run(job_id)
+    assert service.figures(job_id) == [figure(0.25)]
+
+
+def test_a_spec_of_another_version_fails(desk: Desk, service: Service, sessions: Sessions) -> None:
+    job_id = service.order("finish")
+    with transaction(sessions) as session:
+        job = jobs.get(session, job_id)
+        job.spec = job.spec | {"training": {"steps": 0}}
+    desk.supervisor.run(job_id)
+    error = service.job(job_id).error
+    assert error is not None
+    assert (error["code"], error["param"]) == ("invalid_spec", "training.steps")
+    assert service.statuses(job_id) == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"base_model": "gone"}, "model_not_allowed"),
+        ({"dataset": "ds_" + "0" * 24}, "not_found"),
+        ({"validation_dataset": "ds_" + "0" * 24}, "not_found"),
+    ],
+)
+def test_what_a_job_needs_and_is_not_there_fails_it(
+    desk: Desk, service: Service, sessions: Sessions, change: dict[str, str], code: str
+) -> None:
+    job_id = service.order("finish")
+    with transaction(sessions) as session:
+        job = jobs.get(session, job_id)
+        job.spec = JobSpec.model_validate(job.spec | change).model_dump(mode="json")
+    desk.supervisor.run(job_id)
+    error = service.job(job_id).error
+    assert error is not None
+    assert (error["code"], error["param"]) == (code, next(iter(change)))
+
+
+def test_a_database_that_is_away_costs_only_the_message(settings: Settings, service: Service) -> None:
+    nowhere = make_sessions("postgresql://nobody@/nothing?host=/nonexistent")
+    desk = Desk(settings, nowhere)
+    desk.supervisor.run(service.order("finish"))
+    dispose(nowhere)
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        (Gone(-signal.SIGKILL), "memory ran out"),
+        (Gone(-signal.SIGSEGV), "died of SIGSEGV"),
+        (Gone(0), "exit status 0"),
+        (Stopped(), "without having been asked"),
+    ],
+)
+def test_a_death_is_put_into_words(ending: Gone | Stopped, words: str) -> None:
+    error = died(ending, ["Traceback", "x" * 500])
+    assert words in error.message
+    assert len(error.message) < 450

@@ -1,0 +1,72 @@
+"""One attempt at a job, inside the training process: runs the pipeline, and puts how it ended into one word.
+
+This is a process's edge: whatever goes wrong in here becomes a value, and the traceback goes to the attempt's log.
+Importing this file takes seconds (torch, transformers, peft). Not here: pipes (worker.link).
+"""
+
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+
+from core import pipeline
+from core.errors import Interrupted, SecureTuneError
+from core.spec.events import JobError, PipelineEvent
+from core.spec.results import Outcome
+from core.storage import ArtifactStore
+from core.storage.store import room
+from worker.protocol import Ending, Failed, Order, Stopped, Succeeded
+
+_log = logging.getLogger(__name__)
+
+
+def run(order: Order, emit: Callable[[PipelineEvent], None]) -> Ending:
+    """Run the pipeline for an order and say how it ended."""
+    if order.threads:
+        torch.set_num_threads(order.threads)
+    return conclude(lambda: _pipeline(order, emit))
+
+
+def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
+    return pipeline.run(
+        order.assignment,
+        store=ArtifactStore(order.store),
+        model=order.model,
+        device=order.device,
+        emit=emit,
+    )
+
+
+def conclude(work: Callable[[], Outcome]) -> Ending:
+    """Do the work; every way in which it may end becomes a word."""
+    try:
+        with room():
+            return Succeeded(outcome=work())
+    except Interrupted:
+        return Stopped()
+    except SecureTuneError as error:
+        _log.warning("The job fails: %s (%s)", error.message, error.code)
+        return Failed(error=JobError(code=error.code, message=error.message, param=error.param))
+    except torch.OutOfMemoryError:
+        _log.exception("The GPU has too little memory for this job")
+        return _failed("cuda_oom", "The GPU has too little memory: use a smaller batch_size or max_length.")
+    except MemoryError:
+        _log.exception("The host has too little memory for this job")
+        return _failed("out_of_memory", "The host has too little memory: use a smaller batch_size or max_length.")
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        _log.exception("The job fails unexpectedly")
+        kind = type(error).__name__
+        return _failed(
+            "internal_error", f"The training process failed ({kind}). The server's log of this job has more."
+        )
+
+
+def _failed(code: str, message: str) -> Failed:
+    return Failed(error=JobError(code=code, message=message))
+
+
+def warm_up() -> None:
+    """Pay now what the first tensor operation would pay: torch starts its thread pools lazily."""
+    torch.ones(64, 64) @ torch.ones(64, 64)
+    _log.info("Process %d is ready", os.getpid())

@@ -1,0 +1,77 @@
+"""A worker put together: its parts, and what happens when it starts and stops.
+
+Not here: doing a job (worker.supervisor), what is lost (worker.sweep).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from celery import Celery, signals
+
+from core import queue
+from core.config import Settings
+from core.db.session import dispose, sessions
+from core.errors import Unavailable
+from core.storage import ArtifactStore
+from worker import logs, tasks
+from worker.child import TRAINING
+from worker.spares import Spares
+from worker.supervisor import Supervisor
+from worker.sweep import Sweep
+
+
+class _Pool(Protocol):
+    num_processes: int
+
+
+class _Consumer(Protocol):
+    pool: _Pool
+
+
+def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
+    """A Celery app that runs jobs with `command`.
+
+    Raises:
+        Unavailable: code `not_configured`.
+    """
+    database_url, redis_url = config.database_url.get_secret_value(), config.redis_url.get_secret_value()
+    for name, value in (("DATABASE_URL", database_url), ("REDIS_URL", redis_url)):
+        if not value:
+            raise Unavailable(
+                f"{name} is not set. A worker needs PostgreSQL and Redis: set it, or let `securetune up` start both.",
+                code="not_configured",
+            )
+    celery = queue.app(redis_url)
+    celery.conf.update(worker_pool="threads", worker_concurrency=1, worker_enable_remote_control=False)
+    factory = sessions(database_url)
+    spares = Spares(command)
+    supervisor = Supervisor(config, sessions=factory, spares=spares, send=lambda job_id: queue.send(celery, job_id))
+    sweep = Sweep(
+        config, sessions=factory, depth=lambda: queue.depth(celery), send=lambda job_id: queue.send(celery, job_id)
+    )
+    tasks.register(celery, supervisor)
+
+    def start(sender: _Consumer, **_: object) -> None:
+        for _slot in range(sender.pool.num_processes):
+            spares.add()
+        ArtifactStore(config.artifacts).clean()
+        logs.clean(config.state / "logs")
+        sweep.start()
+
+    def begin_shutdown(**_: object) -> None:
+        supervisor.shut_down()
+        sweep.stop()
+
+    def end(**_: object) -> None:
+        spares.close()
+        dispose(factory)
+
+    signals.setup_logging.connect(_configure_logging)
+    signals.worker_ready.connect(start, weak=False)
+    signals.worker_shutting_down.connect(begin_shutdown, weak=False)
+    signals.worker_shutdown.connect(end, weak=False)
+    return celery
+
+
+def _configure_logging(**_: object) -> None:
+    logs.configure()
