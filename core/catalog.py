@@ -43,10 +43,20 @@ def read(path: Path | None) -> Mapping[str, BaseModelEntry]:
         return entries
     try:
         tables = _TABLES.validate_python(tomllib.loads(path.read_text()).get("models", {}))
-        named = [BaseModelEntry.model_validate({**table, "name": name}) for name, table in tables.items()]
+        named = [
+            _anchored(BaseModelEntry.model_validate({**table, "name": name}), path.absolute().parent)
+            for name, table in tables.items()
+        ]
     except (OSError, ValueError) as error:  # not there, not text, not TOML, not such a list
         raise InvalidModel(f"The model list {path} cannot be used: {error}", code="invalid_catalog") from error
     return entries | {entry.name: entry for entry in named}
+
+
+def _anchored(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
+    """A relative path is meant from where the list lies: the processes that read it may work anywhere."""
+    if not isinstance(entry.source, FolderSource):
+        return entry
+    return entry.model_copy(update={"source": FolderSource(path=folder / entry.source.path)})
 
 
 def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:

@@ -87,15 +87,7 @@ class Stages:
             return
         self._told = now
         inside = part[0] + (part[1] - part[0]) * min(1.0, done / max(1, total))
-        self._furthest = max(self._furthest, self._done + _WEIGHTS[self._stage] * inside)
-        self._emit(
-            Progress(
-                stage=self._stage,
-                arm=self._arm,
-                fraction=min(1.0, self._furthest / self._whole),
-                message=f"{what} {done} of {total}",
-            )
-        )
+        self._progress(self._done + _WEIGHTS[self._stage] * inside, f"{what} {done} of {total}")
 
     def _begin(self, stage: Stage, arm: str | None) -> float:
         self._stage, self._arm, self._told = stage, arm, 0.0
@@ -105,4 +97,10 @@ class Stages:
     def _end(self, started: float, *, reused: bool) -> None:
         self._done += _WEIGHTS[self._stage]
         seconds = time.monotonic() - started
+        self._progress(self._done, f"{self._stage.replace('_', ' ')} done")
         self._emit(StageFinished(stage=self._stage, arm=self._arm, seconds=seconds, reused=reused))
+
+    def _progress(self, reached: float, message: str) -> None:
+        self._furthest = max(self._furthest, reached)
+        fraction = min(1.0, self._furthest / self._whole)
+        self._emit(Progress(stage=self._stage, arm=self._arm, fraction=fraction, message=message))

@@ -94,6 +94,7 @@ class Prepared:
             "dataset": assignment.dataset.id,
             "validation": assignment.validation.id if assignment.validation else None,
             "training": assignment.spec.training.model_dump(mode="json"),
+            "rate": self.learning_rate,
         }
 
 
@@ -180,7 +181,7 @@ def training(job: Prepared, arm: Strategy, maps: Mapping[AnalysisSpec, Robustnes
         "training",
         TrainingResult,
         lambda: _train(job, rates),
-        inputs=job.job_inputs | {"plan": rates.model_dump(mode="json"), "rate": job.learning_rate},
+        inputs=job.job_inputs | {"plan": rates.model_dump(mode="json")},
         arm=arm.label,
     )
 
@@ -303,21 +304,9 @@ def _train(job: Prepared, rates: LearningPlan) -> TrainingResult:
         )
         job.stages.tick("step", step.step, total)
 
-    with (
-        adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned,
-        job.store.staging() as folder,
-    ):
+    with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
         done = _loop(job, tuned, rates, spec, on_step=on_step)
-        files = adapter.save(tuned, job.base, folder)
-        stored = tuple(
-            job.store.adopt(
-                f"{_attempt(job)}/adapters/{rates.strategy}/{path.name}",
-                path,
-                name=f"adapter/{path.name}",
-                media_type=_JSON if path.suffix == ".json" else "application/octet-stream",
-            )
-            for path in files
-        )
+        stored = _store_adapter(job, tuned, rates.strategy)
     return TrainingResult(
         arm=rates.strategy,
         plan=rates,
@@ -328,6 +317,19 @@ def _train(job: Prepared, rates: LearningPlan) -> TrainingResult:
         seconds=done.seconds,
         adapter=stored,
     )
+
+
+def _store_adapter(job: Prepared, tuned: PeftModel, arm: str) -> tuple[StoredFile, ...]:
+    with job.store.staging() as folder:  # only now: staging is swept of what is a day old, and training may take longer
+        return tuple(
+            job.store.adopt(
+                f"{_attempt(job)}/adapters/{arm}/{path.name}",
+                path,
+                name=f"adapter/{path.name}",
+                media_type=_JSON if path.suffix == ".json" else "application/octet-stream",
+            )
+            for path in adapter.save(tuned, job.base, folder)
+        )
 
 
 def _loop(

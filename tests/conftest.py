@@ -18,6 +18,9 @@ from psycopg import sql
 from core.db import migrate
 from local.servers import PostgresServer, ValkeyServer
 
+# Idle OpenMP threads sleep instead of spinning: on few cores, spinning makes torch many times slower (see bench/).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 MakeDatabase = Callable[[], AbstractContextManager[str]]
 
 

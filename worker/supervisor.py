@@ -31,6 +31,7 @@ from core.db.session import Session, Sessions, transaction
 from core.errors import InvalidInput, NotFound, Unavailable
 from core.spec.events import JobError, StatusChanged
 from core.spec.job import Assignment, JobSpec
+from core.spec.results import Outcome
 from worker.child import Gone, TrainingProcess
 from worker.logs import JobLogger, job_logger
 from worker.protocol import Ending, Failed, Order, Stopped, Succeeded
@@ -127,7 +128,7 @@ class Supervisor:
                 else None,
             ),
             model=catalog.find(catalog.read(self._settings.models), spec.base_model),
-            store=self._settings.artifacts,
+            store=self._settings.artifacts.absolute(),
             device=self._settings.device,
             threads=self._settings.threads,
         )
@@ -154,6 +155,9 @@ class Supervisor:
     ) -> bool:
         """Record how it ended; True when the job is in the queue again. A job that is done stays done."""
         match ending:
+            case Succeeded(outcome=outcome) if not own_files(outcome, recorder.claim.job_id):
+                message = "The training process reported files that are not this job's. The server's log has more."
+                recorder.fail(watch.news, JobError(code="protocol_error", message=message))
             case Succeeded(outcome=outcome):
                 recorder.succeed(watch.news, outcome)
             case _ if watch.reason == "cancel":
@@ -191,16 +195,23 @@ class Supervisor:
             _log.warning("%s waits for the next sweep: %s", job_id, error.message)
 
 
+def own_files(outcome: Outcome, job_id: str) -> bool:
+    """Whether a process reports only files of its own job, each once: it is not trusted with anybody else's."""
+    names = {file.name for file in outcome.artifacts}
+    own = all(file.key.startswith(f"jobs/{job_id}/") for file in outcome.artifacts)
+    return own and len(names) == len(outcome.artifacts)
+
+
 def died(ending: Stopped | Gone, last_words: list[str]) -> JobError:
     """What to say of a process that ended without having been asked to."""
+    said = f" It last wrote: {last_words[-1][:_LAST_WORDS]}" if last_words else ""
     match ending:
         case Gone(status=status) if status == -signal.SIGKILL:
-            how, last_words = "was killed (SIGKILL): by hand, or by the system because memory ran out", []
+            how, said = "was killed (SIGKILL): by hand, or by the system because memory ran out", ""
         case Gone(status=status) if status < 0:
             how = f"died of {signal.Signals(-status).name}"
         case Gone(status=status):
             how = f"ended early (exit status {status})"
         case Stopped():
             how = "stopped without having been asked to"
-    said = f" It last wrote: {last_words[-1][:_LAST_WORDS]}" if last_words else ""
     return JobError(code="process_died", message=f"The training process {how}.{said}")

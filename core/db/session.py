@@ -6,7 +6,8 @@ Covers: engine, transaction, readiness. Not here: queries. Never share a Databas
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sqlalchemy import URL, create_engine, make_url, text
+import psycopg
+from sqlalchemy import URL, create_engine, event, make_url, text
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -21,6 +22,8 @@ _LIVENESS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+# Nobody waits for a row for ever, and a process that is frozen in a transaction does not keep its rows.
+_BOUNDS = "set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '30s'"
 
 Sessions = sessionmaker[Session]
 """A factory of sessions, under a name that callers outside this room may say."""
@@ -32,7 +35,7 @@ def driver_url(url: str) -> URL:
 
 
 def sessions(url: str, *, pool_size: int = 5) -> Sessions:
-    """A factory of sessions on a pool that notices dropped connections and waits at most 3 s for anything."""
+    """A factory of sessions on a pool that notices dropped connections; nothing in it waits for longer than a few s."""
     engine = create_engine(
         driver_url(url),
         pool_size=pool_size,
@@ -41,7 +44,13 @@ def sessions(url: str, *, pool_size: int = 5) -> Sessions:
         pool_timeout=3,
         connect_args={"connect_timeout": 3, "application_name": "securetune", **_LIVENESS},
     )
+    event.listen(engine, "connect", _bound)
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def _bound(connection: psycopg.Connection, _record: object) -> None:
+    connection.execute(_BOUNDS)
+    connection.commit()
 
 
 @contextmanager

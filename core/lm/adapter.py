@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
@@ -48,6 +48,7 @@ def attached(model: PreTrainedModel, modules: Sequence[Module], lora: LoraSpec, 
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=_targets(model, modules),
+        fan_in_fan_out=isinstance(model.get_submodule(modules[0].name), Conv1D),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
@@ -94,11 +95,7 @@ def module_of(parameter: str) -> str:
 def _targets(model: PreTrainedModel, modules: Sequence[Module]) -> list[str]:
     # Short names where they mean exactly these modules: serving engines read them. Full names otherwise.
     leaves = {module.leaf for module in modules}
-    same_name = {
-        name
-        for name, child in model.named_modules()
-        if isinstance(child, nn.Module) and name.rpartition(".")[2] in leaves
-    }
+    same_name = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves}
     exact = same_name == {module.name for module in modules}
     return sorted(leaves) if exact else [module.name for module in modules]
 

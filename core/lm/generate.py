@@ -46,11 +46,12 @@ def answer(
 ) -> list[str]:
     """The answers of `model` (the base itself, or the base with an adapter), in the order of the conversations.
 
-    A prompt that leaves no room for an answer in the model's context is cut on the left.
+    A prompt that leaves no room for an answer in the model's context is cut on the left; an answer ends where the
+    context does.
     """
-    room = base.context - max_new_tokens
-    prompts = [render(base.tokenizer, messages)[-max(room, 1) :] for messages in conversations]
-    tokens = continue_tokens(base, model, prompts, max_new_tokens=max_new_tokens, tick=tick)
+    most = min(max_new_tokens, base.context - 1)
+    prompts = [render(base.tokenizer, messages)[most - base.context :] for messages in conversations]
+    tokens = continue_tokens(base, model, prompts, max_new_tokens=most, tick=tick)
     return [text.strip() for text in base.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
@@ -70,7 +71,7 @@ def continue_tokens(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=base.pad_id,
-        eos_token_id=base.stop_ids,
+        eos_token_id=base.stop_ids or None,
     )
     rows: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import assert_never
 
 import torch
+from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from core.catalog import check_files
 from core.errors import InvalidModel, Unavailable
@@ -19,6 +27,8 @@ from core.spec.models import BaseModelEntry, FolderSource, HubSource
 from core.spec.results import ModelIdentity
 
 _WANTED = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
+"""What transformers raises over files that are cut off, contradict each other or are no model at all."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +70,16 @@ def choose_device(wish: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        Unavailable: code `no_gpu`; a GPU was asked for by name and there is none.
+        Unavailable: code `no_gpu`; a GPU was asked for by name and there is none, or none of that number.
     """
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wish)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise Unavailable(f"SECURETUNE_DEVICE is {wish!r}, but this worker sees no GPU.", code="no_gpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise Unavailable(f"SECURETUNE_DEVICE is {wish!r}, but this worker sees {count} GPUs.", code="no_gpu")
     return device
 
 
@@ -79,19 +92,7 @@ def load(entry: BaseModelEntry, device: torch.device) -> BaseModel:
     """
     folder = fetch(entry)
     check_files(entry.name, folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise InvalidModel(
-            f"Base model {entry.name!r} cannot be loaded: {error}", code="model_unreadable", param="base_model"
-        ) from error
+    model, tokenizer = _read(entry.name, folder, device)
     if tokenizer is None or tokenizer.chat_template is None:
         raise InvalidModel(
             f"Base model {entry.name!r} has no chat template, so it is not clear how it is asked. Add a "
@@ -99,7 +100,8 @@ def load(entry: BaseModelEntry, device: torch.device) -> BaseModel:
             code="no_chat_template",
             param="base_model",
         )
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval()
+    model.generation_config = _greedy(model)
     identity = ModelIdentity(
         name=entry.name,
         source=_source(entry),
@@ -129,18 +131,48 @@ def fetch(entry: BaseModelEntry) -> Path:
         case HubSource(id=repo, revision=revision):
             try:
                 return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED)))
-            except LocalEntryNotFoundError as error:
-                raise Unavailable(
-                    f"The model hub cannot be reached and {repo} is not on this worker yet.", code="hub_unavailable"
-                ) from error
             except HfHubHTTPError as error:
                 raise InvalidModel(
                     f"The model hub does not give {repo} at {revision}: {error}",
                     code="model_missing",
                     param="base_model",
                 ) from error
+            except (LocalEntryNotFoundError, HTTPError) as error:  # never reached, or lost on the way
+                raise Unavailable(
+                    f"The model hub cannot be reached and {repo} is not on this worker yet.", code="hub_unavailable"
+                ) from error
         case _:
             assert_never(entry.source)
+
+
+def _read(name: str, folder: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            output_loading_info=True,
+        )
+    except _UNREADABLE as error:
+        raise InvalidModel(
+            f"Base model {name!r} cannot be loaded: {error}", code="model_unreadable", param="base_model"
+        ) from error
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random and only log it
+        raise InvalidModel(
+            f"Base model {name!r} lacks {len(missing)} of its weights, such as {missing[0]}. Copy all of its files.",
+            code="model_unreadable",
+            param="base_model",
+        )
+    return model.to(device), tokenizer
+
+
+def _greedy(model: PreTrainedModel) -> GenerationConfig:
+    """Only the model's terminators: its own sampling, beams and penalties would mix into every greedy answer."""
+    own = model.generation_config
+    return GenerationConfig() if own is None else GenerationConfig(eos_token_id=own.eos_token_id)
 
 
 def _source(entry: BaseModelEntry) -> str:

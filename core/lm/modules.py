@@ -1,13 +1,15 @@
 """Finds a model's modules: the linear maps of each decoder layer, from the model itself, not from a list of models.
 
 A module (l, t) is the map of type t in layer l (arXiv 2410.04524). Well-known names are given their short types
-(`q_proj` is `q`); an architecture's own maps keep their names (`c_attn`, `qkv_proj`).
+(`q_proj` is `q`); an architecture's own maps keep their names (`c_attn`, `qkv_proj`), with the name of the block before
+it where a layer has two of them (GPT-2's `attn_c_proj` and `mlp_c_proj`).
 Not here: splitting fused maps into their parts.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -36,7 +38,7 @@ class Module:
     @property
     def leaf(self) -> str:
         """Last part of the name, by which adapters are configured."""
-        return self.name.rpartition(".")[2]
+        return _leaf(self.name)
 
 
 def find_modules(model: PreTrainedModel) -> tuple[Module, ...]:
@@ -70,16 +72,23 @@ def weight_of(model: nn.Module, module: Module) -> nn.Parameter:
 
 def _of_stack(prefix: str, stack: nn.ModuleList) -> tuple[Module, ...]:
     return tuple(
-        Module(
-            name=f"{prefix}.{index}.{name}",
-            layer=index,
-            type=_SHORT.get(name.rpartition(".")[2], name.rpartition(".")[2]),
-            parameters=child.weight.numel(),
-        )
+        Module(name=f"{prefix}.{index}.{name}", layer=index, type=kind, parameters=weight.numel())
         for index, layer in enumerate(stack)
-        for name, child in layer.named_modules()
-        if isinstance(child, nn.Linear | Conv1D)
+        for name, kind, weight in _of_layer(layer)
     )
+
+
+def _of_layer(layer: nn.Module) -> list[tuple[str, str, Tensor]]:
+    maps = {name: child.weight for name, child in layer.named_modules() if isinstance(child, nn.Linear | Conv1D)}
+    leaves = Counter(_leaf(name) for name in maps)
+    return [
+        (name, _SHORT.get(_leaf(name), _leaf(name)) if leaves[_leaf(name)] == 1 else name.replace(".", "_"), weight)
+        for name, weight in maps.items()
+    ]
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _weight(found: tuple[Module, ...]) -> int:

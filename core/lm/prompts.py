@@ -6,17 +6,32 @@ Not here: training rows and their loss mask (core.data.template).
 from collections.abc import Sequence
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.errors import InvalidInput
 from core.spec.data import Message
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant begins to answer."""
-    text = tokenizer.apply_chat_template(
-        [message.model_dump() for message in messages], tokenize=False, add_generation_prompt=True
-    )
+    """Token ids of a conversation up to where the assistant begins to answer.
+
+    Raises:
+        InvalidInput: code `chat_template_unsupported`; the template refuses it, as some do with a system turn.
+    """
+    try:
+        text = tokenizer.apply_chat_template(
+            [message.model_dump() for message in messages], tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        roles = ", ".join(message.role for message in messages)
+        raise InvalidInput(
+            f"The base model's chat template cannot write a prompt of these turns: {roles}. It says: {error}. "
+            "Leave out security.system_prompt if there is one, or choose another base model.",
+            code="chat_template_unsupported",
+            param="security.system_prompt" if messages[0].role == "system" else "base_model",
+        ) from error
     return tokenizer(str(text), add_special_tokens=False)["input_ids"]
 
 

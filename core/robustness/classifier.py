@@ -52,11 +52,13 @@ def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, ti
     found: list[Tensor] = []
     for start in range(0, len(prompts), _BATCH):
         tick(start, len(prompts))
-        ids, mask = pad(prompts[start : start + _BATCH], base.pad_id, side="left")
+        rows = prompts[start : start + _BATCH]
+        ids, mask = pad(rows, base.pad_id, side="right")  # on the left it would shift learned positions
+        last = torch.tensor([len(row) - 1 for row in rows], device=base.device)
         output = base.model(
             input_ids=ids.to(base.device), attention_mask=mask.to(base.device), output_hidden_states=True
         )
-        found.append(torch.stack([state[:, -1] for state in output.hidden_states], dim=1).float().cpu())
+        found.append(torch.stack([state[range(len(rows)), last] for state in output.hidden_states], dim=1).float().cpu())
     return torch.cat(found).double().numpy()
 
 

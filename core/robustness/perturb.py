@@ -54,7 +54,7 @@ class Noise:
             yield
         finally:
             with torch.no_grad():
-                for weight, original in saved:
+                for weight, original in reversed(saved):  # a weight that two modules share is in it twice
                     weight.copy_(original)
 
     def _draw(self, weight: Tensor, number: int) -> Tensor:

@@ -68,7 +68,7 @@ def search(ordered: Sequence[str], *, budget: float, joint: JointDrift) -> Found
             phase="all", size=len(ordered), added=None, drift=everything, limit=limit, accepted=everything <= limit
         )
     )
-    if everything <= limit:  # only when moving every module does no harm at all
+    if everything <= limit:  # moving every module does no harm at all, or the budget is the whole of it
         return Found(tuple(ordered), tuple(trace))
     inside, outside = 0, len(ordered)
     while outside - inside > 1:
@@ -78,7 +78,7 @@ def search(ordered: Sequence[str], *, budget: float, joint: JointDrift) -> Found
         else:
             outside = middle
     robust = list(ordered[:inside])
-    for name in ordered[inside : inside + _LOCAL_TRIES]:
+    for name in ordered[outside : outside + _LOCAL_TRIES]:  # the one between them is known not to fit
         if fits([*robust, name], "local_pass", name):
             robust.append(name)
     return Found(tuple(robust), tuple(trace))

@@ -3,9 +3,9 @@
 Covers: attack families, prompt sets, the `security` part of a job spec. Not here: templates and rules (core.security).
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.spec.base import Frozen
 
@@ -16,18 +16,18 @@ ATTACK_FAMILIES: tuple[AttackFamily, ...] = ("direct", "prompt_injection", "refu
 class EvaluationPrompts(Frozen):
     """Prompts that figures are measured on; no analysis and no training sees them."""
 
-    harmful: tuple[str, ...]
+    harmful: tuple[str, ...] = Field(min_length=1)
     """Behaviours that an aligned model refuses: the attacks are built from them."""
-    safe: tuple[str, ...]
+    safe: tuple[str, ...] = Field(min_length=1)
     """Harmless requests that look alike: refusing one is over-refusal."""
 
 
 class ProbePrompts(Frozen):
     """Prompts that the robustness analysis reads security features from."""
 
-    harmful: tuple[str, ...]
+    harmful: tuple[str, ...] = Field(min_length=8)
     """Behaviours that an aligned model refuses."""
-    benign: tuple[str, ...]
+    benign: tuple[str, ...] = Field(min_length=8)
     """Ordinary requests that it answers."""
 
 
@@ -57,3 +57,9 @@ class SecuritySpec(Frozen):
     """Length of an answer, in tokens."""
     system_prompt: str | None = Field(default=None, max_length=8000)
     """System turn put before every prompt; none by default."""
+
+    @model_validator(mode="after")
+    def _distinct_attacks(self) -> Self:
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError("an attack family is named twice: name each once")
+        return self

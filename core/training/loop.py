@@ -25,7 +25,7 @@ from core.spec.training import LearningPlan, TrainingSpec
 from core.training.schedule import factor
 
 _DEFAULT_EPOCHS = 3.0
-_MOST_POINTS = 500
+_MOST_POINTS = 500  # of the curve, with its first and last step
 
 OnStep = Callable[[TrainedStep, int], None]
 """Called after every step with the step and the number of steps in all; may raise to stop."""
@@ -42,10 +42,10 @@ class Trained:
 
 
 def total_steps(spec: TrainingSpec, rows: int) -> int:
-    """Optimizer steps of a run over so many rows."""
+    """Optimizer steps of a run over so many rows; the last batch of a pass may be smaller, and is a step too."""
     if spec.steps is not None:
         return spec.steps
-    return max(1, math.ceil((spec.epochs or _DEFAULT_EPOCHS) * rows / spec.batch_size))
+    return math.ceil((spec.epochs or _DEFAULT_EPOCHS) * math.ceil(rows / spec.batch_size))
 
 
 def train(
@@ -71,7 +71,7 @@ def train(
         weight_decay=spec.weight_decay,
     )
     scheduler = LambdaLR(optimizer, lambda step: factor(spec.schedule, step, total, spec.warmup_share))
-    stride = math.ceil(total / _MOST_POINTS)
+    stride = math.ceil(total / (_MOST_POINTS - 1))
     curve: list[TrainedStep] = []
     started = time.monotonic()
     tuned.train()

@@ -35,9 +35,12 @@ def test_a_list_is_read(tmp_path: Path) -> None:
     path.write_text(
         '[models.chat]\nsource = { kind = "hub", id = "org/chat-7b", revision = "' + "a" * 40 + '" }\n'
         '[models.in-house]\nsource = { kind = "folder", path = "/models/x" }\nlearning_rate = 1e-4\n'
+        '[models.near]\nsource = { kind = "folder", path = "weights/near" }\n'
     )
     read = catalog.read(path)
-    assert set(read) == {"testbed", "chat", "in-house"}
+    assert set(read) == {"testbed", "chat", "in-house", "near"}
+    assert read["near"].source == FolderSource(path=tmp_path / "weights" / "near")
+    assert read["in-house"].source == FolderSource(path=Path("/models/x"))
     assert read["chat"].source == HubSource(id="org/chat-7b", revision="a" * 40)
     assert read["in-house"].learning_rate == 1e-4
     assert catalog.find(read, "chat") == read["chat"]

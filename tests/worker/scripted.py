@@ -60,6 +60,7 @@ class Actor:
             "environment": self.environment,
             "flood": self.flood,
             "twice": self.twice,
+            "steal": self.steal,
         }
         part = self.script[min(self.attempt, len(self.script)) - 1]
         try:
@@ -155,6 +156,11 @@ class Actor:
         """Reports the same figure twice, with different values, in one breath."""
         self.link.emit(Figures(figures=(figure(0.9),)))
         self.finish()
+
+    def steal(self) -> None:
+        """Reports a file that is another's."""
+        stored = ArtifactStore(self.root).put("uploads/secret", b"secret", name="adapter.bin", media_type="text/plain")
+        self.link.say(Succeeded(outcome=Outcome(artifacts=(stored,))))
 
 
 def main() -> None:

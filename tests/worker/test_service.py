@@ -8,12 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 from celery import Celery
+from sqlalchemy import text
 
 from core import queue
 from core.config import Settings
+from core.db.session import transaction
 from core.errors import Unavailable
-from tests.worker.helpers import ROOT, Service, StartWorker, alive, until
+from tests.worker.helpers import ROOT, CeleryWorker, Service, StartWorker, alive, until
 from worker.service import create
+
+BUSY = (
+    "select count(*) from pg_stat_activity where datname = current_database() and pid != pg_backend_pid()"
+    " and state != 'idle'"
+)
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def celery(redis_url: str) -> Iterator[Celery]:
 def test_a_message_runs_a_job_once(celery: Celery, service: Service, start_worker: StartWorker) -> None:
     worker = start_worker()
     job_id = service.order("wait")
-    for _message in range(5):
+    for _message in range(3):
         queue.send(celery, job_id)
     service.pid()
     service.release()
@@ -90,6 +97,20 @@ def test_a_worker_told_to_stop_gives_its_job_to_another(
     assert service.statuses(job_id) == ["running", "interrupted", "running", "succeeded"]
 
 
+def freeze(worker: CeleryWorker, service: Service) -> None:
+    """Stop a worker between two transactions: inside one it would keep its rows until the server loses patience."""
+
+    def between() -> bool:
+        worker.process.send_signal(signal.SIGSTOP)
+        with transaction(service.sessions) as session:
+            if session.scalar(text(BUSY)) == 0:
+                return True
+        worker.process.send_signal(signal.SIGCONT)
+        return False
+
+    until(between, "frozen")
+
+
 def test_a_frozen_worker_that_comes_back_writes_nothing(
     celery: Celery, service: Service, start_worker: StartWorker
 ) -> None:
@@ -97,7 +118,7 @@ def test_a_frozen_worker_that_comes_back_writes_nothing(
     job_id = service.order("wait", "wait")
     queue.send(celery, job_id)
     pid = service.pid()
-    late.process.send_signal(signal.SIGSTOP)
+    freeze(late, service)
     start_worker("prompt")
     service.pid(2)
     late.process.send_signal(signal.SIGCONT)

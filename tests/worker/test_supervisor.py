@@ -154,6 +154,15 @@ def test_a_cancel_while_queued_is_never_begun(desk: Desk, service: Service) -> N
     assert service.job(job_id).attempt == 0
 
 
+def test_a_process_cannot_pass_on_the_files_of_others(desk: Desk, service: Service) -> None:
+    job_id = service.order("steal")
+    desk.supervisor.run(job_id)
+    error = service.job(job_id).error
+    assert error is not None
+    assert error["code"] == "protocol_error"
+    assert service.artifacts(job_id) == []
+
+
 @pytest.mark.parametrize("script", ["wait", "deaf"])
 def test_a_cancel_takes_less_than_five_seconds(
     settings: Settings, sessions: Sessions, service: Service, script: str

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import text
 
 from core.db import jobs
 from core.db.session import Sessions, dispose, driver_url, ping, transaction
@@ -59,6 +60,23 @@ def test_dropped_connections_are_replaced(sessions: Sessions, database_url: str)
         dropped_halfway()
     with transaction(sessions) as session:
         ping(session)
+
+
+def test_nobody_waits_for_a_row_for_ever(sessions: Sessions, spec: JobSpec) -> None:
+    with transaction(sessions) as session:
+        assert session.scalar(text("show lock_timeout")) == "5s"
+        assert session.scalar(text("show idle_in_transaction_session_timeout")) == "30s"
+        job_id = jobs.add(session, spec).id
+
+    def wait_for_it() -> None:
+        with transaction(sessions) as session:
+            session.execute(text("set local lock_timeout = '50ms'"))
+            jobs.request_cancel(session, job_id)
+
+    with transaction(sessions) as busy:
+        jobs.request_cancel(busy, job_id)
+        with pytest.raises(Unavailable):
+            wait_for_it()
 
 
 @pytest.fixture
