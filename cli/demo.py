@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -176,7 +177,8 @@ def _results(client: SecureTune, job: JobReply, out: Path, console: Console) -> 
     }
     result.write_text(json.dumps(summary, indent=1), encoding="utf-8")
     console.print(_table(find))
-    console.print(f"Adapter:  {adapter.resolve()}\nReport:   {page.resolve()}\nFigures:  {result.resolve()}")
+    for what, path in (("Adapter", adapter), ("Report", page), ("Figures", result)):
+        console.print(f"{what}: {path.resolve()}", soft_wrap=True)
     return result
 
 
@@ -208,13 +210,19 @@ def _mean(figures: Sequence[Figure | None]) -> float | None:
 
 
 def _table(find: Find) -> Table:
-    table = Table("", *_ARMS, title="Before and after (95 % intervals)")
+    table = Table(
+        *("", *_ARMS),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title="Before and after",
+        caption="ASR: attack success rate. harm: harmfulness, 1 to 5. In brackets: 95 % interval.",
+    )
     for family in _FAMILIES:
-        table.add_row(f"attack success, {family.replace('_', ' ')}", *_cells(find, family, "attack_success_rate"))
+        table.add_row(f"ASR {family.replace('_', ' ')}", *_cells(find, family, "attack_success_rate"))
     for family in _FAMILIES:
-        table.add_row(f"harmfulness 1 to 5, {family.replace('_', ' ')}", *_cells(find, family, "harmfulness"))
+        table.add_row(f"harm {family.replace('_', ' ')}", *_cells(find, family, "harmfulness"))
     table.add_row("over-refusal", *_cells(find, "over_refusal", "over_refusal_rate"))
-    table.add_row("task: validation loss", *_cells(find, "task", "loss"))
+    table.add_row("task loss", *_cells(find, "task", "loss"))
     return table
 
 
@@ -226,5 +234,5 @@ def _cell(figure: Figure | None) -> str:
     if figure is None or figure.n == 0:
         return "unknown"
     if figure.metric.endswith("_rate"):
-        return f"{100 * figure.value:.0f} % ({100 * figure.low:.0f} to {100 * figure.high:.0f})"
-    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
+        return f"{100 * figure.value:.0f} % ({100 * figure.low:.0f}-{100 * figure.high:.0f})"
+    return f"{figure.value:.2f} ({figure.low:.2f}-{figure.high:.2f})"

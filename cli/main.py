@@ -24,6 +24,9 @@ app = typer.Typer(
 key_app = typer.Typer(no_args_is_help=True)
 app.add_typer(key_app, name="key", help="Make, list and revoke API keys.")
 
+_ROWS_OF_OTHERS = 200
+"""Rows that the demo takes of a file that is not its own, so that it stays a demo."""
+
 StateOption = Annotated[
     Path | None,
     typer.Option(help="Where everything is kept; by default SECURETUNE_STATE, or below the user's data directory."),
@@ -59,16 +62,19 @@ def demo(
         Path | None, typer.Option(help="Any dataset file; by default the instructions that come with the testbed.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where results, and the demo's own service, are kept.")] = Path("var/demo"),
-    rows: Annotated[int | None, typer.Option(min=0, help="Rows to use, spread over the file; 0 takes all.")] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=0, help="Rows to use, spread over the file; 0 takes all. By default 200 of your own."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; by default three passes.")] = None,
-    max_length: Annotated[int, typer.Option(min=16, help="Longest row, in tokens.")] = 384,
+    max_length: Annotated[int, typer.Option(min=16, help="Longest row, in tokens.")] = 256,
 ) -> None:
     """Tune the testbed with uniform and with module-wise learning rates, attack both, and compare."""
     from rich.console import Console  # noqa: PLC0415
 
     from cli import demo as program  # noqa: PLC0415
 
-    most = rows if rows is not None else (0 if data is None else 600)
+    most = rows if rows is not None else (0 if data is None else _ROWS_OF_OTHERS)
     with _errors_told():
         program.demo(program.Options(data or program.BUILTIN_DATA, out, most, steps, max_length), Console())
 

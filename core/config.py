@@ -5,9 +5,10 @@ Covers: where things are and how large they may get. Not here: anything a job ma
 
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -51,6 +52,12 @@ class Settings(BaseSettings):
     """Where the worker computes: `auto` takes a GPU when there is one."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of a training process; 0 leaves the choice to torch."""
+
+    @model_validator(mode="after")
+    def _lease_outlives_beats(self) -> Self:
+        if self.lease_seconds < 3 * self.heartbeat_seconds:
+            raise ValueError("lease_seconds must be at least three times heartbeat_seconds, or the living lose jobs")
+        return self
 
     @property
     def artifacts(self) -> Path:

@@ -37,7 +37,7 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     base = stages.run("base_model", lambda: load(model, choose_device(device)))
     modules = choose(find_modules(base.model), spec.training.lora)
     prompts = choose_prompts(spec.security, base.folder)
-    data = stages.run("dataset", lambda: steps.encode(assignment, store, base, emit))
+    data = stages.run("dataset", lambda: steps.encode(assignment, store, base, stages, emit))
     job = steps.Prepared(assignment, model, store, stages, emit, base, modules, prompts, data)
 
     before = steps.before(job)

@@ -18,6 +18,7 @@ from torch import nn
 from core.data import Conversation
 from core.data import load as load_rows
 from core.data.batches import EncodedDataset, encode_all, masked_sample, split
+from core.errors import TrainingFailed
 from core.lm import adapter
 from core.lm.load import BaseModel
 from core.lm.modules import Module
@@ -98,7 +99,7 @@ class Prepared:
         }
 
 
-def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, emit: Emit) -> Rows:
+def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages: Stages, emit: Emit) -> Rows:
     """Read the uploaded rows, hold some out if no validation data is named, and tokenise them with their labels."""
     spec = assignment.spec.training
     rows = _read(store, assignment.dataset)
@@ -108,8 +109,11 @@ def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, emit: 
         rows, held_out = split(rows, share=spec.validation_share, seed=spec.seed, cap=_MOST_HELD_OUT)
     limit = min(spec.max_length, base.context)
     most = assignment.spec.quality.max_rows
-    training = encode_all(rows, base.tokenizer, max_length=limit)
-    validation = encode_all(held_out[:most], base.tokenizer, max_length=limit)
+    training = encode_all(_counted(rows, stages), base.tokenizer, max_length=limit)
+    try:
+        validation = encode_all(held_out[:most], base.tokenizer, max_length=limit)
+    except TrainingFailed as error:
+        raise TrainingFailed(f"Of the validation rows: {error.message}", code=error.code, param=error.param) from error
     if lost := training.dropped + validation.dropped:
         emit(
             Warned(
@@ -136,11 +140,12 @@ def before(job: Prepared) -> Evaluation:
     found = job.stages.stored(
         "before",
         Evaluation,
-        lambda: _security(job, job.base.model, BASE_ARM),
+        lambda: _security(job, job.base.model, BASE_ARM, part=(0.0, 1.0)),
         inputs=job.inputs | {"security": spec.model_dump(mode="json"), "prompts": job.prompts.model_dump(mode="json")},
         shared=True,
     )
-    whole = _joined(found, _task(job, job.base.model, BASE_ARM))
+    # The stage is over, and what follows is this job's alone: it takes no share of the progress.
+    whole = _joined(found, _task(job, job.base.model, BASE_ARM, part=(0.0, 0.0)))
     job.emit(Figures(figures=whole.figures))
     return whole
 
@@ -193,7 +198,9 @@ def after(job: Prepared, trained: TrainingResult) -> Evaluation:
 
     def measure() -> Evaluation:
         with adapter.loaded(job.base, folder) as tuned:
-            return _joined(_security(job, tuned, trained.arm), _task(job, tuned, trained.arm))
+            return _joined(
+                _security(job, tuned, trained.arm, part=(0.0, 0.8)), _task(job, tuned, trained.arm, part=(0.8, 1.0))
+            )
 
     found = job.stages.stored(
         "after",
@@ -256,17 +263,24 @@ def _read(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
     return load_rows(store.path(dataset.key), dataset.columns, max_rows=dataset.summary.rows)
 
 
-def _security(job: Prepared, model: nn.Module, arm: str) -> Evaluation:
+def _counted(rows: Sequence[Conversation], stages: Stages) -> Iterator[Conversation]:
+    for number, row in enumerate(rows):
+        stages.tick("row", number, len(rows))
+        yield row
+
+
+def _security(job: Prepared, model: nn.Module, arm: str, *, part: tuple[float, float]) -> Evaluation:
     spec = job.assignment.spec.security
-    answers = security.evaluate(job.base, model, job.prompts, spec, arm=arm, tick=partial(job.stages.tick, "answer"))
+    tick = partial(job.stages.tick, "answer", part=part)
+    answers = security.evaluate(job.base, model, job.prompts, spec, arm=arm, tick=tick)
     return Evaluation(figures=security.figures(arm, answers, spec), answers=answers)
 
 
-def _task(job: Prepared, model: nn.Module, arm: str) -> Evaluation:
-    figure = quality.evaluate(
-        job.base, model, job.data.validation.rows, arm=arm, tick=partial(job.stages.tick, "validation row")
+def _task(job: Prepared, model: nn.Module, arm: str, *, part: tuple[float, float]) -> Evaluation:
+    tick = partial(job.stages.tick, "validation row", part=part)
+    return Evaluation(
+        figures=(quality.evaluate(job.base, model, job.data.validation.rows, arm=arm, tick=tick),), answers=()
     )
-    return Evaluation(figures=(figure,), answers=())
 
 
 def _joined(one: Evaluation, other: Evaluation) -> Evaluation:

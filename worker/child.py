@@ -50,7 +50,8 @@ class Gone:
 def environment(full: Mapping[str, str]) -> dict[str, str]:
     """What of the worker's environment a training process gets: the hub token is the only secret in it."""
     needed = {name: value for name, value in full.items() if name in _NAMES or name.startswith(_PREFIXES)}
-    return needed | {"TQDM_DISABLE": "1"}  # nobody watches the log
+    # Nobody watches the log; and idle OpenMP threads that spin make torch many times slower on a machine that is busy.
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | needed | {"TQDM_DISABLE": "1"}
 
 
 class TrainingProcess:
@@ -73,8 +74,12 @@ class TrainingProcess:
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         assert stdin is not None and stdout is not None and stderr is not None  # noqa: S101, PT018 - asked for above
         self._stdin = stdin
-        for work in (lambda: self._hear(stdout), lambda: self._keep_log(stderr), self._reap):
-            threading.Thread(target=work, name=f"process-{self.pid}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=work, name=f"process-{self.pid}", daemon=True)
+            for work in (lambda: self._hear(stdout), lambda: self._keep_log(stderr), self._reap)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def pid(self) -> int:
@@ -119,7 +124,10 @@ class TrainingProcess:
         self._signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """Make sure that the process, and all that it has started, is gone. Closing twice is closing once."""
+        """Make sure that the process, and all that it has started, is gone, and that its log is complete.
+
+        Closing twice is closing once.
+        """
         self._signal(signal.SIGKILL)
         self._process.wait()
         with suppress(OSError):
@@ -130,6 +138,8 @@ class TrainingProcess:
                 self.next_word(0.1)
             if time.monotonic() > give_up:  # something has left the group and holds the pipe
                 self._gone = Gone(self._process.returncode)
+        for thread in self._threads:
+            thread.join(max(0.0, give_up - time.monotonic()))
 
     def _write(self, data: bytes) -> None:
         with suppress(BrokenPipeError):  # it has just died: `next_word` says so

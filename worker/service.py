@@ -64,6 +64,7 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
 
     def end(**_: object) -> None:
         spares.close()
+        sweep.wait()
         dispose(factory)
 
     signals.setup_logging.connect(_configure_logging)

@@ -18,6 +18,7 @@ from core.errors import Unavailable
 from worker.recorder import end_hopeless
 
 _log = logging.getLogger("worker")
+_LONGEST_SWEEP_SECONDS = 5.0
 
 
 class Sweep:
@@ -41,6 +42,11 @@ class Sweep:
     def stop(self) -> None:
         """Sweep no more. May be called from a signal handler."""
         self._stop.set()
+
+    def wait(self) -> None:
+        """Wait until the last sweep is over, after `stop`; not for ever, for a server may hang."""
+        if self._thread.ident is not None:
+            self._thread.join(_LONGEST_SWEEP_SECONDS)
 
     def once(self) -> int:
         """Sweep; returns how many jobs were sent.

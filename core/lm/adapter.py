@@ -81,7 +81,8 @@ def save(tuned: PeftModel, base: BaseModel, folder: Path) -> tuple[Path, ...]:
     config.base_model_name_or_path = base.identity.name
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # a set in memory: its order would change the file
-    tuned.save_pretrained(str(folder), safe_serialization=True)
+    # peft would otherwise ask the public hub for a model of this name, to see whether the embeddings have grown.
+    tuned.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     base.tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))

@@ -52,7 +52,7 @@ def answer(
     most = min(max_new_tokens, base.context - 1)
     prompts = [render(base.tokenizer, messages)[most - base.context :] for messages in conversations]
     tokens = continue_tokens(base, model, prompts, max_new_tokens=most, tick=tick)
-    return [text.strip() for text in base.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+    return [str(base.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in tokens]
 
 
 @torch.inference_mode()

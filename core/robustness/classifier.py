@@ -58,7 +58,9 @@ def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, ti
         output = base.model(
             input_ids=ids.to(base.device), attention_mask=mask.to(base.device), output_hidden_states=True
         )
-        found.append(torch.stack([state[range(len(rows)), last] for state in output.hidden_states], dim=1).float().cpu())
+        found.append(
+            torch.stack([state[range(len(rows)), last] for state in output.hidden_states], dim=1).float().cpu()
+        )
     return torch.cat(found).double().numpy()
 
 

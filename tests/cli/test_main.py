@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -53,7 +54,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_help_names_the_commands() -> None:
-    assert {"up", "key"} <= set(run("--help").output.split())
+    assert {"up", "migrate", "key"} <= set(run("--help").output.split())
     assert {"create", "list", "revoke"} <= set(run("key", "--help").output.split())
 
 
@@ -86,6 +87,35 @@ def test_without_a_database_the_user_is_told_what_to_do(tmp_path: Path, monkeypa
     assert lost.exit_code == 1
     assert "securetune up" in lost.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_migrate_makes_the_tables_and_then_has_nothing_to_do(given_database: str) -> None:
+    with psycopg.connect(given_database) as connection:
+        connection.execute("drop schema public cascade")
+        connection.execute("create schema public")
+    for _ in range(2):
+        done = run("migrate")
+        assert done.exit_code == 0
+        assert "up to date" in done.stdout
+        with psycopg.connect(given_database) as connection:
+            assert connection.execute("select count(*) from jobs").fetchone() == (0,)
+
+
+@pytest.mark.usefixtures("fresh_settings")
+def test_migrate_says_that_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@/none?host=/nonexistent")
+    lost = run("migrate")
+    assert lost.exit_code == 1
+    assert "cannot be reached" in lost.stderr
+
+
+@pytest.mark.usefixtures("fresh_settings")
+def test_without_the_local_service_an_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setitem(sys.modules, "local.up", None)
+    lost = run("migrate")
+    assert lost.exit_code == 1
+    assert "DATABASE_URL is not set" in lost.stderr
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])

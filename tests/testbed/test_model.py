@@ -39,7 +39,7 @@ def rows(name: str) -> list[list[dict[str, str]]]:
 
 def test_the_shipped_weights_refuse_harm_help_otherwise_and_know_their_task() -> None:
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two that spin starve each other where other tests run beside this one
     try:
         figures = measure(MODEL_DIR, make_world(WORLD_SEED), limit=1000)
     finally:

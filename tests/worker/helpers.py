@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from core import catalog
@@ -145,6 +147,19 @@ class Desk:
         self.sent: list[str] = []
         self.spares = Spares(SCRIPTED)
         self.supervisor = Supervisor(settings, sessions=sessions, spares=self.spares, send=self.sent.append)
+
+    @contextmanager
+    def running(self, job_id: str) -> Generator[threading.Thread]:
+        """At work on a job, in a thread; it must have come back by the end."""
+        thread = threading.Thread(target=self.supervisor.run, args=(job_id,))
+        thread.start()
+        try:
+            yield thread
+            thread.join(15)
+            assert not thread.is_alive()
+        finally:
+            self.supervisor.shut_down()
+            thread.join(15)
 
 
 class CeleryWorker:

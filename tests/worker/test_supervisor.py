@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 
 import pytest
 
@@ -19,20 +16,6 @@ from tests.worker.scripted import ADAPTER, figure
 from worker.child import Gone
 from worker.protocol import Stopped
 from worker.supervisor import died
-
-
-@contextmanager
-def running(desk: Desk, job_id: str) -> Generator[threading.Thread]:
-    """The supervisor at work on a job, in a thread; it must have come back by the end."""
-    thread = threading.Thread(target=desk.supervisor.run, args=(job_id,))
-    thread.start()
-    try:
-        yield thread
-        thread.join(15)
-        assert not thread.is_alive()
-    finally:
-        desk.supervisor.shut_down()
-        thread.join(15)
 
 
 def test_a_job_is_recorded_whole(desk: Desk, service: Service) -> None:
@@ -69,20 +52,9 @@ def test_a_job_that_has_ended_is_left_alone(desk: Desk, service: Service) -> Non
     assert service.job(job_id).attempt == 1
 
 
-def test_progress_and_stages_are_seen_while_it_runs(desk: Desk, service: Service) -> None:
-    job_id = service.order("wait")
-    with running(desk, job_id):
-        service.pid()
-        until(lambda: any(event.type == "stage_started" for event in service.events(job_id)), "the stage", seconds=2)
-        until(lambda: service.job(job_id).progress, "progress is recorded", seconds=2)
-        assert service.status(job_id) == "running"
-        service.release()
-    assert service.status(job_id) == "succeeded"
-
-
 def test_a_killed_process_is_begun_again(desk: Desk, service: Service) -> None:
     job_id = service.order("wait", "finish")
-    with running(desk, job_id):
+    with desk.running(job_id):
         os.kill(service.pid(), signal.SIGKILL)
     job = service.job(job_id)
     assert (job.status, job.attempt, job.failures) == ("queued", 1, 1)
@@ -137,15 +109,6 @@ def test_a_failure_keeps_its_code_and_is_not_tried_again(desk: Desk, service: Se
     assert desk.sent == []
 
 
-def test_a_broken_protocol_fails_the_job(desk: Desk, service: Service) -> None:
-    job_id = service.order("garbage")
-    desk.supervisor.run(job_id)
-    job = service.job(job_id)
-    assert job.status == "failed"
-    assert job.error is not None
-    assert job.error["code"] == "protocol_error"
-
-
 def test_a_cancel_while_queued_is_never_begun(desk: Desk, service: Service) -> None:
     job_id = service.order("finish")
     service.cancel(job_id)
@@ -163,38 +126,9 @@ def test_a_process_cannot_pass_on_the_files_of_others(desk: Desk, service: Servi
     assert service.artifacts(job_id) == []
 
 
-@pytest.mark.parametrize("script", ["wait", "deaf"])
-def test_a_cancel_takes_less_than_five_seconds(
-    settings: Settings, sessions: Sessions, service: Service, script: str
-) -> None:
-    defaults = Settings()
-    pace = {name: getattr(defaults, name) for name in ("heartbeat_seconds", "cancel_grace_seconds")}
-    desk = Desk(settings.model_copy(update=pace), sessions)
-    job_id = service.order(script)
-    with running(desk, job_id):
-        pid = service.pid()
-        service.cancel(job_id)
-        assert until(lambda: service.status(job_id) == "cancelled", "cancelled", seconds=5) < 5
-        assert not alive(pid)
-    desk.spares.close()
-    assert service.statuses(job_id) == ["running", "cancelled"]
-    assert service.job(job_id).failures == 0
-    assert desk.sent == []
-
-
-def test_what_a_process_has_started_goes_with_it(desk: Desk, service: Service) -> None:
-    job_id = service.order("family")
-    with running(desk, job_id):
-        leader = service.pid()
-        grandchild = int((service.store / "grandchild").read_text())
-        assert alive(grandchild)
-        os.kill(leader, signal.SIGKILL)
-        until(lambda: not alive(grandchild), "the grandchild is gone", seconds=3)
-
-
 def test_a_worker_that_shall_stop_gives_its_job_back(desk: Desk, service: Service) -> None:
     job_id = service.order("wait")
-    with running(desk, job_id):
+    with desk.running(job_id):
         pid = service.pid()
         desk.supervisor.shut_down()
         assert until(lambda: service.status(job_id) == "queued", "given back", seconds=3) < 2
@@ -211,7 +145,7 @@ def test_a_worker_that_shall_stop_gives_its_job_back(desk: Desk, service: Servic
 
 def test_a_late_worker_writes_nothing_and_ends_its_process(desk: Desk, service: Service, sessions: Sessions) -> None:
     job_id = service.order("wait", "finish")
-    with running(desk, job_id) as late:
+    with desk.running(job_id) as late:
         pid = service.pid()
         with transaction(sessions) as session:
             jobs.get(session, job_id).lease_expires_at = service.job(job_id).started_at
@@ -236,27 +170,6 @@ def test_a_process_sees_no_secret(desk: Desk, service: Service, monkeypatch: pyt
     assert "open sesame" not in seen.values()
     assert seen["HF_TOKEN"] == "for gated models"
     assert "PATH" in seen
-
-
-def test_prints_go_to_the_log_and_not_into_the_protocol(desk: Desk, service: Service) -> None:
-    job_id = service.order("print")
-    desk.supervisor.run(job_id)
-    assert service.status(job_id) == "succeeded"
-    log = (service.state / "logs" / f"{job_id}-1.log").read_text()
-    assert "a line for the log\nanother line\n" in log
-
-
-def test_more_than_any_buffer_is_recorded_in_order(desk: Desk, service: Service) -> None:
-    job_id = service.order("flood")
-    desk.supervisor.run(job_id)
-    steps = [event.data["step"] for event in service.events(job_id) if event.type == "metrics"]
-    assert steps == [*range(1, 6001), 1, 2, 3]
-
-
-def test_of_two_figures_with_one_name_the_later_counts(desk: Desk, service: Service) -> None:
-    job_id = service.order("twice")
-    desk.supervisor.run(job_id)
-    assert service.figures(job_id) == [figure(0.25)]
 
 
 def test_a_spec_of_another_version_fails(desk: Desk, service: Service, sessions: Sessions) -> None:

@@ -1,6 +1,5 @@
 """What is lost is found: sent again, or ended."""
 
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -50,6 +49,7 @@ def sweep(settings: Settings, sessions: Sessions, broker: Broker) -> Iterator[Sw
     sweep = Sweep(settings, sessions=sessions, depth=broker.depth, send=broker.send)
     yield sweep
     sweep.stop()
+    sweep.wait()
 
 
 def silent(service: Service) -> str:
@@ -120,5 +120,5 @@ def test_a_database_that_is_away_at_the_start(settings: Settings, caplog: pytest
     sweep.start()
     until(lambda: "sweeping stops" in caplog.text, "the outage is noticed")
     sweep.stop()
-    until(lambda: not any(thread.name == "sweep" for thread in threading.enumerate()), "it ends")
+    sweep.wait()
     dispose(nowhere)

@@ -1,0 +1,58 @@
+"""What the tests of the science share: one thread, and the testbed in memory, which no test may leave changed.
+
+Nothing here imports torch at the top: the tests of the database and of errors do without it.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from core.lm.load import BaseModel
+    from core.lm.modules import Module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small models are slower on several threads, and results are the same bit for bit on one."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # no test that was collected needs it
+        yield
+        return
+    torch.set_num_threads(1)
+    with threadpool_limits(1):  # numpy's and scipy's own
+        yield
+
+
+@pytest.fixture(scope="session")
+def base(_one_thread: None) -> "Iterator[BaseModel]":
+    """The testbed, loaded once. At the end of the session it must be as it was, to the bit."""
+    from core.catalog import TESTBED  # noqa: PLC0415
+    from core.lm.load import choose_device, load  # noqa: PLC0415
+    from tests.core.helpers import fingerprint  # noqa: PLC0415
+
+    loaded = load(TESTBED, choose_device("cpu"))
+    before = fingerprint(loaded.model)
+    yield loaded
+    assert fingerprint(loaded.model) == before, "a test left the base model's weights changed"
+
+
+@pytest.fixture(scope="session")
+def modules(base: "BaseModel") -> "tuple[Module, ...]":
+    """The testbed's modules."""
+    from core.lm.modules import find_modules  # noqa: PLC0415
+
+    return find_modules(base.model)
+
+
+@pytest.fixture(scope="session")
+def labelled_data() -> Path:
+    """The folder with human-labelled answers beside the repository; tests that need it are skipped without it."""
+    folder = Path(__file__).parents[3] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the public data sets are not beside the repository")
+    return folder

@@ -1,0 +1,118 @@
+"""Used by the tests of the science: the testbed's own rows, tiny random models of many families, fingerprints."""
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    OPTConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
+
+from core.data import Conversation, read_rows
+from core.data.template import Encoded, encode_each
+from core.lm.load import BaseModel
+from core.spec.data import Message
+from core.spec.results import ModelIdentity
+from testbed import DATA_DIR
+
+VOCABULARY = 1536
+_LLAMA = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 4,
+}
+_NEOX = {name: value for name, value in _LLAMA.items() if name != "num_key_value_heads"}
+FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**_LLAMA),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=None, eos_token_id=4
+    ),
+    "gpt_neox": lambda: GPTNeoXConfig(**_NEOX),
+    "qwen2": lambda: Qwen2Config(**_LLAMA),
+    "phi3": lambda: Phi3Config(**_LLAMA),
+    "gemma": lambda: GemmaConfig(**_LLAMA, head_dim=8),
+    "gemma2": lambda: Gemma2Config(**_LLAMA, head_dim=8),
+    "opt": lambda: OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=4,
+    ),
+}
+"""Configurations of tiny models that share the testbed's vocabulary, by family."""
+
+
+def ignore(_done: int, _total: int) -> None:
+    """A tick that nobody waits for."""
+
+
+def tiny(family: str, *, seed: int = 0) -> PreTrainedModel:
+    """A random model of two layers, ready to be asked."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(FAMILIES[family]())
+    assert isinstance(model, PreTrainedModel)
+    return model.requires_grad_(False).eval()
+
+
+def tiny_base(family: str, base: BaseModel) -> BaseModel:
+    """A tiny model with the testbed's tokenizer."""
+    identity = ModelIdentity(name=family, source="random", sha256="0" * 64, parameters=0, architecture=family)
+    return BaseModel(tiny(family), base.tokenizer, identity, Path("nowhere"))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Digest of all weights and buffers with their names."""
+    total = sha256()
+    for name, value in sorted(model.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def conversations(count: int, name: str = "instructions.jsonl") -> list[Conversation]:
+    """The first rows of one of the testbed's tuning sets."""
+    found = list(islice(read_rows(DATA_DIR / name, max_rows=1_000_000), count))
+    return [row for row in found if isinstance(row, Conversation)]
+
+
+def encoded(base: BaseModel, count: int, name: str = "instructions.jsonl") -> tuple[Encoded, ...]:
+    """The same in tokens."""
+    return tuple(encode_each(conversations(count, name), base.tokenizer, max_length=256))
+
+
+def asked(*texts: str) -> list[tuple[Message, ...]]:
+    """Conversations of one user turn each."""
+    return [(Message(role="user", content=text),) for text in texts]
+
+
+@torch.inference_mode()
+def logits(model: nn.Module, tokens: Sequence[int] = (2, 60, 61, 62, 4, 3)) -> Tensor:
+    """What the model says of one row of tokens: `seq vocabulary`."""
+    return model(input_ids=torch.tensor([list(tokens)])).logits[0].clone()

@@ -1,0 +1,282 @@
+"""Which model folders load, which are refused and why, and that nothing in them is ever run."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from core.errors import InvalidModel, Unavailable
+from core.lm.load import BaseModel, choose_device, load
+from core.spec.models import BaseModelEntry, FolderSource, HubSource
+from tests.core.helpers import logits, tiny
+from tests.core.lm.hub import Hub, serve
+
+CPU = torch.device("cpu")
+REPO, REVISION = "owner/small-model", "0123456789abcdef0123456789abcdef01234567"
+
+
+def entry(folder: Path) -> BaseModelEntry:
+    return BaseModelEntry(name="small", source=FolderSource(path=folder))
+
+
+def edit(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.fixture(scope="session")
+def template(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "small"
+    tiny("llama").save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template, tmp_path / "small")
+
+
+def test_the_testbed_loads_ready_to_be_measured(base: BaseModel) -> None:
+    assert not base.model.training
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
+    assert base.device == CPU
+    assert base.identity.name == "testbed"
+    assert base.identity.source == "folder model"
+    assert base.identity.architecture == "LlamaForCausalLM"
+    assert base.identity.parameters == sum(parameter.numel() for parameter in base.model.parameters())
+    assert base.context == 1024
+    assert base.stop_ids == [base.tokenizer.eos_token_id]
+    assert base.pad_id == base.tokenizer.pad_token_id
+
+
+def test_weights_are_those_of_the_file(folder: Path) -> None:
+    assert torch.equal(logits(load(entry(folder), CPU).model), logits(tiny("llama")))
+
+
+def test_tied_weights_are_not_missing(folder: Path) -> None:
+    config = LlamaConfig.from_pretrained(folder)
+    config.tie_word_embeddings = True
+    LlamaForCausalLM(config).save_pretrained(folder)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    found = load(entry(folder), CPU)
+    head, words = found.model.get_output_embeddings(), found.model.get_input_embeddings()
+    assert head is not None
+    assert head.weight is words.weight
+
+
+class _Evil:
+    """A pickle that makes a folder when it is opened."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_pickled_weights_are_refused_and_never_opened(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Evil(tmp_path / "opened")))
+    with pytest.raises(InvalidModel) as caught:
+        load(entry(folder), CPU)
+    assert caught.value.code == "unsafe_checkpoint"
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path, file: str) -> None:
+    (folder / "own.py").write_text(f"import os; os.mkdir({str(tmp_path / 'ran')!r})")
+    names = {"AutoConfig": "own.A", "AutoModelForCausalLM": "own.B", "AutoTokenizer": ["own.C", None]}
+    edit(folder / file, auto_map=names, model_type="own", tokenizer_class="C")
+    with pytest.raises(InvalidModel) as caught:
+        load(entry(folder), CPU)
+    assert caught.value.code == ("remote_code" if file == "config.json" else "model_unreadable")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_without_a_chat_template_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(InvalidModel) as caught:
+        load(entry(folder), CPU)
+    assert caught.value.code == "no_chat_template"
+    assert caught.value.param == "base_model"
+
+
+def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel) as caught:
+        load(entry(tmp_path / "none"), CPU)
+    assert caught.value.code == "model_missing"
+
+
+def _garbage(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"no tensors" * 100)
+
+
+def _cut_off(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def _empty(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def _one_weight_missing(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _wrong_shape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] = torch.zeros(3, 3)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _other_kind(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "t5"}')
+
+
+def _unknown_kind(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "nobody-knows-this"}')
+
+
+def _config_is_a_list(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+def _config_of_wrong_types(folder: Path) -> None:
+    edit(folder / "config.json", hidden_size="wide")
+
+
+def _no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def _broken_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _garbage,
+        _cut_off,
+        _empty,
+        _one_weight_missing,
+        _wrong_shape,
+        _other_kind,
+        _unknown_kind,
+        _config_is_a_list,
+        _config_of_wrong_types,
+        _no_tokenizer,
+        _broken_tokenizer,
+    ],
+)
+def test_a_spoilt_model_is_refused_with_a_reason(folder: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(folder)
+    with pytest.raises(InvalidModel) as caught:
+        load(entry(folder), CPU)
+    assert caught.value.code == "model_unreadable"
+    assert "'small'" in caught.value.message
+
+
+def test_the_digest_tells_apart_what_differs_and_nothing_else(folder: Path, template: Path) -> None:
+    def digest(path: Path) -> str:
+        return load(entry(path), CPU).identity.sha256
+
+    first = digest(folder)
+    assert first == digest(template)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    second = digest(folder)
+    (folder / "chat_template.jinja").write_text((template / "chat_template.jinja").read_text() + " ")
+    assert len({first, second, digest(folder)}) == 3
+
+
+def test_the_models_own_decoding_does_not_mix_in(folder: Path) -> None:
+    edit(folder / "generation_config.json", repetition_penalty=9.0, num_beams=3, do_sample=True, eos_token_id=[4, 5])
+    found = load(entry(folder), CPU)
+    assert found.stop_ids == [4, 5]
+    own = found.model.generation_config
+    assert own is not None
+    assert (own.repetition_penalty, own.num_beams, own.do_sample) == (None, None, None)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("wish", ["cuda", "cuda:0"])
+def test_a_gpu_that_is_not_there(wish: str) -> None:
+    with pytest.raises(Unavailable) as caught:
+        choose_device(wish)
+    assert caught.value.code == "no_gpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_of_a_number_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(Unavailable) as caught:
+        choose_device("cuda:99")
+    assert caught.value.code == "no_gpu"
+    found = load(entry(folder), choose_device("cuda"))
+    assert {parameter.dtype for parameter in found.model.parameters()} == {torch.bfloat16}
+
+
+HUB_ENTRY = BaseModelEntry(name="small", source=HubSource(id=REPO, revision=REVISION))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    return folder
+
+
+def test_a_model_of_the_hub_is_taken_from_the_cache(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(Unavailable) as caught:
+        load(HUB_ENTRY, CPU)
+    assert caught.value.code == "hub_unavailable"
+    shutil.copytree(folder, cache / "models--owner--small-model" / "snapshots" / REVISION)
+    found = load(HUB_ENTRY, CPU)
+    assert found.identity.source == f"{REPO}@{REVISION}"
+    assert found.identity.sha256 == load(entry(folder), CPU).identity.sha256
+    other = HUB_ENTRY.model_copy(update={"source": HubSource(id=REPO, revision="f" * 40)})
+    with pytest.raises(Unavailable):
+        load(other, CPU)
+
+
+def test_a_model_is_downloaded_without_what_could_run(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own.py").write_text("print()")
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with serve(Hub({path.name: path.read_bytes() for path in folder.iterdir()}, REPO, REVISION)) as url:
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+        found = load(HUB_ENTRY, CPU)
+        assert torch.equal(logits(found.model), logits(tiny("llama")))
+        names = {path.name for path in found.folder.iterdir()}
+        assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+        assert not {"own.py", "pytorch_model.bin"} & names
+        with pytest.raises(InvalidModel) as caught:
+            load(HUB_ENTRY.model_copy(update={"source": HubSource(id=REPO, revision="f" * 40)}), CPU)
+        assert caught.value.code == "model_missing"
+    # The server is gone, the files are not.
+    assert load(HUB_ENTRY, CPU).identity == found.identity

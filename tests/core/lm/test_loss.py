@@ -1,0 +1,36 @@
+"""The loss of a row is the mean over its labelled tokens, whatever else is in the batch."""
+
+import pytest
+import torch
+
+from core.data.batches import collate
+from core.lm.load import BaseModel
+from core.lm.loss import batch_losses, row_losses
+from tests.core.helpers import encoded
+
+
+def test_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 1.0], [5.0, 5.0]]])
+    # Predicted from the place before: token 1 after [0, 0], token 0 after [0, 1]; the last logits predict nothing.
+    labels = torch.tensor([[0, 1, -100, 0]])
+    first = torch.log(torch.tensor(2.0))
+    second = torch.log1p(torch.exp(torch.tensor(1.0)))
+    assert row_losses(logits, labels).tolist() == pytest.approx([float(first + second) / 2])
+
+
+def test_a_row_without_labels_is_zero_and_no_division() -> None:
+    assert row_losses(torch.randn(2, 4, 3), torch.full((2, 4), -100)).tolist() == [0.0, 0.0]
+
+
+def test_rows_of_a_batch_do_not_touch_and_agree_with_transformers(base: BaseModel) -> None:
+    rows = encoded(base, 6)
+    batch = collate(rows, base.pad_id)
+    found = batch_losses(base.model, batch.input_ids, batch.attention_mask, batch.labels)
+    assert found.shape == (6,)
+    for row, loss in zip(rows, found.tolist(), strict=True):
+        alone = collate([row], base.pad_id)
+        with torch.inference_mode():
+            own = base.model(
+                input_ids=alone.input_ids, attention_mask=alone.attention_mask, labels=alone.labels
+            ).loss.item()
+        assert loss == pytest.approx(own, abs=1e-5)

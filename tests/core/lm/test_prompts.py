@@ -1,0 +1,45 @@
+"""Prompts are what the model's own template writes, and padding changes no row."""
+
+import copy
+
+import pytest
+import torch
+
+from core.errors import InvalidInput
+from core.lm.load import BaseModel
+from core.lm.prompts import pad, render
+from core.spec.data import Message
+
+USER = Message(role="user", content="Hello <there>\n  you")
+SYSTEM = Message(role="system", content="Be kind.")
+
+
+def test_a_prompt_ends_where_the_assistant_begins(base: BaseModel) -> None:
+    tokens = render(base.tokenizer, (SYSTEM, USER))
+    assert base.tokenizer.decode(tokens) == "<|system|>Be kind.<|end|><|user|>Hello <there>\n  you<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"), [((SYSTEM, USER), "security.system_prompt"), ((USER,), "base_model")]
+)
+def test_a_template_that_refuses_the_turns_is_no_crash(
+    base: BaseModel, messages: tuple[Message, ...], param: str
+) -> None:
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('Not these roles') }}"
+    with pytest.raises(InvalidInput) as caught:
+        render(tokenizer, messages)
+    assert caught.value.code == "chat_template_unsupported"
+    assert caught.value.param == param
+    assert "Not these roles" in caught.value.message
+
+
+def test_padding() -> None:
+    rows = [[5, 6, 7], [8]]
+    ids, mask = pad(rows, 0, side="left")
+    assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    ids, mask = pad(rows, 9, side="right")
+    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert ids.dtype == mask.dtype == torch.long

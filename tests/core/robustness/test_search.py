@@ -1,0 +1,161 @@
+"""The search keeps within the budget, asks seldom, and says how it got there."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.robustness.search import Found, order, search
+from core.spec.results import ModuleRobustness
+from core.spec.strategy import AnalysisSpec
+
+DRIFTS = st.lists(st.floats(-2, 10).map(lambda drift: round(drift, 3)), max_size=70)
+BUDGETS = st.floats(0.01, 1.0)
+
+
+class Additive:
+    """A joint drift that is the sum of its modules', and counts how often it is asked."""
+
+    def __init__(self, drifts: Sequence[float]) -> None:
+        self.by_name = {f"m{number}": drift for number, drift in enumerate(drifts)}
+        self.asked: list[frozenset[str]] = []
+
+    def __call__(self, names: Sequence[str]) -> float:
+        assert len(set(names)) == len(names)
+        self.asked.append(frozenset(names))
+        return math.fsum(self.by_name[name] for name in names)
+
+    @property
+    def ordered(self) -> list[str]:
+        return sorted(self.by_name, key=self.by_name.__getitem__)
+
+
+@given(DRIFTS, BUDGETS)
+def test_the_subset_is_inside_the_budget_and_found_with_few_questions(drifts: list[float], budget: float) -> None:
+    joint = Additive(drifts)
+    found = search(joint.ordered, budget=budget, joint=joint)
+    everything = math.fsum(drifts)
+    count = len(joint.asked)
+    assert count <= 1 + math.ceil(math.log2(max(1, len(drifts)))) + 8
+    assert len(set(joint.asked)) == count, "a set was asked for twice"
+    assert len(set(found.robust)) == len(found.robust)
+    assert set(found.robust) <= set(joint.by_name)
+    if found.robust:
+        assert joint(found.robust) <= budget * everything
+    consistent(found, joint, budget * everything, count)
+
+
+def consistent(found: Found, joint: Additive, limit: float, count: int) -> None:
+    """The trace names every question, in order, and the subset is the last set that was accepted."""
+    assert [step.size for step in found.trace] == [len(names) for names in joint.asked[:count]]
+    assert found.trace[0].phase == "all"
+    for step, names in zip(found.trace, joint.asked, strict=False):
+        assert step.drift == joint(sorted(names, key=joint.ordered.index))
+        assert step.limit == limit
+        assert step.accepted == (step.drift <= limit)
+        assert (step.added is not None) == (step.phase == "local_pass")
+        assert step.added is None or step.added in names
+    accepted = [names for step, names in zip(found.trace, joint.asked, strict=False) if step.accepted]
+    assert frozenset(found.robust) == (accepted[-1] if accepted else frozenset())
+    phases = [step.phase for step in found.trace]
+    assert phases == sorted(phases, key=["all", "binary_search", "local_pass"].index)
+
+
+@given(st.lists(st.integers(0, 1000).map(float), min_size=1, max_size=70), BUDGETS)
+def test_of_modules_that_all_cost_something_the_longest_run_is_taken(drifts: list[float], budget: float) -> None:
+    joint = Additive(drifts)
+    found = search(joint.ordered, budget=budget, joint=joint)
+    longest, spent = 0, 0.0
+    for name in joint.ordered:
+        spent += joint.by_name[name]
+        if spent > budget * math.fsum(drifts):
+            break
+        longest += 1
+    assert list(found.robust[:longest]) == joint.ordered[:longest]
+
+
+@given(st.lists(st.floats(-5, 0), max_size=40), BUDGETS)
+def test_where_nothing_does_harm_all_are_robust(drifts: list[float], budget: float) -> None:
+    joint = Additive(drifts)
+    found = search(joint.ordered, budget=budget, joint=joint)
+    assert list(found.robust) == joint.ordered
+    assert len(joint.asked) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 42])
+def test_where_each_alone_is_too_much_none_is(count: int) -> None:
+    found = search([f"m{number}" for number in range(count)], budget=0.25, joint=lambda names: 1.0 if names else 0.0)
+    assert found.robust == ()
+    assert not any(step.accepted for step in found.trace)
+
+
+def test_no_modules_at_all() -> None:
+    assert search([], budget=0.5, joint=lambda names: 0.0).robust == ()
+
+
+def test_a_module_beyond_the_border_is_still_tried() -> None:
+    # c alone breaks the budget; d, behind it in the order, does not when it joins a and b.
+    def joint(names: Sequence[str]) -> float:
+        return math.fsum({"a": 1.0, "b": 1.0, "c": 50.0, "d": 3.0, "e": 45.0}[name] for name in names)
+
+    found = search(["a", "b", "c", "d", "e"], budget=0.06, joint=joint)
+    assert found.robust == ("a", "b", "d")
+    tried = [step.added for step in found.trace if step.phase == "local_pass"]
+    assert tried == ["d", "e"]
+
+
+def test_the_local_pass_ends_after_eight() -> None:
+    drifts = [0.0] * 10 + [100.0] * 30
+    joint = Additive(drifts)
+    found = search(joint.ordered, budget=0.01, joint=joint)
+    assert len(found.robust) == 10
+    assert sum(step.phase == "local_pass" for step in found.trace) == 8
+
+
+def module(name: str, numbers: Mapping[str, float]) -> ModuleRobustness:
+    zero = {"feature_drift": 0.0, "refusal_drift": 0.0, "task_gain": 0.0}
+    rest = {"feature_drift_spread": 0.0, "refusal_drift_spread": 0.0}
+    return ModuleRobustness(module=name, layer=0, type="q", parameters=1, **(zero | rest | dict(numbers)))
+
+
+MAP = (
+    module("dear", {"refusal_drift": 4.0, "feature_drift": -1.0, "task_gain": 1.0}),
+    module("free_little", {"refusal_drift": -1.0, "feature_drift": 0.2, "task_gain": 0.1}),
+    module("useless", {"refusal_drift": 0.1, "feature_drift": 0.3, "task_gain": 0.0}),
+    module("worth_it", {"refusal_drift": 2.0, "feature_drift": 0.1, "task_gain": 8.0}),
+    module("free_much", {"refusal_drift": 0.0, "feature_drift": 0.4, "task_gain": 5.0}),
+    module("harmful_both_ways", {"refusal_drift": 3.0, "feature_drift": 0.5, "task_gain": -2.0}),
+)
+
+
+@pytest.mark.parametrize(
+    ("analysis", "wanted"),
+    [
+        (
+            AnalysisSpec(order="drift"),
+            ["free_little", "free_much", "useless", "worth_it", "harmful_both_ways", "dear"],
+        ),
+        (
+            AnalysisSpec(order="drift", proxy="feature_drift"),
+            ["dear", "worth_it", "free_little", "useless", "free_much", "harmful_both_ways"],
+        ),
+        (
+            AnalysisSpec(order="drift_per_task_gain"),
+            ["free_much", "free_little", "worth_it", "dear", "useless", "harmful_both_ways"],
+        ),
+        (
+            AnalysisSpec(order="drift_per_task_gain", proxy="feature_drift"),
+            ["dear", "worth_it", "free_much", "free_little", "useless", "harmful_both_ways"],
+        ),
+    ],
+)
+def test_order(analysis: AnalysisSpec, wanted: list[str]) -> None:
+    assert list(order(MAP, analysis)) == wanted
+    assert list(order(MAP[::-1], analysis)) == wanted
+
+
+def test_modules_that_measure_the_same_keep_the_models_order() -> None:
+    same = [module(name, {}) for name in ("z", "a", "m")]
+    assert order(same, AnalysisSpec()) == ("z", "a", "m")
