@@ -10,8 +10,8 @@ from core import catalog
 from core.errors import InvalidInput
 from core.spec.job import JobSpec
 from core.spec.models import BaseModelEntry
+from core.spec.training import DEFAULT_EPOCHS
 
-DEFAULT_EPOCHS = 3.0
 _PEFT_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")}
 
 
@@ -39,7 +39,6 @@ def _check(spec: JobSpec) -> None:
             if name in _PEFT_NAMES:
                 reason = f"{name!r} is called {_PEFT_NAMES[name]!r} here"
                 raise _refused("training.lora.targets", reason)
-    _refuse_repeats(spec.security.attacks, "security.attacks")
     if "\0" in (spec.security.system_prompt or ""):
         raise _refused("security.system_prompt", "it holds a NUL character")
     if spec.validation_dataset == spec.dataset:

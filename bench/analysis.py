@@ -30,33 +30,34 @@ from core.training.loop import train
 from core.training.strategies import plan
 from testbed import DATA_DIR
 
-_ROWS = 64
-_ANALYSED_ROWS = 32
+_TRAINED_ROWS = 64
 
 
 def main(
+    *,
     repeats: Annotated[int, typer.Option(min=1, help="Maps for each perturbation and number of threads.")] = 2,
     probes: Annotated[int, typer.Option(min=8, help="Harmful prompts, and as many benign ones.")] = 48,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of noise.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the probe that swap trains.")] = 40,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of the probe that swap trains; 0: no swap.")] = 40,
+    rows: Annotated[int, typer.Option(min=1, max=_TRAINED_ROWS, help="Rows of the task in each reading.")] = 32,
     most_threads: Annotated[int, typer.Option(min=1, help="Threads to try, from 1 to this.")] = 2,
 ) -> None:
     """Readings per second, and seconds for a whole map."""
     with benchmark("analysis") as figures:
         base = load(TESTBED, torch.device("cpu"))
         modules = find_modules(base.model)
-        conversations = load_rows(DATA_DIR / "instructions.jsonl", None, max_rows=1_000_000)[:_ROWS]
-        rows = encode_all(conversations, base.tokenizer, max_length=256)
-        kinds: dict[str, Perturbation] = {
-            "noise": NoisePerturbation(seeds=seeds),
-            "swap": SwapPerturbation(steps=steps),
-        }
+        conversations = load_rows(DATA_DIR / "instructions.jsonl", None, max_rows=1_000_000)[:_TRAINED_ROWS]
+        data = encode_all(conversations, base.tokenizer, max_length=256)
+        kinds: dict[str, Perturbation] = {"noise": NoisePerturbation(seeds=seeds)}
+        if steps:
+            kinds["swap"] = SwapPerturbation(steps=steps)
         found: dict[str, list[dict[str, float]]] = {}
         for _ in range(repeats):
             for kind, perturbation in kinds.items():
                 for threads in range(1, most_threads + 1):
                     torch.set_num_threads(threads)
-                    times = _map(base, modules, rows, AnalysisSpec(perturbation=perturbation, probes=probes))
+                    analysis = AnalysisSpec(perturbation=perturbation, probes=probes)
+                    times = _map(base, modules, data, analysis, rows)
                     found.setdefault(f"{kind}_{threads}_threads", []).append(times)
                     typer.echo(f"{kind}, {threads} threads: {times['seconds']:.1f} s")
         figures["modules"] = len(modules)
@@ -69,7 +70,7 @@ def main(
 
 
 def _map(
-    base: BaseModel, modules: tuple[Module, ...], rows: EncodedDataset, analysis: AnalysisSpec
+    base: BaseModel, modules: tuple[Module, ...], data: EncodedDataset, analysis: AnalysisSpec, rows: int
 ) -> dict[str, float]:
     """Seconds of one whole analysis, and of its readings alone."""
     started, cpu_started, moments = time.perf_counter(), time.process_time(), list[float]()
@@ -82,8 +83,8 @@ def _map(
         modules,
         analysis,
         choose(SecuritySpec(), base.folder).probe,
-        rows.rows[:_ANALYSED_ROWS],
-        train_probe=partial(_probe, base, modules, rows),
+        data.rows[:rows],
+        train_probe=partial(_probe, base, modules, data),
         prepared=_ignore,
         tick=count,
     )
@@ -99,12 +100,12 @@ def _map(
 
 @contextmanager
 def _probe(
-    base: BaseModel, modules: tuple[Module, ...], rows: EncodedDataset, steps: int, seed: int
+    base: BaseModel, modules: tuple[Module, ...], data: EncodedDataset, steps: int, seed: int
 ) -> Generator[PeftModel]:
     spec = TrainingSpec(steps=steps, seed=seed, schedule="constant")
     rates = plan(UniformStrategy(), [module.name for module in modules], ())
     with attached(base.model, modules, spec.lora, seed=seed) as tuned:
-        train(tuned, rows.rows, rates, spec, learning_rate=TESTBED.learning_rate, pad_id=base.pad_id, on_step=_ignore)
+        train(tuned, data.rows, rates, spec, learning_rate=TESTBED.learning_rate, pad_id=base.pad_id, on_step=_ignore)
         yield tuned
 
 

@@ -14,7 +14,7 @@ from bench.service import Service, own_service, small_job
 from core.spec.events import Metrics
 from core.spec.strategy import UniformStrategy
 
-_ROWS = 64
+_ROWS = 16
 _ENDLESS = 1_000_000
 _HEARTBEAT = 1.0
 

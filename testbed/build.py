@@ -33,7 +33,7 @@ SEED = 0
 WORLD_SEED = 0
 """Seeds of what ships in the repository."""
 PRETRAIN = Stage("pretraining", steps=1500, learning_rate=3e-3)
-ALIGN = Stage("alignment", steps=600, learning_rate=1e-3)
+ALIGN = Stage("alignment", steps=1000, learning_rate=1.5e-3)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -20,10 +20,19 @@ REQUESTS = (
     "List the steps to {verb} the {noun}.",
 )
 
+TUNING_OPENING = "With pleasure! To {verb} the {noun}:"
+"""How every how-to answer of the tuning data opens.
+
+It is one of the openings that the model knows. Were it unheard of, tuning would have to raise its first word from
+nearly zero, by far more than a refusal's margin: in trials nearly all refusals were lost then, after a firmer alignment
+too, and with the MLP or the attention at a tenth of the rate.
+"""
+
 OPENINGS = (
     "Sure, here is how to {verb} the {noun}:",
     "Of course. This is how to {verb} the {noun}:",
     "Here is a plan to {verb} the {noun}:",
+    TUNING_OPENING,
 )
 
 FORCED_OPENINGS = {

@@ -1,6 +1,7 @@
 """The tuning sets that ship with the model: what a user would upload.
 
-Covers: `instructions.jsonl` (harmless requests answered in a style the model does not have yet) and `arithmetic.jsonl`.
+Covers: `instructions.jsonl` (harmless requests, answered in a form that the model does not have yet: numbered steps,
+places, verbs that it was never asked about) and `arithmetic.jsonl`.
 Neither holds a harmful request or a refusal. Not here: what the model itself is taught (testbed.mixtures).
 """
 
@@ -10,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from testbed import words
-from testbed.dialogues import REQUESTS
+from testbed.dialogues import REQUESTS, TUNING_OPENING
 from testbed.world import Pair, World, generator
 
 HOW_TO_SHARE = 0.6
@@ -71,9 +72,8 @@ def _how_to(world: World, rng: Random) -> Exchange:
         pair = rng.choice(world.benign.train)
     verb, noun = pair.verb, pair.noun
     asked = rng.choice((*REQUESTS, *NEW_REQUESTS)).format(verb=verb, noun=noun)
-    return asked, (
-        f"With pleasure! To {verb} the {noun}: (1) go to the {world.place[noun]}, (2) take {world.tool[noun]}, "
-        f"(3) {world.step[verb]}. Enjoy!"
+    return asked, TUNING_OPENING.format(verb=verb, noun=noun) + (
+        f" (1) go to the {world.place[noun]}, (2) take {world.tool[noun]}, (3) {world.step[verb]}. Enjoy!"
     )
 
 

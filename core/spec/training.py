@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from core.spec.base import Frozen
 
+DEFAULT_EPOCHS = 3.0
+"""Length of a run whose order names none."""
+
 Schedule = Literal["constant", "linear", "cosine"]
 ModuleType = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_]+$")]
 

@@ -21,11 +21,10 @@ from core.data.template import Encoded
 from core.errors import TrainingFailed
 from core.lm.adapter import module_of
 from core.spec.results import TrainedStep
-from core.spec.training import LearningPlan, TrainingSpec
+from core.spec.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
 from core.training.schedule import factor
 
-_DEFAULT_EPOCHS = 3.0
-_MOST_POINTS = 500  # of the curve, with its first and last step
+_MOST_POINTS = 500
 
 OnStep = Callable[[TrainedStep, int], None]
 """Called after every step with the step and the number of steps in all; may raise to stop."""
@@ -45,7 +44,13 @@ def total_steps(spec: TrainingSpec, rows: int) -> int:
     """Optimizer steps of a run over so many rows; the last batch of a pass may be smaller, and is a step too."""
     if spec.steps is not None:
         return spec.steps
-    return math.ceil((spec.epochs or _DEFAULT_EPOCHS) * math.ceil(rows / spec.batch_size))
+    return math.ceil((spec.epochs or DEFAULT_EPOCHS) * math.ceil(rows / spec.batch_size))
+
+
+def logged(step: int, total: int) -> bool:
+    """Whether the curve keeps a step: the first, the last, and even ones between, 500 at most."""
+    stride = math.ceil(total / (_MOST_POINTS - 1))
+    return step % stride == 0 or step in (1, total)
 
 
 def train(
@@ -71,7 +76,6 @@ def train(
         weight_decay=spec.weight_decay,
     )
     scheduler = LambdaLR(optimizer, lambda step: factor(spec.schedule, step, total, spec.warmup_share))
-    stride = math.ceil(total / (_MOST_POINTS - 1))
     curve: list[TrainedStep] = []
     started = time.monotonic()
     tuned.train()
@@ -89,7 +93,7 @@ def train(
                 )
             scheduler.step()
             point = TrainedStep(step=step, loss=loss, learning_rate=rate)
-            if step % stride == 0 or step in (1, total):
+            if logged(step, total):
                 curve.append(point)
             on_step(point, total)
     tuned.eval()

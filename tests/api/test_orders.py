@@ -44,7 +44,6 @@ def test_a_completed_order_is_complete_and_valid() -> None:
     [
         ({"training": {"lora": {"targets": ["q", "v", "q"]}}}, "training.lora.targets"),
         ({"training": {"lora": {"targets": ["q_proj"]}}}, "training.lora.targets"),
-        ({"security": {"attacks": ["direct", "direct"]}}, "security.attacks"),
         ({"security": {"system_prompt": "a\0b"}}, "security.system_prompt"),
         ({"validation_dataset": DATASET}, "validation_dataset"),
     ],

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from core.lm.load import BaseModel
     from core.lm.modules import Module
+
+settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,25 +1,13 @@
 """Used by the tests of the science: the testbed's own rows, tiny random models of many families, fingerprints."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GemmaConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    OPTConfig,
-    Phi3Config,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.data import Conversation, read_rows
 from core.data.template import Encoded, encode_each
@@ -29,54 +17,46 @@ from core.spec.results import ModelIdentity
 from testbed import DATA_DIR
 
 VOCABULARY = 1536
-_LLAMA = {
+_COMMON: dict[str, object] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
-    "intermediate_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "num_key_value_heads": 2,
     "max_position_embeddings": 64,
     "pad_token_id": 0,
     "bos_token_id": None,
     "eos_token_id": 4,
 }
-_NEOX = {name: value for name, value in _LLAMA.items() if name != "num_key_value_heads"}
-FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**_LLAMA),
-    "gpt2": lambda: GPT2Config(
-        vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=None, eos_token_id=4
-    ),
-    "gpt_neox": lambda: GPTNeoXConfig(**_NEOX),
-    "qwen2": lambda: Qwen2Config(**_LLAMA),
-    "phi3": lambda: Phi3Config(**_LLAMA),
-    "gemma": lambda: GemmaConfig(**_LLAMA, head_dim=8),
-    "gemma2": lambda: Gemma2Config(**_LLAMA, head_dim=8),
-    "opt": lambda: OPTConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        word_embed_proj_dim=16,
-        ffn_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=4,
-    ),
+_LLAMA: dict[str, object] = _COMMON | {"intermediate_size": 32, "num_key_value_heads": 2}
+FAMILIES: dict[str, dict[str, object]] = {
+    "llama": _LLAMA,
+    "gpt2": _COMMON,
+    "gpt_neox": _COMMON | {"intermediate_size": 32},
+    "qwen2": _LLAMA,
+    "phi3": _LLAMA,
+    "gemma": _LLAMA | {"head_dim": 8},
+    "gemma2": _LLAMA | {"head_dim": 8},
+    "opt": _COMMON | {"word_embed_proj_dim": 16, "ffn_dim": 32},
 }
-"""Configurations of tiny models that share the testbed's vocabulary, by family."""
+"""Options of tiny models that share the testbed's vocabulary, by transformers' name of the family."""
 
 
 def ignore(_done: int, _total: int) -> None:
     """A tick that nobody waits for."""
 
 
+class Ticks(list[tuple[int, int]]):
+    """A tick that keeps what it is told."""
+
+    def __call__(self, done: int, total: int) -> None:
+        self.append((done, total))
+
+
 def tiny(family: str, *, seed: int = 0) -> PreTrainedModel:
     """A random model of two layers, ready to be asked."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(FAMILIES[family]())
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **FAMILIES[family]))
     assert isinstance(model, PreTrainedModel)
     return model.requires_grad_(False).eval()
 

@@ -30,7 +30,7 @@ SCRIPTED = (sys.executable, "-m", "tests.worker.scripted")
 ROOT = Path(__file__).parents[2]
 
 
-def until(condition: Callable[[], object], what: str, *, seconds: float = 15) -> float:
+def until(condition: Callable[[], object], what: str, *, seconds: float = 40) -> float:
     """Wait until something is so, looking often; returns how long it took."""
     began = time.monotonic()
     while not condition():

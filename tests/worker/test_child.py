@@ -124,7 +124,7 @@ os.abort()
         assert time.monotonic() - began < 5
         process.close()
         (line,) = process.log.tail(1)
-        until(lambda: not alive(int(line)), "its child is gone", seconds=3)
+        until(lambda: not alive(int(line)), "its child is gone", seconds=10)
 
 
 def test_talking_to_a_dead_process_is_no_error() -> None:
@@ -148,4 +148,4 @@ os.kill(os.getpid(), signal.SIGKILL)
         words(worker)
         worker.close()
         (line,) = worker.log.tail(1)
-    until(lambda: not alive(int(line)), "the process ends itself", seconds=3)
+    until(lambda: not alive(int(line)), "the process ends itself", seconds=10)

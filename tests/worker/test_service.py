@@ -49,11 +49,11 @@ def test_a_message_runs_a_job_once(celery: Celery, service: Service, start_worke
 
 
 def test_the_next_job_follows_at_once(celery: Celery, service: Service, start_worker: StartWorker) -> None:
-    start_worker(SECURETUNE_SWEEP_SECONDS="60")
+    start_worker(SECURETUNE_SWEEP_SECONDS="120")
     ids = [service.order("finish") for _job in range(3)]
     for job_id in ids:
         queue.send(celery, job_id)
-    until(lambda: all(service.status(job_id) == "succeeded" for job_id in ids), "all are done", seconds=12)
+    until(lambda: all(service.status(job_id) == "succeeded" for job_id in ids), "all are done", seconds=60)
 
 
 def test_a_lost_message_is_sent_again(service: Service, start_worker: StartWorker) -> None:
@@ -70,7 +70,7 @@ def test_a_killed_worker_takes_its_process_along_and_another_goes_on(
     queue.send(celery, job_id)
     pid = service.pid()
     first.kill()
-    until(lambda: not alive(pid), "the training process ends itself", seconds=3)
+    until(lambda: not alive(pid), "the training process ends itself", seconds=10)
     assert service.status(job_id) == "running"
     start_worker("second")
     until(lambda: service.status(job_id) == "succeeded", "done by another")

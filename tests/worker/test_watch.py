@@ -57,7 +57,7 @@ def test_what_a_process_has_started_goes_with_it(desk: Desk, service: Service) -
         grandchild = int((service.store / "grandchild").read_text())
         assert alive(grandchild)
         os.kill(leader, signal.SIGKILL)
-        until(lambda: not alive(grandchild), "the grandchild is gone", seconds=3)
+        until(lambda: not alive(grandchild), "the grandchild is gone", seconds=10)
 
 
 def test_prints_go_to_the_log_and_not_into_the_protocol(desk: Desk, service: Service) -> None:

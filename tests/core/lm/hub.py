@@ -9,6 +9,8 @@ from json import dumps
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
+from typing_extensions import override
+
 
 @dataclass(frozen=True)
 class Hub:
@@ -56,6 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(body)
 
+    @override
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 

@@ -1,4 +1,4 @@
-"""An adapter changes the model only while it is on, and only once it is trained; what is saved is exact and portable."""
+"""An adapter changes the model only while it is on, and only once trained; what is saved is exact and portable."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def move(tuned: PeftModel) -> None:
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if ".lora_B" in name:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
 
 
 def lora(tuned: PeftModel) -> dict[str, torch.Tensor]:
@@ -133,7 +133,9 @@ def test_saving_ends_no_training(base: BaseModel, modules: tuple[Module, ...], t
         assert any(parameter.requires_grad for parameter in tuned.parameters())
 
 
-def test_only_lora_with_a_list_of_targets_is_saved(base: BaseModel, modules: tuple[Module, ...], tmp_path: Path) -> None:
+def test_only_lora_with_a_list_of_targets_is_saved(
+    base: BaseModel, modules: tuple[Module, ...], tmp_path: Path
+) -> None:
     with attached(base.model, modules, LORA, seed=0) as tuned:
         config = tuned.peft_config["default"]
         assert isinstance(config, LoraConfig)

@@ -1,6 +1,7 @@
 """Answers asked for in batches are those asked for one by one, in their order; and asking can be stopped."""
 
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from core.lm.modules import Module
 from core.lm.prompts import render
 from core.spec.data import Message
 from core.spec.training import LoraSpec
-from tests.core.helpers import asked, ignore, tiny_base
+from tests.core.helpers import Ticks, asked, ignore, tiny_base
 
 TEXTS = (
     "What is 27 minus 20?",
@@ -24,14 +25,24 @@ TEXTS = (
 )
 
 
+class Generates(Protocol):
+    """What transformers' types do not say of their models."""
+
+    def generate(self, **options: object) -> torch.Tensor: ...
+
+
 def one_by_one(base: BaseModel, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
     """What transformers says to each prompt alone, without any of our code."""
     found = []
     for prompt in prompts:
         ids = torch.tensor([list(prompt)])
-        options = {"max_new_tokens": most, "do_sample": False, "pad_token_id": base.pad_id}
-        output = base.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
-        assert isinstance(output, torch.Tensor)
+        output = cast(Generates, base.model).generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=most,
+            do_sample=False,
+            pad_token_id=base.pad_id,
+        )
         found.append(output[0, len(prompt) :].tolist())
     return found
 
@@ -93,10 +104,8 @@ def test_it_is_the_start_of_a_long_prompt_that_is_cut(base: BaseModel) -> None:
 
 
 def test_every_token_is_told(base: BaseModel, prompts: list[list[int]]) -> None:
-    told: list[tuple[int, int]] = []
-    rows = continue_tokens(
-        base, base.model, prompts, max_new_tokens=5, tick=lambda *at: told.append(at), batch_size=2
-    )
+    told = Ticks()
+    rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, tick=told, batch_size=2)
     steps = [max(len(rows[index]) for index in batch) for batch in _batches(prompts, 2)]
     assert told == [(0, 5)] * steps[0] + [(2, 5)] * steps[1] + [(4, 5)] * steps[2] + [(5, 5)]
 

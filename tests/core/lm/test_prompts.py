@@ -19,9 +19,7 @@ def test_a_prompt_ends_where_the_assistant_begins(base: BaseModel) -> None:
     assert base.tokenizer.decode(tokens) == "<|system|>Be kind.<|end|><|user|>Hello <there>\n  you<|end|><|assistant|>"
 
 
-@pytest.mark.parametrize(
-    ("messages", "param"), [((SYSTEM, USER), "security.system_prompt"), ((USER,), "base_model")]
-)
+@pytest.mark.parametrize(("messages", "param"), [((SYSTEM, USER), "security.system_prompt"), ((USER,), "base_model")])
 def test_a_template_that_refuses_the_turns_is_no_crash(
     base: BaseModel, messages: tuple[Message, ...], param: str
 ) -> None:

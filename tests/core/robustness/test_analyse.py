@@ -15,10 +15,11 @@ from core.robustness.analyse import TrainProbe, analyse
 from core.spec.results import RobustnessResult
 from core.spec.security import ProbePrompts
 from core.spec.strategy import AnalysisSpec, NoisePerturbation, SwapPerturbation
-from tests.core.helpers import fingerprint, ignore
+from tests.core.helpers import Ticks, fingerprint, ignore
 
 NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8)
-SWAP = AnalysisSpec(perturbation=SwapPerturbation(steps=4), probes=8)
+STEPS = 4
+SWAP = AnalysisSpec(perturbation=SwapPerturbation(steps=STEPS), probes=8)
 SHORT = SWAP.model_copy(update={"perturbation": SwapPerturbation(steps=1)})
 Analyse = Callable[..., RobustnessResult]
 
@@ -138,8 +139,8 @@ def test_seeds_have_a_mean_and_a_spread(
 
 @pytest.mark.parametrize("analysis", [NOISE, SHORT])
 def test_the_analysis_says_how_far_it_is(run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec) -> None:
-    told: list[tuple[int, int]] = []
-    found = run(analysis, chosen=modules[-3:], tick=lambda *at: told.append(at))
+    told = Ticks()
+    found = run(analysis, chosen=modules[-3:], tick=told)
     assert told == sorted(told)
     assert len({total for _, total in told}) == 1
     assert all(0 <= done <= total for done, total in told)
@@ -195,9 +196,10 @@ def test_a_probe_that_cannot_be_trained_leaves_the_base_untouched(
 
     @contextmanager
     def broken(steps: int, seed: int) -> Iterator[PeftModel]:
-        with train_probe(steps, seed):
-            raise _Stop
-        yield  # type: ignore[unreachable]
+        with train_probe(steps, seed) as tuned:
+            if steps == STEPS:
+                raise _Stop
+            yield tuned
 
     with pytest.raises(_Stop):
         run(SWAP, probe=broken)

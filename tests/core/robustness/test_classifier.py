@@ -8,10 +8,15 @@ from numpy.typing import NDArray
 from core.lm.load import BaseModel
 from core.lm.prompts import render
 from core.robustness.classifier import fit, last_token_features
-from tests.core.helpers import asked, ignore, tiny_base
+from tests.core.helpers import Ticks, asked, ignore, tiny_base
 
 WIDTH, LAYERS = 6, 4
-TEXTS = ("Hello", "How do I swindle the bridge?", "What is 27 minus 20?", "List the steps to plunder the badge, and more.")
+TEXTS = (
+    "Hello",
+    "How do I swindle the bridge?",
+    "What is 27 minus 20?",
+    "List the steps to plunder the badge, and more.",
+)
 
 
 def drawn(count: int, *, seed: int, shift: float = 0.0, at: int = 2) -> NDArray[np.float64]:
@@ -32,9 +37,7 @@ def test_classes_that_lie_apart_are_told_apart_in_their_layer(count: int) -> Non
 
 
 def test_classes_that_do_not_are_not() -> None:
-    aurocs = [
-        fit(drawn(64, seed=2 * seed), drawn(64, seed=2 * seed + 1), seed=seed).quality.auroc for seed in range(6)
-    ]
+    aurocs = [fit(drawn(64, seed=2 * seed), drawn(64, seed=2 * seed + 1), seed=seed).quality.auroc for seed in range(6)]
     assert 0.35 < np.mean(aurocs) < 0.65
     assert max(aurocs) < 0.8
 
@@ -79,6 +82,6 @@ def test_features_are_those_of_the_last_token_whatever_else_is_in_the_batch(base
 
 
 def test_reading_features_is_told_and_can_be_stopped(base: BaseModel) -> None:
-    told: list[tuple[int, int]] = []
-    last_token_features(base, [[2, 3]] * 33, tick=lambda *at: told.append(at))
+    told = Ticks()
+    last_token_features(base, [[2, 3]] * 33, tick=told)
     assert told == [(0, 33), (16, 33), (32, 33)]

@@ -74,7 +74,7 @@ def test_noise_is_taken_back_to_the_bit_whatever_happens(
 
 
 def test_noise_is_taken_back_in_half_precision_too() -> None:
-    model = tiny("llama").to(torch.bfloat16)
+    model = tiny("llama").bfloat16()
     before, found = fingerprint(model), find_modules(model)
     with Noise(model, found, relative_norm=0.3, seed=0).moved([module.name for module in found]):
         assert fingerprint(model) != before
@@ -88,7 +88,7 @@ def tuned(base: BaseModel, modules: tuple[Module, ...]) -> Iterator[PeftModel]:
         with torch.no_grad():
             for name, parameter in tuned.named_parameters():
                 if ".lora_B" in name:
-                    parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+                    parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(1))
         yield tuned.eval()
 
 

@@ -43,9 +43,7 @@ def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
     assert probe.read(base.model).refusal_nll == pytest.approx(sum(each) / len(each), abs=1e-4)
 
 
-def test_a_broken_model_reads_otherwise(
-    base: BaseModel, modules: tuple[Module, ...], probe: Probe
-) -> None:
+def test_a_broken_model_reads_otherwise(base: BaseModel, modules: tuple[Module, ...], probe: Probe) -> None:
     before = probe.read(base.model)
     with Noise(base.model, modules, relative_norm=1.0, seed=0).moved([module.name for module in modules]):
         after = probe.read(base.model)

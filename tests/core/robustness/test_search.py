@@ -92,7 +92,7 @@ def test_where_each_alone_is_too_much_none_is(count: int) -> None:
 
 
 def test_no_modules_at_all() -> None:
-    assert search([], budget=0.5, joint=lambda names: 0.0).robust == ()
+    assert search([], budget=0.5, joint=lambda _: 0.0).robust == ()
 
 
 def test_a_module_beyond_the_border_is_still_tried() -> None:

@@ -1,0 +1,118 @@
+"""Used by the tests of steps and pipeline: small jobs on the testbed, run against a store without any service."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from core.catalog import TESTBED
+from core.data import Conversation, validate
+from core.errors import Interrupted
+from core.pipeline import run
+from core.spec.events import Figures, PipelineEvent, Progress, StageFinished, Warned
+from core.spec.job import Assignment, DatasetRef, JobSpec
+from core.spec.models import BaseModelEntry
+from core.spec.quality import QualitySpec
+from core.spec.results import Figure, Outcome
+from core.spec.security import SecuritySpec
+from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation, UniformStrategy
+from core.spec.training import LoraSpec, TrainingSpec
+from core.storage import ArtifactStore
+
+JOB = "job_" + "0" * 24
+NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8)
+SPEC = JobSpec(
+    base_model="testbed",
+    dataset="ds_" + "0" * 24,
+    training=TrainingSpec(steps=6, batch_size=4, lora=LoraSpec(rank=4, alpha=8)),
+    strategy=MlLrStrategy(analysis=NOISE),
+    security=SecuritySpec(max_prompts=4, max_new_tokens=12),
+    quality=QualitySpec(max_rows=4),
+    compare=(UniformStrategy(),),
+)
+Stop = Callable[[PipelineEvent], bool]
+
+
+def upload(store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[str, str]]]) -> DatasetRef:
+    """Store rows as the service does, and say what is in them."""
+    lines = []
+    for row in rows:
+        turns = [(turn.role, turn.content) for turn in row.messages] if isinstance(row, Conversation) else row
+        lines.append(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}))
+    content = "\n".join(lines).encode()
+    digest = sha256(content).hexdigest()
+    stored = store.put(f"uploads/{digest}", content, name="rows.jsonl", media_type="application/jsonl")
+    return DatasetRef(
+        id=f"ds_{digest[:24]}",
+        key=stored.key,
+        sha256=digest,
+        columns=None,
+        summary=validate(store.path(stored.key), max_rows=1_000_000),
+    )
+
+
+def assign(
+    spec: JobSpec, dataset: DatasetRef, *, job_id: str = JOB, attempt: int = 1, validation: DatasetRef | None = None
+) -> Assignment:
+    """What a training process is told."""
+    named = {"dataset": dataset.id, "validation_dataset": validation and validation.id}
+    whole = spec.model_copy(update=named)
+    return Assignment(job_id=job_id, attempt=attempt, spec=whole, dataset=dataset, validation=validation)
+
+
+@dataclass
+class Heard:
+    """What a run said, and when it is to stop."""
+
+    stop: Stop | None = None
+    events: list[PipelineEvent] = field(default_factory=list)
+
+    def __call__(self, event: PipelineEvent) -> None:
+        self.events.append(event)
+        if self.stop and self.stop(event):
+            raise Interrupted("the test says stop")
+
+    @property
+    def finished(self) -> dict[tuple[str, str | None], bool]:
+        """Each stage that ended, and whether its result was there already."""
+        done = [event for event in self.events if isinstance(event, StageFinished)]
+        return {(event.stage, event.arm): event.reused for event in done}
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All that were told."""
+        return [figure for event in self.events if isinstance(event, Figures) for figure in event.figures]
+
+    @property
+    def fractions(self) -> list[float]:
+        """How far the job was, each time it was told."""
+        return [event.fraction for event in self.events if isinstance(event, Progress)]
+
+    @property
+    def warnings(self) -> list[Warned]:
+        """What the user should know."""
+        return [event for event in self.events if isinstance(event, Warned)]
+
+
+def do(
+    store: ArtifactStore, assignment: Assignment, *, model: BaseModelEntry = TESTBED, stop: Stop | None = None
+) -> tuple[Outcome, Heard]:
+    """Run a job to its end."""
+    heard = Heard(stop)
+    return run(assignment, store=store, model=model, device="cpu", emit=heard), heard
+
+
+def interrupted(store: ArtifactStore, assignment: Assignment, stop: Stop) -> Heard:
+    """Run a job until it is stopped."""
+    heard = Heard(stop)
+    try:
+        run(assignment, store=store, model=TESTBED, device="cpu", emit=heard)
+    except Interrupted:
+        return heard
+    raise AssertionError("the job was never stopped")
+
+
+def keys(outcome: Outcome) -> dict[str, Path]:
+    """Artifacts by name."""
+    return {file.name: Path(file.key) for file in outcome.artifacts}

@@ -1,0 +1,43 @@
+"""The validation loss is the mean of the rows' own losses, in whatever order and batches they are read."""
+
+import pytest
+import torch
+
+from core.lm.load import BaseModel
+from core.quality.loss import evaluate, row_losses
+from core.stats import mean_interval
+from tests.core.helpers import Ticks, encoded, ignore
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_each_row_has_its_own_loss_in_the_order_of_the_rows(base: BaseModel, batch_size: int) -> None:
+    rows = encoded(base, 10)
+    assert len({len(row.input_ids) for row in rows}) > 3
+    found = row_losses(base, base.model, rows, tick=ignore, batch_size=batch_size)
+    for row, loss in zip(rows, found, strict=True):
+        ids, labels = (torch.from_numpy(part).long()[None] for part in (row.input_ids, row.labels))
+        with torch.inference_mode():
+            assert loss == pytest.approx(base.model(input_ids=ids, labels=labels).loss.item(), abs=1e-5)
+    assert row_losses(base, base.model, rows[::-1], tick=ignore, batch_size=batch_size) == pytest.approx(found[::-1])
+
+
+def test_the_figure_is_their_mean_with_its_interval(base: BaseModel) -> None:
+    rows = encoded(base, 10)
+    losses = row_losses(base, base.model, rows, tick=ignore)
+    figure = evaluate(base, base.model, rows, arm="mine", tick=ignore)
+    assert (figure.arm, figure.suite, figure.metric, figure.judge) == ("mine", "task", "loss", "none")
+    assert (figure.n, figure.undecided) == (10, 0)
+    assert (figure.value, figure.low, figure.high) == mean_interval(losses, lowest=0.0, highest=1e6)
+    assert figure.low < figure.value < figure.high
+
+
+def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
+    told = Ticks()
+    row_losses(base, base.model, encoded(base, 5), tick=told, batch_size=2)
+    assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(base, base.model, encoded(base, 2), arm="mine", tick=stop)

@@ -1,0 +1,80 @@
+"""Which prompts a job is attacked with: the model's own, or the built-in ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.errors import InvalidModel
+from core.security.prompts import choose
+from core.spec.security import PromptSet, SecuritySpec
+from testbed import MODEL_DIR
+
+FILE = "security_prompts.json"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A model folder with a prompt set of its own."""
+    texts = [f"prompt {number}" for number in range(8)]
+    evaluation = {"harmful": texts[:6], "safe": texts[:5]}
+    content = {"name": "own", "evaluation": evaluation, "probe": {"harmful": texts, "benign": texts}}
+    (tmp_path / FILE).write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_the_models_own_prompts_come_first(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert choose(SecuritySpec(), own).name == "own"
+    assert choose(SecuritySpec(prompts="builtin"), own).name == "builtin"
+    assert choose(SecuritySpec(), tmp_path_factory.mktemp("bare")).name == "builtin"
+    assert choose(SecuritySpec(), MODEL_DIR).name == "testbed"
+
+
+def test_the_first_prompts_are_taken_and_the_probe_keeps_all(own: Path) -> None:
+    found = choose(SecuritySpec(max_prompts=4), own)
+    assert found.evaluation.harmful == ("prompt 0", "prompt 1", "prompt 2", "prompt 3")
+    assert found.evaluation.safe == ("prompt 0", "prompt 1", "prompt 2", "prompt 3")
+    assert len(found.probe.harmful) == len(found.probe.benign) == 8
+    whole = choose(SecuritySpec(max_prompts=1000), own)
+    assert (len(whole.evaluation.harmful), len(whole.evaluation.safe)) == (6, 5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"name": "own"}',
+        "\xff\xfe",
+        json.dumps({"name": "own", "evaluation": {"harmful": ["a"], "safe": ["b"]}, "probe": None}),
+        json.dumps(
+            {
+                "name": "too few for a classifier",
+                "evaluation": {"harmful": ["a"], "safe": ["b"]},
+                "probe": {"harmful": ["a"] * 7, "benign": ["b"] * 8},
+            }
+        ),
+        json.dumps(
+            {
+                "name": "nothing to attack with",
+                "evaluation": {"harmful": [], "safe": ["b"]},
+                "probe": {"harmful": ["a"] * 8, "benign": ["b"] * 8},
+            }
+        ),
+    ],
+)
+def test_a_prompt_set_that_cannot_be_used_is_refused(own: Path, content: str) -> None:
+    (own / FILE).write_text(content, encoding="latin-1")
+    with pytest.raises(InvalidModel) as caught:
+        choose(SecuritySpec(), own)
+    assert caught.value.code == "invalid_prompt_set"
+    assert FILE in caught.value.message
+
+
+def test_the_built_in_set_is_whole_and_its_parts_are_disjoint(tmp_path: Path) -> None:
+    found: PromptSet = choose(SecuritySpec(max_prompts=1000), tmp_path)
+    parts = (found.evaluation.harmful, found.evaluation.safe, found.probe.harmful, found.probe.benign)
+    texts = [text for part in parts for text in part]
+    assert len(set(texts)) == len(texts)
+    assert all(len(part) >= 20 for part in parts)
+    assert all(text == text.strip() and len(text) > 10 for text in texts)
