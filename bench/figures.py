@@ -35,6 +35,7 @@ def benchmark(name: str) -> Generator[Figures]:
         "load_before": round(before, 2),
         "load_after": round(os.getloadavg()[0], 2),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }

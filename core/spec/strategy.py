@@ -32,7 +32,7 @@ class SwapPerturbation(Frozen):
 
     kind: Literal["swap"] = "swap"
     """The change that training really makes."""
-    steps: int = Field(default=40, ge=1, le=10_000)
+    steps: int = Field(default=60, ge=1, le=10_000)
     """Optimizer steps of the probe, at the job's standard learning rate for every module."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Probes with their own order of rows; mean and spread are reported."""
@@ -50,7 +50,7 @@ class AnalysisSpec(Frozen):
     """Which security proxy orders the modules and bounds the search; both are reported."""
     order: SearchOrder = "drift_per_task_gain"
     """Modules enter the robust set by least drift, or by least drift for what they give the task."""
-    budget: float = Field(default=0.25, gt=0, le=1)
+    budget: float = Field(default=0.05, gt=0, le=1)
     """The robust set may move the proxy by this share of what moving every module at once does."""
     probes: int = Field(default=48, ge=8, le=512)
     """Harmful prompts that features and refusals are read from, and as many benign ones."""
