@@ -21,9 +21,11 @@ $(STAMP): pyproject.toml constraints/base.txt $(CONSTRAINTS)
 demo: install
 	@$(BIN)/securetune demo $(if $(DATA),--data $(DATA)) $(if $(ROWS),--rows $(ROWS)) $(if $(STEPS),--steps $(STEPS))
 
-# make test ARGS="tests/core -k search": some of them.
+# make test ARGS="tests/core -k search": some of them. Two processes: most tests wait for others. WORKERS=0 for one.
+WORKERS ?= 2
+
 test: install
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: install
 	@$(BIN)/ruff format --check --quiet .

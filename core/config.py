@@ -21,7 +21,11 @@ class Settings(BaseSettings):
     """Each field is an environment variable: `SECURETUNE_` and its name, but for the two well-known ones."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SECURETUNE_", frozen=True, use_attribute_docstrings=True, populate_by_name=True
+        env_prefix="SECURETUNE_",
+        env_ignore_empty=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        populate_by_name=True,
     )
 
     database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
@@ -20,7 +21,7 @@ def upgrade(url: str, revision: str = "head") -> None:
     """Run every migration that is missing. Several processes may try at once: one migrates, the others wait.
 
     Raises:
-        Unavailable: code `database_unavailable`.
+        Unavailable: code `database_unavailable`, or `database_newer` when a newer securetune has migrated it.
     """
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
@@ -31,5 +32,10 @@ def upgrade(url: str, revision: str = "head") -> None:
             command.upgrade(config, revision)
     except OperationalError as error:
         raise Unavailable("The database cannot be reached for its migrations.", code="database_unavailable") from error
+    except CommandError as error:
+        raise Unavailable(
+            f"The database's schema is not known to this version of securetune ({error}). Run the newer version.",
+            code="database_newer",
+        ) from error
     finally:
         engine.dispose()

@@ -61,3 +61,11 @@ def test_a_database_that_is_away_is_said_so() -> None:
     with pytest.raises(Unavailable) as caught:
         migrate.upgrade("postgresql://nobody@/nothing?host=/nonexistent")
     assert caught.value.code == "database_unavailable"
+
+
+def test_a_database_of_a_newer_version_is_told(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+    with pytest.raises(Unavailable) as caught:
+        migrate.upgrade(database_url)
+    assert caught.value.code == "database_newer"

@@ -40,6 +40,8 @@ class Bench:
         self.base, self.modules, self.rows = base, modules, rows
         self.before: Adapter = {}
         self.after: Adapter = {}
+        self.asking: set[str] = set()
+        self.was_training: list[bool] = []
 
     def run(
         self,
@@ -57,7 +59,12 @@ class Bench:
                 named = tuned.named_parameters()
                 return {name: value.detach().clone() for name, value in named if ".lora_" in name}
 
-            self.before = weights()
+            self.before, self.was_training = weights(), []
+
+            def told(step: TrainedStep, total: int) -> None:
+                self.was_training.append(tuned.training and self.base.model.training)
+                on_step(step, total)
+
             try:
                 return train(
                     tuned,
@@ -66,10 +73,13 @@ class Bench:
                     spec,
                     learning_rate=rate,
                     pad_id=self.base.pad_id,
-                    on_step=on_step,
+                    on_step=told,
                 )
             finally:
                 self.after = weights()
+                named = tuned.named_parameters()
+                self.asking = {module_of(name) for name, value in named if value.requires_grad}
+                self.was_training.append(tuned.training)
 
     def moved(self) -> dict[str, float]:
         """How far each module's two matrices went."""
@@ -105,6 +115,7 @@ def test_a_module_of_factor_0_stays_to_the_bit(bench: Bench) -> None:
     done = bench.run(scales=frozen)
     for name, value in bench.after.items():
         assert torch.equal(value, bench.before[name]) == (module_of(name) in frozen), name
+    assert bench.asking == {module.name for module in bench.modules} - set(frozen)
     trained = [name for name in bench.before if module_of(name) not in frozen]
     assert done.trainable_parameters == sum(bench.before[name].numel() for name in trained)
 
@@ -119,6 +130,15 @@ def test_a_module_of_a_smaller_factor_moves_less(bench: Bench) -> None:
     for name in alike:
         wanted = 0.1 if name in slow else 1.0
         assert apart[name] / alike[name] == pytest.approx(wanted, rel=0.35), name
+
+
+def test_the_schedule_is_what_is_trained_with(bench: Bench) -> None:
+    bench.run(SPEC.model_copy(update={"steps": 4}))
+    constant = bench.moved()
+    bench.run(SPEC.model_copy(update={"steps": 4, "schedule": "linear"}))
+    linear = bench.moved()  # 1 + 3/4 + 2/4 + 1/4 of the rate, instead of 4 times the whole
+    ratios = [linear[name] / constant[name] for name in constant]
+    assert sum(ratios) / len(ratios) == pytest.approx(2.5 / 4, abs=0.12)
 
 
 def test_the_same_seed_gives_the_same_adapter_to_the_bit(bench: Bench) -> None:
@@ -149,7 +169,7 @@ def test_dropout_is_on_while_training_only(bench: Bench) -> None:
     dropped = bench.run(SPEC.model_copy(update={"steps": 2, "lora": LoraSpec(rank=4, alpha=8, dropout=0.5)}))
     assert dropped.curve[0].loss == plain.curve[0].loss  # B is still 0
     assert dropped.curve[1].loss != plain.curve[1].loss
-    assert not bench.base.model.training
+    assert bench.was_training == [True, True, False]
 
 
 def test_weight_decay_shrinks_what_gets_no_gradient(bench: Bench) -> None:
