@@ -175,6 +175,15 @@ def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
                 message="The base model shows no separable security feature, so every module gets the standard rate.",
             )
         )
+    elif found.trace[0].drift <= 0:
+        job.emit(
+            Warned(
+                code="no_drift",
+                message="Moving every module at once did no harm to the security proxy, so the map tells no module "
+                "from another and all of them get the standard rate, as in ordinary fine-tuning. A longer probe "
+                "(strategy.analysis.perturbation.steps) may show more.",
+            )
+        )
     return found
 
 
@@ -290,8 +299,9 @@ def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
 @contextmanager
 def _probe(job: Prepared, steps: int, seed: int) -> Iterator[PeftModel]:
     """A throw-away adapter, tuned for a few steps as the job will be: every module at the full standard rate."""
+    whole = loop.total_steps(job.assignment.spec.training, len(job.data.training.rows))
     spec = job.assignment.spec.training.model_copy(
-        update={"steps": steps, "epochs": None, "seed": seed, "schedule": "constant"}
+        update={"steps": min(steps, whole), "epochs": None, "seed": seed, "schedule": "constant"}
     )
 
     def told(step: TrainedStep, total: int) -> None:

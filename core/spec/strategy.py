@@ -33,7 +33,7 @@ class SwapPerturbation(Frozen):
     kind: Literal["swap"] = "swap"
     """The change that training really makes."""
     steps: int = Field(default=60, ge=1, le=10_000)
-    """Optimizer steps of the probe, at the job's standard learning rate for every module."""
+    """Optimizer steps of the probe, at the job's standard rate for every module; never more than the job's own."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Probes with their own order of rows; mean and spread are reported."""
 

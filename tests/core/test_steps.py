@@ -11,8 +11,9 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.security.prompts import choose
 from core.spec.job import Assignment, JobSpec
+from core.spec.strategy import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.stages import Stages
-from core.steps import Prepared, Rows
+from core.steps import Prepared, Rows, robustness
 from core.steps import encode as encode_rows
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations
@@ -108,7 +109,9 @@ def prepared(base: BaseModel, modules: tuple[Module, ...], store: ArtifactStore)
     assignment, emit = assign(SPEC, upload(store, conversations(8))), Heard()
     rows = encode(assignment, store, base)
     prompts = choose(SPEC.security, base.folder)
-    return Prepared(assignment, TESTBED, store, Stages(store, "j", emit, ()), emit, base, modules, prompts, rows)
+    return Prepared(
+        assignment, TESTBED, store, Stages(store, "j", emit, ("robustness",)), emit, base, modules, prompts, rows
+    )
 
 
 def test_a_result_hangs_on_model_data_and_rate(prepared: Prepared, store: ArtifactStore) -> None:
@@ -136,3 +139,18 @@ def test_the_jobs_own_rate_comes_first(prepared: Prepared) -> None:
     assert prepared.learning_rate == TESTBED.learning_rate
     own = assign(with_training(learning_rate=0.5), prepared.assignment.dataset)
     assert replace(prepared, assignment=own).learning_rate == 0.5
+
+
+def test_a_probe_that_does_no_harm_is_warned_about(prepared: Prepared) -> None:
+    # At this rate the update is lost in rounding: every reading is the base's own.
+    heard = Heard()
+    still = assign(with_training(learning_rate=1e-12), prepared.assignment.dataset)
+    job = replace(prepared, assignment=still, modules=prepared.modules[:2], emit=heard)
+    found = robustness(job, AnalysisSpec(perturbation=SwapPerturbation(steps=1), probes=8))
+    assert found.joint_refusal_drift == 0.0
+    assert set(found.robust) == {module.name for module in job.modules}
+    assert [warning.code for warning in heard.warnings] == ["no_drift"]
+    heard.events.clear()
+    broken = robustness(job, AnalysisSpec(perturbation=NoisePerturbation(relative_norm=3.0, seeds=1), probes=8))
+    assert broken.joint_refusal_drift != 0.0
+    assert bool(heard.warnings) == (broken.joint_refusal_drift <= 0)

@@ -107,6 +107,15 @@ def test_what_a_job_brought_along_is_text_and_nothing_else(report: Report, place
     assert "alert(1)" in page.text
 
 
+def test_a_map_that_tells_nothing_apart_says_so(report: Report) -> None:
+    note = "tells no module from another"
+    assert note not in words(Page(html(report)).text)
+    result = report.robustness[0]
+    first = result.trace[0].model_copy(update={"drift": 0.0, "limit": 0.0, "accepted": True})
+    flat = result.model_copy(update={"trace": (first,)})
+    assert note in words(Page(html(report.model_copy(update={"robustness": (flat,)}))).text)
+
+
 def test_a_report_of_a_plain_job_has_no_map(report: Report) -> None:
     text = words(Page(html(report.model_copy(update={"robustness": ()}))).text)
     assert "Which modules are robust" not in text

@@ -45,7 +45,7 @@ def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
 
 def test_a_broken_model_reads_otherwise(base: BaseModel, modules: tuple[Module, ...], probe: Probe) -> None:
     before = probe.read(base.model)
-    with Noise(base.model, modules, relative_norm=1.0, seed=0).moved([module.name for module in modules]):
+    with Noise(base.model, modules, relative_norm=10.0, seed=0).moved([module.name for module in modules]):
         after = probe.read(base.model)
     assert after.refusal_nll > before.refusal_nll + 0.3
     assert abs(after.task_loss - before.task_loss) > 0.1

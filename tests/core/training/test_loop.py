@@ -59,7 +59,8 @@ class Bench:
                 named = tuned.named_parameters()
                 return {name: value.detach().clone() for name, value in named if ".lora_" in name}
 
-            self.before, self.was_training = weights(), []
+            self.before = weights()
+            self.was_training.clear()
 
             def told(step: TrainedStep, total: int) -> None:
                 self.was_training.append(tuned.training and self.base.model.training)
