@@ -26,7 +26,7 @@ TESTBED = BaseModelEntry(
     name="testbed",
     source=FolderSource(path=Path(__file__).parents[1] / "testbed" / "model"),
     learning_rate=1e-3,
-    description="A 1.4 M-parameter aligned chat model that ships with securetune, to try the whole service on a CPU.",
+    description="A 1.7 M-parameter aligned chat model that ships with securetune, to try the whole service on a CPU.",
 )
 
 _TABLES = TypeAdapter(dict[str, dict[str, JsonValue]])

@@ -3,9 +3,11 @@
 A message carries a job's id and nothing else. It may be lost, doubled or late: the job's row decides (core.db.jobs).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
 from core.errors import Unavailable
 
@@ -49,10 +51,8 @@ def send(celery: Celery, job_id: str) -> None:
     Raises:
         Unavailable: code `broker_unavailable`. The job is safe in its row: the sweep will send it again.
     """
-    try:
+    with _reachable():
         celery.send_task(RUN_JOB, args=(job_id,), retry=False)
-    except (BrokerError, RedisError, OSError) as error:
-        raise _away() from error
 
 
 def depth(celery: Celery) -> int:
@@ -61,13 +61,16 @@ def depth(celery: Celery) -> int:
     Raises:
         Unavailable: code `broker_unavailable`.
     """
+    with _reachable(), celery.connection_for_write() as connection:
+        channel = connection.default_channel
+        return int(channel.queue_declare(QUEUE, passive=False, durable=True).message_count)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    from redis.exceptions import RedisError  # noqa: PLC0415 - loads all of redis, which the API need not wait for
+
     try:
-        with celery.connection_for_write() as connection:
-            channel = connection.default_channel
-            return int(channel.queue_declare(QUEUE, passive=False, durable=True).message_count)
+        yield
     except (BrokerError, RedisError, OSError) as error:
-        raise _away() from error
-
-
-def _away() -> Unavailable:
-    return Unavailable("The message broker cannot be reached.", code="broker_unavailable")
+        raise Unavailable("The message broker cannot be reached.", code="broker_unavailable") from error

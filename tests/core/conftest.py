@@ -32,6 +32,16 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _offline() -> Iterator[None]:
+    """No test asks the public model hub for anything."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    with pytest.MonkeyPatch.context() as patch:
+        if constants:
+            patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        yield
+
+
 @pytest.fixture(scope="session")
 def base(_one_thread: None) -> "Iterator[BaseModel]":
     """The testbed, loaded once. At the end of the session it must be as it was, to the bit."""
