@@ -5,6 +5,7 @@ A database is made anew for whoever asks, as a copy of one that was migrated onc
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,9 @@ from local.servers import PostgresServer, ValkeyServer
 
 # Idle OpenMP threads sleep instead of spinning: on few cores, spinning makes torch many times slower (see bench/).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeDatabase = Callable[[], AbstractContextManager[str]]
 
@@ -39,7 +43,7 @@ def database_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """Address of a Redis-compatible broker. One that REDIS_URL names may hold other messages: count none but yours."""
+    """Address of a Redis-compatible broker. Its queue may hold messages of other tests: count none but yours."""
     if given := os.environ.get("REDIS_URL"):
         yield given
         return

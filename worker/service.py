@@ -3,10 +3,11 @@
 Not here: doing a job (worker.supervisor), what is lost (worker.sweep).
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
+from typing_extensions import override
 
 from core import queue
 from core.config import Settings
@@ -19,13 +20,37 @@ from worker.spares import Spares
 from worker.supervisor import Supervisor
 from worker.sweep import Sweep
 
+_LOOK_SECONDS = 0.1
+
 
 class _Pool(Protocol):
     num_processes: int
 
 
+class _Timer(Protocol):
+    def call_repeatedly(self, secs: float, fun: Callable[[], None]) -> object: ...
+
+
 class _Consumer(Protocol):
     pool: _Pool
+    timer: _Timer
+
+
+class _Attentive(bootsteps.StartStopStep):
+    """Celery takes no message while a job runs, and looks again a second after it: too late for a row of short ones.
+
+    A step, because a lost connection clears the timer and then starts all steps again.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    @override
+    def start(self, parent: _Consumer) -> None:
+        parent.timer.call_repeatedly(_LOOK_SECONDS, _look)
+
+
+def _look() -> None:
+    """Nothing to do: the event loop has gone round, and that is all."""
 
 
 def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
@@ -43,6 +68,7 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
             )
     celery = queue.app(redis_url)
     celery.conf.update(worker_pool="threads", worker_concurrency=1, worker_enable_remote_control=False)
+    cast(dict[str, set[type]], celery.steps)["consumer"].add(_Attentive)  # Celery's types say None
     factory = sessions(database_url)
     spares = Spares(command)
     supervisor = Supervisor(config, sessions=factory, spares=spares, send=lambda job_id: queue.send(celery, job_id))

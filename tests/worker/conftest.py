@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core import queue
 from core.config import Settings
 from core.db.session import Sessions, dispose
 from core.db.session import sessions as make_sessions
@@ -51,7 +52,10 @@ def desk(settings: Settings, sessions: Sessions) -> Iterator[Desk]:
 
 @pytest.fixture
 def start_worker(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts workers; what still runs at the end is killed."""
+    """Starts workers; what still runs at the end is killed. They find no message of an earlier test: only wake-ups of
+    jobs that nobody waits for are thrown away."""
+    with queue.app(redis_url) as celery:
+        celery.control.purge()
     started: list[CeleryWorker] = []
 
     def start(name: str = "worker", *, ready: bool = True, **more: str) -> CeleryWorker:

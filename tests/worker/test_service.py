@@ -56,6 +56,15 @@ def test_the_next_job_follows_at_once(celery: Celery, service: Service, start_wo
     until(lambda: all(service.status(job_id) == "succeeded" for job_id in ids), "all are done", seconds=60)
 
 
+def test_old_messages_do_not_hold_up_a_job(celery: Celery, service: Service, start_worker: StartWorker) -> None:
+    """A second for each, which is what Celery takes between two, would be more than `pid` waits."""
+    start_worker(SECURETUNE_SWEEP_SECONDS="120")
+    for number in range(30):
+        queue.send(celery, f"job_{number:024d}")
+    queue.send(celery, service.order("wait"))
+    service.pid()
+
+
 def test_a_lost_message_is_sent_again(service: Service, start_worker: StartWorker) -> None:
     start_worker()
     job_id = service.order("finish")
