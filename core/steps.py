@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 
 import torch
 from peft import PeftModel
@@ -22,6 +21,7 @@ from core.errors import TrainingFailed
 from core.lm import adapter
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.provenance import software
 from core.quality import loss as quality
 from core.reports.render import html
 from core.robustness.analyse import analyse
@@ -50,7 +50,6 @@ from core.training.strategies import plan
 
 _MOST_HELD_OUT = 200
 _ANALYSED_ROWS = 32
-_SOFTWARE = ("securetune", "torch", "transformers", "peft", "tokenizers", "scikit-learn")
 _JSON = "application/json"
 
 
@@ -85,7 +84,7 @@ class Prepared:
     @property
     def inputs(self) -> dict[str, JsonValue]:
         """What every result hangs on."""
-        return {"model": self.base.identity.sha256, "device": self.base.device.type, "software": dict(_software())}
+        return {"model": self.base.identity.sha256, "device": self.base.device.type, "software": dict(software())}
 
     @property
     def job_inputs(self) -> dict[str, JsonValue]:
@@ -250,7 +249,7 @@ def report(
         figures=tuple(figure for evaluation in evaluations for figure in evaluation.figures),
         robustness=tuple(maps),
         training=tuple(trained),
-        software=_software(),
+        software=software(),
         device=_device_name(job.base.device),
     )
     answers = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.answers)
@@ -384,10 +383,6 @@ def _bundle(job: Prepared, trained: TrainingResult) -> StoredFile:
         write_tar(folder / "adapter.tar", files)
         key = f"{_attempt(job)}/adapter.tar"
         return job.store.adopt(key, folder / "adapter.tar", name="adapter.tar", media_type="application/x-tar")
-
-
-def _software() -> dict[str, str]:
-    return {name: version(name) for name in _SOFTWARE}
 
 
 def _device_name(device: torch.device) -> str:
