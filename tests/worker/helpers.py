@@ -128,7 +128,7 @@ class Service:
         with transaction(self.sessions) as session:
             return records.figures(session, job_id)
 
-    def pid(self, attempt: int = 1, *, seconds: float = 15) -> int:
+    def pid(self, attempt: int = 1, *, seconds: float = 40) -> int:
         """The training process of an attempt, once it is at work."""
         path = self.store / f"pid-{attempt}"
         until(path.exists, f"attempt {attempt} begins", seconds=seconds)
@@ -210,7 +210,7 @@ class CeleryWorker:
 
     def ready(self) -> "CeleryWorker":
         """Wait until it takes messages."""
-        until(lambda: self.says(" ready.") or self.process.poll() is not None, "the worker is ready", seconds=30)
+        until(lambda: self.says(" ready.") or self.process.poll() is not None, "the worker is ready", seconds=60)
         assert self.process.poll() is None, self.log.read_text()
         return self
 
@@ -219,7 +219,7 @@ class CeleryWorker:
         self.process.kill()
         self.process.wait()
 
-    def terminate(self, *, seconds: float = 15) -> None:
+    def terminate(self, *, seconds: float = 40) -> None:
         """Ask it to stop, as a container engine does, and wait until it has."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(seconds)

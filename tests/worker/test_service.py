@@ -57,12 +57,12 @@ def test_the_next_job_follows_at_once(celery: Celery, service: Service, start_wo
 
 
 def test_old_messages_do_not_hold_up_a_job(celery: Celery, service: Service, start_worker: StartWorker) -> None:
-    """A second for each, which is what Celery takes between two, would be more than `pid` waits."""
+    """A second for each, which is what Celery takes between two, would be too long."""
     start_worker(SECURETUNE_SWEEP_SECONDS="120")
-    for number in range(30):
+    for number in range(40):
         queue.send(celery, f"job_{number:024d}")
     queue.send(celery, service.order("wait"))
-    service.pid()
+    service.pid(seconds=30)
 
 
 def test_a_lost_message_is_sent_again(service: Service, start_worker: StartWorker) -> None:
