@@ -44,6 +44,8 @@ STATUS: dict[type[SecureTuneError], int] = {
 }
 _TYPES: dict[int, ErrorType] = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error"}
 _HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "2"}}
+_PLAINER = {"extra_forbidden": "there is no such field"}
+"""What pydantic says in words of its own, in words of a caller."""
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 416: "range_not_satisfiable"}
 
 
@@ -73,7 +75,7 @@ def problems(errors: Sequence[ErrorDetails], body: object, *, skip: int = 0) -> 
     return tuple(
         FieldProblem(
             param=field_path(error["loc"][skip:], body, absent=error["type"] == "missing"),
-            message=error["msg"].removeprefix("Value error, "),
+            message=_PLAINER.get(error["type"]) or error["msg"].removeprefix("Value error, "),
         )
         for error in errors[:MAX_DETAILS]
     )

@@ -111,6 +111,11 @@ def test_a_body_that_is_no_order(service: Service, body: str | bytes, status: in
     assert (found, error["code"]) == (status, code), error
 
 
+def test_a_field_that_does_not_exist_is_said_not_to_exist(service: Service) -> None:
+    _, error = post(service, f'{{"base_model": "testbed", "dataset": "{NO_DATASET}", "epochs": 1}}')
+    assert error["message"] == "epochs: there is no such field"
+
+
 def test_a_body_that_is_not_called_json(service: Service) -> None:
     reply = service.http.post("/jobs", content="{}", headers={"content-type": "text/plain"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid_body")
