@@ -44,8 +44,6 @@ STATUS: dict[type[SecureTuneError], int] = {
 }
 _TYPES: dict[int, ErrorType] = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error"}
 _HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "2"}}
-_PLAINER = {"extra_forbidden": "there is no such field"}
-"""What pydantic says in words of its own, in words of a caller."""
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 416: "range_not_satisfiable"}
 
 
@@ -75,10 +73,24 @@ def problems(errors: Sequence[ErrorDetails], body: object, *, skip: int = 0) -> 
     return tuple(
         FieldProblem(
             param=field_path(error["loc"][skip:], body, absent=error["type"] == "missing"),
-            message=_PLAINER.get(error["type"]) or error["msg"].removeprefix("Value error, "),
+            message=_plain(error),
         )
         for error in errors[:MAX_DETAILS]
     )
+
+
+def _plain(error: ErrorDetails) -> str:
+    """What pydantic says in words of its own, in words of a caller."""
+    known = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            return "there is no such field"
+        case "union_tag_not_found":
+            return f"it lacks {known['discriminator']}"  # pydantic has put it in quotes
+        case "union_tag_invalid":
+            return f"{known['discriminator']} is {known['tag']!r}, and must be one of {known['expected_tags']}"
+        case _:
+            return error["msg"].removeprefix("Value error, ")
 
 
 def in_one_sentence(found: Sequence[FieldProblem]) -> str:

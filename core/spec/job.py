@@ -17,14 +17,13 @@ from core.spec.training import TrainingSpec
 BASE_ARM = "base"
 JobId = Annotated[str, Field(pattern=r"^job_[0-9a-f]{24}$", examples=["job_0f1e2d3c4b5a69788796a5b4"])]
 DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{24}$", examples=["ds_5b1f0c9a7e3d2b4c6d8e9f01"])]
-ModelName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class JobSpec(Frozen):
     """What to tune, on what, how, and how to check it. `base_model` and `dataset` are enough."""
 
-    base_model: ModelName = Field(examples=["testbed"])
-    """Name of an allowed base model; `GET /models` lists them."""
+    base_model: str = Field(min_length=1, max_length=200, examples=["testbed"])
+    """Name of an allowed base model; `GET /models` lists them. No path and no hub id is taken."""
     dataset: DatasetId
     """Training data, uploaded before with `POST /datasets`."""
     validation_dataset: DatasetId | None = None

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from core.spec.base import Frozen
-from core.spec.job import ModelName
+
+ModelName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class FolderSource(Frozen):

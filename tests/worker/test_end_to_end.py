@@ -1,13 +1,15 @@
-"""The real thing: a Celery worker trains the testbed, its process is killed with -9, and the job is done once.
+"""The real thing: a Celery worker trains the testbed, it or its process is killed with -9, and the job is done once.
 
 Not here: what the figures mean (tests/core).
 """
 
 import signal
+from collections.abc import Callable
 from hashlib import sha256
 from itertools import islice
 
 import psutil
+import pytest
 
 from core import queue
 from core.db import datasets, jobs
@@ -19,7 +21,7 @@ from core.spec.security import SecuritySpec
 from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation
 from core.spec.training import TrainingSpec
 from core.storage import ArtifactStore
-from tests.worker.helpers import ROOT, Service, StartWorker, until
+from tests.worker.helpers import ROOT, CeleryWorker, Service, StartWorker, until
 
 ROWS = 60
 
@@ -56,8 +58,36 @@ def training_processes(worker: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(worker).children() if "worker.process" in child.cmdline()]
 
 
+def kill_process(worker: CeleryWorker) -> None:
+    """What an operator or the kernel's out-of-memory killer does to the training process."""
+    (process,) = training_processes(worker.process.pid)
+    environment = process.environ()
+    assert "DATABASE_URL" not in environment
+    assert "REDIS_URL" not in environment
+    process.send_signal(signal.SIGKILL)
+
+
+def kill_worker(worker: CeleryWorker) -> None:
+    """The same to the worker, which leaves nothing running."""
+    processes = training_processes(worker.process.pid)
+    worker.kill()
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("kill", "statuses"),
+    [
+        pytest.param(kill_process, ["running", "interrupted", "running", "succeeded"], id="training process"),
+        pytest.param(kill_worker, ["running", "running", "succeeded"], id="worker"),
+    ],
+)
 def test_a_killed_training_goes_on_and_is_done_once(
-    service: Service, redis_url: str, start_worker: StartWorker
+    service: Service,
+    redis_url: str,
+    start_worker: StartWorker,
+    kill: Callable[[CeleryWorker], None],
+    statuses: list[str],
 ) -> None:
     worker = start_worker(app="worker.main", SECURETUNE_THREADS="1")
     spec = JobSpec(
@@ -80,16 +110,14 @@ def test_a_killed_training_goes_on_and_is_done_once(
         )
 
     until(training, "training begins", seconds=90)
-    (process,) = training_processes(worker.process.pid)
-    environment = process.environ()
-    assert "DATABASE_URL" not in environment
-    assert "REDIS_URL" not in environment
-    process.send_signal(signal.SIGKILL)
+    kill(worker)
+    if worker.process.poll() is not None:
+        worker = start_worker("second", app="worker.main", SECURETUNE_THREADS="1")
     until(lambda: service.ended(job_id), "done on the second attempt", seconds=90)
 
     job = service.job(job_id)
     assert (job.status, job.attempt, job.failures, job.error) == ("succeeded", 2, 1, None), worker.log.read_text()
-    assert service.statuses(job_id) == ["running", "interrupted", "running", "succeeded"]
+    assert service.statuses(job_id) == statuses
     events = service.events(job_id)
     finished = [event for event in events if event.type == "stage_finished" and event.attempt == 2]
     reused = {event.data["stage"]: event.data["reused"] for event in finished}

@@ -54,7 +54,10 @@ def test_what_is_stored_is_the_whole_order(service: Service) -> None:
     ("changes", "status", "code", "param"),
     [
         ('"base_model": "gpt-4"', 400, "model_not_allowed", "base_model"),
-        ('"base_model": "../../etc"', 422, "invalid_parameter", "base_model"),
+        ('"base_model": "../../etc"', 400, "model_not_allowed", "base_model"),
+        ('"base_model": "meta-llama/Llama-2-7b-chat-hf"', 400, "model_not_allowed", "base_model"),
+        ('"base_model": "\\u0000"', 400, "model_not_allowed", "base_model"),
+        ('"base_model": ""', 422, "invalid_parameter", "base_model"),
         ('"dataset": "x"', 422, "invalid_parameter", "dataset"),
         (f'"dataset": "{NO_DATASET}"', 404, "not_found", "dataset"),
         (f'"validation_dataset": "{NO_DATASET}"', 404, "not_found", "validation_dataset"),
@@ -111,9 +114,18 @@ def test_a_body_that_is_no_order(service: Service, body: str | bytes, status: in
     assert (found, error["code"]) == (status, code), error
 
 
-def test_a_field_that_does_not_exist_is_said_not_to_exist(service: Service) -> None:
-    _, error = post(service, f'{{"base_model": "testbed", "dataset": "{NO_DATASET}", "epochs": 1}}')
-    assert error["message"] == "epochs: there is no such field"
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ('"epochs": 1', "epochs: there is no such field"),
+        ('"strategy": {"ratio": 0.5}', "strategy: it lacks 'kind'"),
+        ('"strategy": {"kind": "magic"}', "strategy: 'kind' is 'magic', and must be one of 'uniform', 'ml_lr'"),
+        ('"base_model": "org/x"', "'org/x' is not a base model that this server allows. It allows: testbed."),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(service: Service, field: str, message: str) -> None:
+    _, error = post(service, f'{{"base_model": "testbed", "dataset": "{NO_DATASET}", {field}}}')
+    assert error["message"] == message
 
 
 def test_a_body_that_is_not_called_json(service: Service) -> None:

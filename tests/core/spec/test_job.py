@@ -46,9 +46,8 @@ def test_json_comes_back_as_it_went() -> None:
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        ({"base_model": "../etc"}, ("base_model",)),
         ({"base_model": ""}, ("base_model",)),
-        ({"base_model": "a/b"}, ("base_model",)),
+        ({"base_model": "x" * 201}, ("base_model",)),
         ({"dataset": "ds_1"}, ("dataset",)),
         ({"dataset": DATASET + "\n"}, ("dataset",)),
         ({"validation_dataset": "file-x"}, ("validation_dataset",)),
