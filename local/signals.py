@@ -34,7 +34,9 @@ class Signals:
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._undo.callback(signal.set_wakeup_fd, before)
         for number in _STOPS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it, for us to leave
+            # What nohup has set is for us to leave. That a shell has its background jobs ignore Ctrl-C is not: whoever
+            # sends SIGINT to this process wants it to end.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._undo.callback(signal.signal, number, signal.signal(number, self._note))
         # A handler of Python's must be there, or the signal is not written to the socket.
         self._undo.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, _nothing))

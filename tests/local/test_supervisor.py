@@ -84,11 +84,15 @@ def test_a_signal_breaks_off_a_wait_and_the_second_hurries() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize(("number", "noted"), [(signal.SIGHUP, 0), (signal.SIGINT, 1), (signal.SIGTERM, 1)])
+def test_what_nohup_ignores_stays_ignored_and_what_a_shell_ignores_for_background_jobs_does_not(
+    number: signal.Signals, noted: int
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with Signals() as signals:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert signals.stops == 0
+            signal.raise_signal(number)
+            assert signals.stops == noted
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
