@@ -42,7 +42,7 @@ def test_format_by_content(write: Write, content: bytes, expected: str, first: b
         (b"\x00\x01\x02\xff", "binary"),
         (bytes(range(256)) * 20, "binary"),
         (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00", "binary"),
-        (gzip.compress(b"prompt,completion"), "gzip"),
+        (gzip.compress(b"prompt,completion", mtime=0), "gzip"),
         (b"PK\x03\x04rest", "ZIP"),
         (b"PAR1....", "Parquet"),
         ("prompt,completion".encode("utf-16"), "UTF-16"),
