@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from client.downloads import unpack
 from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel
 from core.lm.load import BaseModel
@@ -82,8 +82,7 @@ def test_it_leaves_what_it_promises_and_nothing_else(whole: Done) -> None:
 
 
 def test_the_adapter_loads_elsewhere_and_has_learnt(whole: Done, base: BaseModel, tmp_path: Path) -> None:
-    with tarfile.open(whole.path("adapter.tar")) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(whole.path("adapter.tar"), tmp_path)
     files = {file.name: file for file in whole.outcome.artifacts if file.name.startswith("adapter/")}
     assert {f"adapter/{path.name}" for path in tmp_path.iterdir()} == set(files)
     assert all(digest(path) == files[f"adapter/{path.name}"].sha256 for path in tmp_path.iterdir())
