@@ -19,6 +19,7 @@ from client import SecureTune
 from core.data import Conversation, load, validate
 from core.errors import InvalidDataset, SecureTuneError
 from core.spec.data import ColumnMap
+from core.spec.events import Warned
 from core.spec.job import BASE_ARM, JobSpec
 from core.spec.replies import JobReply
 from core.spec.results import Figure, Metric, Suite
@@ -176,10 +177,16 @@ def _results(client: SecureTune, job: JobReply, out: Path, console: Console) -> 
         "arms": {arm: _arm(find, arm) for arm in _ARMS},
     }
     result.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    for warning in dict.fromkeys(_warnings(client, job.id)):  # an interrupted job says them again
+        console.print(f"Note: {warning}")
     console.print(_table(find))
     for what, path in (("Adapter", adapter), ("Report", page), ("Figures", result)):
         console.print(f"{what}: {path.resolve()}", soft_wrap=True)
     return result
+
+
+def _warnings(client: SecureTune, job_id: str) -> Iterator[str]:
+    return (entry.event.message for entry in client.events(job_id) if isinstance(entry.event, Warned))
 
 
 Find = Callable[[str, Suite, Metric], Figure | None]

@@ -117,7 +117,7 @@ def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages
         emit(
             Warned(
                 code="prompts_too_long",
-                message=f"{lost} rows have a prompt of {limit} tokens or more and are left out. Raise max_length to "
+                message=f"Rows left out because their prompt has {limit} tokens or more: {lost}. Raise max_length to "
                 "keep them, as far as the model's context allows.",
             )
         )

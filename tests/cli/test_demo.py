@@ -19,9 +19,10 @@ from core.spec.results import Report
 
 @pytest.fixture
 def arithmetic(tmp_path: Path) -> Path:
-    """Rows with GSM8K's columns, which no layout covers: the demo must find the columns by itself."""
+    """Rows with GSM8K's columns, which no layout covers: the demo must find them by itself. One prompt is too long."""
     path = tmp_path / "sums.jsonl"
     rows = [{"question": f"What is {n} plus 2?", "answer": f"{n} + 2 = {n + 2}. #### {n + 2}"} for n in range(40)]
+    rows[0]["question"] = "How long is this? " * 20
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return path
 
@@ -37,6 +38,7 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
     said = screen.getvalue()
     assert "Using 24 of the 40 rows" in said
     assert "ASR refusal breaking" in said
+    assert said.count("Note: Rows left out because their prompt has 64 tokens or more: 1.") == 1
     found = json.loads(result.read_text())
     assert set(found) == {"job_id", "adapter_path", "report_path", "arms"}
     assert set(found["arms"]) == {"base", "uniform", "ml_lr"}
@@ -50,7 +52,7 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
     assert Path(found["report_path"]).read_text().startswith("<!doctype html>")
     report = Report.model_validate_json((tmp_path / "demo" / "report.json").read_bytes())
     assert report.job_id == found["job_id"]
-    assert report.data.training_rows + report.data.validation_rows == 24
+    assert report.data.training_rows + report.data.validation_rows == 23
     _changes_the_logits(Path(found["adapter_path"]))
 
 

@@ -75,7 +75,7 @@ def test_rows_that_are_too_long_are_counted_and_warned_about(base: BaseModel, st
     assert rows.summary.truncated_rows == 6
     (warning,) = heard.warnings
     assert warning.code == "prompts_too_long"
-    assert warning.message.startswith("3 rows have a prompt of 32 tokens or more")
+    assert warning.message.startswith("Rows left out because their prompt has 32 tokens or more: 3.")
     quiet = Heard()
     encode(assign(SPEC, upload(store, short)), store, base, quiet)
     assert quiet.warnings == []
