@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 
 from core import pipeline
-from core.errors import Interrupted, SecureTuneError
+from core.errors import Interrupted, SecureTuneError, StorageFull
 from core.spec.events import JobError, PipelineEvent
 from core.spec.results import Outcome
 from core.storage import ArtifactStore
-from core.storage.store import room
+from core.storage.store import full, means_full, room
 from worker.protocol import Ending, Failed, Order, Stopped, Succeeded
 
 _log = logging.getLogger(__name__)
@@ -56,10 +56,14 @@ def conclude(work: Callable[[], Outcome]) -> Ending:
         return _failed("out_of_memory", "The host has too little memory: use a smaller batch_size or max_length.")
     except Exception as error:  # noqa: BLE001 - the edge of the process
         _log.exception("The job fails unexpectedly")
-        kind = type(error).__name__
-        return _failed(
-            "internal_error", f"The training process failed ({kind}). The server's log of this job has more."
-        )
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> Failed:
+    if means_full(error):
+        return _failed(StorageFull.code, full().message)
+    kind = type(error).__name__
+    return _failed("internal_error", f"The training process failed ({kind}). The server's log of this job has more.")
 
 
 def _failed(code: str, message: str) -> Failed:

@@ -20,6 +20,7 @@ from core.spec.results import StoredFile
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TOLD_IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _STAGING = "staging"
 _STALE_SECONDS = 24 * 3600
 
@@ -34,9 +35,22 @@ def room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if not means_full(error):
             raise
-        raise StorageFull("The server's disk is full. Nothing was stored; free some space and try again.") from error
+        raise full() from error
+
+
+def means_full(error: Exception) -> bool:
+    """Whether an error says that the disk is full; safetensors and tokenizers tell the system's number in words."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    told = _TOLD_IN_WORDS.search(str(error))
+    return told is not None and int(told[1]) in _NO_ROOM
+
+
+def full() -> StorageFull:
+    """The one error for a full disk."""
+    return StorageFull("The server's disk is full. Nothing was stored; free some space and try again.")
 
 
 def digest(path: Path) -> str:

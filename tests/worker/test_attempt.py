@@ -1,12 +1,16 @@
 """However the work ends, it becomes one word."""
 
 import errno
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from core.errors import Interrupted as InterruptedJob
 from core.errors import InvalidModel, StorageFull, TrainingFailed
@@ -51,6 +55,37 @@ def test_failures_have_codes(error: Exception, code: str, param: str | None) -> 
     assert isinstance(ending, Failed)
     assert (ending.error.code, ending.error.param) == (code, param)
     assert "hunter2" not in ending.error.message
+
+
+def save_weights(folder: Path) -> None:
+    save_file({"weight": torch.zeros(100_000)}, folder / "adapter.safetensors")
+
+
+def save_tokenizer(folder: Path) -> None:
+    Tokenizer.from_file(str(ROOT / "testbed" / "model" / "tokenizer.json")).save(str(folder / "tokenizer.json"))
+
+
+def save_report(folder: Path) -> None:
+    (folder / "report.json").write_bytes(bytes(100_000))
+
+
+@pytest.mark.parametrize("save", [save_weights, save_tokenizer, save_report])
+def test_a_full_disk_is_one_error_whoever_meets_it(save: Callable[[Path], None], tmp_path: Path) -> None:
+    """As the system refuses when a quota is used up: no file may grow over 64 KiB."""
+
+    def work() -> Outcome:
+        save(tmp_path)
+        return Outcome(artifacts=())
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
+    try:
+        ending = conclude(work)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(ending, Failed)
+    assert ending.error.code == "storage_full"
+    assert "free some space" in ending.error.message
 
 
 def test_an_unexpected_error_leaves_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

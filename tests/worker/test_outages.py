@@ -80,3 +80,23 @@ def test_the_database_goes_and_comes_back(tmp_path: Path, redis_url: str, start_
         celery.close()
         worker.terminate()
         dispose(factory)
+
+
+def test_a_worker_that_starts_before_its_servers_waits_for_them(tmp_path: Path, start_worker: StartWorker) -> None:
+    with PostgresServer(tmp_path / "postgres", durable=False) as postgres, ValkeyServer(tmp_path / "valkey") as valkey:
+        migrate.upgrade(postgres.url)
+        factory = make_sessions(postgres.url)
+        service = Service(factory, tmp_path)
+        job_id = service.order("finish")
+        stop_together([postgres, valkey])
+        worker = start_worker(ready=False, database_url=postgres.url, redis_url=valkey.url)
+        until(lambda: worker.says("Trying again"), "it looks for the broker")
+        valkey.launch()
+        valkey.await_ready()
+        until(lambda: worker.says("sweeping stops"), "it looks for the database")
+        postgres.launch()
+        postgres.await_ready()
+        until(lambda: service.status(job_id) == "succeeded", "it works")
+        assert service.job(job_id).attempt == 1
+        assert "Traceback" not in worker.log.read_text()
+        dispose(factory)
