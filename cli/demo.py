@@ -6,6 +6,7 @@ Not here: the service (local.running), what a job does (core.pipeline).
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -61,23 +62,22 @@ def demo(options: Options, console: Console) -> Path:
     """
     options.out.mkdir(parents=True, exist_ok=True)
     data = _subset(options, console)
-    with (
-        console.status("Starting PostgreSQL, Valkey, the API and a worker ..."),
-        running(options.out / "state") as service,
-    ):
+    with ExitStack() as stack:
+        with console.status("Starting PostgreSQL, Valkey, the API and a worker ..."):
+            service = stack.enter_context(running(options.out / "state"))
         console.print(f"securetune runs at {service.address} for as long as the demo does.")
-        with SecureTune(service.address, service.api_key) as client:
-            dataset = client.upload_dataset(data)
-            console.print(f"Dataset {dataset.id}: {dataset.summary.rows} rows.")
-            job = client.create_job(_spec(options, dataset.id))
-            console.print(f"Job {job.id}: tuning with ml_lr, and with uniform to compare.")
-            try:
-                job = _watched(client, job.id, console)
-            except KeyboardInterrupt:
-                client.cancel(job.id)
-                console.print(f"Job {job.id} is cancelled.")
-                raise
-            return _results(client, job, options.out, console)
+        client = stack.enter_context(SecureTune(service.address, service.api_key))
+        dataset = client.upload_dataset(data)
+        console.print(f"Dataset {dataset.id}: {dataset.summary.rows} rows.")
+        job = client.create_job(_spec(options, dataset.id))
+        console.print(f"Job {job.id}: tuning with ml_lr, and with uniform to compare.")
+        try:
+            job = _watched(client, job.id, console)
+        except KeyboardInterrupt:
+            client.cancel(job.id)
+            console.print(f"Job {job.id} is cancelled.")
+            raise
+        return _results(client, job, options.out, console)
 
 
 def _spec(options: Options, dataset: str) -> JobSpec:
