@@ -91,8 +91,6 @@ def caller(sessions: SessionsDep, given: Annotated[HTTPAuthorizationCredentials 
         return Caller(key_id=key.id, name=key.name)
 
 
-CallerDep = Annotated[Caller, Depends(caller)]
-
 JobIdPath = Annotated[JobId, Path(description="Id of the job.")]
 DatasetIdPath = Annotated[DatasetId, Path(description="Id of the dataset.")]
 LimitQuery = Annotated[int, Query(ge=1, le=100, description="At most so many items.")]

@@ -12,7 +12,6 @@
     │   └── StorageFull         the artifact store has no room
     ├── TrainingFailed          the run itself cannot go on (exploding loss, no trainable row)
     └── Interrupted             the run was stopped from outside
-        └── Cancelled           ... because the user asked for it
 
 Every error has a stable `code`, a message that says what to do, and survives pickling.
 """
@@ -94,7 +93,3 @@ class TrainingFailed(SecureTuneError):
 
 class Interrupted(SecureTuneError):
     code = "interrupted"
-
-
-class Cancelled(Interrupted):
-    code = "cancelled"

@@ -6,7 +6,6 @@ Runs without any service: the store and `emit` come in as arguments. Not here: h
 
 from core import steps
 from core.lm.adapter import choose
-from core.lm.load import choose_device, load
 from core.lm.modules import find_modules
 from core.security.prompts import choose as choose_prompts
 from core.spec.job import Assignment
@@ -34,7 +33,7 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     planned = _ONCE + _EACH_ANALYSIS * len(analyses) + _EACH_ARM * len(spec.arms)
     stages = Stages(store, assignment.job_id, emit, planned)
 
-    base = stages.run("base_model", lambda: load(model, choose_device(device)))
+    base = stages.run("base_model", lambda: steps.load_base(model, device))
     modules = choose(find_modules(base.model), spec.training.lora)
     prompts = choose_prompts(spec.security, base.folder)
     data = stages.run("dataset", lambda: steps.encode(assignment, store, base, stages, emit))

@@ -17,9 +17,10 @@ from torch import nn
 from core.data import Conversation
 from core.data import load as load_rows
 from core.data.batches import EncodedDataset, encode_all, masked_sample, split
+from core.data.template import end_of_turn
 from core.errors import TrainingFailed
 from core.lm import adapter
-from core.lm.load import BaseModel
+from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import Module
 from core.provenance import software
 from core.quality import loss as quality
@@ -96,6 +97,13 @@ class Prepared:
             "training": assignment.spec.training.model_dump(mode="json"),
             "rate": self.learning_rate,
         }
+
+
+def load_base(entry: BaseModelEntry, device: str) -> BaseModel:
+    """The base model. Its answers end where a trained turn does, also where its configuration names another token."""
+    base = load(entry, choose_device(device))
+    base.stop_also_at(end_of_turn(base.tokenizer))
+    return base
 
 
 def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages: Stages, emit: Emit) -> Rows:

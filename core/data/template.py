@@ -23,15 +23,6 @@ from core.spec.data import Message
 IGNORED = -100
 """Label of a token that is not trained on; torch's cross-entropy skips it."""
 
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '### ' + message['role'] | capitalize + ':\\n' + message['content'] }}"
-    "{{ eos_token + '\\n' if message['role'] == 'assistant' else '\\n\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
-)
-"""For a tokenizer that has none: `### User:`, the text, a blank line, `### Assistant:`, the text, end of sequence."""
-
 _CHUNK_ROWS = 256
 _PROBE = (Message(role="user", content="Hello"), Message(role="assistant", content="Good morning, this is the answer"))
 
@@ -115,19 +106,6 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of the token that ends an assistant turn, which answers must stop at. Raises what `encode` raises."""
     labels = encode(Conversation(_PROBE, 0), tokenizer, max_length=1 << 20).labels
     return int(labels[labels != IGNORED][-1])
-
-
-def use_plain_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give `PLAIN_TEMPLATE` to a tokenizer that has no chat template; serve the result with the same one.
-
-    Raises:
-        InvalidInput: it has one already, or no end-of-sequence token to end turns with.
-    """
-    if tokenizer.chat_template is not None:
-        raise InvalidInput("The tokenizer has a chat template of its own: use that.", code="chat_template_exists")
-    if tokenizer.eos_token_id is None:
-        _unsupported("the tokenizer has no end-of-sequence token to end turns with")
-    tokenizer.chat_template = PLAIN_TEMPLATE
 
 
 def _unsupported(why: str) -> NoReturn:

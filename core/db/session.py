@@ -1,13 +1,13 @@
 """Connections and transactions, for both doors. A database that is away is `Unavailable`, not a driver's error.
 
-Covers: engine, transaction, readiness. Not here: queries. Never share a Database across a fork.
+Covers: engine, transaction. Not here: queries. Never share a factory across a fork.
 """
 
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import psycopg
-from sqlalchemy import URL, create_engine, event, make_url, text
+from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -74,11 +74,6 @@ def transaction(factory: Sessions) -> Generator[Session]:
         raise Unavailable(
             "The database has no tables yet: run `securetune migrate`.", code="database_not_migrated"
         ) from error
-
-
-def ping(session: Session) -> None:
-    """Ask the database for nothing, to see whether it answers."""
-    session.execute(text("select 1"))
 
 
 def dispose(factory: Sessions) -> None:

@@ -65,6 +65,11 @@ class BaseModel:
         known = self.tokenizer.eos_token_id if known is None else known
         return [token for token in (known if isinstance(known, list) else [known]) if isinstance(token, int)]
 
+    def stop_also_at(self, token: int) -> None:
+        """From now on, this token ends an answer too."""
+        if token not in self.stop_ids:
+            self.model.generation_config = GenerationConfig(eos_token_id=[*self.stop_ids, token])
+
 
 def choose_device(wish: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`.

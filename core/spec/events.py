@@ -91,7 +91,6 @@ class Warned(Frozen):
 
 
 PipelineEvent = Progress | StageStarted | StageFinished | Metrics | Figures | Warned
-PIPELINE_EVENT: TypeAdapter[PipelineEvent] = TypeAdapter(Annotated[PipelineEvent, Field(discriminator="type")])
 
 
 class StatusChanged(Frozen):

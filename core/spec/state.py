@@ -9,4 +9,3 @@ Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 Stage = Literal["base_model", "dataset", "before", "robustness", "training", "after", "report"]
-STAGES: tuple[Stage, ...] = ("base_model", "dataset", "before", "robustness", "training", "after", "report")

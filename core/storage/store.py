@@ -133,15 +133,6 @@ class ArtifactStore:
         """Whether there is a file of this key."""
         return self._target(key).is_file()
 
-    def remove(self, key: str) -> None:
-        """Remove a file, or a whole folder of keys; nothing happens when there is none."""
-        target = self._target(key)
-        if target.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-        else:
-            with suppress(FileNotFoundError):
-                target.unlink()
-
     def clean(self) -> None:
         """Remove what processes left in staging when they were killed, once it is a day old."""
         for folder in (self.root / _STAGING).glob("*"):

@@ -17,6 +17,14 @@ from core.spec.results import ModelIdentity
 from testbed import DATA_DIR
 
 VOCABULARY = 1536
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '### ' + message['role'] | capitalize + ':\\n' + message['content'] }}"
+    "{{ eos_token + '\\n' if message['role'] == 'assistant' else '\\n\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
+)
+"""A chat template without tokens of its own but the end of sequence."""
 _COMMON: dict[str, object] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,

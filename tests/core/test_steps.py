@@ -11,12 +11,13 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.security.prompts import choose
 from core.spec.job import Assignment, JobSpec
+from core.spec.models import BaseModelEntry, FolderSource
 from core.spec.strategy import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.stages import Stages
-from core.steps import Prepared, Rows, robustness
+from core.steps import Prepared, Rows, load_base, robustness
 from core.steps import encode as encode_rows
 from core.storage import ArtifactStore
-from tests.core.helpers import conversations
+from tests.core.helpers import conversations, tiny
 from tests.core.jobs import SPEC, Heard, assign, upload
 
 
@@ -42,6 +43,17 @@ def texts(rows: Rows, base: BaseModel) -> tuple[list[str], list[str]]:
         return [str(base.tokenizer.decode(row.input_ids.tolist())) for row in part]
 
     return decoded(rows.training.rows), decoded(rows.validation.rows)
+
+
+def test_answers_end_where_a_trained_turn_does(base: BaseModel, tmp_path: Path) -> None:
+    """Also where the model's own configuration names another token."""
+    end = base.tokenizer.eos_token_id
+    assert load_base(TESTBED, "cpu").stop_ids == [end]
+    tiny("llama").save_pretrained(tmp_path)
+    base.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
+    entry = BaseModelEntry(name="small", source=FolderSource(path=tmp_path))
+    assert load_base(entry, "cpu").stop_ids == [7, end]
 
 
 def test_a_part_of_the_rows_is_held_out(base: BaseModel, store: ArtifactStore) -> None:

@@ -1,6 +1,7 @@
 """Files of a finished job: whole, by ranges, with their digests; and nobody else's files."""
 
 import json
+import shutil
 from base64 import b64encode
 from hashlib import sha256
 
@@ -203,6 +204,6 @@ def test_a_file_that_was_not_made_and_one_that_is_gone(service: Service) -> None
     service.end(job_id, "succeeded", {"adapter.tar": (b"x", "application/x-tar")})
     reply = service.http.get(f"/jobs/{job_id}/report")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "artifact_not_found")
-    service.store.remove(f"jobs/{job_id}")
+    shutil.rmtree(service.store.root / "jobs" / job_id)
     reply = service.http.get(f"/jobs/{job_id}/adapter")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "artifact_missing")

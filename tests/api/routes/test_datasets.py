@@ -65,7 +65,7 @@ def test_a_lost_file_is_healed_by_the_next_upload(service: Service) -> None:
     content = jsonl([{"prompt": "a", "completion": "healed"}])
     digest = service.upload(content).json()["sha256"]
     key = f"datasets/{digest[:2]}/{digest}"
-    service.store.remove(key)
+    service.store.path(key).unlink()
     assert service.upload(content).status_code == 200
     assert service.store.path(key).read_bytes() == content
 

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from core.data import Conversation
 from core.data.batches import collate, encode_all, epoch_batches, masked_sample, split
-from core.data.template import IGNORED, PLAIN_TEMPLATE, Encoded
+from core.data.template import IGNORED, Encoded
 from core.errors import InvalidDataset, InvalidInput, TrainingFailed
 from core.spec.data import Message
+from tests.core.helpers import PLAIN_TEMPLATE
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 

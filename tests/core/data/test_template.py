@@ -12,15 +12,14 @@ from core.data import Conversation
 from core.data.batches import masked_sample
 from core.data.template import (
     IGNORED,
-    PLAIN_TEMPLATE,
     Encoded,
     encode,
     encode_each,
     end_of_turn,
-    use_plain_template,
 )
 from core.errors import InvalidInput
 from core.spec.data import Message
+from tests.core.helpers import PLAIN_TEMPLATE
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 
@@ -294,15 +293,8 @@ def test_no_terminator_at_all(make_tokenizer: MakeTokenizer) -> None:
     assert "no end of sequence" in error.message
 
 
-def test_no_template_and_the_plain_one(make_tokenizer: MakeTokenizer) -> None:
-    tokenizer = make_tokenizer(None)
-    assert refusal(SINGLE, tokenizer).code == "no_chat_template"
-    use_plain_template(tokenizer)
-    assert masked_sample(row(SINGLE, tokenizer), tokenizer).endswith("### Assistant:\n[[The answer is 7.</s>]]\n")
-    with pytest.raises(InvalidInput, match="of its own"):
-        use_plain_template(tokenizer)
-    with pytest.raises(InvalidInput, match="no end-of-sequence"):
-        use_plain_template(make_tokenizer(None, eos=None))
+def test_no_template(make_tokenizer: MakeTokenizer) -> None:
+    assert refusal(SINGLE, make_tokenizer(None)).code == "no_chat_template"
 
 
 def test_the_shipped_testbed() -> None:

@@ -9,7 +9,7 @@ from psycopg import sql
 from sqlalchemy import text
 
 from core.db import jobs
-from core.db.session import Sessions, dispose, driver_url, ping, transaction
+from core.db.session import Session, Sessions, dispose, driver_url, transaction
 from core.db.session import sessions as make_sessions
 from core.errors import Conflict, Unavailable
 from core.spec.job import JobSpec
@@ -25,6 +25,10 @@ def test_an_error_rolls_everything_back(sessions: Sessions, spec: JobSpec) -> No
         fail_halfway()
     with transaction(sessions) as session:
         assert jobs.page(session, limit=1) == ([], False)
+
+
+def ping(session: Session) -> None:
+    session.execute(text("select 1"))
 
 
 @pytest.mark.parametrize("url", ["postgres://u:p%40w@h:1/d", "postgresql://u:p%40w@h:1/d"])

@@ -98,7 +98,7 @@ def test_other_errors_of_the_system_keep_their_names() -> None:
     "key", ["", "/etc/passwd", "../up", "a/../b", "a/..", ".hidden", "a/.hidden", "a//b", "a/", "a b", "a\n", "a\x00b"]
 )
 def test_a_key_never_leads_out(store: ArtifactStore, key: str) -> None:
-    for use in (store.path, store.has, store.remove):
+    for use in (store.path, store.has):
         with pytest.raises(ValueError, match="not a key"):
             use(key)
 
@@ -110,16 +110,6 @@ def test_what_is_not_there_is_said_so(store: ArtifactStore) -> None:
         with pytest.raises(NotFound) as caught:
             store.path(key)
         assert caught.value.code == "artifact_missing"
-
-
-def test_files_and_folders_are_removed(store: ArtifactStore) -> None:
-    for key in ("jobs/a/1/x", "jobs/a/2/x", "jobs/b/1/x"):
-        store.put(key, b"", name="x", media_type="text/plain")
-    store.remove("jobs/a")
-    store.remove("jobs/nobody")
-    assert files(store) == ["jobs/b/1/x"]
-    store.remove("jobs/b/1/x")
-    assert files(store) == []
 
 
 def test_a_killed_writer_leaves_no_file_and_is_cleaned_up_a_day_later(store: ArtifactStore) -> None:
