@@ -106,8 +106,18 @@ def test_it_is_the_start_of_a_long_prompt_that_is_cut(base: BaseModel) -> None:
 def test_every_token_is_told(base: BaseModel, prompts: list[list[int]]) -> None:
     told = Ticks()
     rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, tick=told, batch_size=2)
-    steps = [max(len(rows[index]) for index in batch) for batch in _batches(prompts, 2)]
-    assert told == [(0, 5)] * steps[0] + [(2, 5)] * steps[1] + [(4, 5)] * steps[2] + [(5, 5)]
+    batches = _batches(prompts, 2)
+    assert len(told) == 1 + sum(max(len(rows[index]) for index in batch) for batch in batches)
+    assert told == sorted(told)
+    assert told[-1] == (5, 5)
+
+
+def test_the_answers_of_a_batch_count_as_they_grow(base: BaseModel, prompts: list[list[int]]) -> None:
+    other = tiny_base("llama", base)
+    other.model.generation_config = GenerationConfig(eos_token_id=[])
+    told = Ticks()
+    continue_tokens(other, other.model, prompts[:4], max_new_tokens=3, tick=told, batch_size=4)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def _batches(prompts: list[list[int]], size: int) -> list[list[int]]:
