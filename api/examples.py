@@ -1,6 +1,7 @@
 """One example for each body, made of the classes themselves, so that no example can be wrong.
 
-Covers: examples and the `responses` that routes document. Not here: what fields mean (core.spec).
+Covers: examples and the `responses` that routes document. Not here: what fields mean (core.spec), files of a finished
+job (api.file_examples).
 """
 
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from core.spec.replies import (
 )
 from core.spec.results import Figure
 
-_JOB_ID = "job_0f1e2d3c4b5a69788796a5b4"
+JOB_ID = "job_0f1e2d3c4b5a69788796a5b4"
 _DATASET_ID = "ds_5b1f0c9a7e3d2b4c6d8e9f01"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _THEN = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -57,7 +58,7 @@ DATASET = DatasetReply(
     created_at=_THEN,
 )
 _SUMMARY = JobSummary(
-    id=_JOB_ID,
+    id=JOB_ID,
     status="running",
     stage="training",
     progress=Progress(stage="training", arm="ml_lr", fraction=0.42, message="step 120 of 280"),
@@ -70,17 +71,17 @@ _SUMMARY = JobSummary(
     finished_at=None,
     spec=JobSpec.model_validate(SHORT_ORDER),
     links=JobLinks(
-        job=f"/jobs/{_JOB_ID}",
-        events=f"/jobs/{_JOB_ID}/events",
-        cancel=f"/jobs/{_JOB_ID}/cancel",
-        artifacts=f"/jobs/{_JOB_ID}/artifacts",
+        job=f"/jobs/{JOB_ID}",
+        events=f"/jobs/{JOB_ID}/events",
+        cancel=f"/jobs/{JOB_ID}/cancel",
+        artifacts=f"/jobs/{JOB_ID}/artifacts",
         adapter=None,
         report=None,
         robustness=None,
         answers=None,
     ),
 )
-_FIGURE = Figure(
+FIGURE = Figure(
     arm="base",
     suite="direct",
     metric="attack_success_rate",
@@ -90,7 +91,7 @@ _FIGURE = Figure(
     low=0.0246,
     high=0.15,
 )
-JOB = JobReply(**dict(_SUMMARY), figures=(_FIGURE,))
+JOB = JobReply(**dict(_SUMMARY), figures=(FIGURE,))
 JOBS = Page[JobSummary](data=(_SUMMARY,), has_more=False)
 DATASETS = Page[DatasetReply](data=(DATASET,), has_more=False)
 EVENTS = Page[EventReply](
@@ -111,7 +112,7 @@ ARTIFACTS = Page[ArtifactReply](
             bytes=614_400,
             sha256=_SHA256,
             media_type="application/x-tar",
-            url=f"/jobs/{_JOB_ID}/adapter",
+            url=f"/jobs/{JOB_ID}/adapter",
         ),
     ),
     has_more=False,
@@ -147,11 +148,11 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
         "This API key is not valid. Send `Authorization: Bearer <key>` with one that is.",
         None,
     ),
-    404: ("No such thing", "not_found", f"There is no job '{_JOB_ID}'.", "job_id"),
+    404: ("No such thing", "not_found", f"There is no job '{JOB_ID}'.", "job_id"),
     409: (
         "The job is not in a state for this",
         "job_not_finished",
-        f"Job {_JOB_ID} is running: its files are there when it has succeeded.",
+        f"Job {JOB_ID} is running: its files are there when it has succeeded.",
         None,
     ),
     413: (

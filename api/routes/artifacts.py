@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse
 
-from api import examples, schemas
+from api import examples, file_examples, schemas
 from api.deps import JobIdPath, SessionsDep, StoreDep
 from api.downloads import Download
 from core.db import jobs, records
 from core.db.session import Sessions, transaction
 from core.errors import Conflict
 from core.spec.replies import ArtifactReply, Page
+from core.spec.results import Report, RobustnessResult
 from core.storage import ArtifactStore
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["artifacts"])
@@ -39,17 +40,29 @@ _REPR_DIGEST = {
 }
 
 
-def _file(description: str, *media_types: str) -> examples.Responses:
-    content = {name: {"schema": {"type": "string", "format": "binary"}} for name in media_types}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_LINES = {
+    "schema": {"type": "string", "description": "One JSON object on each line, as in the example."},
+    "example": file_examples.ANSWER.model_dump_json() + "\n",
+}
+
+
+def _file(description: str, content: dict[str, object], model: object = None) -> examples.Responses:
+    """`content`: what is documented of each media type. `model`: the class of the JSON, when there is one."""
     part = "A part of the file, as `Range` asked"
+    whole = {"description": description, "content": content, "headers": _REPR_DIGEST}
     return {
-        200: {"description": description, "content": content, "headers": _REPR_DIGEST},
-        206: {"description": part, "content": content, "headers": _REPR_DIGEST},
+        200: whole | ({"model": model} if model else {}),
+        206: {"description": part, "content": dict.fromkeys(content, _BYTES), "headers": _REPR_DIGEST},
         304: {"description": "`If-None-Match` names this file"},
     } | examples.errors(404, 409, 416)
 
 
-@router.get("/artifacts", summary="List a job's files", responses=examples.answer(200, "By name", examples.ARTIFACTS))
+@router.get(
+    "/artifacts",
+    summary="List a job's files",
+    responses=examples.answer(200, "By name", examples.ARTIFACTS) | examples.errors(404),
+)
 def list_artifacts(job_id: JobIdPath, sessions: SessionsDep) -> Page[ArtifactReply]:
     """By name; empty before the job has succeeded."""
     with transaction(sessions) as session:
@@ -63,7 +76,7 @@ def list_artifacts(job_id: JobIdPath, sessions: SessionsDep) -> Page[ArtifactRep
     "/adapter",
     summary="Download the adapter",
     response_class=FileResponse,
-    responses=_file("One archive with every file of the adapter", "application/x-tar"),
+    responses=_file("One archive with every file of the adapter", {"application/x-tar": _BYTES}),
 )
 def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
     """Takes range requests, so that a broken download can go on where it stopped."""
@@ -75,7 +88,13 @@ def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Downlo
     "/adapter/{filename}",
     summary="Download one file of the adapter",
     response_class=FileResponse,
-    responses=_file("The file", "application/octet-stream", "application/json"),
+    responses=_file(
+        "The file",
+        {
+            "application/octet-stream": _BYTES,
+            "application/json": {"schema": {"type": "object"}, "example": file_examples.ADAPTER_CONFIG},
+        },
+    ),
 )
 def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
     """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
@@ -87,7 +106,11 @@ def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, s
     "/report",
     summary="Read the security report",
     response_class=FileResponse,
-    responses=_file("The report", "application/json", "text/html"),
+    responses=_file(
+        "The report",
+        {"application/json": {"example": examples.dump(file_examples.REPORT)}, "text/html": _BYTES},
+        Report,
+    ),
 )
 def report(
     job_id: JobIdPath,
@@ -110,7 +133,11 @@ def report(
     "/robustness",
     summary="Read the robustness map",
     response_class=FileResponse,
-    responses=_file("Drift and task gain of every module, and the search for the robust subset", "application/json"),
+    responses=_file(
+        "Drift and task gain of every module, and the search for the robust subset; one map for each analysis",
+        {"application/json": {"example": [examples.dump(file_examples.ROBUSTNESS)]}},
+        list[RobustnessResult],
+    ),
 )
 def robustness(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
     """Which modules of the base model keep its security when they change."""
@@ -122,7 +149,7 @@ def robustness(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Dow
     "/answers",
     summary="Read every answer",
     response_class=FileResponse,
-    responses=_file("One answer on each line, with its verdict", "application/jsonl"),
+    responses=_file("One answer on each line, with its verdict", {"application/jsonl": _LINES}),
 )
 def answers(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
     """What every model said to every prompt. Answers of attacked models may be harmful."""

@@ -88,7 +88,11 @@ def upload(
     return schemas.dataset(row)
 
 
-@router.get("", summary="List datasets", responses=examples.answer(200, "Newest first", examples.DATASETS))
+@router.get(
+    "",
+    summary="List datasets",
+    responses=examples.answer(200, "Newest first", examples.DATASETS) | examples.errors(400),
+)
 def list_datasets(
     sessions: SessionsDep,
     limit: LimitQuery = 20,

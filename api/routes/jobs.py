@@ -55,7 +55,11 @@ def order(
     return schemas.job(row, figures=())
 
 
-@router.get("", summary="List jobs", responses=examples.answer(200, "Newest first", examples.JOBS))
+@router.get(
+    "",
+    summary="List jobs",
+    responses=examples.answer(200, "Newest first", examples.JOBS) | examples.errors(400),
+)
 def list_jobs(
     sessions: SessionsDep,
     limit: LimitQuery = 20,

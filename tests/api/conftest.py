@@ -4,10 +4,12 @@ One service serves a whole file of tests: what a test needs it makes itself, and
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -88,6 +90,19 @@ class Service:
             jobs.finish(session, claim, status, error)
 
 
+def documented(document: dict[str, Any]) -> Callable[[Response], None]:
+    """Fails a test when a status comes back that the OpenAPI document does not name."""
+    paths = [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), methods) for path, methods in document["paths"].items()]
+
+    def check(response: Response) -> None:
+        for path, methods in paths:
+            operation = methods.get(response.request.method.lower())
+            if operation and path.fullmatch(response.request.url.path):
+                assert str(response.status_code) in operation["responses"], (response.request, response.status_code)
+
+    return check
+
+
 def jsonl(rows: list[dict[str, str]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
@@ -112,4 +127,5 @@ def service(
             with transaction(app.state.parts.sessions) as session:
                 key = keys.create(session, "test")
             http.headers["authorization"] = f"Bearer {key}"
+            http.event_hooks = {"response": [documented(app.openapi())]}
             yield Service(app, http, key)
