@@ -10,10 +10,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
 
-from api import errors, examples
+from api import errors, examples, reference
 from api.context import RequestContext
 from api.deps import Parts, caller
 from api.limits import BodyLimit
@@ -34,13 +32,6 @@ _TAGS = [
 _DESCRIPTION = (
     "Fine-tunes language models without losing their alignment: measures which modules are robust, trains those at the "
     'standard rate and the rest more gently, attacks the model before and after. Errors: `{"error": {...}}`.'
-)
-
-# The framework's page for reading the API takes its script from a CDN; no other page here may load anything.
-_CDN = "https://cdn.jsdelivr.net"
-_DOCS_POLICY = (
-    f"default-src 'none'; script-src {_CDN} 'unsafe-inline'; style-src {_CDN}; img-src data:; connect-src 'self'; "
-    "frame-ancestors 'none'"
 )
 
 
@@ -75,14 +66,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (datasets, jobs, artifacts, models):
         app.include_router(module.router, dependencies=[Depends(caller)], responses=examples.errors(401, 422, 503))
     app.include_router(health.router)
-    app.add_api_route("/docs", _docs, include_in_schema=False)
+    reference.install(app)
     return app
-
-
-async def _docs() -> HTMLResponse:
-    page = get_swagger_ui_html(openapi_url="/openapi.json", title="securetune")
-    page.headers["content-security-policy"] = _DOCS_POLICY
-    return page
 
 
 def _parts(settings: Settings) -> Parts:
