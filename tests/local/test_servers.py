@@ -189,7 +189,7 @@ def test_postgres_on_a_full_disk_says_so(small_disk: Path) -> None:
 
 def test_valkey_keeps_its_data_and_leaves_no_process(tmp_path: Path) -> None:
     with ValkeyServer(tmp_path / "valkey") as server:
-        assert server.url == f"redis+socket://{tmp_path.resolve()}/valkey/data/valkey.sock"
+        assert server.url.startswith("redis+socket:///")
         assert server.pid is not None
         assert families(psutil.Process(server.pid)) == {"AF_UNIX"}
         with redis.Redis(unix_socket_path=server.url.removeprefix("redis+socket://")) as client:
