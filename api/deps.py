@@ -1,4 +1,4 @@
-"""What routes ask for: the parts of the service, and who is calling. Authentication lives here.
+"""What routes ask for: the parts of the service, and a valid key. Authentication lives here.
 
 Not here: what an upload is (api.uploads), any query (core.db).
 """
@@ -29,14 +29,6 @@ class Parts:
     store: ArtifactStore
     catalog: Mapping[str, BaseModelEntry]
     celery: Celery
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who holds the key that came with the request."""
-
-    key_id: str
-    name: str
 
 
 async def parts(request: Request) -> Parts:
@@ -78,8 +70,10 @@ _BEARER = HTTPBearer(
 )
 
 
-def caller(sessions: SessionsDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
-    """Who is calling, by the key in the `Authorization` header; a key anywhere else is not looked at.
+def authenticate(
+    sessions: SessionsDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+) -> None:
+    """Check the key in the `Authorization` header; a key anywhere else is not looked at.
 
     Raises:
         NotAuthenticated: there is no key, or not a valid one.
@@ -87,8 +81,7 @@ def caller(sessions: SessionsDep, given: Annotated[HTTPAuthorizationCredentials 
     if given is None:
         raise NotAuthenticated("There is no API key. Send `Authorization: Bearer <key>`.", code="missing_api_key")
     with transaction(sessions) as session:
-        key = keys.check(session, given.credentials)
-        return Caller(key_id=key.id, name=key.name)
+        keys.check(session, given.credentials)
 
 
 JobIdPath = Annotated[JobId, Path(description="Id of the job.")]

@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI
 
 from api import errors, examples, reference
 from api.context import RequestContext
-from api.deps import Parts, caller
+from api.deps import Parts, authenticate
 from api.limits import BodyLimit
 from api.routes import artifacts, datasets, health, jobs, models
 from core import catalog, config, queue
@@ -64,7 +64,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     for module in (datasets, jobs, artifacts, models):
-        app.include_router(module.router, dependencies=[Depends(caller)], responses=examples.errors(401, 422, 503))
+        app.include_router(
+            module.router, dependencies=[Depends(authenticate)], responses=examples.errors(401, 422, 503)
+        )
     app.include_router(health.router)
     reference.install(app)
     return app

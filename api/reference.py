@@ -28,10 +28,11 @@ def install(app: FastAPI) -> None:
         swagger_css_url=f"{_FILES}/swagger-ui.css",
         swagger_favicon_url="data:,",
     )
-    page.headers["content-security-policy"] = _policy(bytes(page.body))
+    body = bytes(page.body)
+    headers = {"content-security-policy": _policy(body)}
 
     async def reference() -> HTMLResponse:
-        return page
+        return HTMLResponse(body, headers=headers)
 
     app.add_api_route("/docs", reference, include_in_schema=False)
     app.mount(_FILES, StaticFiles(directory=_swagger_ui()))

@@ -4,6 +4,7 @@ A database is made anew for whoever asks, as a copy of one that was migrated onc
 """
 
 import os
+import resource
 import secrets
 import signal
 import tempfile
@@ -68,6 +69,15 @@ def database_url(make_database: MakeDatabase) -> Iterator[str]:
     """Address of a fresh, migrated database, for this test alone."""
     with make_database() as url:
         yield url
+
+
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """No file may grow over 64 KiB: the system refuses as it does when a quota is used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 
 from core import pipeline
-from core.errors import Interrupted, SecureTuneError, StorageFull
+from core.errors import Interrupted, SecureTuneError
 from core.spec.events import JobError, PipelineEvent
 from core.spec.results import Outcome
 from core.storage import ArtifactStore
-from core.storage.store import full, means_full, room
+from core.storage.store import full, means_full
 from worker.protocol import Ending, Failed, Order, Stopped, Succeeded
 
 _log = logging.getLogger(__name__)
@@ -41,13 +41,12 @@ def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
 def conclude(work: Callable[[], Outcome]) -> Ending:
     """Do the work; every way in which it may end becomes a word."""
     try:
-        with room():
-            return Succeeded(outcome=work())
+        return Succeeded(outcome=work())
     except Interrupted:
         return Stopped()
     except SecureTuneError as error:
         _log.warning("The job fails: %s (%s)", error.message, error.code)
-        return Failed(error=JobError(code=error.code, message=error.message, param=error.param))
+        return _told(error)
     except torch.OutOfMemoryError:
         _log.exception("The GPU has too little memory for this job")
         return _failed("cuda_oom", "The GPU has too little memory: use a smaller batch_size or max_length.")
@@ -61,9 +60,13 @@ def conclude(work: Callable[[], Outcome]) -> Ending:
 
 def _unexpected(error: Exception) -> Failed:
     if means_full(error):
-        return _failed(StorageFull.code, full().message)
+        return _told(full())
     kind = type(error).__name__
     return _failed("internal_error", f"The training process failed ({kind}). The server's log of this job has more.")
+
+
+def _told(error: SecureTuneError) -> Failed:
+    return Failed(error=JobError(code=error.code, message=error.message, param=error.param))
 
 
 def _failed(code: str, message: str) -> Failed:

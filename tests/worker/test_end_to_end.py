@@ -21,7 +21,7 @@ from core.spec.security import SecuritySpec
 from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation
 from core.spec.training import TrainingSpec
 from core.storage import ArtifactStore
-from tests.worker.helpers import ROOT, CeleryWorker, Service, StartWorker, until
+from tests.worker.helpers import ROOT, CeleryWorker, Service, StartWorker, alive, until
 
 ROWS = 60
 
@@ -71,8 +71,7 @@ def kill_worker(worker: CeleryWorker) -> None:
     """The same to the worker, which leaves nothing running."""
     processes = training_processes(worker.process.pid)
     worker.kill()
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    assert not alive
+    until(lambda: not any(alive(process.pid) for process in processes), "its processes end themselves")
 
 
 @pytest.mark.parametrize(

@@ -50,53 +50,60 @@ def test_the_broker_goes_and_comes_back(
     assert log.count("sweeping again") == 1
 
 
-def test_the_database_goes_and_comes_back(tmp_path: Path, redis_url: str, start_worker: StartWorker) -> None:
-    with PostgresServer(tmp_path / "postgres", durable=False) as postgres, ValkeyServer(tmp_path / "valkey") as valkey:
-        migrate.upgrade(postgres.url)
-        factory = make_sessions(postgres.url)
-        service = Service(factory, tmp_path)
-        celery = queue.app(valkey.url)
-        worker = start_worker(database_url=postgres.url, redis_url=valkey.url)
-        job_id = service.order("wait")
-        queue.send(celery, job_id)
-        pid = service.pid()
-        until(lambda: service.job(job_id).progress, "progress")
-        stop_together([postgres])
-        until(lambda: worker.says("The process goes on"), "the worker notices")
-        service.release()
-        until(lambda: worker.says("ended: succeeded"), "the process ends while the database is away")
-        assert not alive(pid)
-        until(lambda: worker.says("not recorded yet"), "the worker waits")
-        postgres.launch()
-        postgres.await_ready()
-        until(lambda: service.status(job_id) == "succeeded", "recorded when it is back")
-        job = service.job(job_id)
-        assert (job.attempt, job.failures) == (1, 0)
-        assert [event.data["step"] for event in service.events(job_id) if event.type == "metrics"] == [1, 2, 3]
-        assert service.statuses(job_id) == ["running", "succeeded"]
-        assert len(service.artifacts(job_id)) == 1
-        assert worker.log.read_text().count("not recorded yet") == 1
-        assert "Traceback" not in worker.log.read_text()
-        celery.close()
-        worker.terminate()
-        dispose(factory)
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+    with PostgresServer(tmp_path / "postgres", durable=False) as server:
+        migrate.upgrade(server.url)
+        yield server
 
 
-def test_a_worker_that_starts_before_its_servers_waits_for_them(tmp_path: Path, start_worker: StartWorker) -> None:
-    with PostgresServer(tmp_path / "postgres", durable=False) as postgres, ValkeyServer(tmp_path / "valkey") as valkey:
-        migrate.upgrade(postgres.url)
-        factory = make_sessions(postgres.url)
-        service = Service(factory, tmp_path)
-        job_id = service.order("finish")
-        stop_together([postgres, valkey])
-        worker = start_worker(ready=False, database_url=postgres.url, redis_url=valkey.url)
-        until(lambda: worker.says("Trying again"), "it looks for the broker")
-        valkey.launch()
-        valkey.await_ready()
-        until(lambda: worker.says("sweeping stops"), "it looks for the database")
-        postgres.launch()
-        postgres.await_ready()
-        until(lambda: service.status(job_id) == "succeeded", "it works")
-        assert service.job(job_id).attempt == 1
-        assert "Traceback" not in worker.log.read_text()
-        dispose(factory)
+@pytest.fixture
+def own_service(postgres: PostgresServer, tmp_path: Path) -> Iterator[Service]:
+    """The service on a database that may be stopped."""
+    factory = make_sessions(postgres.url)
+    yield Service(factory, tmp_path)
+    dispose(factory)
+
+
+def test_the_database_goes_and_comes_back(
+    postgres: PostgresServer, valkey: ValkeyServer, celery: Celery, own_service: Service, start_worker: StartWorker
+) -> None:
+    worker = start_worker(database_url=postgres.url, redis_url=valkey.url)
+    job_id = own_service.order("wait")
+    queue.send(celery, job_id)
+    pid = own_service.pid()
+    until(lambda: own_service.job(job_id).progress, "progress")
+    stop_together([postgres])
+    until(lambda: worker.says("The process goes on"), "the worker notices")
+    own_service.release()
+    until(lambda: worker.says("ended: succeeded"), "the process ends while the database is away")
+    assert not alive(pid)
+    until(lambda: worker.says("not recorded yet"), "the worker waits")
+    postgres.launch()
+    postgres.await_ready()
+    until(lambda: own_service.status(job_id) == "succeeded", "recorded when it is back")
+    job = own_service.job(job_id)
+    assert (job.attempt, job.failures) == (1, 0)
+    assert [event.data["step"] for event in own_service.events(job_id) if event.type == "metrics"] == [1, 2, 3]
+    assert own_service.statuses(job_id) == ["running", "succeeded"]
+    assert len(own_service.artifacts(job_id)) == 1
+    assert worker.log.read_text().count("not recorded yet") == 1
+    assert "Traceback" not in worker.log.read_text()
+    worker.terminate()
+
+
+def test_a_worker_that_starts_before_its_servers_waits_for_them(
+    postgres: PostgresServer, valkey: ValkeyServer, own_service: Service, start_worker: StartWorker
+) -> None:
+    job_id = own_service.order("finish")
+    stop_together([postgres, valkey])
+    worker = start_worker(ready=False, database_url=postgres.url, redis_url=valkey.url)
+    until(lambda: worker.says("Trying again"), "it looks for the broker")
+    valkey.launch()
+    valkey.await_ready()
+    until(lambda: worker.says("sweeping stops"), "it looks for the database")
+    postgres.launch()
+    postgres.await_ready()
+    until(lambda: own_service.status(job_id) == "succeeded", "it works")
+    assert own_service.job(job_id).attempt == 1
+    assert "Traceback" not in worker.log.read_text()

@@ -66,6 +66,7 @@ def test_a_character_that_no_database_stores_is_replaced() -> None:
         b"Loading weights: 100%\n",
         b'{"type": "succeeded"}\n',
         b'{"type": "deploy"}\n',
+        b'{"type": "status", "status": "running", "message": ""}\n',
         b'{"type": "ready", "extra": 1}\n',
         b'{"type": "metrics", "arm": "a", "step": 1, "total_steps": 1, "loss": NaN, "learning_rate": 1}\n',
         b'{"type": "progress", "stage": "training", "fraction": 2, "message": ""}\n',

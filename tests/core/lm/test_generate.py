@@ -106,10 +106,12 @@ def test_it_is_the_start_of_a_long_prompt_that_is_cut(base: BaseModel) -> None:
 def test_every_token_is_told(base: BaseModel, prompts: list[list[int]]) -> None:
     told = Ticks()
     rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, tick=told, batch_size=2)
-    batches = _batches(prompts, 2)
-    assert len(told) == 1 + sum(max(len(rows[index]) for index in batch) for batch in batches)
-    assert told == sorted(told)
-    assert told[-1] == (5, 5)
+    expected = [
+        (2 * number + len(batch) * step // 6, 5)
+        for number, batch in enumerate(_batches(prompts, 2))
+        for step in range(1, 1 + max(len(rows[index]) for index in batch))
+    ]
+    assert told == [*expected, (5, 5)]
 
 
 def test_the_answers_of_a_batch_count_as_they_grow(base: BaseModel, prompts: list[list[int]]) -> None:

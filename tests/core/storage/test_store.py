@@ -2,13 +2,11 @@
 
 import errno
 import os
-import resource
 import shutil
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,15 +21,6 @@ from core.storage.store import digest, room
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "artifacts")
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file may grow over 64 KiB: the system refuses as it does when a quota is used up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def files(store: ArtifactStore) -> list[str]:
@@ -75,7 +64,7 @@ def test_staging_is_gone_afterwards_also_after_an_error(store: ArtifactStore) ->
     assert files(store) == []
 
 
-def test_a_full_disk_stores_nothing(store: ArtifactStore, small_disk: None) -> None:
+def test_a_full_disk_stores_nothing(store: ArtifactStore, no_room: None) -> None:
     store.put("small", b"x", name="small", media_type="text/plain")
     with pytest.raises(StorageFull) as caught:
         store.put("large", b"x" * 100_000, name="large", media_type="text/plain")
