@@ -4,6 +4,7 @@ Made of the classes themselves, as those in api.examples. Cut short: a real map 
 """
 
 from api.examples import DATASET, FIGURE, JOB_ID, SHORT_ORDER
+from core.spec.analysis import AnalysisSpec
 from core.spec.data import Message
 from core.spec.job import DatasetRef, JobSpec
 from core.spec.results import (
@@ -18,7 +19,6 @@ from core.spec.results import (
     TrainedStep,
     TrainingResult,
 )
-from core.spec.strategy import AnalysisSpec
 from core.spec.training import LearningPlan
 
 _MODULE = "model.layers.0.self_attn.q_proj"

@@ -23,8 +23,9 @@ from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import analyse
 from core.security.prompts import choose
+from core.spec.analysis import AnalysisSpec, NoisePerturbation, Perturbation, SwapPerturbation
 from core.spec.security import SecuritySpec
-from core.spec.strategy import AnalysisSpec, NoisePerturbation, Perturbation, SwapPerturbation, UniformStrategy
+from core.spec.strategy import UniformStrategy
 from core.spec.training import TrainingSpec
 from core.training.loop import train
 from core.training.strategies import plan

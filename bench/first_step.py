@@ -15,9 +15,10 @@ import typer
 
 from bench.figures import benchmark, spread
 from bench.service import Service, own_service, small_job
+from core.spec.analysis import AnalysisSpec, NoisePerturbation
 from core.spec.events import Figures, Metrics, StageFinished, StageStarted, StatusChanged
 from core.spec.replies import EventReply, JobReply
-from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation, Strategy, UniformStrategy
+from core.spec.strategy import MlLrStrategy, Strategy, UniformStrategy
 
 _STRATEGIES: tuple[Strategy, ...] = (
     UniformStrategy(),

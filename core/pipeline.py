@@ -8,11 +8,12 @@ from core import steps
 from core.lm.adapter import choose
 from core.lm.modules import find_modules
 from core.security.prompts import choose as choose_prompts
+from core.spec.analysis import AnalysisSpec
 from core.spec.job import Assignment
 from core.spec.models import BaseModelEntry
 from core.spec.results import Outcome
 from core.spec.state import Stage
-from core.spec.strategy import AnalysisSpec, MlLrStrategy
+from core.spec.strategy import MlLrStrategy
 from core.stages import Emit, Stages
 from core.storage import ArtifactStore
 

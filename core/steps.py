@@ -27,6 +27,7 @@ from core.quality import loss as quality
 from core.reports.render import html
 from core.robustness.analyse import analyse
 from core.security import evaluate as security
+from core.spec.analysis import AnalysisSpec
 from core.spec.events import Figures, Metrics, Warned
 from core.spec.job import BASE_ARM, Assignment, DatasetRef
 from core.spec.models import BaseModelEntry
@@ -41,7 +42,7 @@ from core.spec.results import (
     TrainingResult,
 )
 from core.spec.security import PromptSet
-from core.spec.strategy import AnalysisSpec, MlLrStrategy, Strategy, UniformStrategy
+from core.spec.strategy import MlLrStrategy, Strategy, UniformStrategy
 from core.spec.training import LearningPlan, TrainingSpec
 from core.stages import Emit, Stages
 from core.storage import ArtifactStore

@@ -22,9 +22,9 @@ from core.lm.modules import Module
 from core.robustness.perturb import Moved, Noise, Swap
 from core.robustness.probe import Probe, Reading
 from core.robustness.search import Found, order, search
+from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.spec.results import ModuleRobustness, RobustnessResult
 from core.spec.security import ProbePrompts
-from core.spec.strategy import AnalysisSpec, NoisePerturbation, SwapPerturbation
 
 TrainProbe = Callable[[int, int], AbstractContextManager[PeftModel]]
 """Called with (steps, seed): a throw-away adapter tuned on the job's data, taken off again afterwards."""

@@ -8,8 +8,8 @@ Source: arXiv 2410.04524 names the search; order, stop rule and local pass are t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from core.spec.analysis import AnalysisSpec
 from core.spec.results import ModuleRobustness, SearchPhase, SearchStep
-from core.spec.strategy import AnalysisSpec
 
 JointDrift = Callable[[Sequence[str]], float]
 _LOCAL_TRIES = 8

@@ -5,10 +5,10 @@ Not here: how they are computed (the stages), how they are drawn (core.reports).
 
 from typing import Literal
 
+from core.spec.analysis import AnalysisSpec
 from core.spec.base import Frozen
 from core.spec.data import Message
 from core.spec.job import DatasetRef, JobSpec
-from core.spec.strategy import AnalysisSpec
 from core.spec.training import LearningPlan
 
 Metric = Literal["attack_success_rate", "harmfulness", "over_refusal_rate", "loss"]

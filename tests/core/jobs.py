@@ -10,13 +10,14 @@ from core.catalog import TESTBED
 from core.data import Conversation, validate
 from core.errors import Interrupted
 from core.pipeline import run
+from core.spec.analysis import AnalysisSpec, NoisePerturbation
 from core.spec.events import Figures, PipelineEvent, Progress, StageFinished, Warned
 from core.spec.job import Assignment, DatasetRef, JobSpec
 from core.spec.models import BaseModelEntry
 from core.spec.quality import QualitySpec
 from core.spec.results import Figure, Outcome
 from core.spec.security import SecuritySpec
-from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation, UniformStrategy
+from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 

@@ -10,9 +10,9 @@ from core.errors import InvalidDataset, TrainingFailed
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.security.prompts import choose
+from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.spec.job import Assignment, JobSpec
 from core.spec.models import BaseModelEntry, FolderSource
-from core.spec.strategy import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.stages import Stages
 from core.steps import Prepared, Rows, load_base, robustness
 from core.steps import encode as encode_rows

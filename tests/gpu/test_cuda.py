@@ -23,13 +23,14 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import find_modules
 from core.quality.loss import row_losses
+from core.spec.analysis import AnalysisSpec, NoisePerturbation
 from core.spec.data import Message
 from core.spec.events import Metrics, PipelineEvent
 from core.spec.job import Assignment, DatasetRef, JobSpec
 from core.spec.quality import QualitySpec
 from core.spec.results import Report, TrainedStep
 from core.spec.security import SecuritySpec
-from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation, UniformStrategy
+from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import TrainingSpec
 from core.storage import ArtifactStore
 from core.training.loop import train

@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.spec.analysis import AnalysisSpec
 from core.spec.data import DatasetSummary
 from core.spec.job import DatasetRef, JobSpec
 from core.spec.results import (
@@ -16,7 +17,7 @@ from core.spec.results import (
     TrainedStep,
     TrainingResult,
 )
-from core.spec.strategy import AnalysisSpec, UniformStrategy
+from core.spec.strategy import UniformStrategy
 from core.spec.training import LearningPlan
 
 DATASET = "ds_" + "a" * 24

@@ -13,9 +13,9 @@ from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.robustness.analyse import TrainProbe, analyse
+from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.spec.results import RobustnessResult
 from core.spec.security import ProbePrompts
-from core.spec.strategy import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from tests.core.helpers import Ticks, fingerprint, ignore
 
 NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8)

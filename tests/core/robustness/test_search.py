@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.robustness.search import Found, order, search
+from core.spec.analysis import AnalysisSpec
 from core.spec.results import ModuleRobustness
-from core.spec.strategy import AnalysisSpec
 
 DRIFTS = st.lists(st.floats(-2, 10).map(lambda drift: round(drift, 3)), max_size=70)
 BUDGETS = st.floats(0.01, 1.0)

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.spec.data import DatasetSummary
 from core.spec.job import Assignment, DatasetRef, JobSpec
-from core.spec.strategy import AnalysisSpec, MlLrStrategy, NoisePerturbation, SwapPerturbation, UniformStrategy
+from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import LoraSpec, TrainingSpec
 
 DATASET = "ds_0123456789abcdef01234567"
