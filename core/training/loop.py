@@ -19,9 +19,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from core.data.batches import Batch, collate, epoch_batches
 from core.data.template import Encoded
 from core.errors import TrainingFailed
-from core.lm.adapter import module_of
 from core.spec.results import TrainedStep
 from core.spec.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
+from core.training.groups import by_scale_of
 from core.training.schedule import factor
 
 _MOST_POINTS = 500
@@ -69,7 +69,7 @@ def train(
         TrainingFailed: code `loss_not_finite`, when the loss or a gradient is no number any more.
     """
     total = total_steps(spec, len(rows))
-    by_scale = _by_scale(tuned, plan)
+    by_scale = by_scale_of(tuned, plan)
     trained = [parameter for group in by_scale.values() for parameter in group]
     optimizer = AdamW(
         [{"params": group, "lr": learning_rate * scale} for scale, group in by_scale.items()],
@@ -98,24 +98,6 @@ def train(
             on_step(point, total)
     tuned.eval()
     return Trained(total, tuple(curve), sum(p.numel() for p in trained), time.monotonic() - started)
-
-
-def _by_scale(tuned: PeftModel, plan: LearningPlan) -> dict[float, list[torch.nn.Parameter]]:
-    by_scale: dict[float, list[torch.nn.Parameter]] = {}
-    for name, parameter in tuned.named_parameters():
-        if ".lora_" not in name:
-            continue
-        scale = plan.scales[module_of(name)]
-        parameter.requires_grad_(scale > 0)
-        if scale > 0:
-            by_scale.setdefault(scale, []).append(parameter)
-    if not by_scale:
-        raise TrainingFailed(
-            "Every module is frozen: no module is robust and the ratio is 0, so nothing would be trained.",
-            code="nothing_to_train",
-            param="strategy",
-        )
-    return by_scale
 
 
 def _batches(rows: Sequence[Encoded], spec: TrainingSpec, pad_id: int) -> Iterator[Batch]:
