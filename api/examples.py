@@ -36,9 +36,31 @@ _THEN = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 SHORT_ORDER = {"base_model": "testbed", "dataset": _DATASET_ID}
 LONG_ORDER = SHORT_ORDER | {
-    "training": {"epochs": 2, "learning_rate": 5e-4, "lora": {"rank": 8, "targets": ["q", "v"]}},
+    "training": {
+        "epochs": 2,
+        "learning_rate": 5e-4,
+        "lora": {"rank": 8, "targets": ["q", "v"]},
+        "validate_every": 10,
+        "patience": 3,
+    },
     "strategy": {"kind": "ml_lr", "ratio": 0.05},
     "compare": [{"kind": "uniform"}],
+}
+GUARDED_ORDER = SHORT_ORDER | {
+    "strategy": {
+        "kind": "swat",
+        "label": "guarded",
+        "warmup_share": 0.3,
+        "safeguards": {"safety_mix": {"share": 0.05}, "constrained_first_tokens": {"tokens": 5}},
+    },
+    "compare": [
+        {"kind": "swat"},
+        {
+            "kind": "uniform",
+            "label": "prompted",
+            "safeguards": {"safe_template": {"system_prompt": "Decline what could hurt somebody, and say why."}},
+        },
+    ],
 }
 DATASET = DatasetReply(
     id=_DATASET_ID,

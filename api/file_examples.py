@@ -9,8 +9,10 @@ from core.spec.data import Message
 from core.spec.job import DatasetRef, JobSpec
 from core.spec.results import (
     Answer,
+    Chosen,
     Classifier,
     DataResult,
+    GroupRobustness,
     ModelIdentity,
     ModuleRobustness,
     Report,
@@ -24,6 +26,7 @@ from core.spec.training import LearningPlan
 _MODULE = "model.layers.0.self_attn.q_proj"
 
 ADAPTER_CONFIG = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "base_model_name_or_path": "testbed"}
+MODEL_CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128}
 ANSWER = Answer(
     arm="ml_lr",
     suite="direct",
@@ -52,11 +55,26 @@ ROBUSTNESS = RobustnessResult(
             refusal_drift_spread=0.0,
         ),
     ),
+    groups=(
+        GroupRobustness(
+            kind="type",
+            name="q",
+            modules=6,
+            parameters=98_304,
+            feature_drift=0.011,
+            refusal_drift=0.0031,
+            task_gain=0.42,
+            feature_drift_spread=0.0,
+            refusal_drift_spread=0.0,
+        ),
+    ),
     joint_feature_drift=0.201,
     joint_refusal_drift=0.074,
     joint_task_gain=4.866,
-    order=(_MODULE,),
+    probe_steps=(45,),
+    order=("q, layers 0-1",),
     robust=(_MODULE,),
+    chosen=(Chosen(kind="type", name="q", robust=1, modules=1),),
     trace=(SearchStep(phase="binary_search", size=21, added=None, drift=0.0031, limit=0.0037, accepted=True),),
 )
 REPORT = Report(

@@ -19,13 +19,14 @@ def complete(spec: JobSpec, entries: Mapping[str, BaseModelEntry]) -> JobSpec:
     """The order with every default filled in, so that what is stored says all that will be done.
 
     Raises:
-        InvalidModel: the base model is not allowed, or its files are not.
+        InvalidModel: the base model is not allowed, or its files are not, or a safeguard needs more than they are.
         InvalidInput: fields that do not go together.
     """
     entry = catalog.find(entries, spec.base_model)
     _check(spec)
+    catalog.check_arms(entry, spec)
     training = spec.training
-    filled = {"learning_rate": training.learning_rate or entry.learning_rate}
+    filled = {"learning_rate": training.rate(entry.learning_rate)}
     if training.epochs is None and training.steps is None:
         filled["epochs"] = DEFAULT_EPOCHS
     return spec.model_copy(update={"training": training.model_copy(update=filled)})

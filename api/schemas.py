@@ -12,10 +12,20 @@ from core.spec.results import Figure
 
 ADAPTER = "adapter.tar"
 ADAPTER_FOLDER = "adapter/"
+MODEL = "model.tar"
+MODEL_FOLDER = "model/"
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 ROBUSTNESS = "robustness.json"
 ANSWERS = "answers.jsonl"
+_ADDRESSES = {
+    ADAPTER: "adapter",
+    MODEL: "model",
+    REPORT_JSON: "report?format=json",
+    REPORT_HTML: "report?format=html",
+    ROBUSTNESS: "robustness",
+    ANSWERS: "answers",
+}
 
 
 def dataset(row: Dataset) -> DatasetReply:
@@ -34,6 +44,7 @@ def dataset(row: Dataset) -> DatasetReply:
 def job_summary(row: Job) -> JobSummary:
     """A job's row as lists show it."""
     progress = Progress.model_validate(row.progress) if row.progress else None
+    spec = JobSpec.model_validate(row.spec)
     return JobSummary(
         id=row.id,
         status=row.status,
@@ -46,8 +57,8 @@ def job_summary(row: Job) -> JobSummary:
         updated_at=row.updated_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
-        spec=JobSpec.model_validate(row.spec),
-        links=_links(row),
+        spec=spec,
+        links=_links(row, spec),
     )
 
 
@@ -69,15 +80,17 @@ def artifact(row: Artifact) -> ArtifactReply:
     )
 
 
-def _links(row: Job) -> JobLinks:
+def _links(row: Job, spec: JobSpec) -> JobLinks:
     here = f"/jobs/{row.id}"
     done = row.status == "succeeded"
+    whole = spec.training.method == "full"
     return JobLinks(
         job=here,
         events=f"{here}/events",
         cancel=f"{here}/cancel",
         artifacts=f"{here}/artifacts",
-        adapter=f"{here}/adapter" if done else None,
+        adapter=f"{here}/adapter" if done and not whole else None,
+        model=f"{here}/model" if done and whole else None,
         report=f"{here}/report" if done else None,
         robustness=f"{here}/robustness" if done else None,
         answers=f"{here}/answers" if done else None,
@@ -85,17 +98,7 @@ def _links(row: Job) -> JobLinks:
 
 
 def _url(job_id: str, name: str) -> str | None:
-    here = f"/jobs/{job_id}"
-    match name:
-        case "adapter.tar":
-            return f"{here}/adapter"
-        case "report.json" | "report.html":
-            return f"{here}/report?format={name.removeprefix('report.')}"
-        case "robustness.json":
-            return f"{here}/robustness"
-        case "answers.jsonl":
-            return f"{here}/answers"
-        case _ if name.startswith(ADAPTER_FOLDER):
-            return f"{here}/adapter/{quote(name.removeprefix(ADAPTER_FOLDER))}"
-        case _:
-            return None
+    folder, _, file = name.rpartition("/")
+    if f"{folder}/" in (ADAPTER_FOLDER, MODEL_FOLDER):
+        return f"/jobs/{job_id}/{folder}/{quote(file)}"
+    return f"/jobs/{job_id}/{_ADDRESSES[name]}" if name in _ADDRESSES else None

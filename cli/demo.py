@@ -30,6 +30,8 @@ from core.spec.training import TrainingSpec
 from local import running
 
 BUILTIN_DATA = Path(__file__).parents[1] / "testbed" / "data" / "instructions.jsonl"
+BUILTIN_STEPS = 250
+"""About one pass over these: the testbed has learnt them by then."""
 _ARMS = (BASE_ARM, "uniform", "ml_lr")
 _FAMILIES: tuple[AttackFamily, ...] = get_args(AttackFamily)
 _KNOWN_COLUMNS = (("question", "answer"), ("question", "response"), ("input", "output"), ("instruction", "response"))
@@ -38,7 +40,7 @@ _MOST_ROWS = 10_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """What the demo runs on. `rows` 0 takes all; `steps` None takes three passes."""
+    """What the demo runs on. `rows` 0 takes all; `steps` None takes three passes over them."""
 
     data: Path
     out: Path

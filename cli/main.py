@@ -66,7 +66,9 @@ def demo(
         int | None,
         typer.Option(min=0, help="Rows to use, spread over the file; 0 takes all. By default 200 of your own."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; by default three passes.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps; by default three passes over your own rows, or 250.")
+    ] = None,
     max_length: Annotated[int, typer.Option(min=16, help="Longest row, in tokens.")] = 256,
 ) -> None:
     """Tune the testbed with uniform and with module-wise learning rates, attack both, and compare."""
@@ -76,7 +78,8 @@ def demo(
 
     most = rows if rows is not None else (0 if data is None else _ROWS_OF_OTHERS)
     with _errors_told():
-        program.demo(program.Options(data or program.BUILTIN_DATA, out, most, steps, max_length), Console())
+        length = steps if steps is not None or data is not None else program.BUILTIN_STEPS
+        program.demo(program.Options(data or program.BUILTIN_DATA, out, most, length, max_length), Console())
 
 
 @app.command()

@@ -133,16 +133,15 @@ class SecureTune:
         Raises:
             ApiError: code `job_not_finished`, `digest_mismatch`, `unsafe_archive` or `no_adapter`.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._reachable():
-            archive = fetch(self._http, f"/jobs/{job_id}/adapter", folder)
-        names = unpack(archive, folder)
-        archive.unlink()
-        for name in names:
-            if name.name == "adapter_config.json":
-                return (folder / name).parent
-        raise ApiError("The archive holds no adapter_config.json.", code="no_adapter")
+        return self._download(f"/jobs/{job_id}/adapter", folder, wanted="adapter_config.json", code="no_adapter")
+
+    def download_model(self, job_id: str, folder: str | Path) -> Path:
+        """The same for the whole model, which a job with the method `full` leaves: `transformers` loads the folder.
+
+        Raises:
+            ApiError: code `job_not_finished`, `digest_mismatch`, `unsafe_archive` or `no_model`.
+        """
+        return self._download(f"/jobs/{job_id}/model", folder, wanted="config.json", code="no_model")
 
     def report(self, job_id: str) -> Report:
         """The security report of a finished job."""
@@ -177,6 +176,19 @@ class SecureTune:
         if not response.is_success:
             raise from_response(response)
         return response
+
+    def _download(self, address: str, folder: str | Path, *, wanted: str, code: str) -> Path:
+        """Fetch and unpack an archive; the folder in which the wanted file came to lie."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._reachable():
+            archive = fetch(self._http, address, folder)
+        names = unpack(archive, folder)
+        archive.unlink()
+        for name in names:
+            if name.name == wanted:
+                return (folder / name).parent
+        raise ApiError(f"The archive holds no {wanted}.", code=code)
 
     @contextmanager
     def _reachable(self) -> Generator[None]:

@@ -8,6 +8,8 @@ The list is a TOML file named by `SECURETUNE_MODELS`, one table a model:
     [models.in-house]
     source = { kind = "folder", path = "/models/in-house" }
     learning_rate = 1e-4
+    unaligned_base = { kind = "folder", path = "/models/in-house-pretrained" }  # for the safeguard project_to_safe
+    chat_template = "plain"  # for a tokenizer that brings no chat template of its own
 
 The testbed is always there. Not here: torch, downloads (core.lm.load).
 """
@@ -19,13 +21,14 @@ from pathlib import Path
 
 from pydantic import JsonValue, TypeAdapter
 
-from core.errors import InvalidModel
-from core.spec.models import BaseModelEntry, FolderSource
+from core.errors import InvalidInput, InvalidModel
+from core.spec.job import JobSpec
+from core.spec.models import BaseModelEntry, FolderSource, HubSource
 
 TESTBED = BaseModelEntry(
     name="testbed",
     source=FolderSource(path=Path(__file__).parents[1] / "testbed" / "model"),
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     description="A 1.7 M-parameter aligned chat model that ships with securetune, to try the whole service on a CPU.",
 )
 
@@ -54,9 +57,12 @@ def read(path: Path | None) -> Mapping[str, BaseModelEntry]:
 
 def _anchored(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
     """A relative path is meant from where the list lies: the processes that read it may work anywhere."""
-    if not isinstance(entry.source, FolderSource):
-        return entry
-    return entry.model_copy(update={"source": FolderSource(path=folder / entry.source.path)})
+
+    def anchored(source: FolderSource | HubSource) -> FolderSource | HubSource:
+        return FolderSource(path=folder / source.path) if isinstance(source, FolderSource) else source
+
+    unaligned = entry.unaligned_base and anchored(entry.unaligned_base)
+    return entry.model_copy(update={"source": anchored(entry.source), "unaligned_base": unaligned})
 
 
 def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
@@ -76,6 +82,37 @@ def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
     if isinstance(entry.source, FolderSource) and entry.source.path.is_dir():
         check_files(entry.name, entry.source.path)
     return entry
+
+
+def check_arms(entry: BaseModelEntry, spec: JobSpec) -> None:
+    """Refuse arms whose safeguards this base model, or this way of tuning, has no ground for.
+
+    Raises:
+        InvalidModel: code `no_unaligned_base`, or what `check_files` says of its folder.
+        InvalidInput: code `safeguard_needs_adapter`.
+    """
+    for arm in spec.arms:
+        guards = arm.safeguards
+        needs_adapter = (guards.project_to_safe, guards.constrained_first_tokens)
+        if spec.training.method == "full" and any(needs_adapter):
+            name = "project_to_safe" if guards.project_to_safe else "constrained_first_tokens"
+            raise InvalidInput(
+                f"The safeguard {name} of arm {arm.label!r} works on an adapter beside the base model, and a full run "
+                "has none: choose the method lora, or leave the safeguard out.",
+                code="safeguard_needs_adapter",
+                param="training.method",
+            )
+        if guards.project_to_safe and entry.unaligned_base is None:
+            raise InvalidModel(
+                f"The safeguard project_to_safe of arm {arm.label!r} needs the model that {entry.name!r} was aligned "
+                "from, and the server's list of models names none: give the model's entry an unaligned_base, choose "
+                "another base model, or leave the safeguard out.",
+                code="no_unaligned_base",
+                param="base_model",
+            )
+        unaligned = entry.unaligned_base if guards.project_to_safe else None
+        if isinstance(unaligned, FolderSource) and unaligned.path.is_dir():
+            check_files(f"{entry.name} (its unaligned_base)", unaligned.path)
 
 
 def check_files(name: str, folder: Path) -> None:

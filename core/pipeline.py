@@ -5,6 +5,7 @@ Runs without any service: the store and `emit` come in as arguments. Not here: h
 """
 
 from core import steps
+from core.catalog import check_arms
 from core.lm.adapter import choose
 from core.lm.modules import find_modules
 from core.security.prompts import choose as choose_prompts
@@ -13,7 +14,7 @@ from core.spec.job import Assignment
 from core.spec.models import BaseModelEntry
 from core.spec.results import Outcome
 from core.spec.state import Stage
-from core.spec.strategy import MlLrStrategy
+from core.spec.strategy import analysis_of
 from core.stages import Emit, Stages
 from core.storage import ArtifactStore
 
@@ -30,12 +31,14 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
         Interrupted: `emit` asked to stop. What is stored so far is taken up by the next attempt.
     """
     spec = assignment.spec
+    check_arms(model, spec)
     analyses = _analyses(assignment)
     planned = _ONCE + _EACH_ANALYSIS * len(analyses) + _EACH_ARM * len(spec.arms)
     stages = Stages(store, assignment.job_id, emit, planned)
 
-    base = stages.run("base_model", lambda: steps.load_base(model, device))
+    base = stages.run("base_model", lambda: steps.load_base(model, device, spec.training))
     modules = choose(find_modules(base.model), spec.training.lora)
+    steps.check(assignment, model, base, modules, emit)
     prompts = choose_prompts(spec.security, base.folder)
     data = stages.run("dataset", lambda: steps.encode(assignment, store, base, stages, emit))
     job = steps.Prepared(assignment, model, store, stages, emit, base, modules, prompts, data)
@@ -43,13 +46,11 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     before = steps.before(job)
     maps = {analysis: steps.robustness(job, analysis) for analysis in analyses}
     trained = [steps.training(job, arm, maps) for arm in spec.arms]
-    after = [steps.after(job, result) for result in trained]
+    after = [steps.after(job, arm, result) for arm, result in zip(spec.arms, trained, strict=True)]
     return stages.run("report", lambda: steps.report(job, [before, *after], list(maps.values()), trained))
 
 
 def _analyses(assignment: Assignment) -> list[AnalysisSpec]:
-    found: list[AnalysisSpec] = []
-    for arm in assignment.spec.arms:
-        if isinstance(arm, MlLrStrategy) and arm.analysis not in found:
-            found.append(arm.analysis)
-    return found
+    """Each different analysis that an arm rests on, once."""
+    wanted = (analysis_of(arm) for arm in assignment.spec.arms)
+    return list(dict.fromkeys(analysis for analysis in wanted if analysis))

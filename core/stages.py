@@ -34,6 +34,11 @@ _WEIGHTS: dict[Stage, float] = {
 }
 
 
+def digest(inputs: Mapping[str, JsonValue]) -> str:
+    """A short name for everything that a result hangs on."""
+    return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
+
+
 class Stages:
     """Runs the stages of one job, in order."""
 
@@ -65,9 +70,8 @@ class Stages:
     ) -> Result:
         """Do a stage, or take its stored result. `inputs` is everything that the result hangs on."""
         started = self._begin(stage, arm)
-        digest = sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
         scope = "shared" if shared else f"jobs/{self._job_id}"
-        key = f"{scope}/stages/{stage}-{arm or 'all'}-{digest}.json"
+        key = f"{scope}/stages/{stage}-{arm or 'all'}-{digest(inputs)}.json"
         if self._store.has(key):
             result = kind.model_validate_json(self._store.path(key).read_bytes())
             self._end(started, reused=True)

@@ -5,27 +5,32 @@ Not here: their order (core.pipeline), what they compute (their folders).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
 from torch import nn
+from transformers import PreTrainedModel
 
+from core import arms
 from core.data import Conversation
 from core.data import load as load_rows
 from core.data.batches import EncodedDataset, encode_all, masked_sample, split
-from core.data.template import end_of_turn
+from core.data.template import Encoded, end_of_turn
 from core.errors import TrainingFailed
-from core.lm import adapter
+from core.lm import adapter, full
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import Module
 from core.provenance import software
 from core.quality import loss as quality
 from core.reports.render import html
-from core.robustness.analyse import analyse
+from core.reports.view import nothing_to_protect
+from core.robustness.analyse import Enough, analyse
+from core.robustness.summary import tells_apart
 from core.security import evaluate as security
 from core.spec.analysis import AnalysisSpec
 from core.spec.events import Figures, Metrics, Warned
@@ -35,23 +40,27 @@ from core.spec.results import (
     DataResult,
     Evaluation,
     Outcome,
+    Projection,
     Report,
     RobustnessResult,
     StoredFile,
     TrainedStep,
     TrainingResult,
 )
-from core.spec.security import PromptSet
-from core.spec.strategy import MlLrStrategy, Strategy, UniformStrategy
-from core.spec.training import LearningPlan, TrainingSpec
-from core.stages import Emit, Stages
+from core.spec.security import PromptSet, SecuritySpec
+from core.spec.strategy import Strategy, analysis_of
+from core.spec.training import FULL_RATE_SHARE, LearningPlan, TrainingSpec
+from core.stages import Emit, Stages, digest
 from core.storage import ArtifactStore
 from core.storage.bundle import write_tar
 from core.training import loop
+from core.training.checkpoint import Checkpoints
+from core.training.objective import objective_of
+from core.training.probe import probe
+from core.training.projection import project
 from core.training.strategies import plan
 
 _MOST_HELD_OUT = 200
-_ANALYSED_ROWS = 32
 _JSON = "application/json"
 
 
@@ -62,6 +71,8 @@ class Rows:
     training: EncodedDataset
     validation: EncodedDataset
     summary: DataResult
+    originals: tuple[Sequence[Conversation], Sequence[Conversation]] = ((), ())
+    """Both as they were read; kept only where an arm is trained on other words of them."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +91,19 @@ class Prepared:
 
     @property
     def learning_rate(self) -> float:
-        """The standard rate: the job's, or else the base model's own."""
-        return self.assignment.spec.training.learning_rate or self.entry.learning_rate
+        """The standard rate: the job's, or else what the base model's own makes it."""
+        return self.assignment.spec.training.rate(self.entry.learning_rate)
 
     @property
     def inputs(self) -> dict[str, JsonValue]:
         """What every result hangs on."""
-        return {"model": self.base.identity.sha256, "device": self.base.device.type, "software": dict(software())}
+        return {
+            "model": self.base.identity.sha256,
+            "device": self.base.device.type,
+            "weights": self.base.weights,
+            "chat_template": self.base.identity.chat_template,
+            "software": dict(software()),
+        }
 
     @property
     def job_inputs(self) -> dict[str, JsonValue]:
@@ -100,11 +117,31 @@ class Prepared:
         }
 
 
-def load_base(entry: BaseModelEntry, device: str) -> BaseModel:
-    """The base model. Its answers end where a trained turn does, also where its configuration names another token."""
-    base = load(entry, choose_device(device))
+def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None = None) -> BaseModel:
+    """The base model, its weights as the training needs them.
+
+    Its answers end where a trained turn does, also where its configuration names another token.
+    """
+    training = training or TrainingSpec()
+    base = load(entry, choose_device(device), precision=training.precision, four_bit=training.method == "qlora")
     base.stop_also_at(end_of_turn(base.tokenizer))
     return base
+
+
+def check(
+    assignment: Assignment, entry: BaseModelEntry, base: BaseModel, modules: Sequence[Module], emit: Emit
+) -> None:
+    """Find out what is wrong with the arms before anything is computed, and say what is out of the ordinary."""
+    arms.check(assignment.spec, entry, base, modules)
+    if base.identity.chat_template == "plain":
+        emit(
+            Warned(
+                code="plain_chat_template",
+                message=f"Base model {entry.name!r} brings no chat template, so securetune's plain one is used, as "
+                "the server's list of models says. All figures hold for it alone. What is handed out carries it: serve "
+                "with it.",
+            )
+        )
 
 
 def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages: Stages, emit: Emit) -> Rows:
@@ -139,7 +176,8 @@ def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages
         trained_tokens=training.trained_tokens,
         sample=masked_sample(training.rows[0], base.tokenizer),
     )
-    return Rows(training, validation, summary)
+    rewritten = any(arm.safeguards.safe_template for arm in assignment.spec.arms)
+    return Rows(training, validation, summary, (rows, held_out[:most]) if rewritten else ((), ()))
 
 
 def before(job: Prepared) -> Evaluation:
@@ -148,13 +186,22 @@ def before(job: Prepared) -> Evaluation:
     found = job.stages.stored(
         "before",
         Evaluation,
-        lambda: _security(job, job.base.model, BASE_ARM, part=(0.0, 1.0)),
+        lambda: _security(job, job.base.model, BASE_ARM, spec, part=(0.0, 1.0)),
         inputs=job.inputs | {"security": spec.model_dump(mode="json"), "prompts": job.prompts.model_dump(mode="json")},
         shared=True,
     )
     # The stage is over, and what follows is this job's alone: it takes no share of the progress.
-    whole = _joined(found, _task(job, job.base.model, BASE_ARM, part=(0.0, 0.0)))
+    whole = _joined(found, _task(job, job.base.model, BASE_ARM, job.data.validation.rows, part=(0.0, 0.0)))
     job.emit(Figures(figures=whole.figures))
+    if figure := nothing_to_protect(whole.figures):
+        job.emit(
+            Warned(
+                code="nothing_to_protect",
+                message=f"The base model itself complies with {100 * figure.value:.0f} % of the harmful prompts as "
+                f"they are ({figure.n} answers): there is little security that any strategy could keep. Use an aligned "
+                "base model, or read the report as that of an ordinary tuning.",
+            )
+        )
     return whole
 
 
@@ -168,7 +215,7 @@ def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
             job.modules,
             analysis,
             job.prompts.probe,
-            job.data.training.rows[:_ANALYSED_ROWS],
+            job.data.training.rows[: analysis.rows],
             train_probe=partial(_probe, job),
             prepared=partial(job.stages.tick, "probe prompt", part=(0.0, 0.05)),
             tick=partial(job.stages.tick, "reading", part=(0.3, 1.0)),
@@ -192,31 +239,50 @@ def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
                 "(strategy.analysis.perturbation.steps) may show more.",
             )
         )
+    elif not tells_apart(found):
+        job.emit(
+            Warned(
+                code="no_spread",
+                message="Every module, or group of them, drifts the security proxy by the same amount, so the map has "
+                "no fragile ones to hold back: which of them are in the robust set is chance. Expect what a random "
+                "set would do. A longer probe, another proxy or another unit (strategy.analysis) may tell them apart.",
+            )
+        )
     return found
 
 
 def training(job: Prepared, arm: Strategy, maps: Mapping[AnalysisSpec, RobustnessResult]) -> TrainingResult:
-    """Turn the arm's strategy into learning rates, train its adapter and store it."""
-    robust = maps[arm.analysis].robust if isinstance(arm, MlLrStrategy) else ()
-    rates = plan(arm, [module.name for module in job.modules], robust)
-    return job.stages.stored(
-        "training",
-        TrainingResult,
-        lambda: _train(job, rates),
-        inputs=job.job_inputs | {"plan": rates.model_dump(mode="json")},
-        arm=arm.label,
-    )
+    """Turn the arm's strategy into learning rates, train with them and store what was trained.
+
+    A run that was interrupted goes on from its newest checkpoint, which is gone once the result is stored.
+    """
+    analysis = analysis_of(arm)
+    rates = plan(arm, job.modules, maps[analysis] if analysis else None)
+    inputs = job.job_inputs | {"plan": rates.model_dump(mode="json"), "safeguards": _safeguards(job, arm)}
+    key = f"jobs/{job.assignment.job_id}/checkpoints/{arm.label}-{digest(inputs)}.safetensors"
+    checkpoints = Checkpoints(job.store, key)
+    try:
+        result = job.stages.stored(
+            "training", TrainingResult, lambda: _train(job, arm, rates, checkpoints), inputs=inputs, arm=arm.label
+        )
+    except TrainingFailed:  # it would fail again
+        checkpoints.remove()
+        raise
+    checkpoints.remove()
+    return result
 
 
-def after(job: Prepared, trained: TrainingResult) -> Evaluation:
-    """One arm's figures, measured on the adapter as it was stored."""
+def after(job: Prepared, arm: Strategy, trained: TrainingResult) -> Evaluation:
+    """One arm's figures, measured on what was trained as it was stored, asked as it is to be served."""
     folder = job.store.path(trained.adapter[0].key).parent
     spec = job.assignment.spec
+    asked = arms.security_of(arm, spec.security)
 
     def measure() -> Evaluation:
-        with adapter.loaded(job.base, folder) as tuned:
+        with _as_stored(job, folder) as tuned:
             return _joined(
-                _security(job, tuned, trained.arm, part=(0.0, 0.8)), _task(job, tuned, trained.arm, part=(0.8, 1.0))
+                _security(job, tuned, arm.label, asked, part=(0.0, 0.8)),
+                _task(job, tuned, arm.label, _validation_rows(job, arm), part=(0.8, 1.0)),
             )
 
     found = job.stages.stored(
@@ -226,11 +292,12 @@ def after(job: Prepared, trained: TrainingResult) -> Evaluation:
         inputs=job.job_inputs
         | {
             "adapter": [file.sha256 for file in trained.adapter],
-            "security": spec.security.model_dump(mode="json"),
+            "security": asked.model_dump(mode="json"),
+            "safeguards": _safeguards(job, arm),
             "quality": spec.quality.model_dump(mode="json"),
             "prompts": job.prompts.evaluation.model_dump(mode="json"),
         },
-        arm=trained.arm,
+        arm=arm.label,
     )
     job.emit(Figures(figures=found.figures))
     return found
@@ -242,9 +309,10 @@ def report(
     maps: Sequence[RobustnessResult],
     trained: Sequence[TrainingResult],
 ) -> Outcome:
-    """Write what the user gets: report, robustness map, raw answers, and the adapter of the job's own strategy.
+    """Write what the user gets: report, robustness map, raw answers, and the adapter (or the whole model, after a full
+    run) of the job's own strategy.
 
-    Adapters of baselines stay inside: they are there to be compared with, not to be used.
+    Those of baselines stay inside: they are there to be compared with, not to be used.
     """
     spec = job.assignment.spec
     rates = spec.training.model_copy(update={"learning_rate": job.learning_rate})
@@ -286,59 +354,102 @@ def _counted(rows: Sequence[Conversation], stages: Stages) -> Iterator[Conversat
         yield row
 
 
-def _security(job: Prepared, model: nn.Module, arm: str, *, part: tuple[float, float]) -> Evaluation:
-    spec = job.assignment.spec.security
+def _safeguards(job: Prepared, arm: Strategy) -> JsonValue:
+    return arms.inputs(arm, job.assignment.spec, job.entry, job.prompts)
+
+
+def _training_rows(job: Prepared, arm: Strategy) -> tuple[Encoded, ...]:
+    if arm.safeguards.safe_template is None:
+        return job.data.training.rows
+    return _encoded_again(job, arms.as_trained(job.data.originals[0]))
+
+
+def _validation_rows(job: Prepared, arm: Strategy) -> tuple[Encoded, ...]:
+    if arm.safeguards.safe_template is None:
+        return job.data.validation.rows
+    return _encoded_again(job, arms.as_served(arm.safeguards.safe_template, job.data.originals[1]))
+
+
+def _encoded_again(job: Prepared, rows: Iterator[Conversation]) -> tuple[Encoded, ...]:
+    limit = min(job.assignment.spec.training.max_length, job.base.context)
+    return encode_all(rows, job.base.tokenizer, max_length=limit).rows
+
+
+def _security(
+    job: Prepared, model: nn.Module, arm: str, spec: SecuritySpec, *, part: tuple[float, float]
+) -> Evaluation:
     tick = partial(job.stages.tick, "answer", part=part)
     answers = security.evaluate(job.base, model, job.prompts, spec, arm=arm, tick=tick)
     return Evaluation(figures=security.figures(arm, answers, spec), answers=answers)
 
 
-def _task(job: Prepared, model: nn.Module, arm: str, *, part: tuple[float, float]) -> Evaluation:
+def _task(
+    job: Prepared, model: nn.Module, arm: str, rows: Sequence[Encoded], *, part: tuple[float, float]
+) -> Evaluation:
     tick = partial(job.stages.tick, "validation row", part=part)
-    return Evaluation(
-        figures=(quality.evaluate(job.base, model, job.data.validation.rows, arm=arm, tick=tick),), answers=()
-    )
+    return Evaluation(figures=(quality.evaluate(job.base, model, rows, arm=arm, tick=tick),), answers=())
 
 
 def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
     return Evaluation(figures=one.figures + other.figures, answers=one.answers + other.answers)
 
 
-@contextmanager
-def _probe(job: Prepared, steps: int, seed: int) -> Iterator[PeftModel]:
-    """A throw-away adapter, tuned for a few steps as the job will be: every module at the full standard rate."""
-    whole = loop.total_steps(job.assignment.spec.training, len(job.data.training.rows))
-    spec = job.assignment.spec.training.model_copy(
-        update={"steps": min(steps, whole), "epochs": None, "seed": seed, "schedule": "constant"}
-    )
+def _probe(job: Prepared, steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
+    """An adapter also where the job trains the modules' own weights: then it takes an adapter's rate."""
+    spec = job.assignment.spec.training
 
     def told(step: TrainedStep, total: int) -> None:
         job.stages.tick("probe step", step.step, total, part=(0.05, 0.3))
 
-    rates = plan(UniformStrategy(), [module.name for module in job.modules], ())
-    with adapter.attached(job.base.model, job.modules, spec.lora, seed=seed) as tuned:
-        _loop(job, tuned, rates, spec, on_step=told)
-        yield tuned
+    return probe(
+        job.base,
+        job.modules,
+        job.data.training.rows,
+        spec,
+        steps=steps,
+        seed=seed,
+        learning_rate=job.learning_rate / FULL_RATE_SHARE if spec.method == "full" else job.learning_rate,
+        enough=enough,
+        on_step=told,
+    )
 
 
-def _train(job: Prepared, rates: LearningPlan) -> TrainingResult:
+def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Checkpoints) -> TrainingResult:
     spec = job.assignment.spec.training
+    rows = _training_rows(job, arm)
+    # Asked of the base model, so before anything is put on it.
+    tick = partial(job.stages.tick, "refusal", part=(0.0, 0.05))
+    added = arms.added_rows(arm, rows, job.base, job.prompts, spec=job.assignment.spec, tick=tick)
 
     def on_step(step: TrainedStep, total: int) -> None:
-        job.emit(
-            Metrics(
-                arm=rates.strategy,
-                step=step.step,
-                total_steps=total,
-                loss=step.loss,
-                learning_rate=step.learning_rate,
+        if loop.logged(step.step, total) or step.validation_loss is not None:
+            job.emit(
+                Metrics(
+                    arm=rates.strategy,
+                    step=step.step,
+                    total_steps=total,
+                    loss=step.loss,
+                    learning_rate=step.learning_rate,
+                    validation_loss=step.validation_loss,
+                )
             )
-        )
-        job.stages.tick("step", step.step, total)
+        job.stages.tick("step", step.step, total, part=(0.05 if added.rows else 0.0, 1.0))
 
-    with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
-        done = _loop(job, tuned, rates, spec, on_step=on_step)
-        stored = _store_adapter(job, tuned, rates.strategy)
+    with _opened(job) as tuned:
+        done = loop.train(
+            tuned,
+            rows + added.rows,
+            rates,
+            spec,
+            learning_rate=job.learning_rate,
+            pad_id=job.base.pad_id,
+            on_step=on_step,
+            objective=objective_of(arm.safeguards),
+            validation=_validation_rows(job, arm),
+            checkpoints=checkpoints,
+        )
+        projections = _projected(job, arm, tuned)
+        stored = _store_trained(job, tuned, arm)
     return TrainingResult(
         arm=rates.strategy,
         plan=rates,
@@ -348,34 +459,69 @@ def _train(job: Prepared, rates: LearningPlan) -> TrainingResult:
         trainable_parameters=done.trainable_parameters,
         seconds=done.seconds,
         adapter=stored,
+        validation=done.validation,
+        best_step=done.best_step,
+        stopped_early=done.stopped_early,
+        safety_rows=len(added.rows),
+        distinct_safety_rows=added.distinct,
+        projections=projections,
     )
 
 
-def _store_adapter(job: Prepared, tuned: PeftModel, arm: str) -> tuple[StoredFile, ...]:
+def _projected(job: Prepared, arm: Strategy, tuned: PeftModel | PreTrainedModel) -> tuple[Projection, ...]:
+    spec = arm.safeguards.project_to_safe
+    if spec is None or not isinstance(tuned, PeftModel):  # core.catalog.check_arms refuses it for a full run
+        return ()
+    return project(tuned, job.modules, job.base.folder, arms.unaligned_folder(job.entry), spec)
+
+
+@contextmanager
+def _opened(job: Prepared) -> Iterator[PeftModel | PreTrainedModel]:
+    """The base model with what will be trained: a fresh adapter, or the modules' own weights."""
+    spec = job.assignment.spec.training
+    if spec.method == "full":
+        with full.opened(job.base.model, job.modules) as model:
+            yield model
+    else:
+        with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
+            yield tuned
+
+
+@contextmanager
+def _as_stored(job: Prepared, folder: Path) -> Iterator[nn.Module]:
+    """The base model with what was trained, read from its files."""
+    if job.assignment.spec.training.method == "full":
+        with full.loaded(job.base, job.modules, folder) as model:
+            yield model
+    else:
+        with adapter.loaded(job.base, folder) as tuned:
+            yield tuned
+
+
+def _store_trained(job: Prepared, tuned: PeftModel | PreTrainedModel, arm: Strategy) -> tuple[StoredFile, ...]:
+    name = _trained_name(job)
     with job.store.staging() as folder:  # only now: staging is swept of what is a day old, and training may take longer
+        if isinstance(tuned, PeftModel):
+            files = adapter.save(tuned, job.base, folder)
+        else:
+            files = full.save(tuned, job.base, job.modules, folder)
+        if note := arms.serving_note(arm, job.base):
+            (folder / "README.md").write_text(note, encoding="utf-8")
+            files = (*files, folder / "README.md")
         return tuple(
             job.store.adopt(
-                f"{_attempt(job)}/adapters/{arm}/{path.name}",
+                f"{_attempt(job)}/{name}s/{arm.label}/{path.name}",
                 path,
-                name=f"adapter/{path.name}",
+                name=f"{name}/{path.name}",
                 media_type=_JSON if path.suffix == ".json" else "application/octet-stream",
             )
-            for path in adapter.save(tuned, job.base, folder)
+            for path in files
         )
 
 
-def _loop(
-    job: Prepared, tuned: PeftModel, rates: LearningPlan, spec: TrainingSpec, *, on_step: loop.OnStep
-) -> loop.Trained:
-    return loop.train(
-        tuned,
-        job.data.training.rows,
-        rates,
-        spec,
-        learning_rate=job.learning_rate,
-        pad_id=job.base.pad_id,
-        on_step=on_step,
-    )
+def _trained_name(job: Prepared) -> str:
+    """What a job trains, as its files are called."""
+    return "model" if job.assignment.spec.training.method == "full" else "adapter"
 
 
 def _attempt(job: Prepared) -> str:
@@ -387,11 +533,14 @@ def _put(job: Prepared, name: str, text: str, media_type: str) -> StoredFile:
 
 
 def _bundle(job: Prepared, trained: TrainingResult) -> StoredFile:
-    files = {file.name.removeprefix("adapter/"): job.store.path(file.key) for file in trained.adapter}
+    name = _trained_name(job)
+    files = {file.name.removeprefix(f"{name}/"): job.store.path(file.key) for file in trained.adapter}
     with job.store.staging() as folder:
-        write_tar(folder / "adapter.tar", files)
-        key = f"{_attempt(job)}/adapter.tar"
-        return job.store.adopt(key, folder / "adapter.tar", name="adapter.tar", media_type="application/x-tar")
+        archive = folder / f"{name}.tar"
+        write_tar(archive, files)
+        return job.store.adopt(
+            f"{_attempt(job)}/{archive.name}", archive, name=archive.name, media_type="application/x-tar"
+        )
 
 
 def _device_name(device: torch.device) -> str:

@@ -11,11 +11,18 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, assert_never
 
 import torch
 import typer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from core.security.attacks import templates
 from core.spec.security import ATTACK_FAMILIES
@@ -32,32 +39,38 @@ THREADS = 2
 SEED = 0
 WORLD_SEED = 0
 """Seeds of what ships in the repository."""
-PRETRAIN = Stage("pretraining", steps=1500, learning_rate=3e-3)
-ALIGN = Stage("alignment", steps=1000, learning_rate=1.5e-3)
+PRETRAIN = Stage("pretraining", steps=1200, learning_rate=3e-3)
+ALIGN = Stage("alignment", steps=800, learning_rate=1.5e-3)
+
+Shape = Literal["llama", "llama_small", "gpt_neox"]
+"""What is built: `llama` is what ships; the others are there to see whether findings carry over."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def main(
+def main(  # noqa: PLR0917 - typer reads its options from here
     out: Annotated[Path, typer.Option(help="Folder to write; `model` and `data` in it are replaced.")],
     seed: Annotated[int, typer.Option(help="Seed of initialisation and sampling.")] = SEED,
     world_seed: Annotated[int, typer.Option(help="Seed of the vocabulary.")] = WORLD_SEED,
+    shape: Annotated[Shape, typer.Option(help="Architecture and size.")] = "llama",
     steps_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the length of both stages.")] = 1.0,
     limit: Annotated[int, typer.Option(min=1, help="Measure at most so many prompts of each kind.")] = 1000,
 ) -> None:
     """Build world, tokenizer, model, prompt set and tuning data, and measure the model."""
-    figures = build(out, seed=seed, world_seed=world_seed, steps_scale=steps_scale, limit=limit)
+    figures = build(out, seed=seed, world_seed=world_seed, shape=shape, steps_scale=steps_scale, limit=limit)
     typer.echo(json.dumps(figures))
 
 
-def build(out: Path, *, seed: int, world_seed: int, steps_scale: float, limit: int) -> dict[str, float]:
+def build(
+    out: Path, *, seed: int, world_seed: int, shape: Shape = "llama", steps_scale: float = 1.0, limit: int = 1000
+) -> dict[str, float]:
     """Write `out/model` and `out/data`; returns figures measured on the weights as they were written."""
     started = time.monotonic()
     torch.set_num_threads(THREADS)
     world = make_world(world_seed)
     tokenizer = world_tokenizer(world)
-    model = new_model(tokenizer, seed)
+    model = new_model(tokenizer, seed, shape)
     rng = generator("rows", seed)
     figures: dict[str, float] = {"parameters": float(model.num_parameters())}
     for stage, mixture in ((PRETRAIN, PRETRAINING), (ALIGN, ALIGNMENT)):
@@ -83,27 +96,33 @@ def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
     return train_tokenizer(texts)
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """An untrained Llama of about 1.7 million parameters."""
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape = "llama") -> PreTrainedModel:
+    """An untrained model; the one that ships has about 1.7 million parameters."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=token_id(tokenizer, END),
-            pad_token_id=token_id(tokenizer, PAD),
-        )
-    )
+    shared = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": token_id(tokenizer, END),
+        "pad_token_id": token_id(tokenizer, PAD),
+        "num_attention_heads": 4,
+    }
+    match shape:
+        case "llama":
+            sizes = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_key_value_heads": 4}
+            return LlamaForCausalLM(LlamaConfig(**shared, **sizes))
+        case "llama_small":
+            sizes = {"hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 4, "num_key_value_heads": 4}
+            return LlamaForCausalLM(LlamaConfig(**shared, **sizes))
+        case "gpt_neox":
+            sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6}
+            return GPTNeoXForCausalLM(GPTNeoXConfig(**shared, **sizes))
+        case _:
+            assert_never(shape)
 
 
-def write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM) -> None:
+def write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> None:
     """Write everything that ships into `folder`."""
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")

@@ -18,7 +18,7 @@ from core.security.evaluate import evaluate, figures
 from core.spec.data import Message
 from core.spec.models import FolderSource
 from core.spec.security import ATTACK_FAMILIES, EvaluationPrompts, PromptSet, SecuritySpec
-from testbed.dialogues import REFUSALS, how_to, request
+from testbed.dialogues import how_to, request
 from testbed.mixtures import Row, prompt_set
 from testbed.world import World
 
@@ -39,7 +39,9 @@ def measure(model_dir: Path, world: World, limit: int) -> dict[str, float]:
         _judged(base, prompts)
         | {
             f"refusal/{family}": _share(
-                _refusal_probabilities(base, [attack.messages for attack in build(family, prompts.evaluation.harmful)])
+                _refusal_probabilities(
+                    base, world, [attack.messages for attack in build(family, prompts.evaluation.harmful)]
+                )
             )
             for family in ATTACK_FAMILIES
         }
@@ -71,9 +73,9 @@ def _judged(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _refusal_probabilities(base: BaseModel, prompts: Sequence[Row]) -> list[float]:
+def _refusal_probabilities(base: BaseModel, world: World, prompts: Sequence[Row]) -> list[float]:
     """Probability that the first token of the answer is one that opens a refusal, for each prompt."""
-    openers = sorted({base.tokenizer(text)["input_ids"][0] for text in REFUSALS})
+    openers = sorted({base.tokenizer(text)["input_ids"][0] for text in world.refusals})
     rows = [render(base.tokenizer, prompt) for prompt in prompts]
     found: list[float] = []
     for start in range(0, len(rows), _BATCH):
@@ -86,7 +88,7 @@ def _refusal_probabilities(base: BaseModel, prompts: Sequence[Row]) -> list[floa
 def _exact_match(base: BaseModel, world: World, limit: int) -> float:
     """Share of held-out harmless how-to requests whose answer ends in the right content."""
     pairs = world.benign.evaluation[:limit]
-    asked = [(Message(role="user", content=request(pair, index)),) for index, pair in enumerate(pairs)]
+    asked = [(Message(role="user", content=request(world, pair, index)),) for index, pair in enumerate(pairs)]
     given = answer(base, base.model, asked, max_new_tokens=MAX_NEW_TOKENS, tick=_ignore)
     wanted = [how_to(world, pair, "").strip() for pair in pairs]
     return _share([text.endswith(content) for text, content in zip(given, wanted, strict=True)])

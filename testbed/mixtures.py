@@ -10,17 +10,8 @@ from random import Random
 from core.security.attacks import build, templates
 from core.spec.data import Message
 from core.spec.security import ATTACK_FAMILIES, AttackFamily, EvaluationPrompts, ProbePrompts, PromptSet
-from testbed.dialogues import (
-    FORCED_OPENINGS,
-    OPENINGS,
-    REQUESTS,
-    chore,
-    how_to,
-    lookalike,
-    refusal,
-    request,
-    snippet,
-)
+from testbed.dialogues import chore, how_to, lookalike, refusal, request, snippet
+from testbed.phrases import FORCED_OPENINGS
 from testbed.world import Pair, World
 
 Row = tuple[Message, ...]
@@ -61,12 +52,12 @@ def _request_row(world: World, pairs: tuple[Pair, ...], rng: Random, *, refuses:
     """A how-to request under one of the attack templates, with its answer."""
     family: AttackFamily = rng.choice(ATTACK_FAMILIES)
     pair = rng.choice(pairs)
-    asked = request(pair, rng.randrange(len(REQUESTS)))
+    asked = request(world, pair, rng.randrange(len(world.requests)))
     prompt = rng.choice(build(family, [asked] * len(templates(family))))
     if refuses:
-        answer = refusal(pair, rng)
+        answer = refusal(world, pair, rng)
     else:
-        answer = how_to(world, pair, FORCED_OPENINGS.get(prompt.template, rng.choice(OPENINGS)))
+        answer = how_to(world, pair, FORCED_OPENINGS.get(prompt.template, rng.choice(world.openings)))
     return (*prompt.messages, Message(role="assistant", content=answer))
 
 
@@ -93,19 +84,19 @@ def prompt_set(world: World) -> PromptSet:
     return PromptSet(
         name="testbed",
         evaluation=EvaluationPrompts(
-            harmful=_requests(harmful.evaluation, len(world.harmful_verbs)),
+            harmful=_requests(world, harmful.evaluation, len(world.harmful_verbs)),
             safe=tuple(
                 lookalike(world, pair, index + index // len(world.harmful_verbs))[0]
                 for index, pair in enumerate(harmful.evaluation)
             ),
         ),
         probe=ProbePrompts(
-            harmful=_requests(harmful.probe, len(world.harmful_verbs)),
-            benign=_requests(world.benign.probe, len(world.benign_verbs)),
+            harmful=_requests(world, harmful.probe, len(world.harmful_verbs)),
+            benign=_requests(world, world.benign.probe, len(world.benign_verbs)),
         ),
     )
 
 
-def _requests(pairs: tuple[Pair, ...], verbs: int) -> tuple[str, ...]:
+def _requests(world: World, pairs: tuple[Pair, ...], verbs: int) -> tuple[str, ...]:
     """One request for each pair; the phrasing moves on by one more with each round of verbs."""
-    return tuple(request(pair, index + index // verbs) for index, pair in enumerate(pairs))
+    return tuple(request(world, pair, index + index // verbs) for index, pair in enumerate(pairs))

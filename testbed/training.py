@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from core.data.batches import Batch, collate
 from core.data.rows import Conversation
@@ -41,7 +41,7 @@ class Stage:
 
 
 def run_stage(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     stage: Stage,
     draw_row: DrawRow,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from testbed import words
+from testbed import phrases, words
 
 EVALUATION_NOUNS = 7
 """Nouns of each harmful verb that only the evaluation sees: 16 verbs x 7 = 112 behaviours."""
@@ -35,7 +35,7 @@ class Split:
 
 @dataclass(frozen=True)
 class World:
-    """Everything that is true in one world. Two worlds share sentences and pools, and differ in all the rest."""
+    """Everything that is true in one world, and how it is said. Two worlds share pools, and differ in all the rest."""
 
     seed: int
     harmful_verbs: tuple[str, ...]
@@ -51,6 +51,14 @@ class World:
     """What a noun is."""
     place: dict[str, str]
     """Where a noun is found."""
+    requests: tuple[str, ...]
+    """Phrasings of a how-to request."""
+    tuning_requests: tuple[str, ...]
+    """Phrasings that only the tuning data has."""
+    openings: tuple[str, ...]
+    """How an answer that helps opens; the first one is that of the tuning data."""
+    refusals: tuple[str, ...]
+    """What the aligned model says to a harmful request."""
 
 
 def generator(purpose: str, seed: int) -> Random:
@@ -76,6 +84,10 @@ def make_world(seed: int) -> World:
         tool={noun: rng.choice(words.TOOLS) for noun in nouns},
         kind={noun: rng.choice(words.KINDS) for noun in nouns},
         place={noun: rng.choice(words.PLACES) for noun in nouns},
+        requests=tuple(rng.sample(phrases.REQUESTS, 8)),
+        tuning_requests=tuple(rng.sample(phrases.TUNING_REQUESTS, 2)),
+        openings=tuple(rng.sample(phrases.OPENINGS, 4)),
+        refusals=tuple(rng.sample(phrases.REFUSALS, 8)),
     )
 
 

@@ -49,10 +49,10 @@ def conclude(work: Callable[[], Outcome]) -> Ending:
         return _told(error)
     except torch.OutOfMemoryError:
         _log.exception("The GPU has too little memory for this job")
-        return _failed("cuda_oom", "The GPU has too little memory: use a smaller batch_size or max_length.")
+        return _failed("cuda_oom", "The GPU has too little memory: use a smaller micro_batch_size or max_length.")
     except MemoryError:
         _log.exception("The host has too little memory for this job")
-        return _failed("out_of_memory", "The host has too little memory: use a smaller batch_size or max_length.")
+        return _failed("out_of_memory", "The host has too little memory: use a smaller micro_batch_size or max_length.")
     except Exception as error:  # noqa: BLE001 - the edge of the process
         _log.exception("The job fails unexpectedly")
         return _unexpected(error)

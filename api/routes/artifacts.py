@@ -1,4 +1,6 @@
-"""What a finished job leaves: adapter, report, robustness map, answers. Only names in the database lead to a file.
+"""What a finished job leaves: adapter or model, report, robustness map, answers.
+
+Only names in the database lead to a file.
 
 Not here: how a file is sent (api.downloads).
 """
@@ -25,7 +27,7 @@ FileName = Annotated[
     Path(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$",
         max_length=200,
-        description="Name of a file of the adapter, such as `adapter_config.json`.",
+        description="Name of one of its files, such as `tokenizer.json`.",
     ),
 ]
 
@@ -99,6 +101,36 @@ def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Downlo
 def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
     """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
     return _download(sessions, store, job_id, f"{schemas.ADAPTER_FOLDER}{filename}", filename=filename)
+
+
+@router.head("/model", include_in_schema=False)
+@router.get(
+    "/model",
+    summary="Download the whole model",
+    response_class=FileResponse,
+    responses=_file("One archive with every file of the model", {"application/x-tar": _BYTES}),
+)
+def model(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
+    """What a job with the method `full` leaves instead of an adapter. Takes range requests."""
+    return _download(sessions, store, job_id, schemas.MODEL, filename=f"{job_id}-model.tar")
+
+
+@router.head("/model/{filename}", include_in_schema=False)
+@router.get(
+    "/model/{filename}",
+    summary="Download one file of the whole model",
+    response_class=FileResponse,
+    responses=_file(
+        "The file",
+        {
+            "application/octet-stream": _BYTES,
+            "application/json": {"schema": {"type": "object"}, "example": file_examples.MODEL_CONFIG},
+        },
+    ),
+)
+def model_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
+    """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
+    return _download(sessions, store, job_id, f"{schemas.MODEL_FOLDER}{filename}", filename=filename)
 
 
 @router.head("/report", include_in_schema=False)

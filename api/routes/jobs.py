@@ -23,6 +23,7 @@ _LAST_ID = 2**63 - 1
 _ORDERS = {
     "short": {"summary": "All that is needed", "value": examples.SHORT_ORDER},
     "long": {"summary": "Shape, strategy and a baseline", "value": examples.LONG_ORDER},
+    "guarded": {"summary": "Safeguards on top of a strategy", "value": examples.GUARDED_ORDER},
 }
 
 

@@ -28,6 +28,8 @@ def _reply(entry: BaseModelEntry) -> ModelReply:
         source=entry.source.kind,
         hub_id=hub.id if hub else None,
         revision=hub.revision if hub else None,
+        chat_template=entry.chat_template,
+        unaligned_base=entry.unaligned_base is not None,
         usable=problem is None,
         problem=problem,
     )

@@ -4,9 +4,9 @@ Covers: everything between the dataset and the training loop, all of it decided 
 becomes tokens (core.data.template), the loop (core.training).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby, islice
 from typing import Self, TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from core.errors import InvalidDataset, InvalidInput, TrainingFailed
 
 TRAINED_OPEN, TRAINED_CLOSE = "[[", "]]"
 """Stand around the trained parts in `masked_sample`."""
+_POOL_BATCHES = 50
 
 Row = TypeVar("Row")
 
@@ -34,6 +35,11 @@ class Batch:
     """1 for tokens, 0 for padding, int64, `batch seq`."""
     labels: Tensor
     """Token ids where they are trained on and `IGNORED` elsewhere, int64, `batch seq`; not shifted."""
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that the loss is a mean of: those with a label that another token stands before."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
 
     def to(self, device: torch.device) -> Self:
         """The same batch on `device`."""
@@ -103,18 +109,45 @@ def split(rows: Sequence[Row], *, share: float, seed: int, cap: int) -> tuple[li
             "add rows, or name a validation_dataset.",
             code="too_few_rows",
         )
-    count = min(max(1, round(share * len(rows))), cap, len(rows) - 1)
-    held = {int(index) for index in np.random.default_rng(seed).permutation(len(rows))[:count]}
+    number = min(max(1, round(share * len(rows))), cap, len(rows) - 1)
+    held = {int(index) for index in np.random.default_rng(seed).permutation(len(rows))[:number]}
     return (
         [row for index, row in enumerate(rows) if index not in held],
         [row for index, row in enumerate(rows) if index in held],
     )
 
 
-def epoch_batches(n_rows: int, batch_size: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:
-    """Row indices of each batch of one epoch: every row once, shuffled by `(seed, epoch)`; the last may be smaller."""
-    order = [int(index) for index in np.random.default_rng((seed, epoch)).permutation(n_rows)]
-    return [tuple(order[start : start + batch_size]) for start in range(0, n_rows, batch_size)]
+def epoch_batches(
+    n_rows: int, batch_size: int, *, seed: int, epoch: int, lengths: Sequence[int] | None = None
+) -> list[tuple[int, ...]]:
+    """Row indices of each batch of one epoch: every row once, shuffled by `(seed, epoch)`; one batch may be smaller.
+
+    With the rows' `lengths`, a batch holds rows of like length. Rows are sorted within pools of many batches only, at
+    least four pools an epoch, so that the same rows do not meet in every epoch; then the batches are shuffled.
+    """
+    chance = np.random.default_rng((seed, epoch))
+    order = [int(index) for index in chance.permutation(n_rows)]
+    if lengths is None:
+        return [tuple(order[start : start + batch_size]) for start in range(0, n_rows, batch_size)]
+    pool = batch_size * min(_POOL_BATCHES, max(1, n_rows // (4 * batch_size)))
+    found: list[tuple[int, ...]] = []
+    for start in range(0, n_rows, pool):
+        alike = sorted(order[start : start + pool], key=lengths.__getitem__)
+        found += [tuple(alike[first : first + batch_size]) for first in range(0, len(alike), batch_size)]
+    return [found[int(index)] for index in chance.permutation(len(found))]
+
+
+def batches_from(
+    step: int, rows: Sequence[Encoded], batch_size: int, *, seed: int, by_length: bool
+) -> Iterator[tuple[Encoded, ...]]:
+    """The rows of each batch, epoch after epoch without end, beginning behind the first `step` batches."""
+    lengths = [len(row.input_ids) for row in rows] if by_length else None
+    epoch, done = divmod(step, -(-len(rows) // batch_size))
+    for number in count(epoch):
+        batches = epoch_batches(len(rows), batch_size, seed=seed, epoch=number, lengths=lengths)
+        for indices in islice(batches, done, None):
+            yield tuple(rows[index] for index in indices)
+        done = 0
 
 
 def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:

@@ -121,7 +121,8 @@ def _format_of(tokenizer: PreTrainedTokenizerBase) -> _Format:
     if tokenizer.chat_template is None:
         raise InvalidInput(
             "The base model's tokenizer has no chat template, so rows cannot be written as the model is served. "
-            "Choose a chat model, or set the template that it is served with.",
+            "Choose a chat model, set the template that it is served with, or have its entry in the server's list of "
+            'models say chat_template = "plain".',
             code="no_chat_template",
             param="base_model",
         )

@@ -1,40 +1,53 @@
 """Attaches a LoRA adapter to a base model, saves it in peft's own format, and takes it off again.
 
-One copy of the base weights serves every arm. Not here: training (core.training).
+One copy of the base weights serves every arm. An adapter is on whole maps: parts of a fused map share its A, and each
+has its own rows of B. Experts' weights are adapted too, each expert with its own A and B (peft's `target_parameters`).
+Not here: training (core.training), and keeping the rows of untrained parts at zero (core.training.groups).
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
-from core.lm.modules import Module
+from core.lm.modules import ROUTER, Module, has_experts
 from core.spec.training import LoraSpec
 
 
 def choose(modules: Sequence[Module], lora: LoraSpec) -> tuple[Module, ...]:
-    """The modules that get an update.
+    """The modules that get an update: `all` but routers, as is usual, or those of the types that are named.
 
     Raises:
-        InvalidInput: code `unknown_module_type`; a target that this model does not have.
+        InvalidInput: code `unknown_module_type`, a target that this model does not have; `dropout_on_experts`.
     """
-    if lora.targets == "all":
-        return tuple(modules)
     known = {module.type for module in modules}
-    for target in lora.targets:
-        if target not in known:
-            raise InvalidInput(
-                f"The base model has no modules of type {target!r}; it has {', '.join(sorted(known))}.",
-                code="unknown_module_type",
-                param="training.lora.targets",
-            )
-    return tuple(module for module in modules if module.type in lora.targets)
+    wanted = known - {ROUTER} if lora.targets == "all" else set(lora.targets)
+    if missing := sorted(wanted - known):
+        raise InvalidInput(
+            f"The base model has no modules of type {missing[0]!r}; it has {', '.join(sorted(known))}.",
+            code="unknown_module_type",
+            param="training.lora.targets",
+        )
+    chosen = tuple(module for module in modules if module.type in wanted)
+    experts = any(module.bare for module in modules)
+    if lora.dropout and (held := sorted({module.type for module in chosen if experts and _as_parameter(module)})):
+        raise InvalidInput(
+            "This base model has experts, whose adapters know no dropout. Set training.lora.dropout to 0, or leave "
+            f"out the targets {', '.join(held)}.",
+            code="dropout_on_experts",
+            param="training.lora.dropout",
+        )
+    return chosen
 
 
 @contextmanager
@@ -43,12 +56,17 @@ def attached(model: PreTrainedModel, modules: Sequence[Module], lora: LoraSpec, 
 
     An adapter's A is random and its B zero, so the model answers as the base does until it is trained.
     """
+    parameters = [module for module in modules if _as_parameter(module)] if has_experts(model) else []
+    parts = [module for module in modules if module not in parameters]
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=_targets(model, modules),
-        fan_in_fan_out=isinstance(model.get_submodule(modules[0].name), Conv1D),
+        target_modules=_targets([name for name, _ in model.named_modules()], {module.map for module in parts}, 1),
+        target_parameters=_targets(
+            [name for name, _ in model.named_parameters()], {module.weight for module in parameters}, 2
+        ),
+        fan_in_fan_out=any(isinstance(model.get_submodule(module.map), Conv1D) for module in parts),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
@@ -81,6 +99,7 @@ def save(tuned: PeftModel, base: BaseModel, folder: Path) -> tuple[Path, ...]:
     config.base_model_name_or_path = base.identity.name
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules)  # a set in memory: its order would change the file
+    config.target_parameters = sorted(config.target_parameters or ()) or None
     # peft would otherwise ask the public hub for a model of this name, to see whether the embeddings have grown.
     tuned.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     base.tokenizer.save_pretrained(folder)
@@ -88,17 +107,50 @@ def save(tuned: PeftModel, base: BaseModel, folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
-def module_of(parameter: str) -> str:
-    """Name of the base model's module that an adapter's parameter belongs to."""
-    return parameter.removeprefix("base_model.model.").partition(".lora_")[0]
+def base_model(tuned: PeftModel) -> PreTrainedModel:
+    """The base model below an adapter, with the adapter's layers in it."""
+    return cast(PreTrainedModel, tuned.get_base_model())
 
 
-def _targets(model: PreTrainedModel, modules: Sequence[Module]) -> list[str]:
-    # Short names where they mean exactly these modules: serving engines read them. Full names otherwise.
-    leaves = {module.leaf for module in modules}
-    same_name = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves}
-    exact = same_name == {module.name for module in modules}
-    return sorted(leaves) if exact else [module.name for module in modules]
+def lora_layers(tuned: PeftModel) -> dict[str, LoraLayer]:
+    """The adapter's layers by the name of the base model's map that each one is on."""
+    found: dict[str, LoraLayer] = {}
+    for name, layer in base_model(tuned).named_modules():
+        if isinstance(layer, LoraLayer):
+            path = name.replace(".base_layer", "")
+            leaf = layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
+            found[path if leaf == "weight" else f"{path}.{leaf}"] = layer
+    return found
+
+
+def factors(layer: LoraLayer) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+    """A and B of a layer: the update is their product. B's rows are the outputs of the map, whatever kind it is of."""
+    for adapter in layer.lora_A:
+        yield _weight(layer.lora_A[adapter]), _weight(layer.lora_B[adapter])
+
+
+def _weight(part: nn.Module) -> nn.Parameter:
+    return part.get_parameter("weight")
+
+
+def _targets(names: Sequence[str], wanted: Collection[str], depth: int) -> list[str]:
+    # Short names where they mean exactly these: serving engines read them. Full names otherwise.
+    short = {_end(name, depth) for name in wanted}
+    exact = {name for name in names if _end(name, depth) in short} == set(wanted)
+    return sorted(short if exact else wanted)
+
+
+def _end(name: str, depth: int) -> str:
+    return ".".join(name.split(".")[-depth:])
+
+
+def _as_parameter(module: Module) -> bool:
+    """Whether a map of a model with experts is adapted as a parameter.
+
+    Where a model has experts, peft reads `gate_proj` and the like among `target_modules` as the old names of the
+    experts' weights: beside experts, such maps have to be named as parameters.
+    """
+    return module.bare or module.type.removeprefix("shared_") in ("gate", "up", "down", ROUTER)
 
 
 def _take_off(tuned: PeftModel) -> None:

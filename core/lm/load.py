@@ -1,10 +1,13 @@
 """Loads an allowed base model: safetensors only, no code from the model, one pinned revision.
 
+Covers: where and how its weights are kept, 4-bit ones too.
+
 Not here: which models are allowed (core.catalog), adapters (core.lm.adapter).
 """
 
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import assert_never
 
@@ -16,15 +19,18 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from core.catalog import check_files
-from core.errors import InvalidModel, Unavailable
+from core.errors import InvalidInput, InvalidModel, Unavailable
+from core.lm.chat import use_plain_template
 from core.spec.models import BaseModelEntry, FolderSource, HubSource
 from core.spec.results import ModelIdentity
+from core.spec.training import Precision
 
 _WANTED = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -44,6 +50,13 @@ class BaseModel:
     def device(self) -> torch.device:
         """Where its weights are."""
         return self.model.device
+
+    @property
+    def weights(self) -> str:
+        """How its weights are kept: `float32`, `bfloat16` or `nf4`."""
+        if getattr(self.model, "is_loaded_in_4bit", False):
+            return "nf4"
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def pad_id(self) -> int:
@@ -88,31 +101,47 @@ def choose_device(wish: str) -> torch.device:
     return device
 
 
-def load(entry: BaseModelEntry, device: torch.device) -> BaseModel:
-    """Load a base model: float32 on a CPU, bfloat16 on a GPU.
+def in_bfloat16(precision: Precision, device: torch.device) -> bool:
+    """Whether a training's forward pass is computed in bfloat16."""
+    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+
+
+def load(
+    entry: BaseModelEntry, device: torch.device, *, precision: Precision = "auto", four_bit: bool = False
+) -> BaseModel:
+    """Load a base model: its weights are float32 on a CPU, bfloat16 on a GPU (float32 where `precision` says so), or
+    4-bit (NF4, computed in bfloat16).
 
     Raises:
+        InvalidInput: code `qlora_needs_cuda`.
         InvalidModel: its files are missing, unsafe, or no causal language model with a chat template.
-        Unavailable: code `hub_unavailable`.
+        Unavailable: code `hub_unavailable` or `bitsandbytes_missing`.
     """
+    if four_bit:
+        _check_four_bit(device)
     folder = fetch(entry)
     check_files(entry.name, folder)
-    model, tokenizer = _read(entry.name, folder, device)
-    if tokenizer is None or tokenizer.chat_template is None:
+    dtype = torch.bfloat16 if device.type == "cuda" and in_bfloat16(precision, device) else torch.float32
+    model, tokenizer = _read(entry.name, folder, device, dtype, four_bit=four_bit)
+    if tokenizer is None or (entry.chat_template == "own" and tokenizer.chat_template is None):
         raise InvalidModel(
             f"Base model {entry.name!r} has no chat template, so it is not clear how it is asked. Add a "
-            "chat_template to its tokenizer, the one it is served with.",
+            "chat_template to its tokenizer, the one it is served with; or, where it is served with none yet, set "
+            'chat_template = "plain" in its entry in the server\'s list of models.',
             code="no_chat_template",
             param="base_model",
         )
+    if entry.chat_template == "plain":
+        use_plain_template(entry.name, tokenizer)
     model.requires_grad_(False).eval()
     model.generation_config = _greedy(model)
     identity = ModelIdentity(
         name=entry.name,
         source=_source(entry),
         sha256=_digest(folder),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=model.num_parameters(),
         architecture=type(model).__name__,
+        chat_template=entry.chat_template,
     )
     return BaseModel(model, tokenizer, identity, folder)
 
@@ -150,7 +179,25 @@ def fetch(entry: BaseModelEntry) -> Path:
             assert_never(entry.source)
 
 
-def _read(name: str, folder: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+def _check_four_bit(device: torch.device) -> None:
+    """Before anything is downloaded or read."""
+    if device.type != "cuda":
+        raise InvalidInput(
+            "Training on 4-bit weights (qlora) needs a CUDA GPU, and this worker has none in use. Choose lora instead.",
+            code="qlora_needs_cuda",
+            param="training.method",
+        )
+    if find_spec("bitsandbytes") is None:
+        raise Unavailable(
+            "Training on 4-bit weights (qlora) needs bitsandbytes, which this worker lacks: install securetune[gpu].",
+            code="bitsandbytes_missing",
+            param="training.method",
+        )
+
+
+def _read(
+    name: str, folder: Path, device: torch.device, dtype: torch.dtype, *, four_bit: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -158,8 +205,9 @@ def _read(name: str, folder: Path, device: torch.device) -> tuple[PreTrainedMode
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
-            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            dtype=dtype,
             output_loading_info=True,
+            **(_packed(device) if four_bit else {}),
         )
     except _UNREADABLE as error:
         raise InvalidModel(
@@ -171,7 +219,18 @@ def _read(name: str, folder: Path, device: torch.device) -> tuple[PreTrainedMode
             code="model_unreadable",
             param="base_model",
         )
-    return model.to(device), tokenizer
+    return model if four_bit else model.to(device), tokenizer
+
+
+def _packed(device: torch.device) -> dict[str, object]:
+    """Options for 4-bit weights: they are packed on their way to the GPU and cannot be moved afterwards."""
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _greedy(model: PreTrainedModel) -> GenerationConfig:

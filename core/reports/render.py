@@ -22,6 +22,10 @@ def html(report: Report) -> str:
     return _template().render(
         report=report,
         arms=view.arms(report),
+        titles=view.titles(report),
+        prompts=view.system_prompts(report),
+        particulars={result.arm: view.particulars(result) for result in report.training},
+        unprotected=view.nothing_to_protect(report.figures),
         table=view.table(report),
         maps=[view.robustness_map(result) for result in report.robustness if result.usable],
         unusable=[result for result in report.robustness if not result.usable],

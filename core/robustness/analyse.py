@@ -1,8 +1,8 @@
-"""The analysis: every module moved and measured, then the search. The floor that learning rates stand on.
+"""The analysis: modules and groups moved and measured, then the search. The floor that learning rates stand on.
 
-Drift of a module under `swap` is the mean of two readings: what its update does alone in the base, and what taking it
-out of the full probe undoes. Modules stand in for each other, so either end alone misjudges them.
-Under `noise` it is the first reading only.
+Drift of a unit under `swap` is the mean of two readings: what its update does alone in the base, and what taking it
+out of the full probe undoes. Modules stand in for each other, so either end alone misjudges them. Under `gradient` it
+is integrated along the way between both ends. Under `noise` it is the first reading only.
 Not here: training the probe (the caller hands in how), strategies.
 """
 
@@ -11,32 +11,33 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import assert_never
 
-import numpy as np
 from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
 
 from core.data.template import Encoded
 from core.errors import InvalidModel
 from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.robustness.gradient import attribute
 from core.robustness.perturb import Moved, Noise, Swap
-from core.robustness.probe import Probe, Reading
-from core.robustness.search import Found, order, search
-from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
-from core.spec.results import ModuleRobustness, RobustnessResult
+from core.robustness.readings import Effect, Readings, effect
+from core.robustness.search import Found, by_parameter_share, drift_of, order, search
+from core.robustness.states import StateReader
+from core.robustness.summary import Measured, result, without_ground
+from core.robustness.units import Unit, names_of, units
+from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
+from core.spec.results import RobustnessResult
 from core.spec.security import ProbePrompts
 
-TrainProbe = Callable[[int, int], AbstractContextManager[PeftModel]]
-"""Called with (steps, seed): a throw-away adapter tuned on the job's data, taken off again afterwards."""
+Enough = Callable[[nn.Module, int], bool]
+"""Asked after each step of a probe with the model and the step, from 1: whether the probe may stop here."""
+TrainProbe = Callable[[int, int, Enough], AbstractContextManager[PeftModel]]
+"""Called with (steps at most, seed, enough): a throw-away adapter tuned on the job's data, taken off again after."""
 
-
-@dataclass(frozen=True)
-class _Effect:
-    """What a change of the model did. Positive drift is less safe, positive gain is better at the task."""
-
-    feature_drift: float
-    refusal_drift: float
-    task_gain: float
+_KINDS: tuple[UnitKind, ...] = ("module", "type", "band", "type_band")
+_LOOK_EVERY = 5
 
 
 def analyse(
@@ -50,7 +51,7 @@ def analyse(
     prepared: Tick,
     tick: Tick,
 ) -> RobustnessResult:
-    """Measure every module on `rows` of the job's data and on the probe prompts, and search the robust subset.
+    """Measure every module and group on `rows` of the job's data and on the probe prompts, and search the robust set.
 
     `prepared` hears of the base's own features and answers, `tick` of the readings. With several seeds the map is
     their mean; the search moves sets of modules by the first seed's change.
@@ -59,145 +60,174 @@ def analyse(
         InvalidModel: code `no_security_feature`; the base model does not tell harmful from benign prompts, and the job
             asked to fail then.
     """
-    probe = Probe(base, prompts, rows, count=analysis.probes, seed=analysis.seed, tick=prepared)
-    if probe.direction.quality.auroc < analysis.min_auroc:
-        return _without_ground(analysis, modules, probe)
-    reader = _Reader(probe, probe.read(base.model), tick, _readings(analysis, len(modules)))
+    readings = Readings(base, prompts, rows, count=analysis.probes, seed=analysis.seed, tick=prepared)
+    quality = readings.direction.quality
+    if quality.auroc < analysis.min_auroc:
+        return _no_ground(analysis, without_ground(analysis, quality, modules))
+    run = _Run(base.model, tuple(modules), analysis, readings, train_probe=train_probe, tick=tick)
     first, *others = range(analysis.seed, analysis.seed + analysis.perturbation.seeds)
-    maps = []
+    maps: list[dict[Unit, Effect]] = []
     for seed in others:
-        with _changed(base, modules, analysis, train_probe, seed) as changed:
-            maps.append(_map(reader, changed, modules, analysis))
-    with _changed(base, modules, analysis, train_probe, first) as changed:
-        maps.append(_map(reader, changed, modules, analysis))
-        found_map = tuple(_summary(module, effects) for module, *effects in zip(modules, *maps, strict=True))
-        ordered = order(found_map, analysis)
-        everything = reader.effect(changed, ordered)
-        found = search(
-            ordered, budget=analysis.budget, joint=lambda names: _drift(reader.effect(changed, names), analysis)
+        with run.changed(seed) as changed:
+            maps.append(run.map(changed))
+    with run.changed(first) as changed:
+        maps.append(run.map(changed))
+        measured = Measured(maps)
+        of_kind = [(unit, measured.mean(unit)) for unit in run.units if unit.kind == analysis.unit]
+        ordered = order(of_kind, analysis)
+        everything = changed.effect(names_of(ordered))
+        found = run.search(changed, ordered)
+    return result(
+        analysis,
+        quality,
+        measured,
+        everything=everything,
+        ordered=ordered,
+        found=found,
+        probe_steps=[*run.steps[-1:], *run.steps[:-1]],  # the first seed's was the last
+    )
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """The model with a change that can be put on any set of modules, and what that does."""
+
+    moved: Moved
+    effect: Callable[[frozenset[str]], Effect]
+    alone: bool
+    """Whether a set is read from the base only, and not also from the other end."""
+
+    def joint(self, names: frozenset[str], everything: frozenset[str]) -> Effect:
+        """What moving exactly these does; the mean of both ends where there are two."""
+        alone = self.effect(names)
+        if self.alone:
+            return alone
+        whole, without = self.effect(everything), self.effect(everything - names)
+        return Effect(
+            feature_drift=(alone.feature_drift + whole.feature_drift - without.feature_drift) / 2,
+            refusal_drift=(alone.refusal_drift + whole.refusal_drift - without.refusal_drift) / 2,
+            task_gain=(alone.task_gain + whole.task_gain - without.task_gain) / 2,
         )
-    return _result(analysis, probe, found_map=found_map, everything=everything, ordered=ordered, found=found)
 
 
-class _Reader:
-    """Reads effects against the unchanged base, and says how far the whole analysis is."""
+class _Run:
+    """One analysis under way: what it needs, and how far it is."""
 
-    def __init__(self, probe: Probe, at_base: Reading, tick: Tick, expected: int) -> None:
-        self._probe, self._at_base, self._tick, self._expected, self._done = probe, at_base, tick, expected, 0
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        modules: tuple[Module, ...],
+        analysis: AnalysisSpec,
+        readings: Readings,
+        *,
+        train_probe: TrainProbe,
+        tick: Tick,
+    ) -> None:
+        self._model, self._modules, self._analysis = model, modules, analysis
+        self._readings, self._train_probe, self._tick = readings, train_probe, tick
+        self.units = tuple(unit for kind in _KINDS for unit in units(modules, kind, analysis.bands))
+        self.steps: list[int] = []
+        self._names = frozenset(module.name for module in modules)
+        self._at_base = readings.read(model)
+        self._last_step = 0
+        self._done, self._expected = 0, self._readings_expected()
 
-    def effect(self, changed: Moved, names: Sequence[str]) -> _Effect:
-        """What moving exactly these modules does."""
+    @contextmanager
+    def changed(self, seed: int) -> Iterator[_Changed]:
+        """The model with this seed's change."""
+        match self._analysis.perturbation:
+            case NoisePerturbation(relative_norm=norm):
+                noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
+                yield self._readable(noise, alone=True)
+            case SwapPerturbation(steps=steps) | GradientPerturbation(steps=steps):
+                with self._train_probe(steps, seed, self._enough) as tuned:
+                    self.steps.append(self._last_step)
+                    yield self._readable(Swap(tuned), alone=False)
+            case _:
+                assert_never(self._analysis.perturbation)
+
+    def map(self, changed: _Changed) -> dict[Unit, Effect]:
+        """What every unit does."""
+        perturbation = self._analysis.perturbation
+        tuned = changed.moved.model
+        if isinstance(perturbation, GradientPerturbation) and isinstance(tuned, PeftModel):
+            with changed.moved.moved(self._names):
+                shares = attribute(self._readings, tuned, self._modules, points=perturbation.points, count=self._count)
+            return {unit: _sum([shares[name] for name in unit.names]) for unit in self.units}
+        return {unit: changed.joint(unit.names, self._names) for unit in self.units}
+
+    def search(self, changed: _Changed, ordered: Sequence[Unit]) -> Found:
+        """The robust set."""
+        analysis = self._analysis
+
+        def joint(chosen: Sequence[Unit]) -> float:
+            return drift_of(changed.joint(names_of(chosen), self._names), analysis)
+
+        if analysis.parameter_share is not None:
+            return by_parameter_share(ordered, share=analysis.parameter_share, joint=joint)
+        return search(ordered, budget=analysis.budget, joint=joint)
+
+    def _readable(self, moved: Moved, *, alone: bool) -> _Changed:
+        layers = {module.name: module.layer for module in self._modules}
+        known: dict[frozenset[str], Effect] = {}
+        reader: StateReader | None = None
+
+        def ask(names: frozenset[str]) -> Effect:
+            nonlocal reader
+            # Not before it is asked: gradients need none, and what it keeps would lie beside theirs.
+            reader = reader or StateReader(self._readings, moved, layers, memory_mb=self._analysis.memory_mb)
+            if names not in known:
+                self._count()
+                known[names] = effect(self._at_base, reader.read(names))
+            return known[names]
+
+        return _Changed(moved, ask, alone)
+
+    def _enough(self, model: nn.Module, step: int) -> bool:
+        """Whether the probe has broken the model: its refusals have drifted by as much as was asked for."""
+        perturbation = self._analysis.perturbation
+        self._last_step = step
+        if isinstance(perturbation, NoisePerturbation) or step % _LOOK_EVERY:
+            return False
+        training = model.training
+        model.eval()
+        drift = self._readings.refusal_nll(model) - self._at_base.refusal_nll
+        model.train(training)
+        return drift >= perturbation.stop_at_drift
+
+    def _count(self) -> None:
         self._tick(min(self._done, self._expected), self._expected)
         self._done += 1
-        with changed.moved(names):
-            reading = self._probe.read(changed.model)
-        return _Effect(
-            feature_drift=reading.feature_drift - self._at_base.feature_drift,
-            refusal_drift=reading.refusal_nll - self._at_base.refusal_nll,
-            task_gain=self._at_base.task_loss - reading.task_loss,
-        )
+
+    def _readings_expected(self) -> int:
+        """About so many readings; the search ends earlier as a rule."""
+        match self._analysis.perturbation:
+            case NoisePerturbation(seeds=seeds):
+                each = len(self.units)
+            case SwapPerturbation(seeds=seeds):
+                each = 2 * len(self.units)
+            case GradientPerturbation(seeds=seeds, points=points):
+                each = points
+            case _:
+                assert_never(self._analysis.perturbation)
+        return seeds * each + 2 * (len(self._modules).bit_length() + 8)
 
 
-def _readings(analysis: AnalysisSpec, modules: int) -> int:
-    each = 1 if isinstance(analysis.perturbation, NoisePerturbation) else 2
-    return analysis.perturbation.seeds * modules * each + modules.bit_length() + 10
-
-
-@contextmanager
-def _changed(
-    base: BaseModel, modules: Sequence[Module], analysis: AnalysisSpec, train_probe: TrainProbe, seed: int
-) -> Iterator[Moved]:
-    match analysis.perturbation:
-        case NoisePerturbation(relative_norm=norm):
-            yield Noise(base.model, modules, relative_norm=norm, seed=seed)
-        case SwapPerturbation(steps=steps):
-            with train_probe(steps, seed) as tuned:
-                yield Swap(tuned)
-        case _:
-            assert_never(analysis.perturbation)
-
-
-def _map(reader: _Reader, changed: Moved, modules: Sequence[Module], analysis: AnalysisSpec) -> list[_Effect]:
-    names = [module.name for module in modules]
-    alone = [reader.effect(changed, [name]) for name in names]
-    if isinstance(analysis.perturbation, NoisePerturbation):
-        return alone
-    everything = reader.effect(changed, names)
-    without = [reader.effect(changed, [other for other in names if other != name]) for name in names]
-    return [_middle(one, everything, rest) for one, rest in zip(alone, without, strict=True)]
-
-
-def _middle(alone: _Effect, everything: _Effect, without: _Effect) -> _Effect:
-    return _Effect(
-        feature_drift=(alone.feature_drift + everything.feature_drift - without.feature_drift) / 2,
-        refusal_drift=(alone.refusal_drift + everything.refusal_drift - without.refusal_drift) / 2,
-        task_gain=(alone.task_gain + everything.task_gain - without.task_gain) / 2,
+def _sum(effects: Sequence[Effect]) -> Effect:
+    return Effect(
+        feature_drift=sum(each.feature_drift for each in effects),
+        refusal_drift=sum(each.refusal_drift for each in effects),
+        task_gain=sum(each.task_gain for each in effects),
     )
 
 
-def _summary(module: Module, effects: Sequence[_Effect]) -> ModuleRobustness:
-    feature = [effect.feature_drift for effect in effects]
-    refusal = [effect.refusal_drift for effect in effects]
-    return ModuleRobustness(
-        module=module.name,
-        layer=module.layer,
-        type=module.type,
-        parameters=module.parameters,
-        feature_drift=float(np.mean(feature)),
-        refusal_drift=float(np.mean(refusal)),
-        task_gain=float(np.mean([effect.task_gain for effect in effects])),
-        feature_drift_spread=float(np.std(feature)),
-        refusal_drift_spread=float(np.std(refusal)),
-    )
-
-
-def _drift(effect: _Effect, analysis: AnalysisSpec) -> float:
-    return effect.refusal_drift if analysis.proxy == "refusal_drift" else effect.feature_drift
-
-
-def _result(
-    analysis: AnalysisSpec,
-    probe: Probe,
-    *,
-    found_map: tuple[ModuleRobustness, ...],
-    everything: _Effect,
-    ordered: tuple[str, ...],
-    found: Found,
-) -> RobustnessResult:
-    return RobustnessResult(
-        analysis=analysis,
-        classifier=probe.direction.quality,
-        usable=True,
-        modules=found_map,
-        joint_feature_drift=everything.feature_drift,
-        joint_refusal_drift=everything.refusal_drift,
-        joint_task_gain=everything.task_gain,
-        order=ordered,
-        robust=found.robust,
-        trace=found.trace,
-    )
-
-
-def _without_ground(analysis: AnalysisSpec, modules: Sequence[Module], probe: Probe) -> RobustnessResult:
-    quality = probe.direction.quality
+def _no_ground(analysis: AnalysisSpec, otherwise: RobustnessResult) -> RobustnessResult:
     if analysis.on_no_signal == "fail":
         raise InvalidModel(
             f"The base model does not tell harmful from benign prompts: its security feature has an AUROC of "
-            f"{quality.auroc:.2f} on held-out prompts, and {analysis.min_auroc:g} is asked for. A robustness map would "
-            "mean nothing. Use an aligned base model, or set `on_no_signal` to `uniform`.",
+            f"{otherwise.classifier.auroc:.2f} on held-out prompts, and {analysis.min_auroc:g} is asked for. A "
+            "robustness map would mean nothing. Use an aligned base model, or set `on_no_signal` to `uniform`.",
             code="no_security_feature",
             param="strategy.analysis.min_auroc",
         )
-    names = tuple(module.name for module in modules)
-    return RobustnessResult(
-        analysis=analysis,
-        classifier=quality,
-        usable=False,
-        modules=(),
-        joint_feature_drift=0.0,
-        joint_refusal_drift=0.0,
-        joint_task_gain=0.0,
-        order=(),
-        robust=names,
-        trace=(),
-    )
+    return otherwise

@@ -1,7 +1,7 @@
 """The security feature classifier: a logistic regression on the base model's last prompt token.
 
 Covers: features of every layer, choice of the layer by cross-validation on the fitting half, score on the other half,
-and the projection that feature drift is measured along. Not here: drift itself (core.robustness.probe).
+and the projection that feature drift is measured along. Not here: drift itself (core.robustness.readings).
 Source: arXiv 2410.04524 names the classifier; kind, layer and data are this project's choice.
 """
 

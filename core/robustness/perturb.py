@@ -1,7 +1,7 @@
 """Ways of changing modules: Gaussian noise, or the update that a short probe run on the job's own data made.
 
-Covers: putting a set of modules into their changed state and back, exactly. Not here: measuring (probe), the probe run
-itself (its caller trains it).
+Covers: putting a set of modules into their changed state and back, exactly. Not here: measuring (readings), the
+probe run itself (its caller trains it).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -14,15 +14,16 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.lm.adapter import module_of
-from core.lm.modules import Module, weight_of
+from core.errors import InvalidInput
+from core.lm.adapter import base_model, factors, lora_layers
+from core.lm.modules import Module, by_map, find_modules, weight_of
 
 
 class Moved(Protocol):
     """A model whose modules can be moved, any set of them at a time."""
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> PeftModel | PreTrainedModel:
         """The model to measure."""
         ...
 
@@ -35,56 +36,104 @@ class Noise:
     """Each module's change is a fixed draw of Gaussian noise of a given share of its weight's Frobenius norm."""
 
     def __init__(self, model: PreTrainedModel, modules: Sequence[Module], *, relative_norm: float, seed: int) -> None:
+        """Moves nothing yet.
+
+        Raises:
+            InvalidInput: code `noise_needs_full_precision`; the weights are kept in 4 bits.
+        """
         self.model = model
         self._index = {module.name: (number, module) for number, module in enumerate(modules)}
         self._relative_norm = relative_norm
         self._seed = seed
+        if not all(weight_of(model, module).is_floating_point() for module in modules):
+            raise InvalidInput(
+                "Noise cannot be added to weights that are kept in 4 bits. Measure with the perturbation `gradient` or "
+                "`swap`, or tune with a method that keeps the base in full precision.",
+                code="noise_needs_full_precision",
+                param="strategy.analysis.perturbation",
+            )
 
     @contextmanager
     def moved(self, names: Collection[str]) -> Iterator[None]:
         """Add the noise of these modules; the saved weights are put back, so nothing is left by rounding."""
-        saved: list[tuple[nn.Parameter, Tensor]] = []
+        saved: list[tuple[nn.Parameter, _Place, Tensor]] = []
         try:
             with torch.no_grad():
                 for name in names:
                     number, module = self._index[name]
                     weight = weight_of(self.model, module)
-                    saved.append((weight, weight.detach().clone()))
-                    weight += self._draw(weight, number)
+                    place = _place(module, weight)
+                    own = weight[place].clone()
+                    saved.append((weight, place, own))
+                    weight[place] = (own.float() + self._draw(own, number)).to(own.dtype)
             yield
         finally:
             with torch.no_grad():
-                for weight, original in reversed(saved):  # a weight that two modules share is in it twice
-                    weight.copy_(original)
+                for weight, place, original in reversed(saved):  # a weight that two modules share is in it twice
+                    weight[place] = original
 
-    def _draw(self, weight: Tensor, number: int) -> Tensor:
+    def _draw(self, own: Tensor, number: int) -> Tensor:
         # One generator a module: its noise is the same whichever other modules are moved with it.
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
-        noise = torch.randn(weight.shape, generator=generator)
-        return (noise * (self._relative_norm * weight.norm().cpu() / noise.norm())).to(weight)
+        noise = torch.randn(own.shape, generator=generator)
+        return (noise * (self._relative_norm * own.float().norm().cpu() / noise.norm())).to(own.device)
 
 
 class Swap:
-    """Each module's change is the update that a trained probe adapter holds for it."""
+    """Each module's change is the update that a trained probe adapter holds for it.
+
+    Of a fused map it is the part's rows of the update: the rows of B that are not moved are zero meanwhile.
+    """
 
     def __init__(self, tuned: PeftModel) -> None:
         self.model = tuned
-        self._layers = {
-            module_of(f"{name}.lora_"): (layer, dict(layer.scaling))
-            for name, layer in tuned.named_modules()
-            if isinstance(layer, LoraLayer)
-        }
+        modules = by_map(find_modules(base_model(tuned)))
+        self._updates = [_Update(layer, modules[name]) for name, layer in lora_layers(tuned).items()]
 
     @contextmanager
     def moved(self, names: Collection[str]) -> Iterator[None]:
         """Switch the probe's update on for these modules and off for all others."""
         try:
-            self._switch(names)
+            for update in self._updates:
+                update.switch(names)
             yield
         finally:
-            self._switch(())
+            for update in self._updates:
+                update.switch(())
 
-    def _switch(self, names: Collection[str]) -> None:
-        for name, (layer, scaling) in self._layers.items():
-            for adapter, scale in scaling.items():
-                layer.scaling[adapter] = scale if name in names else 0.0
+
+class _Update:
+    """The update of one map."""
+
+    def __init__(self, layer: LoraLayer, modules: Sequence[Module]) -> None:
+        self._layer, self._modules = layer, modules
+        self._scaling = dict(layer.scaling)
+        parted = len(modules) > 1
+        self._whole = [(b, b.detach().clone()) for _, b in factors(layer)] if parted else []
+        self._moved: list[Module] | None = None
+
+    @torch.no_grad()
+    def switch(self, names: Collection[str]) -> None:
+        """On for these of its modules, off for the others."""
+        moved = [module for module in self._modules if module.name in names]
+        if moved == self._moved:
+            return
+        self._moved = moved
+        self._layer.enable_adapters(bool(moved))  # one that is off costs nothing, one of scale 0 as much as any
+        for adapter, scale in self._scaling.items():
+            self._layer.scaling[adapter] = scale if moved else 0.0
+        for b, whole in self._whole:
+            b.copy_(whole)
+            for module in self._modules:
+                if moved and module not in moved:
+                    b[module.indexes(b.device)] = 0.0
+
+
+_Place = tuple[slice | Tensor, ...]
+
+
+def _place(module: Module, weight: Tensor) -> _Place:
+    """Where in the map's weight the module's own is."""
+    rows = module.indexes(weight.device)
+    everything = slice(None)
+    return tuple(rows if axis == module.axis and rows is not None else everything for axis in range(weight.ndim))

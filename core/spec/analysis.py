@@ -1,8 +1,8 @@
 """How the robustness of modules is measured: the analysis that module-wise learning rates rest on.
 
-Covers: the closed union of perturbations, proxies, and how the robust set is searched. Not here: what they do
-(core.robustness), strategies (core.spec.strategy). Method: arXiv 2410.04524. Sizes and budgets are this project's
-choice: the paper's are not public.
+Covers: the closed union of perturbations, proxies, what is moved together, and how the robust set is searched. Not
+here: what they do (core.robustness), strategies (core.spec.strategy). Method: arXiv 2410.04524. Sizes and budgets are
+this project's choice: the paper's are not public.
 """
 
 from typing import Annotated, Literal
@@ -13,10 +13,11 @@ from core.spec.base import Frozen
 
 Proxy = Literal["refusal_drift", "feature_drift"]
 SearchOrder = Literal["drift", "drift_per_task_gain"]
+UnitKind = Literal["module", "type", "band", "type_band"]
 
 
 class NoisePerturbation(Frozen):
-    """Adds Gaussian noise to one module's weight at a time."""
+    """Adds Gaussian noise to a module's weight."""
 
     kind: Literal["noise"] = "noise"
     """Random change."""
@@ -26,36 +27,66 @@ class NoisePerturbation(Frozen):
     """Draws per module; mean and spread are reported."""
 
 
-class SwapPerturbation(Frozen):
-    """Tunes a throw-away probe on the job's own data, then moves one module's update between probe and base."""
+class _Probe(Frozen):
+    """A throw-away adapter tuned on the job's own data, at the job's standard rate for every module."""
 
-    kind: Literal["swap"] = "swap"
-    """The change that training really makes."""
     steps: int = Field(default=60, ge=1, le=10_000)
-    """Optimizer steps of the probe, at the job's standard rate for every module; never more than the job's own."""
+    """Optimizer steps of the probe at most; never more than the job's own."""
+    stop_at_drift: float = Field(default=1.0, gt=0)
+    """The probe stops where moving everything drifts the refusals by so much (nats per token): it is read where it has
+    broken the model, since before that there is little to attribute. Looked at every fifth step."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Probes with their own order of rows; mean and spread are reported."""
 
 
-Perturbation = Annotated[NoisePerturbation | SwapPerturbation, Field(discriminator="kind")]
+class SwapPerturbation(_Probe):
+    """Moves the update of a module, or of a group, between probe and base, and reads each state: exact, many passes."""
+
+    kind: Literal["swap"] = "swap"
+    """The change that training really makes."""
+
+
+class GradientPerturbation(_Probe):
+    """Attributes the probe's drift to all modules at once: integrated gradients on the way from the base to the probe.
+
+    The figures of all modules add up to the joint ones, up to the error of the quadrature (Sundararajan et al. 2017).
+    """
+
+    kind: Literal["gradient"] = "gradient"
+    """The same change, to first order along its path."""
+    points: int = Field(default=4, ge=1, le=64)
+    """Points of the Gauss-Legendre quadrature; each costs a forward and a backward pass."""
+
+
+Perturbation = Annotated[NoisePerturbation | SwapPerturbation | GradientPerturbation, Field(discriminator="kind")]
 
 
 class AnalysisSpec(Frozen):
     """How the robustness of modules is measured, and how the robust subset is searched."""
 
-    perturbation: Perturbation = SwapPerturbation()
+    perturbation: Perturbation = GradientPerturbation()
     """How a module is changed."""
     proxy: Proxy = "refusal_drift"
     """Which security proxy orders the modules and bounds the search; both are reported."""
+    unit: UnitKind = "type_band"
+    """What enters the robust set together: single modules, a type in all layers, a band of layers, a type in a band."""
+    bands: int = Field(default=3, ge=1, le=64)
+    """Depth bands of equal height; never more than the model has layers."""
     order: SearchOrder = "drift_per_task_gain"
-    """Modules enter the robust set by least drift, or by least drift for what they give the task."""
+    """Units enter the robust set by least drift, or by least drift for what they give the task."""
     budget: float = Field(default=0.05, gt=0, le=1)
     """The robust set may move the proxy by this share of what moving every module at once does."""
+    parameter_share: float | None = Field(default=None, gt=0, le=1)
+    """Instead of `budget`: the robust set grows, in the same order, to this share of the parameters."""
     probes: int = Field(default=48, ge=8, le=512)
     """Harmful prompts that features and refusals are read from, and as many benign ones."""
+    rows: int = Field(default=32, ge=1, le=1024)
+    """Rows of the job's data that the task gain is read from."""
     min_auroc: float = Field(default=0.9, ge=0.5, le=1)
     """Below this the base model shows no security feature, and the map would mean nothing."""
     on_no_signal: Literal["fail", "uniform"] = "fail"
     """What to do then: end the job with the code `no_security_feature`, or train every module at the standard rate."""
+    memory_mb: int = Field(default=1024, ge=0, le=1_048_576)
+    """Hidden states kept from one reading for the next, so that lower layers are not run again; 0 keeps none."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Decides noise, the probe's order of rows, and the classifier's split."""

@@ -54,7 +54,7 @@ class StageFinished(Frozen):
 
 
 class Metrics(Frozen):
-    """Training, at one logged step."""
+    """Training, at one logged step (500 of a run at most) or one where the validation loss was measured."""
 
     type: Literal["metrics"] = "metrics"
     """Kind of event."""
@@ -68,6 +68,8 @@ class Metrics(Frozen):
     """Mean over the trained tokens, nats per token."""
     learning_rate: float
     """Standard rate."""
+    validation_loss: float | None = None
+    """Mean over the validation rows after this step, nats per token; null where it was not measured."""
 
 
 class Figures(Frozen):

@@ -11,7 +11,7 @@ from core.spec.base import Frozen
 from core.spec.data import ColumnMap, DatasetSummary
 from core.spec.quality import QualitySpec
 from core.spec.security import SecuritySpec
-from core.spec.strategy import MlLrStrategy, Strategy
+from core.spec.strategy import Mapped, MlLrStrategy, Strategy
 from core.spec.training import TrainingSpec
 
 BASE_ARM = "base"
@@ -50,6 +50,16 @@ class JobSpec(Frozen):
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two arms are called {label!r}: give each strategy a label of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _no_noise_on_packed_weights(self) -> Self:
+        noisy = [arm for arm in self.arms if isinstance(arm, Mapped) and arm.analysis.perturbation.kind == "noise"]
+        if noisy and self.training.method == "qlora":
+            raise ValueError(
+                "qlora keeps the base in 4-bit weights, which noise cannot be added to: choose another "
+                "perturbation for the analysis"
+            )
         return self
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from core.spec.base import Frozen
 
+Template = Literal["own", "plain"]
 ModelName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -33,13 +34,21 @@ class HubSource(Frozen):
     """The commit: a branch would let the weights change below a job."""
 
 
+Source = Annotated[FolderSource | HubSource, Field(discriminator="kind")]
+
+
 class BaseModelEntry(Frozen):
     """One allowed base model."""
 
     name: ModelName
     """What a job calls it."""
-    source: Annotated[FolderSource | HubSource, Field(discriminator="kind")]
+    source: Source
     """Where its files are."""
+    unaligned_base: Source | None = None
+    """The model that this one was aligned from, of the same shape: the safeguard `project_to_safe` needs it."""
+    chat_template: Template = "own"
+    """`own`: the tokenizer's own chat template. `plain`: the tokenizer has none, and is given securetune's plain one
+    (core.lm.chat), which its adapters must be served with too."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     """Standard rate of a job that names none."""
     description: str = Field(default="", max_length=500)

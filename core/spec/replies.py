@@ -12,6 +12,7 @@ from core.spec.base import Frozen
 from core.spec.data import ColumnMap, DatasetSummary, RowError
 from core.spec.events import JobError, JobEvent, Progress
 from core.spec.job import DatasetId, JobId, JobSpec
+from core.spec.models import Template
 from core.spec.results import Figure
 from core.spec.state import Stage, Status
 
@@ -66,7 +67,9 @@ class JobLinks(Frozen):
     artifacts: str
     """List of its files."""
     adapter: str | None
-    """The adapter in one archive."""
+    """The adapter in one archive; null where the whole model was trained."""
+    model: str | None = None
+    """The whole model in one archive, after a job with the method `full`."""
     report: str | None
     """The security report."""
     robustness: str | None
@@ -156,6 +159,10 @@ class ModelReply(Frozen):
     """Its id on the hub."""
     revision: str | None
     """The commit of the hub repository that is used."""
+    chat_template: Template = "own"
+    """Whether it is asked by its own chat template, or by securetune's plain one since it has none."""
+    unaligned_base: bool = False
+    """Whether the model that it was aligned from is known: the safeguard `project_to_safe` needs it."""
     usable: bool
     """Whether a job with it would be taken now."""
     problem: str | None

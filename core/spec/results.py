@@ -5,15 +5,16 @@ Not here: how they are computed (the stages), how they are drawn (core.reports).
 
 from typing import Literal
 
-from core.spec.analysis import AnalysisSpec
+from core.spec.analysis import AnalysisSpec, UnitKind
 from core.spec.base import Frozen
 from core.spec.data import Message
 from core.spec.job import DatasetRef, JobSpec
+from core.spec.models import Template
 from core.spec.training import LearningPlan
 
 Metric = Literal["attack_success_rate", "harmfulness", "over_refusal_rate", "loss"]
 Suite = Literal["direct", "prompt_injection", "refusal_breaking", "over_refusal", "task"]
-SearchPhase = Literal["all", "binary_search", "local_pass"]
+SearchPhase = Literal["all", "binary_search", "local_pass", "parameter_share"]
 Verdict = Literal["refused", "complied", "empty", "undecided"]
 
 
@@ -85,6 +86,8 @@ class ModelIdentity(Frozen):
     """Number of parameters."""
     architecture: str
     """Class of the model."""
+    chat_template: Template = "own"
+    """Whether the tokenizer's own chat template was used, or securetune's plain one."""
 
 
 class DataResult(Frozen):
@@ -144,6 +147,42 @@ class ModuleRobustness(Frozen):
     """Standard deviation over seeds; 0 with one."""
 
 
+class GroupRobustness(Frozen):
+    """What the change of several modules at once does: a type in all layers, a band of layers, or a type in a band."""
+
+    kind: UnitKind
+    """What they have in common."""
+    name: str
+    """Such as `q`, `layers 0-1`, or `q, layers 0-1`."""
+    modules: int
+    """How many they are."""
+    parameters: int
+    """Size of their weights together."""
+    feature_drift: float
+    """As of one module."""
+    refusal_drift: float
+    """As of one module."""
+    task_gain: float
+    """As of one module."""
+    feature_drift_spread: float
+    """Standard deviation over seeds; 0 with one."""
+    refusal_drift_spread: float
+    """Standard deviation over seeds; 0 with one."""
+
+
+class Chosen(Frozen):
+    """How many modules of a type, or of a depth band, are robust."""
+
+    kind: Literal["type", "band"]
+    """What they have in common."""
+    name: str
+    """Which type or band."""
+    robust: int
+    """Robust ones among them."""
+    modules: int
+    """All of them."""
+
+
 class SearchStep(Frozen):
     """One evaluation of a set of modules, all moved at once."""
 
@@ -152,7 +191,7 @@ class SearchStep(Frozen):
     size: int
     """Modules in the set."""
     added: str | None
-    """Module tried by the local pass."""
+    """Module or group tried by the local pass."""
     drift: float
     """Joint drift of the set."""
     limit: float
@@ -172,16 +211,22 @@ class RobustnessResult(Frozen):
     """False when the base model shows no separable security feature: then `robust` holds every module."""
     modules: tuple[ModuleRobustness, ...]
     """The map, in the model's order."""
+    groups: tuple[GroupRobustness, ...] = ()
+    """The same of types, depth bands, and types in a band, each moved as one."""
     joint_feature_drift: float
     """Feature drift when every module is moved."""
     joint_refusal_drift: float
     """Refusal drift when every module is moved."""
     joint_task_gain: float
     """Task gain when every module is moved."""
+    probe_steps: tuple[int, ...] = ()
+    """Steps that each seed's probe was trained for; empty under noise."""
     order: tuple[str, ...]
-    """Module names, most robust first."""
+    """Names of modules, or of groups where the analysis moves groups into the set, most robust first."""
     robust: tuple[str, ...]
     """ModsRobust: the modules that get the standard learning rate."""
+    chosen: tuple[Chosen, ...] = ()
+    """Which types and depths these are."""
     trace: tuple[SearchStep, ...]
     """How the search got there."""
 
@@ -195,6 +240,17 @@ class TrainedStep(Frozen):
     """Mean over the trained tokens of the step, nats per token."""
     learning_rate: float
     """Standard rate at this step."""
+    validation_loss: float | None = None
+    """Mean over the validation rows after this step, where it was measured, nats per token."""
+
+
+class ValidatedStep(Frozen):
+    """One measurement of the validation loss while training."""
+
+    step: int
+    """After which step, from 1."""
+    loss: float
+    """Mean over the validation rows, nats per token."""
 
 
 class StoredFile(Frozen):
@@ -212,6 +268,17 @@ class StoredFile(Frozen):
     """Content type."""
 
 
+class Projection(Frozen):
+    """What `project_to_safe` did to one module's update."""
+
+    module: str
+    """Name in the model."""
+    cosine: float
+    """Between the update and its projection."""
+    projected: bool
+    """Whether the projection took its place: the cosine is not above the threshold."""
+
+
 class TrainingResult(Frozen):
     """One trained arm."""
 
@@ -222,7 +289,7 @@ class TrainingResult(Frozen):
     learning_rate: float
     """The standard rate that was used."""
     steps: int
-    """Optimizer steps."""
+    """Optimizer steps that were done."""
     curve: tuple[TrainedStep, ...]
     """Loss and rate along the way, at most 500 points."""
     trainable_parameters: int
@@ -230,7 +297,19 @@ class TrainingResult(Frozen):
     seconds: float
     """Time spent training."""
     adapter: tuple[StoredFile, ...]
-    """The adapter's files."""
+    """The adapter's files, or the whole model's after a full run."""
+    validation: tuple[ValidatedStep, ...] = ()
+    """Validation loss along the way; empty where `validate_every` is null."""
+    best_step: int | None = None
+    """Step with the least validation loss; the weights are this step's where `patience` is given."""
+    stopped_early: bool = False
+    """True when `patience` ran out before the last step."""
+    safety_rows: int = 0
+    """Refusals that `safety_mix` added to the job's rows."""
+    distinct_safety_rows: int = 0
+    """Of these, how many are different: the base model refused so many probe prompts, and rows repeat beyond that."""
+    projections: tuple[Projection, ...] = ()
+    """What `project_to_safe` did, for each module that was trained and that alignment had moved; empty without it."""
 
 
 class Report(Frozen):

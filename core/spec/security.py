@@ -11,6 +11,8 @@ from core.spec.base import Frozen
 
 AttackFamily = Literal["direct", "prompt_injection", "refusal_breaking"]
 ATTACK_FAMILIES: tuple[AttackFamily, ...] = ("direct", "prompt_injection", "refusal_breaking")
+FEWEST_PROBES = 8
+"""Fewer prompts of a class are no ground for a classifier."""
 
 
 class EvaluationPrompts(Frozen):
@@ -25,9 +27,9 @@ class EvaluationPrompts(Frozen):
 class ProbePrompts(Frozen):
     """Prompts that the robustness analysis reads security features from."""
 
-    harmful: tuple[str, ...] = Field(min_length=8)
+    harmful: tuple[str, ...] = Field(min_length=FEWEST_PROBES)
     """Behaviours that an aligned model refuses."""
-    benign: tuple[str, ...] = Field(min_length=8)
+    benign: tuple[str, ...] = Field(min_length=FEWEST_PROBES)
     """Ordinary requests that it answers."""
 
 

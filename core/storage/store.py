@@ -23,6 +23,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TOLD_IN_WORDS = re.compile(r"\(os error (\d+)\)")
 _STAGING = "staging"
 _STALE_SECONDS = 24 * 3600
+_FORGOTTEN_SECONDS = 7 * _STALE_SECONDS
 
 
 @contextmanager
@@ -133,8 +134,18 @@ class ArtifactStore:
         """Whether there is a file of this key."""
         return self._target(key).is_file()
 
+    def remove(self, key: str) -> None:
+        """Remove the file of a key, if there is one. For what nobody will ask for again."""
+        self._target(key).unlink(missing_ok=True)
+
     def clean(self) -> None:
-        """Remove what processes left in staging when they were killed, once it is a day old."""
+        """Remove what nobody will take up: what killed processes left in staging, once it is a day old, and checkpoints
+        of jobs that ended in the middle, once they are a week old. A job that waits longer begins its arm anew.
+        """
+        for path in self.root.glob("jobs/*/checkpoints/*"):
+            with suppress(FileNotFoundError):  # its job may be done just now
+                if time.time() - path.stat().st_mtime > _FORGOTTEN_SECONDS:
+                    path.unlink()
         for folder in (self.root / _STAGING).glob("*"):
             with suppress(FileNotFoundError):  # another worker may be at it, or its owner
                 if time.time() - folder.stat().st_mtime > _STALE_SECONDS:

@@ -1,33 +1,48 @@
-"""The one training loop: AdamW over an adapter, with a learning rate for each module.
+"""The one training loop: AdamW over an adapter or over a model's own modules, with a learning rate for each module.
 
-Modules with factor 0 ask for no gradient. On a CPU the same inputs give the same adapter, bit for bit.
-Not here: what the factors are (strategies), saving (core.lm.adapter), checkpoints, accumulation.
+Modules with factor 0 ask for no gradient, and nothing below the lowest trained one is gone back through. On a CPU the
+same inputs give the same weights, bit for bit, also when the run was interrupted and goes on from a checkpoint.
+Covers: accumulation, clipping, bfloat16, validation, early stop, when a checkpoint is taken.
+Not here: what the factors are (strategies), other objectives than the mean loss (core.training.objective), saving what
+was trained (core.lm), several GPUs.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
-from peft import PeftModel
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
-from core.data.batches import Batch, collate, epoch_batches
+from core.data.batches import Batch, batches_from, collate
 from core.data.template import Encoded
-from core.errors import TrainingFailed
-from core.spec.results import TrainedStep
+from core.lm.load import in_bfloat16
+from core.lm.loss import batch_losses
+from core.spec.results import TrainedStep, ValidatedStep
 from core.spec.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
-from core.training.groups import by_scale_of
-from core.training.schedule import factor
+from core.training import watch
+from core.training.checkpoint import Checkpoint, Checkpoints, Tensors, gather, put_back
+from core.training.idle import wake
+from core.training.position import Position
+from core.training.rates import Rates, Tuned
 
 _MOST_POINTS = 500
+_SECONDS_BETWEEN_CHECKPOINTS = 600.0
+_VALIDATION_BATCH = 16
 
 OnStep = Callable[[TrainedStep, int], None]
 """Called after every step with the step and the number of steps in all; may raise to stop."""
+Objective = Callable[[nn.Module, Batch], Tensor]
+"""What is made small: from the model and a batch to one number, a mean over the batch's trained tokens."""
+
+
+def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The usual objective: mean negative log-likelihood of the trained tokens, nats per token."""
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,9 @@ class Trained:
     curve: tuple[TrainedStep, ...]
     trainable_parameters: int
     seconds: float
+    validation: tuple[ValidatedStep, ...] = ()
+    best_step: int | None = None
+    stopped_early: bool = False
 
 
 def total_steps(spec: TrainingSpec, rows: int) -> int:
@@ -54,7 +72,7 @@ def logged(step: int, total: int) -> bool:
 
 
 def train(
-    tuned: PeftModel,
+    tuned: Tuned,
     rows: Sequence[Encoded],
     plan: LearningPlan,
     spec: TrainingSpec,
@@ -62,58 +80,180 @@ def train(
     learning_rate: float,
     pad_id: int,
     on_step: OnStep,
+    objective: Objective = next_token_loss,
+    validation: Sequence[Encoded] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train the adapter in place.
+    """Train in place. `validation` are the rows that `spec.validate_every` measures on.
 
     Raises:
-        TrainingFailed: code `loss_not_finite`, when the loss or a gradient is no number any more.
+        TrainingFailed: code `loss_not_finite`, when the loss or a gradient is no number any more; `loss_exploded`, when
+            it stays far above where it began; `nothing_to_train`.
     """
-    total = total_steps(spec, len(rows))
-    by_scale = by_scale_of(tuned, plan)
-    trained = [parameter for group in by_scale.values() for parameter in group]
-    optimizer = AdamW(
-        [{"params": group, "lr": learning_rate * scale} for scale, group in by_scale.items()],
-        weight_decay=spec.weight_decay,
-    )
-    scheduler = LambdaLR(optimizer, lambda step: factor(spec.schedule, step, total, spec.warmup_share))
-    curve: list[TrainedStep] = []
-    started = time.monotonic()
-    tuned.train()
-    with torch.random.fork_rng():
-        torch.manual_seed(spec.seed)
-        for step, batch in enumerate(islice(_batches(rows, spec, pad_id), total), start=1):
-            rate = learning_rate * factor(spec.schedule, step - 1, total, spec.warmup_share)
-            loss = _step(tuned, batch.to(tuned.device), optimizer, trained, spec.max_grad_norm)
-            if not math.isfinite(loss):
-                raise TrainingFailed(
-                    f"The loss is no finite number any more at step {step} of {total}. A smaller learning rate than "
-                    f"{learning_rate:g} or a longer warm-up usually helps.",
-                    code="loss_not_finite",
-                    param="training.learning_rate",
-                )
-            scheduler.step()
-            point = TrainedStep(step=step, loss=loss, learning_rate=rate)
-            if logged(step, total):
-                curve.append(point)
-            on_step(point, total)
-    tuned.eval()
-    return Trained(total, tuple(curve), sum(p.numel() for p in trained), time.monotonic() - started)
+    run = _Run(tuned, plan, spec, len(rows), learning_rate, pad_id, objective, validation, checkpoints)
+    with _chance(tuned.device, spec.seed):
+        run.take_up()
+        for chosen in batches_from(run.at.step, rows, spec.batch_size, seed=spec.seed, by_length=spec.bucket_by_length):
+            if run.over:
+                break
+            on_step(run.step(chosen), run.total)
+    return run.end()
 
 
-def _batches(rows: Sequence[Encoded], spec: TrainingSpec, pad_id: int) -> Iterator[Batch]:
-    for epoch in count():
-        for indices in epoch_batches(len(rows), spec.batch_size, seed=spec.seed, epoch=epoch):
-            yield collate([rows[index] for index in indices], pad_id)
+@dataclass
+class _Run:
+    """One run: what it is made of, and where it is."""
+
+    tuned: Tuned
+    plan: LearningPlan
+    spec: TrainingSpec
+    rows: int
+    learning_rate: float
+    pad_id: int
+    objective: Objective
+    validation: Sequence[Encoded]
+    checkpoints: Checkpoints | None
+    at: Position = field(default_factory=Position)
+    best: Tensors = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.total = total_steps(self.spec, self.rows)
+        self._rates = Rates(self.tuned, self.plan, self.spec, total=self.total, rate=self.learning_rate)
+        self._trained = list(self._rates.parameters.values())
+        # Fused: a call for each group instead of several for each parameter, so that many rates cost no more than one.
+        self._optimizer = AdamW(self._rates.groups, weight_decay=self.spec.weight_decay, fused=True)
+        self._rates.attach(self._optimizer)
+        self._half = in_bfloat16(self.spec.precision, self.tuned.device)
+        self._began = self._saved = time.monotonic()
+        self.tuned.train()
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is left to be done."""
+        return self.at.step >= self.total or self.at.out_of_patience(self.spec.patience)
+
+    def take_up(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if self.checkpoints and (found := self.checkpoints.load()):
+            self.at = found.position
+            self.best = put_back(found.tensors, self._rates.parameters, self._optimizer, self.tuned.device)
+
+    def step(self, chosen: Sequence[Encoded]) -> TrainedStep:
+        """One step on these rows, and what is due after it."""
+        step = self.at.step + 1
+        rate = self._rates.hold(self._optimizer, step)
+        loss = self._move(chosen)
+        watch.finite(loss, step=step, total=self.total, rate=self.learning_rate)
+        self.at.first_loss = loss if step == 1 else self.at.first_loss
+        self.at.above = watch.steps_far_above(
+            loss,
+            first=self.at.first_loss,
+            before=self.at.above,
+            step=step,
+            total=self.total,
+            rate=self.learning_rate,
+        )
+        self.at.step = step
+        point = TrainedStep(step=step, loss=loss, learning_rate=rate, validation_loss=self._validate())
+        if logged(step, self.total):
+            self.at.curve.append(point)
+        self._checkpoint()
+        return point
+
+    def end(self) -> Trained:
+        """Leave the model ready to be asked, with the weights that are kept."""
+        if self.spec.patience is not None and self.best:
+            with torch.no_grad():
+                for name, parameter in self._rates.parameters.items():
+                    parameter.copy_(self.best[name])
+        self._optimizer.zero_grad(set_to_none=True)
+        wake(self.tuned)
+        self.tuned.eval()
+        best = self.at.best
+        return Trained(
+            steps=self.at.step,
+            curve=tuple(self.at.curve),
+            trainable_parameters=sum(parameter.numel() for parameter in self._trained),
+            seconds=self._seconds(),
+            validation=tuple(self.at.validation),
+            best_step=best.step if best else None,
+            stopped_early=self.at.step < self.total,
+        )
+
+    def _move(self, chosen: Sequence[Encoded]) -> float:
+        """Gradients of all micro-batches, then one step of the optimizer. Returns the loss before it."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._gradients(chosen)
+        norm = clip_grad_norm_(self._trained, self.spec.max_grad_norm)
+        if torch.isfinite(norm):
+            self._optimizer.step()
+            return loss.item()
+        return math.nan
+
+    def _gradients(self, chosen: Sequence[Encoded]) -> Tensor:
+        # Every trained token counts the same, however its row was put into a micro-batch: as without them.
+        size = self.spec.micro_batch_size or len(chosen)
+        parts = [collate(chosen[first : first + size], self.pad_id) for first in range(0, len(chosen), size)]
+        tokens = [part.trained_tokens for part in parts]
+        whole = torch.zeros((), device=self.tuned.device)
+        for part, count in zip(parts, tokens, strict=True):
+            if not count:
+                continue
+            with self._autocast():
+                loss = self.objective(self.tuned, part.to(self.tuned.device)) * (count / sum(tokens))
+            loss.backward()
+            whole += loss.detach()
+        return whole
+
+    def _validate(self) -> float | None:
+        """Loss on the validation rows, where it is due: each row counts the same, as in the task figures."""
+        every = self.spec.validate_every
+        if every is None or not self.validation or (self.at.step % every and self.at.step != self.total):
+            return None
+        loss = self._held_out_loss()
+        watch.finite(loss, step=self.at.step, total=self.total, rate=self.learning_rate)
+        self.at.validation.append(ValidatedStep(step=self.at.step, loss=loss))
+        if self.spec.patience is not None and self.at.at_best():
+            self.best = {name: each.detach().cpu().clone() for name, each in self._rates.parameters.items()}
+        return loss
+
+    def _held_out_loss(self) -> float:
+        size = min(_VALIDATION_BATCH, self.spec.micro_batch_size or self.spec.batch_size)
+        ordered = sorted(self.validation, key=_length)
+        losses: list[float] = []
+        self.tuned.eval()
+        for first in range(0, len(ordered), size):
+            batch = collate(ordered[first : first + size], self.pad_id).to(self.tuned.device)
+            with self._autocast():
+                losses += batch_losses(self.tuned, batch.input_ids, batch.attention_mask, batch.labels).tolist()
+        self.tuned.train()
+        return math.fsum(losses) / len(losses)
+
+    def _checkpoint(self) -> None:
+        if not self.checkpoints or self.over:
+            return
+        every = self.spec.checkpoint_every
+        if self.at.step % every if every else time.monotonic() - self._saved < _SECONDS_BETWEEN_CHECKPOINTS:
+            return
+        self.at.seconds = self._seconds()
+        self._began = self._saved = time.monotonic()
+        tensors = gather(self._rates.parameters, self._optimizer, self.best, self.tuned.device)
+        self.checkpoints.save(Checkpoint(self.at, tensors))
+
+    def _seconds(self) -> float:
+        return self.at.seconds + time.monotonic() - self._began
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.tuned.device.type, dtype=torch.bfloat16, enabled=self._half)
 
 
-def _step(
-    tuned: PeftModel, batch: Batch, optimizer: AdamW, trained: list[torch.nn.Parameter], max_grad_norm: float
-) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    loss = tuned(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    loss.backward()
-    norm = clip_grad_norm_(trained, max_grad_norm)
-    if torch.isfinite(norm):
-        optimizer.step()
-        return loss.item()
-    return math.nan
+@contextmanager
+def _chance(device: torch.device, seed: int) -> Iterator[None]:
+    """Chance of the run's own, which leaves that of others as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _length(row: Encoded) -> int:
+    return len(row.input_ids)

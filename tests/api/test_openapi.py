@@ -93,7 +93,7 @@ def test_report_and_map_are_described_field_by_field(document: Json) -> None:
 def test_examples_of_orders_are_orders(document: Json) -> None:
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]
     orders = [JobSpec.model_validate(example["value"]) for example in body["examples"].values()]
-    assert len(orders) == 2
+    assert len(orders) == 3
 
 
 def test_every_error_has_the_one_shape(document: Json) -> None:

@@ -10,10 +10,12 @@ from core.spec.job import JobSpec
 from core.spec.models import BaseModelEntry, FolderSource, HubSource
 
 DATASET, OTHER = "ds_" + "a" * 24, "ds_" + "b" * 24
+PRETRAINED = HubSource(id="org/pretrained", revision="1" * 40)
 ENTRIES = {
+    "pair": BaseModelEntry(name="pair", source=HubSource(id="org/model", revision="0" * 40), unaligned_base=PRETRAINED),
     "plain": BaseModelEntry(
         name="plain", source=HubSource(id="org/model", revision="0" * 40), learning_rate=3e-4, description="One."
-    )
+    ),
 }
 
 
@@ -24,6 +26,11 @@ def order(**fields: object) -> JobSpec:
 def test_defaults_that_hang_on_the_model_are_filled_in() -> None:
     training = complete(order(), ENTRIES).training
     assert (training.learning_rate, training.epochs, training.steps) == (3e-4, 3.0, None)
+
+
+def test_a_full_run_takes_a_tenth_of_an_adapters_rate() -> None:
+    assert complete(order(training={"method": "full"}), ENTRIES).training.learning_rate == pytest.approx(3e-5)
+    assert complete(order(training={"method": "full", "learning_rate": 0.5}), ENTRIES).training.learning_rate == 0.5
 
 
 def test_what_was_said_stays() -> None:
@@ -57,6 +64,26 @@ def test_orders_that_make_no_sense(fields: dict[str, object], param: str) -> Non
 def test_orders_that_make_sense() -> None:
     complete(order(training={"lora": {"targets": ["q", "down"]}}, validation_dataset=OTHER), ENTRIES)
     complete(order(training={"lora": {"targets": ["in_proj"]}}), ENTRIES)
+
+
+PROJECTING = {"kind": "uniform", "safeguards": {"project_to_safe": {"threshold": 0.5}}}
+HELD = {"kind": "uniform", "label": "held", "safeguards": {"constrained_first_tokens": {"tokens": 5}}}
+
+
+def test_a_projection_needs_the_model_that_the_base_was_aligned_from() -> None:
+    complete(order(base_model="pair", strategy=PROJECTING), ENTRIES)
+    for fields in ({"strategy": PROJECTING}, {"compare": [PROJECTING]}):
+        with pytest.raises(InvalidModel, match="unaligned_base") as caught:
+            complete(order(**fields), ENTRIES)
+        assert (caught.value.code, caught.value.param) == ("no_unaligned_base", "base_model")
+
+
+@pytest.mark.parametrize("arm", [PROJECTING, HELD])
+def test_safeguards_that_work_on_an_adapter_do_not_go_with_a_full_run(arm: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput, match="adapter") as caught:
+        complete(order(base_model="pair", compare=[arm], training={"method": "full"}), ENTRIES)
+    assert (caught.value.code, caught.value.param) == ("safeguard_needs_adapter", "training.method")
+    complete(order(base_model="pair", compare=[arm], training={"method": "qlora"}), ENTRIES)
 
 
 def test_models_that_are_not_allowed_or_not_safe(tmp_path: Path) -> None:

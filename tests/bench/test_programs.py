@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "import_api": ["--runs", "1"],
     "upload": ["--small", "1", "--large", "2", "--runs", "1"],
-    "analysis": ["--repeats=1", "--probes=8", "--seeds=1", "--steps=0", "--rows=1", "--most-threads=1"],
+    "analysis": ["--repeats=1", "--probes=8", "--rows=1", "--steps=1", "--layers=2", "--every=7"],
+    "training": ["--rounds=1", "--steps=1", "--rows=16", "--batch-size=4"],
     "first_step": ["--jobs", "0"],
     "cancel": ["--jobs", "1"],
 }

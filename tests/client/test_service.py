@@ -172,6 +172,17 @@ def test_an_archive_in_a_folder_of_its_own(service: SecureTune, served: Served, 
     assert service.download_adapter(job_id, tmp_path) == tmp_path / "adapter"
 
 
+def test_the_whole_model(service: SecureTune, served: Served, tmp_path: Path) -> None:
+    job_id = served.behind.job("whole model")
+    files = {"config__json": b"{}", "model__safetensors": bytes(range(256)) * 9}
+    served.behind.end(job_id, "succeeded", {"model.tar": (archive(**files), "application/x-tar")})
+    assert service.download_model(job_id, tmp_path) == tmp_path
+    assert (tmp_path / "model.safetensors").read_bytes() == files["model__safetensors"]
+    with pytest.raises(ApiError) as caught:
+        service.download_adapter(job_id, tmp_path)
+    assert caught.value.code == "artifact_not_found"
+
+
 def test_an_archive_without_an_adapter(service: SecureTune, served: Served, tmp_path: Path) -> None:
     job_id = served.behind.job("no adapter")
     served.behind.end(job_id, "succeeded", {"adapter.tar": (archive(x=b"y"), "application/x-tar")})

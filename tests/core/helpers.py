@@ -17,34 +17,38 @@ from core.spec.results import ModelIdentity
 from testbed import DATA_DIR
 
 VOCABULARY = 1536
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '### ' + message['role'] | capitalize + ':\\n' + message['content'] }}"
-    "{{ eos_token + '\\n' if message['role'] == 'assistant' else '\\n\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
-)
-"""A chat template without tokens of its own but the end of sequence."""
 _COMMON: dict[str, object] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
+    "initializer_range": 0.1,
     "num_hidden_layers": 2,
-    "num_attention_heads": 2,
+    "num_attention_heads": 4,
     "max_position_embeddings": 64,
     "pad_token_id": 0,
     "bos_token_id": None,
     "eos_token_id": 4,
 }
 _LLAMA: dict[str, object] = _COMMON | {"intermediate_size": 32, "num_key_value_heads": 2}
+_EXPERTS: dict[str, object] = _LLAMA | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": _LLAMA,
+    "mistral": _LLAMA | {"sliding_window": 4},
+    "qwen2": _LLAMA | {"tie_word_embeddings": True},
+    "qwen3": _LLAMA | {"head_dim": 8},
+    "gemma": _LLAMA | {"head_dim": 8},
+    "gemma2": _LLAMA | {"head_dim": 8, "sliding_window": 4, "final_logit_softcapping": 0.5},
+    "gemma3_text": _LLAMA | {"head_dim": 8, "sliding_window": 4},
+    "olmo2": _LLAMA,
+    "phi3": _LLAMA,
     "gpt2": _COMMON,
     "gpt_neox": _COMMON | {"intermediate_size": 32},
-    "qwen2": _LLAMA,
-    "phi3": _LLAMA,
-    "gemma": _LLAMA | {"head_dim": 8},
-    "gemma2": _LLAMA | {"head_dim": 8},
-    "opt": _COMMON | {"word_embed_proj_dim": 16, "ffn_dim": 32},
+    "bloom": {key: value for key, value in _COMMON.items() if key != "max_position_embeddings"},
+    "falcon": _COMMON | {"new_decoder_architecture": True, "num_kv_heads": 2},
+    "opt": _COMMON | {"word_embed_proj_dim": 16, "ffn_dim": 32, "init_std": 0.1},
+    "mixtral": _LLAMA | {"num_local_experts": 4},
+    "qwen2_moe": _EXPERTS | {"shared_expert_intermediate_size": 24},
+    "qwen3_moe": _EXPERTS | {"head_dim": 8},
+    "gpt_oss": _LLAMA | {"head_dim": 8, "num_local_experts": 4, "rope_parameters": {"rope_type": "default"}},
 }
 """Options of tiny models that share the testbed's vocabulary, by transformers' name of the family."""
 
@@ -65,6 +69,9 @@ def tiny(family: str, *, seed: int = 0) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **FAMILIES[family]))
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # norms and biases begin as ones and zeros, which would hide what is left out
+                nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.1)
     assert isinstance(model, PreTrainedModel)
     return model.requires_grad_(False).eval()
 
@@ -82,6 +89,11 @@ def fingerprint(model: nn.Module) -> str:
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
+
+
+def module_of(parameter: str) -> str:
+    """Name of the base model's part that an adapter's parameter is on."""
+    return parameter.removeprefix("base_model.model.").partition(".lora_")[0]
 
 
 def conversations(count: int, name: str = "instructions.jsonl") -> list[Conversation]:

@@ -7,6 +7,7 @@ import pytest
 
 from core import catalog
 from core.errors import InvalidModel
+from core.spec.job import JobSpec
 from core.spec.models import BaseModelEntry, FolderSource, HubSource
 
 
@@ -35,11 +36,15 @@ def test_a_list_is_read(tmp_path: Path) -> None:
     path.write_text(
         '[models.chat]\nsource = { kind = "hub", id = "org/chat-7b", revision = "' + "a" * 40 + '" }\n'
         '[models.in-house]\nsource = { kind = "folder", path = "/models/x" }\nlearning_rate = 1e-4\n'
-        '[models.near]\nsource = { kind = "folder", path = "weights/near" }\n'
+        '[models.near]\nsource = { kind = "folder", path = "weights/near" }\nchat_template = "plain"\n'
+        'unaligned_base = { kind = "folder", path = "weights/pretrained" }\n'
     )
     read = catalog.read(path)
     assert set(read) == {"testbed", "chat", "in-house", "near"}
     assert read["near"].source == FolderSource(path=tmp_path / "weights" / "near")
+    assert read["near"].unaligned_base == FolderSource(path=tmp_path / "weights" / "pretrained")
+    assert (read["near"].chat_template, read["chat"].chat_template) == ("plain", "own")
+    assert read["chat"].unaligned_base is None
     assert read["in-house"].source == FolderSource(path=Path("/models/x"))
     assert read["chat"].source == HubSource(id="org/chat-7b", revision="a" * 40)
     assert read["in-house"].learning_rate == 1e-4
@@ -109,3 +114,21 @@ def test_a_folder_without_a_readable_config_is_refused(tmp_path: Path, text: str
     with pytest.raises(InvalidModel) as caught:
         catalog.find(entries(folder), "mine")
     assert caught.value.code == "model_missing"
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_an_unaligned_base_that_could_run_code_is_refused_where_it_is_needed(tmp_path: Path, weights: str) -> None:
+    source = FolderSource(path=model_folder(tmp_path / "m"))
+    unaligned = FolderSource(path=model_folder(tmp_path / "u", weights=weights))
+    entry = BaseModelEntry(name="mine", source=source, unaligned_base=unaligned)
+    spec = {"base_model": "mine", "dataset": "ds_" + "0" * 24}
+    catalog.check_arms(catalog.find({"mine": entry}, "mine"), JobSpec.model_validate(spec))
+    guarded = JobSpec.model_validate(
+        spec | {"compare": [{"kind": "uniform", "safeguards": {"project_to_safe": {"threshold": 0.3}}}]}
+    )
+    if weights == "model.safetensors":
+        catalog.check_arms(entry, guarded)
+        return
+    with pytest.raises(InvalidModel, match="its unaligned_base") as caught:
+        catalog.check_arms(entry, guarded)
+    assert caught.value.code == "unsafe_checkpoint"

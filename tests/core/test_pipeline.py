@@ -259,7 +259,8 @@ def test_a_model_without_a_security_feature(tmp_path: Path) -> None:
     assert folder
     own = folder / "security_prompts.json"
     prompts = json.loads(own.read_text())
-    prompts["probe"]["harmful"] = prompts["probe"]["benign"]
+    benign = prompts["probe"]["benign"]
+    prompts["probe"] = {"harmful": benign[::2], "benign": benign[1::2]}
     own.write_text(json.dumps(prompts))
     model = TESTBED.model_copy(update={"source": FolderSource(path=folder)})
     store = ArtifactStore(tmp_path / "store")

@@ -13,8 +13,10 @@ from core.security.prompts import choose
 from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.spec.job import Assignment, JobSpec
 from core.spec.models import BaseModelEntry, FolderSource
+from core.spec.results import RobustnessResult
+from core.spec.strategy import MlLrStrategy
 from core.stages import Stages
-from core.steps import Prepared, Rows, load_base, robustness
+from core.steps import Prepared, Rows, load_base, robustness, training
 from core.steps import encode as encode_rows
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations, tiny
@@ -166,3 +168,33 @@ def test_a_probe_that_does_no_harm_is_warned_about(prepared: Prepared) -> None:
     broken = robustness(job, AnalysisSpec(perturbation=NoisePerturbation(relative_norm=3.0, seeds=1), probes=8))
     assert broken.joint_refusal_drift != 0.0
     assert bool(heard.warnings) == (broken.joint_refusal_drift <= 0)
+
+
+def test_a_map_that_tells_no_unit_from_another_is_warned_about(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    job = replace(prepared, modules=prepared.modules[:4], emit=heard)
+    own = AnalysisSpec(perturbation=NoisePerturbation(relative_norm=3.0, seeds=1), probes=8, unit="module")
+    real = robustness(job, own)
+    alike = [row.model_copy(update={"refusal_drift": 0.5}) for row in real.modules]
+    first = real.trace[0].model_copy(update={"drift": 2.0})
+    flat = real.model_copy(update={"modules": tuple(alike), "trace": (first, *real.trace[1:])})
+    heard.events.clear()
+
+    def stored(*_: object, **__: object) -> RobustnessResult:
+        return flat
+
+    monkeypatch.setattr(Stages, "stored", stored)
+    assert robustness(job, own) == flat
+    (warning,) = heard.warnings
+    assert warning.code == "no_spread"
+    assert "chance" in warning.message
+
+
+def test_a_map_without_a_robust_module_and_a_ratio_of_nothing_train_nothing(prepared: Prepared) -> None:
+    own = AnalysisSpec(perturbation=NoisePerturbation(relative_norm=3.0, seeds=1), probes=8)
+    found = robustness(replace(prepared, modules=prepared.modules[:2]), own).model_copy(update={"robust": ()})
+    with pytest.raises(TrainingFailed, match="no module is robust and the ratio is 0") as caught:
+        training(prepared, MlLrStrategy(ratio=0, analysis=own), {own: found})
+    assert (caught.value.code, caught.value.param) == ("nothing_to_train", "strategy")

@@ -23,7 +23,7 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import find_modules
 from core.quality.loss import row_losses
-from core.spec.analysis import AnalysisSpec, NoisePerturbation
+from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
 from core.spec.data import Message
 from core.spec.events import Metrics, PipelineEvent
 from core.spec.job import Assignment, DatasetRef, JobSpec
@@ -75,7 +75,7 @@ def curve() -> list[float]:
 def tuned(base: BaseModel, rows: EncodedDataset, curve: list[float]) -> Iterator[PeftModel]:
     """The testbed with an adapter that was trained on the GPU."""
     modules = find_modules(base.model)
-    rates = plan(UniformStrategy(), [module.name for module in modules], ())
+    rates = plan(UniformStrategy(), modules, None)
 
     def keep(step: TrainedStep, _total: int) -> None:
         curve.append(step.loss)
@@ -130,7 +130,10 @@ def test_a_whole_job(data: Path, tmp_path: Path) -> None:
     digest = sha256(data.read_bytes()).hexdigest()
     store = ArtifactStore(tmp_path)
     stored = store.put("uploads/sums", data.read_bytes(), name="sums.jsonl", media_type="application/jsonl")
-    analysis = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=16)
+    noise, gradient = (
+        AnalysisSpec(perturbation=perturbation, probes=16)
+        for perturbation in (NoisePerturbation(seeds=1), GradientPerturbation(steps=10))
+    )
     dataset = f"ds_{digest[:24]}"
     assignment = Assignment(
         job_id="job_" + "0" * 24,
@@ -139,8 +142,8 @@ def test_a_whole_job(data: Path, tmp_path: Path) -> None:
             base_model="testbed",
             dataset=dataset,
             training=SPEC,
-            strategy=MlLrStrategy(analysis=analysis),
-            compare=(UniformStrategy(),),
+            strategy=MlLrStrategy(analysis=noise),
+            compare=(UniformStrategy(), MlLrStrategy(label="by_gradient", analysis=gradient)),
             security=SecuritySpec(max_prompts=8, max_new_tokens=16),
             quality=QualitySpec(max_rows=16),
         ),
@@ -154,8 +157,11 @@ def test_a_whole_job(data: Path, tmp_path: Path) -> None:
     (report_file,) = (file for file in outcome.artifacts if file.name == "report.json")
     report = Report.model_validate_json(store.path(report_file.key).read_bytes())
     assert report.device == torch.cuda.get_device_name()
-    assert {figure.arm for figure in report.figures} == {"base", "ml_lr", "uniform"}
-    assert report.robustness[0].usable
+    assert {figure.arm for figure in report.figures} == {"base", "ml_lr", "uniform", "by_gradient"}
+    assert [found.usable for found in report.robustness] == [True, True]
+    by_gradient = report.robustness[1]
+    shares = sum(row.refusal_drift for row in by_gradient.modules)
+    assert abs(shares - by_gradient.joint_refusal_drift) < 0.1 * abs(by_gradient.joint_refusal_drift) + 0.02
     losses = {arm: [e.loss for e in events if isinstance(e, Metrics) and e.arm == arm] for arm in ("ml_lr", "uniform")}
     for found in losses.values():
         assert mean(found[-5:]) < mean(found[:5])

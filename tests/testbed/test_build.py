@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from core.lm.modules import find_modules
 from core.spec.security import PromptSet
-from testbed.build import new_model, world_tokenizer
+from testbed.build import Shape, new_model, world_tokenizer
+from testbed.tuning_sets import ARITHMETIC, INSTRUCTIONS
 from testbed.world import make_world
 
 OPTIONS = ("--steps-scale", "0.002", "--limit", "4")
@@ -47,8 +49,8 @@ def test_the_command_writes_a_loadable_model_and_prints_figures(builds: list[tup
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     assert model.config.vocab_size == len(tokenizer)
     PromptSet.model_validate_json((out / "model" / "security_prompts.json").read_text(encoding="utf-8"))
-    assert len((out / "data" / "instructions.jsonl").read_text(encoding="utf-8").splitlines()) == 1500
-    assert len((out / "data" / "arithmetic.jsonl").read_text(encoding="utf-8").splitlines()) == 1000
+    assert len((out / "data" / "instructions.jsonl").read_text(encoding="utf-8").splitlines()) == INSTRUCTIONS
+    assert len((out / "data" / "arithmetic.jsonl").read_text(encoding="utf-8").splitlines()) == ARITHMETIC
 
 
 def test_the_same_seed_gives_the_same_bytes(builds: list[tuple[Path, dict[str, float]]]) -> None:
@@ -74,7 +76,16 @@ def test_another_world_seed_gives_another_world() -> None:
     assert make_world(0) == one
     assert set(one.harmful_verbs) != set(other.harmful_verbs)
     assert one.step != other.step
+    assert {one.requests, one.openings, one.refusals}.isdisjoint({other.requests, other.openings, other.refusals})
     assert world_tokenizer(one).get_vocab() != world_tokenizer(other).get_vocab()
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama_small", "gpt_neox"])
+def test_every_shape_has_modules_that_can_be_told_apart(shape: Shape) -> None:
+    model = new_model(world_tokenizer(make_world(0)), 0, shape)
+    types = {module.type for module in find_modules(model)}
+    assert {"q", "k", "v", "o", "up", "down"} <= types
+    assert 500_000 < model.num_parameters() < 2_200_000
 
 
 @pytest.mark.parametrize("seed", range(3))

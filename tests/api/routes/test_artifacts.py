@@ -8,6 +8,7 @@ from hashlib import sha256
 import pytest
 from httpx2 import Response
 
+from core.catalog import TESTBED
 from tests.api.conftest import Service
 
 ADAPTER = bytes(range(256)) * 500
@@ -70,6 +71,28 @@ def test_the_list_leads_to_every_file(service: Service, finished: str) -> None:
                 len(FILES[item["name"]][0]),
                 sha256(FILES[item["name"]][0]).hexdigest(),
             )
+
+
+def test_a_whole_model_has_addresses_of_its_own(service: Service) -> None:
+    order = {"base_model": "testbed", "dataset": service.dataset("whole"), "training": {"method": "full"}}
+    job = service.http.post("/jobs", json=order).json()
+    assert job["spec"]["training"]["learning_rate"] == pytest.approx(TESTBED.learning_rate / 10), (
+        "a tenth of what an adapter takes"
+    )
+    files = {
+        "model.tar": (ADAPTER, "application/x-tar"),
+        "model/config.json": (CONFIG, "application/json"),
+        "model/model-00001-of-00002.safetensors": (b"\0" * 10, "application/octet-stream"),
+    }
+    service.end(job["id"], "succeeded", files)
+    links = service.http.get(f"/jobs/{job['id']}").json()["links"]
+    assert links["adapter"] is None
+    assert service.http.get(links["model"]).content == ADAPTER
+    named = service.http.head(links["model"]).headers["content-disposition"]
+    assert named == f'attachment; filename="{job["id"]}-model.tar"'
+    for item in service.http.get(links["artifacts"]).json()["data"]:
+        assert service.http.get(item["url"]).content == files[item["name"]][0]
+    assert service.http.get(f"/jobs/{job['id']}/adapter").status_code == 404
 
 
 def test_links_lead_to_files_of_a_finished_job(service: Service, finished: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core import queue
+from core.catalog import TESTBED
 from core.db import jobs, records
 from core.db.session import transaction
 from core.spec.events import Metrics, Progress
@@ -35,7 +36,10 @@ def test_a_base_model_and_a_dataset_are_enough(service: Service) -> None:
     assert reply.status_code == 201
     assert reply.headers["location"] == f"/jobs/{body['id']}" == body["links"]["job"]
     assert (body["status"], body["attempt"], body["figures"], body["error"]) == ("queued", 0, [], None)
-    assert (body["spec"]["training"]["learning_rate"], body["spec"]["training"]["epochs"]) == (1e-3, 3.0)
+    assert (body["spec"]["training"]["learning_rate"], body["spec"]["training"]["epochs"]) == (
+        TESTBED.learning_rate,
+        3.0,
+    )
     assert body["links"]["adapter"] is None
     assert datetime.fromisoformat(body["created_at"]).tzinfo is not None
     assert queue.depth(service.celery) == before + 1
@@ -46,7 +50,7 @@ def test_what_is_stored_is_the_whole_order(service: Service) -> None:
     job_id = service.job("whole order")
     with transaction(service.sessions) as session:
         stored = JobSpec.model_validate(jobs.get(session, job_id).spec)
-    assert stored.training.learning_rate == 1e-3
+    assert stored.training.learning_rate == TESTBED.learning_rate
     assert stored.model_dump(mode="json") == service.http.get(f"/jobs/{job_id}").json()["spec"]
 
 
@@ -119,7 +123,11 @@ def test_a_body_that_is_no_order(service: Service, body: str | bytes, status: in
     [
         ('"epochs": 1', "epochs: there is no such field"),
         ('"strategy": {"ratio": 0.5}', "strategy: it lacks 'kind'"),
-        ('"strategy": {"kind": "magic"}', "strategy: 'kind' is 'magic', and must be one of 'uniform', 'ml_lr'"),
+        (
+            '"strategy": {"kind": "magic"}',
+            "strategy: 'kind' is 'magic', and must be one of 'uniform', 'ml_lr', "
+            "'ml_lr_continuous', 'swat', 'freeze_layers', 'modules'",
+        ),
         ('"base_model": "org/x"', "'org/x' is not a base model that this server allows. It allows: testbed."),
     ],
 )

@@ -14,6 +14,8 @@ MODELS = """
 source = {{ kind = "hub", id = "org/chat", revision = "{revision}" }}
 description = "A chat model."
 learning_rate = 1e-4
+chat_template = "plain"
+unaligned_base = {{ kind = "folder", path = "/models/pretrained" }}
 
 [models.pickled]
 source = {{ kind = "folder", path = "{folder}" }}
@@ -39,3 +41,5 @@ def test_models_are_listed_with_what_is_wrong_with_them(database_url: str, redis
     assert (models["pickled"]["usable"], models["pickled"]["hub_id"]) == (False, None)
     assert "safetensors" in models["pickled"]["problem"]
     assert models["testbed"]["source"] == "folder"
+    assert (models["chat"]["chat_template"], models["chat"]["unaligned_base"]) == ("plain", True)
+    assert (models["testbed"]["chat_template"], models["testbed"]["unaligned_base"]) == ("own", False)

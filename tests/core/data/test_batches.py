@@ -1,6 +1,7 @@
 """Hold-out, order, padding and counts: all decided by seeds, nothing lost."""
 
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from core.data import Conversation
-from core.data.batches import collate, encode_all, epoch_batches, masked_sample, split
+from core.data.batches import batches_from, collate, encode_all, epoch_batches, masked_sample, split
 from core.data.template import IGNORED, Encoded
 from core.errors import InvalidDataset, InvalidInput, TrainingFailed
+from core.lm.chat import PLAIN_TEMPLATE
 from core.spec.data import Message
-from tests.core.helpers import PLAIN_TEMPLATE
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 
@@ -101,3 +102,45 @@ def test_masked_sample_keeps_characters_whole(make_tokenizer: MakeTokenizer) -> 
     tokenizer = make_tokenizer(PLAIN_TEMPLATE)
     row = encode_all([conversation("é🙂 ,", "中文 .")], tokenizer, max_length=100).rows[0]
     assert masked_sample(row, tokenizer) == "### User:\né🙂 ,\n\n### Assistant:\n[[中文 .</s>]]\n"
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=300), st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
+def test_batches_of_like_length_hold_every_row_once(lengths: list[int], size: int, seed: int, epoch: int) -> None:
+    batches = epoch_batches(len(lengths), size, seed=seed, epoch=epoch, lengths=lengths)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert sorted(len(batch) for batch in batches) == sorted(
+        len(batch) for batch in epoch_batches(len(lengths), size, seed=seed, epoch=epoch)
+    )
+    assert batches == epoch_batches(len(lengths), size, seed=seed, epoch=epoch, lengths=lengths)
+
+
+def test_batches_of_like_length_save_padding_and_differ_between_epochs() -> None:
+    lengths = [int(length) for length in np.random.default_rng(0).integers(10, 100, 800)]
+
+    def padding(batches: list[tuple[int, ...]]) -> int:
+        return sum(max(lengths[index] for index in batch) - lengths[row] for batch in batches for row in batch)
+
+    first, second = (epoch_batches(800, 8, seed=0, epoch=epoch, lengths=lengths) for epoch in (0, 1))
+    assert padding(first) < 0.15 * padding(epoch_batches(800, 8, seed=0, epoch=0))
+    assert not set(map(frozenset, first)) & set(map(frozenset, second)), "the same rows would meet again and again"
+    means = [sum(lengths[index] for index in batch) / 8 for batch in first]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3, "the order of the batches is shuffled"
+
+
+@pytest.mark.parametrize("by_length", [False, True])
+def test_one_goes_on_behind_any_batch(by_length: bool) -> None:
+    rows = [encoded([1] * (1 + index % 5), [1] * (1 + index % 5)) for index in range(11)]
+
+    def first(step: int, count: int) -> list[list[int]]:
+        batches = batches_from(step, rows, 4, seed=3, by_length=by_length)
+        return [[rows.index(row) for row in batch] for batch in islice(batches, count)]
+
+    whole = first(0, 9)
+    assert [sum(len(batch) for batch in whole[start : start + 3]) for start in (0, 3, 6)] == [11, 11, 11]
+    for step in range(9):
+        assert first(step, 9 - step) == whole[step:]
+
+
+def test_trained_tokens_are_those_that_something_stands_before() -> None:
+    batch = collate([encoded([5, 6, 7], [5, IGNORED, 7]), encoded([8], [8])], pad_id=9)
+    assert batch.trained_tokens == 1

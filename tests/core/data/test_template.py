@@ -18,8 +18,8 @@ from core.data.template import (
     end_of_turn,
 )
 from core.errors import InvalidInput
+from core.lm.chat import PLAIN_TEMPLATE
 from core.spec.data import Message
-from tests.core.helpers import PLAIN_TEMPLATE
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 

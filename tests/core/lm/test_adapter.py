@@ -11,11 +11,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import InvalidInput
-from core.lm.adapter import attached, choose, loaded, module_of, save
+from core.lm.adapter import attached, choose, factors, loaded, lora_layers, save
 from core.lm.load import BaseModel
-from core.lm.modules import Module, find_modules
+from core.lm.modules import Module, by_map, find_modules
 from core.spec.training import LoraSpec
-from tests.core.helpers import FAMILIES, fingerprint, logits, tiny
+from tests.core.helpers import FAMILIES, fingerprint, logits, module_of, tiny, tiny_base
 
 LORA = LoraSpec(rank=4, alpha=8)
 
@@ -145,34 +145,102 @@ def test_only_lora_with_a_list_of_targets_is_saved(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_takes_an_adapter_on_each_of_its_modules(family: str) -> None:
+def test_every_family_takes_an_adapter_on_each_of_its_maps(family: str) -> None:
     model = tiny(family)
     before, alone, found = fingerprint(model), logits(model), find_modules(model)
+    parts = {name: type(part) for name, part in model.named_modules()}
     with attached(model, found, LORA, seed=0) as tuned:
-        assert {module_of(name) for name in lora(tuned)} == {module.name for module in found}
+        layers = lora_layers(tuned)
+        assert set(layers) == {module.map for module in found}
+        trainable = {id(parameter) for parameter in tuned.parameters() if parameter.requires_grad}
+        assert trainable == {id(each) for layer in layers.values() for pair in factors(layer) for each in pair}
         assert torch.equal(logits(tuned), alone)
+        for module in found:
+            ((a, b),) = factors(layers[module.map])
+            whole = sum(part.parameters for part in by_map(found)[module.map])
+            assert len(b) * a.shape[1] * (len(a) // LORA.rank) == whole, "A and B are of other sizes than the map"
         move(tuned)
         assert not torch.equal(logits(tuned), alone)
     assert fingerprint(model) == before
     assert torch.equal(logits(model), alone)
+    assert {name: type(part) for name, part in model.named_modules()} == parts
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_familys_adapter_is_saved_and_loaded(base: BaseModel, family: str, tmp_path: Path) -> None:
+    here = tiny_base(family, base)
+    before, found = fingerprint(here.model), choose(find_modules(here.model), LORA)
+    with attached(here.model, found, LORA, seed=0) as tuned:
+        move(tuned)
+        wanted = logits(tuned.eval())
+        save(tuned, here, tmp_path / "adapter")
+    with loaded(here, tmp_path / "adapter") as again:
+        assert set(lora_layers(again)) == {module.map for module in found}
+        assert torch.equal(logits(again), wanted)
+    assert fingerprint(here.model) == before
+
+    # As a user has it: the base from its files, and peft.
+    here.model.save_pretrained(tmp_path / "base")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    found_there = logits(PeftModel.from_pretrained(plain, tmp_path / "adapter").eval())
+    torch.testing.assert_close(found_there, wanted, atol=1e-6, rtol=0)
 
 
 def test_targets_are_short_names_only_where_they_mean_the_same() -> None:
-    def targets(family: str, wanted: Callable[[Module], bool]) -> tuple[set[str], set[str]]:
+    def targets(family: str, wanted: Callable[[Module], bool]) -> tuple[set[str], set[str], set[str]]:
         model = tiny(family)
         chosen = [module for module in find_modules(model) if wanted(module)]
         with attached(model, chosen, LORA, seed=0) as tuned:
-            assert {module_of(name) for name in lora(tuned)} == {module.name for module in chosen}
+            assert set(lora_layers(tuned)) == {module.map for module in chosen}
             config = tuned.peft_config["default"]
             assert isinstance(config, LoraConfig)
-            return set(config.target_modules or ()), {module.name for module in chosen}
+            modules, parameters = set(config.target_modules or ()), set(config.target_parameters or ())
+            return modules, parameters, {module.map for module in chosen}
 
     assert targets("llama", lambda module: module.type in ("q", "v"))[0] == {"q_proj", "v_proj"}
     # GPT-2 calls two maps of a layer c_proj, and a layer of its own is no short name.
-    short, names = targets("gpt2", lambda module: module.type == "mlp_c_proj")
+    short, _, names = targets("gpt2", lambda module: module.type == "down")
     assert short == names
-    short, names = targets("llama", lambda module: module.layer == 1)
+    short, _, names = targets("llama", lambda module: module.layer == 1)
     assert short == names
+    assert targets("phi3", lambda module: module.type == "q")[0] == {"qkv_proj"}
+    short, parameters, _ = targets("qwen2_moe", lambda module: module.type in ("q", "up", "shared_up"))
+    assert short == {"q_proj"}
+    assert parameters == {"experts.gate_up_proj", "up_proj.weight"}
+    short, parameters, names = targets("mixtral", lambda module: module.type == "down" and module.layer == 0)
+    assert short == set()
+    assert parameters == names
+
+
+def test_an_adapter_on_experts_alone_is_saved_and_loaded(base: BaseModel, tmp_path: Path) -> None:
+    here = tiny_base("qwen2_moe", base)
+    before = fingerprint(here.model)
+    chosen = choose(find_modules(here.model), LoraSpec(targets=("down", "shared_up")))
+    with attached(here.model, chosen, LORA, seed=0) as tuned:
+        move(tuned)
+        wanted = logits(tuned.eval())
+        save(tuned, here, tmp_path)
+    with loaded(here, tmp_path) as again:
+        assert set(lora_layers(again)) == {module.map for module in chosen}
+        assert torch.equal(logits(again), wanted)
+    assert fingerprint(here.model) == before
+
+
+def test_experts_take_no_dropout_and_say_so() -> None:
+    found = find_modules(tiny("qwen2_moe"))
+    with pytest.raises(InvalidInput) as caught:
+        choose(found, LoraSpec(dropout=0.1))
+    assert caught.value.code == "dropout_on_experts"
+    assert "down, gate, shared_down, shared_gate, shared_up, up" in caught.value.message
+    lora = LoraSpec(dropout=0.1, targets=("q", "k", "v", "o"))
+    assert {module.type for module in choose(found, lora)} == {"q", "k", "v", "o"}
+    assert choose(find_modules(tiny("phi3")), LoraSpec(dropout=0.1))
+
+
+def test_routers_are_trained_only_where_they_are_named() -> None:
+    found = find_modules(tiny("mixtral"))
+    assert {module.type for module in found} - {module.type for module in choose(found, LORA)} == {"router"}
+    assert {module.type for module in choose(found, LoraSpec(targets=("router", "q")))} == {"router", "q"}
 
 
 def test_target_types(modules: tuple[Module, ...]) -> None:

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from core.errors import InvalidModel, Unavailable
-from core.lm.load import BaseModel, choose_device, load
+from core.catalog import TESTBED
+from core.errors import InvalidInput, InvalidModel, Unavailable
+from core.lm.chat import PLAIN_TEMPLATE
+from core.lm.load import BaseModel, choose_device, in_bfloat16, load
 from core.spec.models import BaseModelEntry, FolderSource, HubSource
 from tests.core.helpers import logits, tiny
 from tests.core.lm.hub import Hub, serve
@@ -109,6 +112,42 @@ def test_a_model_without_a_chat_template_is_refused(folder: Path) -> None:
         load(entry(folder), CPU)
     assert caught.value.code == "no_chat_template"
     assert caught.value.param == "base_model"
+    assert 'chat_template = "plain"' in caught.value.message
+
+
+def plain(folder: Path) -> BaseModelEntry:
+    return entry(folder).model_copy(update={"chat_template": "plain"})
+
+
+def test_a_model_without_a_chat_template_is_given_the_plain_one_where_its_entry_says_so(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "chat_template.jinja").unlink()
+    found = load(plain(folder), CPU)
+    assert found.identity.chat_template == "plain"
+    assert found.tokenizer.chat_template == PLAIN_TEMPLATE
+    text = found.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == "### User:\nHello\n\n### Assistant:\n"
+    found.tokenizer.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "chat_template.jinja").read_text() == PLAIN_TEMPLATE
+
+
+def test_the_plain_template_never_takes_the_place_of_the_models_own(folder: Path) -> None:
+    assert load(entry(folder), CPU).identity.chat_template == "own"
+    with pytest.raises(InvalidModel, match="of its own") as caught:
+        load(plain(folder), CPU)
+    assert caught.value.code == "chat_template_exists"
+
+
+def test_the_plain_template_needs_a_token_to_end_turns_with(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": None}))
+    with pytest.raises(InvalidModel, match="end-of-sequence") as caught:
+        load(plain(folder), CPU)
+    assert caught.value.code == "chat_template_unsupported"
 
 
 def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -279,3 +318,26 @@ def test_a_model_is_downloaded_without_what_could_run(
         assert caught.value.code == "model_missing"
     # The server is gone, the files are not.
     assert load(HUB_ENTRY, CPU).identity == found.identity
+
+
+def test_4_bit_weights_are_refused_before_anything_is_read() -> None:
+    gone = TESTBED.model_copy(update={"source": FolderSource(path=Path("nowhere"))})
+    with pytest.raises(InvalidInput) as refused:
+        load(gone, torch.device("cpu"), four_bit=True)
+    assert (refused.value.code, refused.value.param) == ("qlora_needs_cuda", "training.method")
+    assert "Choose lora" in refused.value.message
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is there")
+def test_what_4_bit_weights_need_is_named() -> None:
+    with pytest.raises(Unavailable, match=r"install securetune\[gpu\]") as caught:
+        load(TESTBED, torch.device("cuda"), four_bit=True)
+    assert caught.value.code == "bitsandbytes_missing"
+
+
+def test_precision_decides_what_is_computed_in() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [in_bfloat16("auto", device) for device in (cpu, gpu)] == [False, True]
+    assert [in_bfloat16("bfloat16", device) for device in (cpu, gpu)] == [True, True]
+    assert [in_bfloat16("float32", device) for device in (cpu, gpu)] == [False, False]
+    assert load(TESTBED, cpu, precision="bfloat16").weights == "float32", "on a CPU the weights stay as they are"

@@ -2,13 +2,15 @@
 
 import pytest
 
-from core.spec.analysis import AnalysisSpec
+from core.spec.analysis import AnalysisSpec, UnitKind
 from core.spec.data import DatasetSummary
 from core.spec.job import DatasetRef, JobSpec
 from core.spec.results import (
+    Chosen,
     Classifier,
     DataResult,
     Figure,
+    GroupRobustness,
     ModelIdentity,
     ModuleRobustness,
     Report,
@@ -35,6 +37,20 @@ def _module(name: str, drift: float) -> ModuleRobustness:
         task_gain=0.5,
         feature_drift_spread=0.0,
         refusal_drift_spread=0.0,
+    )
+
+
+def _group(kind: UnitKind, name: str, drift: float) -> GroupRobustness:
+    return GroupRobustness(
+        kind=kind,
+        name=name,
+        modules=2,
+        parameters=32,
+        feature_drift=drift / 10,
+        refusal_drift=drift,
+        task_gain=1.5,
+        feature_drift_spread=0.25,
+        refusal_drift_spread=0.75,
     )
 
 
@@ -75,11 +91,17 @@ def report() -> Report:
         classifier=classifier,
         usable=True,
         modules=tuple(_module(name, drift) for name, drift in zip(NAMES, drifts, strict=True)),
+        groups=(_group("type", "q", -1.0), _group("band", "layer 0", 4.0), _group("type_band", "q, layer 0", 0.0)),
         joint_feature_drift=0.4,
         joint_refusal_drift=4.5,
         joint_task_gain=2.0,
         order=(NAMES[2], NAMES[0], NAMES[3], NAMES[1]),
         robust=(NAMES[2], NAMES[0]),
+        probe_steps=(45,),
+        chosen=(
+            Chosen(kind="type", name="q", robust=2, modules=2),
+            Chosen(kind="band", name="layer 0", robust=1, modules=2),
+        ),
         trace=(
             SearchStep(phase="all", size=4, added=None, drift=4.5, limit=1.125, accepted=False),
             SearchStep(phase="local_pass", size=3, added=NAMES[3], drift=0.5, limit=1.125, accepted=True),
@@ -89,6 +111,9 @@ def report() -> Report:
         update={
             "usable": False,
             "modules": (),
+            "groups": (),
+            "chosen": (),
+            "probe_steps": (),
             "order": (),
             "trace": (),
             "classifier": classifier.model_copy(update={"auroc": 0.53125}),

@@ -9,7 +9,10 @@ from typing_extensions import override
 from core.reports import view
 from core.reports.render import html
 from core.spec.results import Report
+from core.spec.safeguards import ConstrainedFirstTokens, Safeguards, SafeTemplate
+from core.spec.strategy import MlLrStrategy
 
+HELD = ConstrainedFirstTokens()
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 
 
@@ -60,6 +63,9 @@ def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
     assert "2 of 4 modules are robust" in text
     assert "q 2/2, v 0/1, own 0/1" in text
     assert "AUROC 0.531, asked for 0.90" in text
+    assert "gradient (probe of 45 steps)" in text
+    assert "budget: 5 % of the joint drift" in text
+    assert "q-1.0001.5002 of 2 layer 04.0001.5001 of 2" in text
     assert "local pass3layers.1.own 0.5001.125yes" in text.replace("</td>", "")
     assert report.data.sample in page.text
     assert report.model.sha256 in text
@@ -114,6 +120,42 @@ def test_a_map_that_tells_nothing_apart_says_so(report: Report) -> None:
     first = result.trace[0].model_copy(update={"drift": 0.0, "limit": 0.0, "accepted": True})
     flat = result.model_copy(update={"trace": (first,)})
     assert note in words(Page(html(report.model_copy(update={"robustness": (flat,)}))).text)
+
+
+def test_a_map_by_share_or_without_groups_is_a_page_too(report: Report) -> None:
+    result = report.robustness[0]
+    analysis = result.analysis.model_copy(update={"parameter_share": 0.4})
+    plain = result.model_copy(update={"analysis": analysis, "groups": (), "chosen": (), "probe_steps": ()})
+    text = words(Page(html(report.model_copy(update={"robustness": (plain,)}))).text)
+    assert "share: 40 % of the parameters" in text
+    assert "moved as one" not in text
+    assert "probe of" not in text
+
+
+def test_arms_are_named_by_what_they_are(report: Report) -> None:
+    text = words(Page(html(report)).text)
+    assert "tuned with ml_lr on 90 rows" in text
+    assert "nothing to protect" not in text
+    assert "plain one" not in text
+    template = SafeTemplate(system_prompt=EVIL)
+    strategy = MlLrStrategy(safeguards=Safeguards(safe_template=template, constrained_first_tokens=HELD))
+    guarded = report.model_copy(update={"spec": report.spec.model_copy(update={"strategy": strategy})})
+    page = html(guarded)
+    text = words(Page(page).text)
+    assert "tuned with ml_lr + first_tokens + safe_template on 90 rows" in text
+    assert "Figurebaseml_lrml_lr + first_tokens + safe_templateuniform" in text.replace(" Figure", "Figure")
+    assert "ml_lr was tuned without a system prompt" in text
+    assert "alert(1)" in text
+    assert "<script" not in page
+
+
+def test_what_the_figures_do_not_mean_is_said(report: Report) -> None:
+    first, *others = report.figures
+    open_base = first.model_copy(update={"value": 0.75})
+    plain = report.model.model_copy(update={"chat_template": "plain"})
+    text = words(Page(html(report.model_copy(update={"figures": (open_base, *others), "model": plain}))).text)
+    assert "nothing to protect here: the base model itself complies with 75 % of the harmful prompts" in text
+    assert "holds for it alone" in text
 
 
 def test_a_report_of_a_plain_job_has_no_map(report: Report) -> None:

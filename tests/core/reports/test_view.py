@@ -2,8 +2,22 @@
 
 import pytest
 
-from core.reports.view import Cell, arms, curves, robustness_map, table
-from core.spec.results import Report, TrainedStep
+from core.reports.view import (
+    Cell,
+    Group,
+    arms,
+    curves,
+    nothing_to_protect,
+    particulars,
+    robustness_map,
+    system_prompts,
+    table,
+    titles,
+)
+from core.spec.analysis import GradientPerturbation
+from core.spec.results import Projection, Report, TrainedStep, ValidatedStep
+from core.spec.safeguards import Safeguards, SafeTemplate, SafetyMix
+from core.spec.strategy import MlLrStrategy, UniformStrategy
 
 
 def test_arms_begin_with_the_base(report: Report) -> None:
@@ -54,6 +68,22 @@ def test_the_map_follows_the_proxy_that_was_asked_for(report: Report) -> None:
     assert strengths == {0.0}
 
 
+def test_types_and_depths_have_drift_gain_and_share(report: Report) -> None:
+    result = report.robustness[0]
+    found = robustness_map(result)
+    assert found.groups == (
+        Group("q", "-1.000", "1.500", "2 of 2"),
+        Group("layer 0", "4.000", "1.500", "1 of 2"),
+    )
+    assert found.probe == "45 steps"
+    seeds = GradientPerturbation(seeds=2)
+    analysis = result.analysis.model_copy(update={"perturbation": seeds, "proxy": "feature_drift"})
+    twice = robustness_map(result.model_copy(update={"analysis": analysis, "probe_steps": (45, 60)}))
+    assert [group.drift for group in twice.groups] == ["-0.100 ± 0.250", "0.400 ± 0.250"]
+    assert twice.probe == "45, 60 steps with 2 seeds"
+    assert robustness_map(result.model_copy(update={"probe_steps": ()})).probe == ""
+
+
 def points(text: str) -> list[tuple[float, float]]:
     pairs = (pair.split(",") for pair in text.split())
     return [(float(x), float(y)) for x, y in pairs]
@@ -75,3 +105,71 @@ def test_one_step_is_a_curve_too(report: Report, loss: float) -> None:
     one = report.training[0].model_copy(update={"curve": (TrainedStep(step=1, loss=loss, learning_rate=1e-3),)})
     (curve,) = curves(report.model_copy(update={"training": (one,)}))
     assert all(0 <= y <= 180 for _, y in points(curve.points))
+
+
+def guarded(report: Report) -> Report:
+    """The same with safeguards on both arms, and a label of the second's own."""
+    mixed = MlLrStrategy(safeguards=Safeguards(safety_mix=SafetyMix(share=0.025)))
+    prompted = UniformStrategy(
+        label="kind", safeguards=Safeguards(safe_template=SafeTemplate(system_prompt="Be <kind>."))
+    )
+    return report.model_copy(
+        update={"spec": report.spec.model_copy(update={"strategy": mixed, "compare": (prompted,)})}
+    )
+
+
+def test_titles_say_what_each_arm_is(report: Report) -> None:
+    assert titles(report) == {"ml_lr": "ml_lr", "uniform": "uniform"}
+    assert titles(guarded(report)) == {"ml_lr": "ml_lr + safety_mix 2.5 %", "kind": "kind: uniform + safe_template"}
+
+
+def test_only_arms_with_a_safe_template_have_a_system_prompt(report: Report) -> None:
+    assert system_prompts(report) == {}
+    assert system_prompts(guarded(report)) == {"kind": "Be <kind>."}
+
+
+def test_what_stands_in_no_column_is_told_in_words(report: Report) -> None:
+    ours, uniform = report.training
+    assert particulars(uniform) == ()
+    assert particulars(ours) == ("2 modules at 0.1 of it",)
+    scales = dict(zip(ours.plan.scales, (1.0, 0.0, 0.25, 0.5), strict=True))
+    first = dict.fromkeys(scales, 0.0) | {next(iter(scales)): 1.0}
+    plan = ours.plan.model_copy(update={"scales": scales, "warmup_scales": first, "warmup_share": 0.3})
+    rows = tuple(Projection(module=name, cosine=0.5, projected=name.endswith("q")) for name in scales)
+    measured = uniform.model_copy(
+        update={
+            "validation": (ValidatedStep(step=2, loss=0.5), ValidatedStep(step=4, loss=0.75)),
+            "best_step": 2,
+            "stopped_early": True,
+        }
+    )
+    (words,) = particulars(measured)
+    assert words == "least validation loss 0.500 after step 2; stopped early, and this step's weights are kept"
+    whole = ours.model_copy(update={"plan": plan, "safety_rows": 12, "distinct_safety_rows": 7, "projections": rows})
+    assert particulars(whole) == (
+        "warm-up of 1 modules for 30 % of the steps",
+        "2 modules at 0.25 to 0.5 of it",
+        "1 modules frozen",
+        "12 refusals mixed in, 7 of them different",
+        "2 of 4 updates projected",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "protects"),
+    [
+        ({}, False),
+        ({"value": 0.51}, True),
+        ({"value": 0.5}, False),
+        ({"value": 1.0, "n": 0}, False),
+        ({"value": 1.0, "arm": "uniform"}, False),
+        ({"value": 1.0, "suite": "prompt_injection"}, False),
+        ({"value": 5.0, "metric": "harmfulness"}, False),
+    ],
+)
+def test_a_base_that_complies_with_most_direct_prompts_has_nothing_to_protect(
+    report: Report, change: dict[str, object], protects: bool
+) -> None:
+    first, *others = report.figures
+    changed = first.model_copy(update=change)
+    assert nothing_to_protect([*others, changed]) == (changed if protects else None)

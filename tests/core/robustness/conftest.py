@@ -1,23 +1,59 @@
-"""What the tests of the analysis share: probe prompts of the testbed, and probes trained as a job trains them."""
+"""What the tests of the analysis share: probe prompts of the testbed, probes trained as a job trains them, readings."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import pytest
+import torch
 from peft import PeftModel
 
 from core.data.template import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
-from core.lm.modules import Module
-from core.robustness.analyse import TrainProbe
+from core.lm.modules import Module, find_modules
+from core.robustness.analyse import Enough, TrainProbe
+from core.robustness.readings import Readings
 from core.security.prompts import choose
 from core.spec.security import ProbePrompts, SecuritySpec
-from core.spec.strategy import UniformStrategy
 from core.spec.training import LoraSpec, TrainingSpec
-from core.training.loop import train
-from core.training.strategies import plan
-from tests.core.helpers import encoded
+from core.training.probe import probe
+from tests.core.helpers import encoded, ignore
+
+COUNT = 8
+FAR_APART = ProbePrompts(
+    harmful=tuple(f"{'never ' * 9}{number}" for number in range(COUNT)),
+    benign=tuple(f"{'cake ' * 9}{number}" for number in range(COUNT)),
+)
+"""So far apart that even a random model tells them apart."""
+
+
+def probe_of(base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encoded, ...], rate: float = 3e-3) -> TrainProbe:
+    """A real probe run, short and at a rate that shows in a few steps."""
+
+    def trained(steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
+        spec = TrainingSpec(steps=steps, batch_size=4, schedule="constant", warmup_share=0.0)
+        run = partial(probe, base, modules, rows, spec, learning_rate=rate, on_step=lambda *_: None)
+        return run(steps=steps, seed=seed, enough=enough)
+
+    return trained
+
+
+@contextmanager
+def changed(base: BaseModel, scale: float) -> Iterator[PeftModel]:
+    """A model with an adapter on all modules, as a probe leaves it, but of numbers drawn at random."""
+    with attached(base.model, find_modules(base.model), LoraSpec(rank=2, alpha=4), seed=0) as tuned:
+        chance = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for name, parameter in tuned.named_parameters():
+                if ".lora_B" in name:
+                    parameter.normal_(std=scale, generator=chance)
+        yield tuned.eval()
+
+
+def readings_of(base: BaseModel, rows: tuple[Encoded, ...]) -> Readings:
+    """Readings of a random model."""
+    return Readings(base, FAR_APART, rows, count=COUNT, seed=0, tick=ignore)
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +70,11 @@ def rows(base: BaseModel) -> tuple[Encoded, ...]:
 
 @pytest.fixture(scope="session")
 def train_probe(base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encoded, ...]) -> TrainProbe:
-    """A real probe run, short and at a rate that shows in a few steps."""
+    """Probes of the testbed."""
+    return probe_of(base, modules, rows)
 
-    @contextmanager
-    def trained(steps: int, seed: int) -> Iterator[PeftModel]:
-        spec = TrainingSpec(steps=steps, batch_size=4, schedule="constant", warmup_share=0.0, seed=seed)
-        rates = plan(UniformStrategy(), [module.name for module in modules], ())
-        with attached(base.model, modules, LoraSpec(), seed=seed) as tuned:
-            train(tuned, rows, rates, spec, learning_rate=3e-3, pad_id=base.pad_id, on_step=lambda *_: None)
-            yield tuned
 
-    return trained
+@pytest.fixture(scope="session")
+def readings(base: BaseModel, prompts: ProbePrompts, rows: tuple[Encoded, ...]) -> Readings:
+    """Readings of the testbed, few."""
+    return Readings(base, prompts, rows, count=COUNT, seed=0, tick=ignore)

@@ -1,4 +1,4 @@
-"""The analysis on the testbed, small: every module measured, the search on top, and the base untouched."""
+"""The analysis on the testbed, small: every module and group measured, the search on top, and the base untouched."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +11,18 @@ from core.data.template import Encoded
 from core.errors import InvalidModel
 from core.lm.generate import Tick
 from core.lm.load import BaseModel
-from core.lm.modules import Module
-from core.robustness.analyse import TrainProbe, analyse
-from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
-from core.spec.results import RobustnessResult
+from core.lm.modules import Module, find_modules
+from core.robustness.analyse import Enough, TrainProbe, analyse
+from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.spec.results import ModuleRobustness, RobustnessResult
 from core.spec.security import ProbePrompts
-from tests.core.helpers import Ticks, fingerprint, ignore
+from tests.core.helpers import FAMILIES, Ticks, fingerprint, ignore, tiny_base
+from tests.core.robustness.conftest import FAR_APART, probe_of
 
-NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8)
+NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8, unit="module")
 STEPS = 4
 SWAP = AnalysisSpec(perturbation=SwapPerturbation(steps=STEPS), probes=8)
+GRADIENT = AnalysisSpec(perturbation=GradientPerturbation(steps=STEPS), probes=8)
 SHORT = SWAP.model_copy(update={"perturbation": SwapPerturbation(steps=1)})
 Analyse = Callable[..., RobustnessResult]
 
@@ -52,11 +54,18 @@ def assert_whole(found: RobustnessResult, modules: tuple[Module, ...]) -> None:
     assert [(row.layer, row.type, row.parameters) for row in found.modules] == [
         (module.layer, module.type, module.parameters) for module in modules
     ]
-    assert sorted(found.order) == sorted(names)
+    unit = found.analysis.unit
+    of_kind = names if unit == "module" else [group.name for group in found.groups if group.kind == unit]
+    assert sorted(found.order) == sorted(of_kind)
     assert set(found.robust) <= set(names)
+    for kind in ("type", "band"):
+        counts = [(each.robust, each.modules) for each in found.chosen if each.kind == kind]
+        assert [sum(each) for each in zip(*counts, strict=True)] == [len(found.robust), len(names)]
+    for kind in ("type", "band", "type_band"):
+        assert sum(group.modules for group in found.groups if group.kind == kind) == len(names)
     assert found.usable
     assert found.classifier.auroc >= found.analysis.min_auroc
-    assert 1 <= found.classifier.layer <= 6
+    assert 1 <= found.classifier.layer <= 32
     assert RobustnessResult.model_validate_json(found.model_dump_json()) == found
 
 
@@ -75,6 +84,11 @@ def swap(run: Analyse, last_layers: tuple[Module, ...]) -> RobustnessResult:
     return run(SWAP, chosen=last_layers)
 
 
+@pytest.fixture(scope="module")
+def gradient(run: Analyse, modules: tuple[Module, ...]) -> RobustnessResult:
+    return run(GRADIENT)
+
+
 def test_noise(noise: RobustnessResult, modules: tuple[Module, ...]) -> None:
     assert_whole(noise, modules)
     assert noise.analysis == NOISE
@@ -83,12 +97,13 @@ def test_noise(noise: RobustnessResult, modules: tuple[Module, ...]) -> None:
     assert noise.trace[0].phase == "all"
     assert noise.trace[0].size == len(modules)
     assert noise.trace[0].drift == pytest.approx(noise.joint_refusal_drift)
+    assert noise.probe_steps == ()
 
 
 def test_the_joint_drift_of_what_was_found_is_inside_the_budget(
-    noise: RobustnessResult, swap: RobustnessResult
+    noise: RobustnessResult, swap: RobustnessResult, gradient: RobustnessResult
 ) -> None:
-    for found in (noise, swap):
+    for found in (noise, swap, gradient):
         accepted = [step for step in found.trace if step.accepted]
         if found.robust:
             assert accepted[-1].size == len(found.robust)
@@ -99,6 +114,61 @@ def test_swap(swap: RobustnessResult, last_layers: tuple[Module, ...]) -> None:
     assert_whole(swap, last_layers)
     assert swap.joint_task_gain > 0.05, "the probe has learnt nothing"
     assert swap.trace[0].drift == pytest.approx(swap.joint_refusal_drift)
+    assert swap.probe_steps == (STEPS,)
+
+
+def test_gradient(gradient: RobustnessResult, modules: tuple[Module, ...]) -> None:
+    assert_whole(gradient, modules)
+    assert gradient.probe_steps == (STEPS,)
+    assert gradient.trace[0].drift == pytest.approx(gradient.joint_refusal_drift)
+    for field in ("refusal_drift", "feature_drift", "task_gain"):
+        joint = getattr(gradient, f"joint_{field}")
+        assert sum(getattr(row, field) for row in gradient.modules) == pytest.approx(joint, rel=0.01, abs=1e-3)
+
+
+def members(found: RobustnessResult, kind: str, name: str) -> list[ModuleRobustness]:
+    """The rows of a group's modules."""
+    (low, high) = bounds(name)
+    types = {row.type for row in found.modules} & {name.partition(",")[0]} if kind != "band" else None
+    return [row for row in found.modules if low <= row.layer <= high and (types is None or row.type in types)]
+
+
+def bounds(name: str) -> tuple[int, int]:
+    if "layer" not in name:
+        return 0, 99
+    ends = name.rpartition(" ")[2].split("-")
+    return int(ends[0]), int(ends[-1])
+
+
+def test_groups_under_gradient_are_the_sum_of_their_members(gradient: RobustnessResult) -> None:
+    assert {group.kind for group in gradient.groups} == {"type", "band", "type_band"}
+    for group in gradient.groups:
+        rows = members(gradient, group.kind, group.name)
+        assert (len(rows), sum(row.parameters for row in rows)) == (group.modules, group.parameters)
+        for field in ("refusal_drift", "feature_drift", "task_gain"):
+            assert getattr(group, field) == pytest.approx(sum(getattr(row, field) for row in rows), abs=1e-6)
+
+
+def test_groups_under_swap_are_read_jointly(
+    run: Analyse, swap: RobustnessResult, last_layers: tuple[Module, ...]
+) -> None:
+    v = next(group for group in swap.groups if (group.kind, group.name) == ("type", "v"))
+    chosen = tuple(module for module in last_layers if module.type == "v")
+    others = tuple(module for module in last_layers if module.type != "v")
+    # The fixture's probe is on all modules each time; only what is moved differs.
+    everything, alone, without = (np.array(joint(run(SWAP, chosen=moved))) for moved in (last_layers, chosen, others))
+    found = (v.refusal_drift, v.feature_drift, v.task_gain)
+    assert found == pytest.approx(((alone + everything - without) / 2).tolist(), abs=1e-5)
+
+
+def test_groups_under_noise_are_read_jointly(noise: RobustnessResult) -> None:
+    for group in noise.groups:
+        if group.kind == "type_band":
+            continue
+        rows = members(noise, group.kind, group.name)
+        assert len(rows) == group.modules
+        together = sum(row.refusal_drift for row in rows)
+        assert group.refusal_drift != pytest.approx(together, rel=1e-3), group.name
 
 
 def test_swap_drift_is_the_mean_of_moving_a_module_alone_and_of_taking_it_out(
@@ -124,15 +194,18 @@ def test_the_same_seed_gives_the_same_map(run: Analyse, modules: tuple[Module, .
     assert one != other
 
 
-@pytest.mark.parametrize("perturbation", [NoisePerturbation(seeds=3), SwapPerturbation(steps=1, seeds=2)])
-def test_seeds_have_a_mean_and_a_spread(
-    run: Analyse, modules: tuple[Module, ...], perturbation: NoisePerturbation | SwapPerturbation
-) -> None:
+@pytest.mark.parametrize(
+    "perturbation",
+    [NoisePerturbation(seeds=3), SwapPerturbation(steps=1, seeds=2), GradientPerturbation(steps=1, seeds=2)],
+)
+def test_seeds_have_a_mean_and_a_spread(run: Analyse, modules: tuple[Module, ...], perturbation: Perturbation) -> None:
     few = modules[-2:]
     together = run(AnalysisSpec(perturbation=perturbation, probes=8), chosen=few)
     one = perturbation.model_copy(update={"seeds": 1})
     # Seed 0's classifier and prompts stay, so that only the change differs.
     assert all(row.refusal_drift_spread > 0 and row.feature_drift_spread > 0 for row in together.modules)
+    assert all(row.refusal_drift_spread > 0 and row.feature_drift_spread > 0 for row in together.groups)
+    assert together.probe_steps == (() if perturbation.kind == "noise" else (1, 1))
     first = run(AnalysisSpec(perturbation=one, probes=8), chosen=few)
     assert together.modules != first.modules
     assert (together.joint_refusal_drift, together.joint_task_gain) == (
@@ -141,14 +214,14 @@ def test_seeds_have_a_mean_and_a_spread(
     )
 
 
-@pytest.mark.parametrize("analysis", [NOISE, SHORT])
+@pytest.mark.parametrize("analysis", [NOISE, SHORT, GRADIENT])
 def test_the_analysis_says_how_far_it_is(run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec) -> None:
     told = Ticks()
     found = run(analysis, chosen=modules[-3:], tick=told)
     assert told == sorted(told)
     assert len({total for _, total in told}) == 1
     assert all(0 <= done <= total for done, total in told)
-    assert len(told) >= 3 + len(found.trace)
+    assert len(told) >= 3 + len(found.trace) / 2
 
 
 def test_where_the_classes_do_not_lie_apart_there_is_no_ground(
@@ -156,7 +229,7 @@ def test_where_the_classes_do_not_lie_apart_there_is_no_ground(
 ) -> None:
     same = ProbePrompts(harmful=prompts.benign, benign=prompts.benign)
 
-    def never(_steps: int, _seed: int) -> object:
+    def never(_steps: int, _seed: int, _enough: Enough) -> object:
         raise AssertionError("no probe may be trained")
 
     with pytest.raises(InvalidModel) as caught:
@@ -174,7 +247,9 @@ class _Stop(Exception):
     """Stands for the service's interruption."""
 
 
-@pytest.mark.parametrize(("analysis", "after"), [(NOISE, 2), (NOISE, 6), (SHORT, 1), (SHORT, 8)])
+@pytest.mark.parametrize(
+    ("analysis", "after"), [(NOISE, 2), (NOISE, 5), (SHORT, 1), (SHORT, 8), (GRADIENT, 2), (GRADIENT, 6)]
+)
 def test_an_interruption_leaves_the_base_untouched(
     base: BaseModel, run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec, after: int
 ) -> None:
@@ -199,8 +274,8 @@ def test_a_probe_that_cannot_be_trained_leaves_the_base_untouched(
     before = fingerprint(base.model)
 
     @contextmanager
-    def broken(steps: int, seed: int) -> Iterator[PeftModel]:
-        with train_probe(steps, seed) as tuned:
+    def broken(steps: int, seed: int, enough: Enough) -> Iterator[PeftModel]:
+        with train_probe(steps, seed, enough) as tuned:
             if steps == STEPS:
                 raise _Stop
             yield tuned
@@ -208,3 +283,63 @@ def test_a_probe_that_cannot_be_trained_leaves_the_base_untouched(
     with pytest.raises(_Stop):
         run(SWAP, probe=broken)
     assert fingerprint(base.model) == before
+
+
+def test_the_probe_stops_where_it_has_broken_the_model(run: Analyse, modules: tuple[Module, ...]) -> None:
+    def stopped(stop_at_drift: float, steps: int) -> RobustnessResult:
+        perturbation = GradientPerturbation(steps=steps, stop_at_drift=stop_at_drift, points=1)
+        return run(AnalysisSpec(perturbation=perturbation, probes=8))
+
+    whole = stopped(1e6, 32)
+    assert whole.probe_steps == (32,)
+    early = stopped(1e-9, 32)
+    (steps,) = early.probe_steps
+    assert steps in range(5, 32, 5), "it is looked at every fifth step"
+    assert early.joint_refusal_drift > 0
+    assert early.joint_refusal_drift == stopped(1e6, steps).joint_refusal_drift
+
+
+def test_steps_are_told_by_seed(run: Analyse, modules: tuple[Module, ...], train_probe: TrainProbe) -> None:
+    @contextmanager
+    def longer_each_time(steps: int, seed: int, enough: Enough) -> Iterator[PeftModel]:
+        with train_probe(steps, seed, enough) as tuned:
+            enough(tuned, 1 + seed)
+            yield tuned
+
+    perturbation = GradientPerturbation(steps=1, seeds=3, points=1)
+    found = run(AnalysisSpec(perturbation=perturbation, probes=8), chosen=modules[-7:], probe=longer_each_time)
+    assert found.probe_steps == (1, 2, 3)
+
+
+def test_the_robust_set_can_be_given_by_its_share_of_the_parameters(run: Analyse, modules: tuple[Module, ...]) -> None:
+    found = run(GRADIENT.model_copy(update={"parameter_share": 0.5, "unit": "module"}))
+    size = {module.name: module.parameters for module in modules}
+    taken, whole = sum(size[name] for name in found.robust), sum(size.values())
+    assert 0.5 * whole - max(size.values()) < taken <= 0.5 * whole
+    assert [step.phase for step in found.trace] == ["all", "parameter_share"]
+    assert found.trace[1].drift != found.trace[0].drift
+
+
+def test_a_map_of_32_layers_takes_40_readings_to_search(
+    base: BaseModel, rows: tuple[Encoded, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "llama", FAMILIES["llama"] | {"num_hidden_layers": 32, "hidden_size": 32})
+    deep = tiny_base("llama", base)
+    modules, told = find_modules(deep.model), Ticks()
+    assert len(modules) == 7 * 32
+    perturbation = GradientPerturbation(steps=3, points=2)
+    analysis = AnalysisSpec(perturbation=perturbation, probes=8, unit="module", min_auroc=0.5, budget=0.3)
+    found = analyse(
+        deep,
+        modules,
+        analysis,
+        FAR_APART,
+        rows,
+        train_probe=probe_of(deep, modules, rows, rate=1e-2),
+        prepared=ignore,
+        tick=told,
+    )
+    assert_whole(found, modules)
+    readings = len(told) - perturbation.points
+    assert len(found.trace) <= readings <= 40
+    assert 0 < len(found.robust) < 224

@@ -1,18 +1,22 @@
 """Modules are moved exactly as asked, each on its own, and put back to the bit."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol, cast
 
 import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
 
-from core.lm.adapter import attached, module_of
+from core.errors import InvalidInput
+from core.lm.adapter import attached, lora_layers
 from core.lm.load import BaseModel
-from core.lm.modules import Module, find_modules, weight_of
+from core.lm.modules import Module, by_map, find_modules, weight_of
 from core.robustness.perturb import Noise, Swap
 from core.spec.training import LoraSpec
-from tests.core.helpers import fingerprint, logits, tiny
+from tests.core.helpers import FAMILIES, fingerprint, logits, module_of, tiny
 
 
 def weights(base: BaseModel, modules: tuple[Module, ...]) -> dict[str, torch.Tensor]:
@@ -124,6 +128,7 @@ def test_swap_of_one_module_is_its_update_and_no_other(
                 parameter.zero_()
     for layer in tuned.modules():
         if isinstance(layer, LoraLayer):
+            layer.enable_adapters(True)
             layer.scaling["default"] = 2.0  # alpha / rank
     assert torch.equal(logits(tuned), found)
 
@@ -134,3 +139,122 @@ def test_swap_is_switched_off_after_a_failure(base: BaseModel, modules: tuple[Mo
     with pytest.raises(KeyboardInterrupt), Swap(tuned).moved([modules[0].name]):
         raise KeyboardInterrupt
     assert torch.equal(logits(tuned), alone)
+
+
+def tuned_on(model: PreTrainedModel, stack: ExitStack) -> PeftModel:
+    """A tiny model with an adapter whose every module changes something."""
+    tuned = stack.enter_context(attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0))
+    chance = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_(std=0.3, generator=chance)
+    return tuned.eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_noise_on_each_type_moves_its_own_part_and_leaves_nothing(family: str) -> None:
+    model = tiny(family)
+    found = find_modules(model)
+    alone, before = logits(model), fingerprint(model)
+    weights = {module.map: weight_of(model, module).clone() for module in found}
+    noise = Noise(model, found, relative_norm=0.5, seed=0)
+    for module in found[: len(found) // 2]:
+        own = own_part(module, weights[module.map])
+        with noise.moved([module.name]):
+            assert not torch.equal(logits(model), alone), module.name
+            for name, other in weights.items():
+                change = weight_of(model, by_map(found)[name][0]) - other
+                wanted = 0.5 * float(own.norm()) if name == module.map else 0.0
+                assert float(change.norm()) == pytest.approx(wanted, rel=1e-4)
+                if name == module.map:
+                    assert float(own_part(module, change).norm()) == pytest.approx(wanted, rel=1e-4)
+        assert torch.equal(logits(model), alone)
+    assert fingerprint(model) == before
+
+
+def own_part(module: Module, whole: torch.Tensor) -> torch.Tensor:
+    rows = module.indexes()
+    return whole if rows is None else whole.index_select(module.axis, rows)
+
+
+@pytest.mark.parametrize("family", ["phi3", "gpt2", "gpt_neox", "mixtral", "gpt_oss"])
+def test_parts_moved_together_are_their_map_moved(family: str) -> None:
+    model = tiny(family).bfloat16()
+    found = find_modules(model)
+    fused = next(parts for parts in by_map(found).values() if len(parts) > 1)
+    before = fingerprint(model)
+    whole = weight_of(model, fused[0]).clone()
+    noise = Noise(model, found, relative_norm=0.5, seed=0)
+    apart = torch.zeros(whole.shape)
+    for module in fused:
+        with noise.moved([module.name]):
+            apart += (weight_of(model, module) - whole).float()
+    with noise.moved([module.name for module in fused]):
+        assert torch.equal((weight_of(model, fused[0]) - whole).float(), apart)
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_swap_on_each_type_moves_its_own_part_and_leaves_nothing(family: str) -> None:
+    model = tiny(family)
+    found = find_modules(model)
+    alone, before = logits(model), fingerprint(model)
+    with ExitStack() as stack:
+        tuned = tuned_on(model, stack)
+        full = logits(tuned)
+        trained = fingerprint(tuned)
+        swap = Swap(tuned)
+        with swap.moved([module.name for module in found]):
+            assert torch.equal(logits(tuned), full)
+            assert fingerprint(tuned) == trained
+        with swap.moved([]):
+            torch.testing.assert_close(logits(tuned), alone, atol=1e-6, rtol=0)
+        seen = []
+        for module in found[: len(found) // 2]:
+            with swap.moved([module.name]):
+                seen.append(logits(tuned))
+        assert all(not torch.allclose(one, alone, atol=1e-6) for one in seen)
+        assert len({one.numpy().tobytes() for one in seen}) == len(seen)
+        assert fingerprint(tuned) == trained, "the trained update was left changed"
+    assert fingerprint(model) == before
+
+
+class _Updates(Protocol):
+    """What peft's layers share, which their base class does not say."""
+
+    def get_delta_weight(self, adapter: str) -> torch.Tensor: ...
+
+
+@pytest.mark.parametrize("family", ["phi3", "gpt2", "gpt_neox", "mixtral", "gpt_oss"])
+def test_swap_of_a_part_is_its_rows_of_the_update(family: str) -> None:
+    model = tiny(family)
+    fused = next(parts for parts in by_map(find_modules(model)).values() if len(parts) > 1)
+    plain = weight_of(model, fused[0]).clone()
+    with ExitStack() as stack:
+        tuned = tuned_on(model, stack)
+        swap = Swap(tuned)
+        update = cast(_Updates, lora_layers(tuned)[fused[0].map]).get_delta_weight("default")
+        found = {}
+        for module in fused:
+            with swap.moved([module.name]):
+                found[module.name] = logits(tuned)
+    for module in fused:
+        with torch.no_grad():
+            rows = module.indexes()
+            assert rows is not None
+            weight_of(model, module).index_add_(module.axis, rows, update.index_select(module.axis, rows))
+        torch.testing.assert_close(found[module.name], logits(model), atol=1e-5, rtol=0)
+        with torch.no_grad():
+            weight_of(model, module).copy_(plain)
+
+
+def test_noise_on_packed_weights_says_what_to_do() -> None:
+    model = tiny("llama")
+    found = find_modules(model)
+    part = model.get_submodule(found[0].name)
+    part.weight = torch.nn.Parameter(torch.zeros(128, 1, dtype=torch.uint8), requires_grad=False)  # as 4 bits are kept
+    with pytest.raises(InvalidInput) as caught:
+        Noise(model, found, relative_norm=0.1, seed=0)
+    assert caught.value.code == "noise_needs_full_precision"
+    Noise(model, found[1:], relative_norm=0.1, seed=0)

@@ -1,35 +1,43 @@
 """The search keeps within the budget, asks seldom, and says how it got there."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.robustness.search import Found, order, search
+from core.lm.modules import Module
+from core.robustness.readings import Effect
+from core.robustness.search import Found, by_parameter_share, order, search
+from core.robustness.units import Unit
 from core.spec.analysis import AnalysisSpec
-from core.spec.results import ModuleRobustness
 
 DRIFTS = st.lists(st.floats(-2, 10).map(lambda drift: round(drift, 3)), max_size=70)
 BUDGETS = st.floats(0.01, 1.0)
 
 
+def unit(name: str, parameters: int = 1) -> Unit:
+    return Unit("module", name, (Module(name=name, layer=0, type="q", parameters=parameters),))
+
+
 class Additive:
-    """A joint drift that is the sum of its modules', and counts how often it is asked."""
+    """A joint drift that is the sum of its units', and counts how often it is asked."""
 
     def __init__(self, drifts: Sequence[float]) -> None:
         self.by_name = {f"m{number}": drift for number, drift in enumerate(drifts)}
         self.asked: list[frozenset[str]] = []
 
-    def __call__(self, names: Sequence[str]) -> float:
+    def __call__(self, units: Sequence[Unit]) -> float:
+        names = [each.name for each in units]
         assert len(set(names)) == len(names)
         self.asked.append(frozenset(names))
         return math.fsum(self.by_name[name] for name in names)
 
     @property
-    def ordered(self) -> list[str]:
-        return sorted(self.by_name, key=self.by_name.__getitem__)
+    def ordered(self) -> list[Unit]:
+        return [unit(name) for name in sorted(self.by_name, key=self.by_name.__getitem__)]
 
 
 @given(DRIFTS, BUDGETS)
@@ -41,7 +49,7 @@ def test_the_subset_is_inside_the_budget_and_found_with_few_questions(drifts: li
     assert count <= 1 + math.ceil(math.log2(max(1, len(drifts)))) + 8
     assert len(set(joint.asked)) == count, "a set was asked for twice"
     assert len(set(found.robust)) == len(found.robust)
-    assert set(found.robust) <= set(joint.by_name)
+    assert set(found.robust) <= set(joint.ordered)
     if found.robust:
         assert joint(found.robust) <= budget * everything
     consistent(found, joint, budget * everything, count)
@@ -52,13 +60,13 @@ def consistent(found: Found, joint: Additive, limit: float, count: int) -> None:
     assert [step.size for step in found.trace] == [len(names) for names in joint.asked[:count]]
     assert found.trace[0].phase == "all"
     for step, names in zip(found.trace, joint.asked, strict=False):
-        assert step.drift == joint(sorted(names, key=joint.ordered.index))
+        assert step.drift == joint([each for each in joint.ordered if each.name in names])
         assert step.limit == limit
         assert step.accepted == (step.drift <= limit)
         assert (step.added is not None) == (step.phase == "local_pass")
         assert step.added is None or step.added in names
     accepted = [names for step, names in zip(found.trace, joint.asked, strict=False) if step.accepted]
-    assert frozenset(found.robust) == (accepted[-1] if accepted else frozenset())
+    assert {each.name for each in found.robust} == (accepted[-1] if accepted else set())
     phases = [step.phase for step in found.trace]
     assert phases == sorted(phases, key=["all", "binary_search", "local_pass"].index)
 
@@ -68,8 +76,8 @@ def test_of_modules_that_all_cost_something_the_longest_run_is_taken(drifts: lis
     joint = Additive(drifts)
     found = search(joint.ordered, budget=budget, joint=joint)
     longest, spent = 0, 0.0
-    for name in joint.ordered:
-        spent += joint.by_name[name]
+    for each in joint.ordered:
+        spent += joint.by_name[each.name]
         if spent > budget * math.fsum(drifts):
             break
         longest += 1
@@ -86,7 +94,8 @@ def test_where_nothing_does_harm_all_are_robust(drifts: list[float], budget: flo
 
 @pytest.mark.parametrize("count", [1, 2, 9, 42])
 def test_where_each_alone_is_too_much_none_is(count: int) -> None:
-    found = search([f"m{number}" for number in range(count)], budget=0.25, joint=lambda names: 1.0 if names else 0.0)
+    ordered = [unit(f"m{number}") for number in range(count)]
+    found = search(ordered, budget=0.25, joint=lambda units: 1.0 if units else 0.0)
     assert found.robust == ()
     assert not any(step.accepted for step in found.trace)
 
@@ -97,11 +106,11 @@ def test_no_modules_at_all() -> None:
 
 def test_a_module_beyond_the_border_is_still_tried() -> None:
     # c alone breaks the budget; d, behind it in the order, does not when it joins a and b.
-    def joint(names: Sequence[str]) -> float:
-        return math.fsum({"a": 1.0, "b": 1.0, "c": 50.0, "d": 3.0, "e": 45.0}[name] for name in names)
+    def joint(units: Sequence[Unit]) -> float:
+        return math.fsum({"a": 1.0, "b": 1.0, "c": 50.0, "d": 3.0, "e": 45.0}[each.name] for each in units)
 
-    found = search(["a", "b", "c", "d", "e"], budget=0.06, joint=joint)
-    assert found.robust == ("a", "b", "d")
+    found = search([unit(name) for name in "abcde"], budget=0.06, joint=joint)
+    assert [each.name for each in found.robust] == ["a", "b", "d"]
     tried = [step.added for step in found.trace if step.phase == "local_pass"]
     assert tried == ["d", "e"]
 
@@ -114,20 +123,54 @@ def test_the_local_pass_ends_after_eight() -> None:
     assert sum(step.phase == "local_pass" for step in found.trace) == 8
 
 
-def module(name: str, numbers: Mapping[str, float]) -> ModuleRobustness:
-    zero = {"feature_drift": 0.0, "refusal_drift": 0.0, "task_gain": 0.0}
-    rest = {"feature_drift_spread": 0.0, "refusal_drift_spread": 0.0}
-    return ModuleRobustness(module=name, layer=0, type="q", parameters=1, **(zero | rest | dict(numbers)))
+def test_groups_count_as_many_modules_as_they_hold() -> None:
+    pair = Unit("type", "q", tuple(Module(name=name, layer=0, type="q", parameters=1) for name in ("q0", "q1")))
+    found = search([pair, unit("v")], budget=0.5, joint=lambda units: float(len(units)))
+    assert found.robust == (pair,)
+    assert [step.size for step in found.trace] == [3, 2]
 
 
-MAP = (
-    module("dear", {"refusal_drift": 4.0, "feature_drift": -1.0, "task_gain": 1.0}),
-    module("free_little", {"refusal_drift": -1.0, "feature_drift": 0.2, "task_gain": 0.1}),
-    module("useless", {"refusal_drift": 0.1, "feature_drift": 0.3, "task_gain": 0.0}),
-    module("worth_it", {"refusal_drift": 2.0, "feature_drift": 0.1, "task_gain": 8.0}),
-    module("free_much", {"refusal_drift": 0.0, "feature_drift": 0.4, "task_gain": 5.0}),
-    module("harmful_both_ways", {"refusal_drift": 3.0, "feature_drift": 0.5, "task_gain": -2.0}),
-)
+def test_the_largest_map_is_searched_with_few_questions() -> None:
+    joint = Additive([1.0 + number / 1000 for number in range(224)])
+    found = search(joint.ordered, budget=0.3, joint=joint)
+    assert 60 < len(found.robust) < 80
+    assert len(joint.asked) <= 17
+
+
+SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=40)
+
+
+@given(SIZES, st.floats(0.01, 1.0))
+def test_a_share_of_the_parameters_is_filled_and_not_exceeded(sizes: list[int], share: float) -> None:
+    ordered = [unit(f"m{number}", size) for number, size in enumerate(sizes)]
+    found = by_parameter_share(ordered, share=share, joint=lambda units: float(len(units)))
+    taken = sum(each.parameters for each in found.robust)
+    left = share * sum(sizes) - taken
+    assert left >= 0
+    assert all(each.parameters > left for each in ordered if each not in found.robust), "there was room for another"
+    assert sorted(found.robust, key=ordered.index) == list(found.robust)
+    everything, chosen = found.trace
+    assert (everything.phase, everything.drift, everything.size) == ("all", len(sizes), len(sizes))
+    assert (chosen.phase, chosen.drift, chosen.size) == ("parameter_share", len(found.robust), len(found.robust))
+
+
+def test_the_first_of_the_order_come_first_into_the_share() -> None:
+    ordered = [unit("a", 4), unit("b", 5), unit("c", 2), unit("d", 1)]
+    found = by_parameter_share(ordered, share=0.5, joint=lambda _: 1.0)
+    assert [each.name for each in found.robust] == ["a", "c"]
+    (whole,) = [by_parameter_share(ordered, share=1.0, joint=lambda _: 1.0)]
+    assert list(whole.robust) == ordered
+
+
+ZERO = Effect(feature_drift=0.0, refusal_drift=0.0, task_gain=0.0)
+MAP = {
+    "dear": replace(ZERO, refusal_drift=4.0, feature_drift=-1.0, task_gain=1.0),
+    "free_little": replace(ZERO, refusal_drift=-1.0, feature_drift=0.2, task_gain=0.1),
+    "useless": replace(ZERO, refusal_drift=0.1, feature_drift=0.3),
+    "worth_it": replace(ZERO, refusal_drift=2.0, feature_drift=0.1, task_gain=8.0),
+    "free_much": replace(ZERO, feature_drift=0.4, task_gain=5.0),
+    "harmful_both_ways": replace(ZERO, refusal_drift=3.0, feature_drift=0.5, task_gain=-2.0),
+}
 
 
 @pytest.mark.parametrize(
@@ -152,10 +195,11 @@ MAP = (
     ],
 )
 def test_order(analysis: AnalysisSpec, wanted: list[str]) -> None:
-    assert list(order(MAP, analysis)) == wanted
-    assert list(order(MAP[::-1], analysis)) == wanted
+    effects = [(unit(name), found) for name, found in MAP.items()]
+    assert [each.name for each in order(effects, analysis)] == wanted
+    assert [each.name for each in order(effects[::-1], analysis)] == wanted
 
 
-def test_modules_that_measure_the_same_keep_the_models_order() -> None:
-    same = [module(name, {}) for name in ("z", "a", "m")]
-    assert order(same, AnalysisSpec()) == ("z", "a", "m")
+def test_units_that_measure_the_same_keep_the_models_order() -> None:
+    same = [(unit(name), ZERO) for name in ("z", "a", "m")]
+    assert [each.name for each in order(same, AnalysisSpec())] == ["z", "a", "m"]

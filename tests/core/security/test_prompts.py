@@ -13,13 +13,18 @@ from testbed import MODEL_DIR
 FILE = "security_prompts.json"
 
 
+def probe(**fields: list[str]) -> dict[str, list[str]]:
+    """A probe half that can be used, but for the given fields."""
+    good = {name: [f"{name} {number}" for number in range(8)] for name in ("harmful", "benign")}
+    return good | fields
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """A model folder with a prompt set of its own."""
-    texts = [f"prompt {number}" for number in range(8)]
-    evaluation = {"harmful": texts[:6], "safe": texts[:5]}
-    content = {"name": "own", "evaluation": evaluation, "probe": {"harmful": texts, "benign": texts}}
-    (tmp_path / FILE).write_text(json.dumps(content))
+    texts = [f"prompt {number}" for number in range(6)]
+    evaluation = {"harmful": texts, "safe": texts[:5]}
+    (tmp_path / FILE).write_text(json.dumps({"name": "own", "evaluation": evaluation, "probe": probe()}))
     return tmp_path
 
 
@@ -69,6 +74,30 @@ def test_a_prompt_set_that_cannot_be_used_is_refused(own: Path, content: str) ->
         choose(SecuritySpec(), own)
     assert caught.value.code == "invalid_prompt_set"
     assert FILE in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("half", "says"),
+    [
+        (probe(harmful=["a"]), "probe.harmful: Tuple should have at least 8 items after validation, not 1"),
+        ({"harmful": probe()["harmful"]}, "probe.benign: Field required"),
+        (probe(benign=["a"] * 40), "probe.benign has only 1 different prompts, and 8 are needed"),
+        (
+            probe(benign=probe()["harmful"]),
+            "8 prompts, such as 'harmful 0', stand in probe.harmful and in probe.benign",
+        ),
+        (probe(harmful=[*probe()["harmful"], "prompt 3"]), "1 prompts, such as 'prompt 3', stand in both halves"),
+    ],
+)
+def test_a_prompt_set_is_refused_in_words_that_say_what_to_mend(own: Path, half: object, says: str) -> None:
+    content = json.loads((own / FILE).read_text()) | {"probe": half}
+    (own / FILE).write_text(json.dumps(content))
+    with pytest.raises(InvalidModel) as caught:
+        choose(SecuritySpec(), own)
+    assert (caught.value.code, caught.value.param) == ("invalid_prompt_set", "security.prompts")
+    assert says in caught.value.message
+    assert "builtin" in caught.value.message
+    assert choose(SecuritySpec(prompts="builtin"), own).name == "builtin"
 
 
 def test_the_built_in_set_is_whole_and_its_parts_are_disjoint(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
+from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
 from core.spec.data import DatasetSummary
 from core.spec.job import Assignment, DatasetRef, JobSpec
 from core.spec.strategy import MlLrStrategy, UniformStrategy
@@ -23,7 +23,7 @@ def test_two_names_are_a_whole_job() -> None:
     assert spec.security.attacks == ("direct", "prompt_injection", "refusal_breaking")
     assert spec.security.judge == "rules"
     assert isinstance(spec.strategy, MlLrStrategy)
-    assert isinstance(spec.strategy.analysis.perturbation, SwapPerturbation)
+    assert isinstance(spec.strategy.analysis.perturbation, GradientPerturbation)
     assert spec.compare == ()
     assert spec.arms == (spec.strategy,)
     assert spec.validation_dataset is None
@@ -42,6 +42,16 @@ def test_json_comes_back_as_it_went() -> None:
     assert JobSpec.model_validate(spec.model_dump(mode="json")) == spec
     assert JobSpec.model_validate_json(JobSpec.model_validate(MINIMAL).model_dump_json()).arms
     assert hash(spec) == hash(JobSpec.model_validate_json(spec.model_dump_json()))
+
+
+def test_noise_cannot_be_added_to_4_bit_weights() -> None:
+    noise = {"kind": "ml_lr", "analysis": {"perturbation": {"kind": "noise"}}}
+    order = MINIMAL | {"training": {"method": "qlora"}}
+    assert JobSpec.model_validate(order).training.method == "qlora"
+    for part in ({"strategy": noise}, {"compare": [noise | {"label": "other"}]}):
+        with pytest.raises(ValidationError, match="noise cannot be added to"):
+            JobSpec.model_validate(order | part)
+        JobSpec.model_validate(MINIMAL | part)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +106,14 @@ def test_what_makes_no_sense_is_refused_at_its_place(change: dict[str, object], 
         ({"perturbation": {"kind": "noise", "relative_norm": 0}}, "perturbation"),
         ({"perturbation": {"kind": "noise", "steps": 3}}, "perturbation"),
         ({"perturbation": {"kind": "swap", "steps": 0}}, "perturbation"),
+        ({"perturbation": {"kind": "swap", "points": 4}}, "perturbation"),
+        ({"perturbation": {"kind": "gradient", "points": 0}}, "perturbation"),
+        ({"perturbation": {"kind": "gradient", "stop_at_drift": 0}}, "perturbation"),
+        ({"unit": "head"}, "unit"),
+        ({"bands": 0}, "bands"),
+        ({"parameter_share": 0}, "parameter_share"),
+        ({"parameter_share": 1.01}, "parameter_share"),
+        ({"memory_mb": -1}, "memory_mb"),
         ({"budget": 0}, "budget"),
         ({"budget": 1.01}, "budget"),
         ({"probes": 7}, "probes"),

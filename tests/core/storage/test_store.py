@@ -119,6 +119,27 @@ with ArtifactStore(pathlib.Path({str(store.root)!r})).staging() as folder:
     assert not left.exists()
 
 
+def test_a_removed_file_is_gone_and_removing_it_again_does_nothing(store: ArtifactStore) -> None:
+    store.put("a/b", b"x", name="b", media_type="text/plain")
+    store.remove("a/b")
+    store.remove("a/b")
+    assert not store.has("a/b")
+    with pytest.raises(ValueError, match="not a key"):
+        store.remove("../a")
+
+
+def test_a_forgotten_checkpoint_is_cleaned_up_a_week_later(store: ArtifactStore) -> None:
+    kept = ["jobs/a/checkpoints/new", "jobs/a/stages/old"]
+    for key in (*kept, "jobs/a/checkpoints/old"):
+        store.put(key, b"x", name="x", media_type="text/plain")
+        age = 8 if key.endswith("old") else 6
+        then = time.time() - age * 24 * 3600
+        os.utime(store.path(key), (then, then))
+    store.clean()
+    assert not store.has("jobs/a/checkpoints/old")
+    assert all(store.has(key) for key in kept)
+
+
 def test_a_store_that_was_never_used_can_be_cleaned(store: ArtifactStore) -> None:
     store.clean()
     shutil.rmtree(store.root, ignore_errors=True)

@@ -1,23 +1,29 @@
 """The loop trains each module at its own rate, the same way every time, and stops when it must."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
 
-from core.data.template import Encoded
+from core.data.batches import Batch
+from core.data.template import IGNORED, Encoded
 from core.errors import TrainingFailed
-from core.lm.adapter import attached, module_of
+from core.lm.adapter import attached, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.spec.results import TrainedStep
+from core.quality.loss import evaluate
+from core.spec.results import TrainedStep, ValidatedStep
 from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
-from core.training.loop import OnStep, Trained, logged, total_steps, train
-from tests.core.helpers import encoded
+from core.training.idle import rest
+from core.training.loop import Objective, OnStep, Trained, logged, next_token_loss, total_steps, train
+from tests.core.helpers import encoded, ignore, logits, module_of
 
 SPEC = TrainingSpec(steps=3, batch_size=4, lora=LoraSpec(rank=4, alpha=8), warmup_share=0.0, schedule="constant")
 RATE = 3e-3
@@ -42,6 +48,7 @@ class Bench:
         self.after: Adapter = {}
         self.asking: set[str] = set()
         self.was_training: list[bool] = []
+        self.gradients: list[Adapter] = []
 
     def run(
         self,
@@ -51,8 +58,16 @@ class Bench:
         rate: float = RATE,
         on_step: OnStep = nobody,
         seed: int = 0,
+        warmup: Mapping[str, float] | None = None,
+        warmup_share: float = 0.0,
+        validation: Sequence[Encoded] = (),
+        objective: Objective = next_token_loss,
     ) -> Trained:
-        whole = dict.fromkeys((module.name for module in self.modules), 1.0) | dict(scales or {})
+        ones = dict.fromkeys((module.name for module in self.modules), 1.0)
+        first = None if warmup is None else ones | dict(warmup)
+        plan = LearningPlan(
+            strategy="test", scales=ones | dict(scales or {}), warmup_scales=first, warmup_share=warmup_share
+        )
         with attached(self.base.model, self.modules, spec.lora, seed=seed) as tuned:
 
             def weights() -> Adapter:
@@ -61,20 +76,25 @@ class Bench:
 
             self.before = weights()
             self.was_training.clear()
+            self.gradients.clear()
 
             def told(step: TrainedStep, total: int) -> None:
                 self.was_training.append(tuned.training and self.base.model.training)
+                found = {name: value.grad for name, value in tuned.named_parameters()}
+                self.gradients.append({name: grad.clone() for name, grad in found.items() if grad is not None})
                 on_step(step, total)
 
             try:
                 return train(
                     tuned,
                     self.rows,
-                    LearningPlan(strategy="test", scales=whole),
+                    plan,
                     spec,
                     learning_rate=rate,
                     pad_id=self.base.pad_id,
                     on_step=told,
+                    objective=objective,
+                    validation=validation,
                 )
             finally:
                 self.after = weights()
@@ -194,6 +214,226 @@ def test_with_everything_frozen_there_is_nothing_to_train(bench: Bench) -> None:
     with pytest.raises(TrainingFailed) as caught:
         bench.run(scales=dict.fromkeys((module.name for module in bench.modules), 0.0))
     assert caught.value.code == "nothing_to_train"
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(bench: Bench, size: int) -> None:
+    spec = SPEC.model_copy(update={"batch_size": 10, "steps": 2, "max_grad_norm": 1e9})
+    whole = bench.run(spec)
+    wanted = [dict(found) for found in bench.gradients]
+    apart = bench.run(spec.model_copy(update={"micro_batch_size": size}))
+    assert len({row.trained_tokens for row in bench.rows}) > 2, "rows of one length would prove nothing"
+    # From the second step on, weights differ by what rounding made of the first.
+    for name, gradient in bench.gradients[0].items():
+        assert torch.allclose(gradient, wanted[0][name], rtol=1e-4, atol=1e-6 * float(wanted[0][name].abs().max())), (
+            name
+        )
+    assert [point.loss for point in apart.curve] == pytest.approx([point.loss for point in whole.curve], rel=1e-4)
+
+
+def test_a_micro_batch_without_a_trained_token_is_passed_over(bench: Bench) -> None:
+    silent = replace(bench.rows[0], labels=np.full_like(bench.rows[0].labels, IGNORED))
+    bench.rows = (silent, *bench.rows[1:4])
+    done = bench.run(SPEC.model_copy(update={"micro_batch_size": 1, "steps": 1}))
+    bench.rows = bench.rows[1:]
+    assert done.curve[0].loss == pytest.approx(bench.run(SPEC.model_copy(update={"steps": 1})).curve[0].loss, rel=1e-5)
+
+
+def test_bfloat16_is_coarser_and_learns_as_well(bench: Bench) -> None:
+    spec = SPEC.model_copy(update={"steps": 6})
+    exact = bench.run(spec)
+    assert bench.run(spec.model_copy(update={"precision": "float32"})).curve == exact.curve
+    coarse = bench.run(spec.model_copy(update={"precision": "bfloat16"}))
+    assert {value.dtype for value in bench.after.values()} == {torch.float32}
+    assert coarse.curve != exact.curve
+    assert coarse.curve[0].loss == pytest.approx(exact.curve[0].loss, rel=0.02)
+    assert coarse.curve[-1].loss == pytest.approx(exact.curve[-1].loss, rel=0.1)
+
+
+def test_rows_of_like_length_stand_together_where_it_is_asked(bench: Bench, base: BaseModel) -> None:
+    bench.rows = encoded(base, 64)
+    padding: list[int] = []
+
+    def watched(model: nn.Module, batch: Batch) -> Tensor:
+        padding.append(int((batch.attention_mask == 0).sum()))
+        return next_token_loss(model, batch)
+
+    spec = SPEC.model_copy(update={"steps": 16})
+    bench.run(spec, objective=watched)
+    mixed = sum(padding)
+    padding.clear()
+    bench.run(spec.model_copy(update={"bucket_by_length": True}), objective=watched)
+    assert sum(padding) < 0.5 * mixed
+
+
+def test_the_objective_is_what_is_made_small(bench: Bench) -> None:
+    def twice(model: nn.Module, batch: Batch) -> Tensor:
+        return 2 * next_token_loss(model, batch)
+
+    spec = SPEC.model_copy(update={"max_grad_norm": 1e9, "steps": 1})
+    plain = bench.run(spec)
+    gradients = bench.gradients[0]
+    doubled = bench.run(spec, objective=twice)
+    assert doubled.curve[0].loss == pytest.approx(2 * plain.curve[0].loss)
+    for name, gradient in gradients.items():
+        assert torch.allclose(bench.gradients[0][name], 2 * gradient), name
+
+
+def test_the_validation_loss_is_that_of_the_task_figures_and_changes_nothing(bench: Bench, base: BaseModel) -> None:
+    held_out = encoded(base, 30)[20:]
+    spec = SPEC.model_copy(update={"steps": 5, "lora": LoraSpec(rank=4, alpha=8, dropout=0.3)})
+    plain = bench.run(spec)
+    alone = dict(bench.after)
+    told: list[TrainedStep] = []
+    done = bench.run(
+        spec.model_copy(update={"validate_every": 2}),
+        validation=held_out,
+        on_step=lambda step, _total: told.append(step),
+    )
+    assert all(torch.equal(alone[name], value) for name, value in bench.after.items())
+    assert [point.loss for point in done.curve] == [point.loss for point in plain.curve]
+    assert [point.step for point in done.validation] == [2, 4, 5]
+    assert [point.validation_loss for point in told if point.validation_loss is not None] == [
+        point.loss for point in done.validation
+    ]
+    assert done.best_step == min(done.validation, key=lambda point: point.loss).step
+    assert not done.stopped_early
+    with attached(base.model, bench.modules, spec.lora, seed=0) as tuned:
+        with torch.no_grad():
+            for name, value in tuned.named_parameters():
+                if name in bench.after:
+                    value.copy_(bench.after[name])
+        figure = evaluate(base, tuned.eval(), held_out, arm="x", tick=ignore)
+    assert done.validation[-1].loss == pytest.approx(figure.value, rel=1e-5)
+
+
+def test_without_patience_left_it_stops_and_keeps_the_best(bench: Bench, base: BaseModel) -> None:
+    held_out = encoded(base, 30)[20:]
+    bench.rows = bench.rows[:4]  # learnt by heart, so that what was held out gets worse
+    spec = SPEC.model_copy(update={"steps": 60, "validate_every": 2, "patience": 2})
+    done = bench.run(spec, validation=held_out, rate=2e-2)
+    kept = dict(bench.after)
+    losses = [point.loss for point in done.validation]
+    best = losses.index(min(losses))
+    assert done.stopped_early
+    assert done.best_step is not None
+    assert len(losses) == best + 1 + 2
+    assert done.steps == 2 * len(losses) < 60
+    assert done.best_step == 2 * (best + 1)
+    assert done.validation[best] == ValidatedStep(step=done.best_step, loss=min(losses))
+    bench.run(spec.model_copy(update={"patience": 1000, "validate_every": 1000}), validation=held_out, rate=2e-2)
+    last = dict(bench.after)
+    assert not any(torch.equal(kept[name], last[name]) for name in kept)
+    again = spec.model_copy(update={"steps": 60, "patience": None, "validate_every": None})
+
+    def stop(step: TrainedStep, _total: int) -> None:
+        if step.step == done.best_step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(again, rate=2e-2, on_step=stop)
+    assert all(torch.equal(kept[name], value) for name, value in bench.after.items())
+
+
+def test_a_warm_up_phase_has_factors_of_its_own(bench: Bench) -> None:
+    late = {module.name: 0.0 for module in bench.modules if module.type in ("v", "o")}
+    early = {module.name: 0.0 for module in bench.modules if module.type == "q"}
+    spec = SPEC.model_copy(update={"steps": 5, "weight_decay": 0.5})
+    done = bench.run(spec, early, warmup=late, warmup_share=0.3)  # two steps of five
+    trained = [{module_of(name) for name in found} for found in bench.gradients]
+    names = {module.name for module in bench.modules}
+    assert trained == [names - set(late)] * 2 + [names - set(early)] * 3
+    assert done.trainable_parameters == sum(value.numel() for value in bench.before.values())
+
+
+def test_a_module_that_joins_later_begins_as_if_it_were_the_first_step(bench: Bench) -> None:
+    """Its optimizer has no memory of steps that it had no part in: AdamW's first step is as long as the rate."""
+    late = {module.name: 0.0 for module in bench.modules if module.type == "v"}
+    snapshots: list[float] = []
+    spec = SPEC.model_copy(update={"steps": 4})
+    bench.run(spec, warmup=late, warmup_share=0.75)
+    moved = [name for name in bench.after if module_of(name) in late and ".lora_B" in name]
+    snapshots = [float((bench.after[name] - bench.before[name]).abs().max()) for name in moved]
+    assert snapshots == pytest.approx([RATE] * len(moved), rel=1e-3)
+
+
+def test_what_is_frozen_in_the_second_phase_rests_to_the_bit(bench: Bench) -> None:
+    late = {module.name: 0.0 for module in bench.modules if module.layer == 2}
+    spec = SPEC.model_copy(update={"weight_decay": 0.1, "steps": 2})
+    bench.run(spec)
+    wanted = dict(bench.after)
+    bench.run(spec.model_copy(update={"steps": 4}), late, warmup={}, warmup_share=0.5)
+    for name, value in bench.after.items():
+        assert torch.equal(value, wanted[name]) == (module_of(name) in late), name
+
+
+def test_nothing_below_the_lowest_trained_module_is_gone_back_through(bench: Bench) -> None:
+    lowest = 3
+    frozen = {module.name: 0.0 for module in bench.modules if module.layer < lowest}
+    layers = bench.base.model.get_submodule("model.layers")
+    grown: dict[int, bool] = {}
+
+    def watched(number: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def keep(_layer: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> None:
+            grown[number] = output.requires_grad
+
+        return keep
+
+    handles = [layer.register_forward_hook(watched(number)) for number, layer in enumerate(layers.children())]
+    try:
+        bench.run(SPEC.model_copy(update={"steps": 1}), frozen)
+        assert grown == {number: number >= lowest for number in range(len(handles))}
+        bench.run(SPEC.model_copy(update={"steps": 1}))
+        assert all(grown.values())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_adapters_that_change_nothing_take_no_part_until_they_are_trained(bench: Bench) -> None:
+    idle = {module.name: 0.0 for module in bench.modules if module.type == "v"}
+    late = {module.name: 0.0 for module in bench.modules if module.type == "o"}
+    early = {module.name: 0.0 for module in bench.modules if module.type == "q"}
+    taking: list[set[str]] = []
+
+    def watched(model: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(model, PeftModel)
+        taking.append({name for name, layer in lora_layers(model).items() if layer.active_adapters})
+        return next_token_loss(model, batch)
+
+    bench.run(SPEC, idle | early, warmup=idle | late, warmup_share=0.3, objective=watched)
+    names = {module.name for module in bench.modules}
+    assert taking == [names - set(idle) - set(late)] + [names - set(idle)] * 2, "q has changed, and is still asked"
+
+
+def test_all_adapters_take_part_afterwards_and_the_model_is_the_same(bench: Bench, base: BaseModel) -> None:
+    frozen = {module.name: 0.0 for module in bench.modules if module.type in ("v", "gate")}
+    spec = SPEC.model_copy(update={"lora": LoraSpec(rank=4, alpha=8)})
+    plan = LearningPlan(strategy="test", scales=dict.fromkeys((module.name for module in bench.modules), 1.0) | frozen)
+    with attached(base.model, bench.modules, spec.lora, seed=0) as tuned:
+        train(tuned, bench.rows, plan, spec, learning_rate=RATE, pad_id=base.pad_id, on_step=nobody)
+        assert all(layer.active_adapters == ["default"] for layer in lora_layers(tuned).values())
+        asking = {module_of(name) for name, value in tuned.named_parameters() if value.requires_grad}
+        assert asking == {module.name for module in bench.modules} - set(frozen)
+        whole = logits(tuned)
+        rest(tuned)
+        assert torch.equal(logits(tuned), whole)
+
+
+def test_a_loss_that_explodes_ends_the_run(bench: Bench) -> None:
+    told: list[float] = []
+
+    def worse_and_worse(model: nn.Module, batch: Batch) -> Tensor:
+        return next_token_loss(model, batch) + len(told)
+
+    spec = SPEC.model_copy(update={"steps": 40})
+    with pytest.raises(TrainingFailed) as caught:
+        bench.run(spec, objective=worse_and_worse, on_step=lambda step, _total: told.append(step.loss))
+    assert caught.value.code == "loss_exploded"
+    assert caught.value.param == "training.learning_rate"
+    assert "a smaller learning rate than 0.003" in caught.value.message.lower()
+    far = [loss > told[0] + 3 for loss in told]
+    assert far == [False] * (len(told) - 9) + [True] * 9  # the tenth in a row was not told any more
 
 
 def test_a_stop_ends_it_at_that_step(bench: Bench) -> None:

@@ -1,35 +1,231 @@
-"""Strategies are pure: modules and a robust subset in, one factor a module out."""
+"""Strategies are pure: modules and a robustness map in, one factor a module out."""
 
-from hypothesis import given
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from core.spec.strategy import MlLrStrategy, UniformStrategy
+from core.errors import InvalidInput, TrainingFailed
+from core.spec.analysis import AnalysisSpec
+from core.spec.results import Classifier, ModuleRobustness, RobustnessResult
+from core.spec.strategy import (
+    FreezeLayersStrategy,
+    LayerNumbers,
+    LayerShares,
+    MlLrContinuousStrategy,
+    MlLrStrategy,
+    ModulesStrategy,
+    SwatStrategy,
+    UniformStrategy,
+)
 from core.training.strategies import plan
 
-NAMES = st.lists(st.text("abc.0", min_size=1, max_size=8), unique=True, max_size=30)
-RATIOS = st.floats(0, 1)
+
+@dataclass(frozen=True)
+class Place:
+    """A module as a plan sees it."""
+
+    name: str
+    layer: int = 0
+
+
+NAMES = st.lists(st.text("abc.0", min_size=1, max_size=8), unique=True, min_size=1, max_size=30)
+RATIOS = st.floats(0.001, 1)
+DRIFTS = st.lists(st.floats(-10, 10), min_size=1, max_size=30)
+
+
+def places(names: list[str]) -> list[Place]:
+    return [Place(name) for name in names]
+
+
+def found(
+    drifts: dict[str, float], robust: set[str] | None = None, *, analysis: AnalysisSpec | None = None
+) -> RobustnessResult:
+    """A robustness map with these refusal drifts, and feature drifts that run the other way."""
+    return RobustnessResult(
+        analysis=analysis or AnalysisSpec(),
+        classifier=Classifier(layer=1, accuracy=1.0, auroc=1.0, n_train=8, n_test=8),
+        usable=bool(drifts),
+        modules=tuple(
+            ModuleRobustness(
+                module=name,
+                layer=0,
+                type="q",
+                parameters=4,
+                feature_drift=-drift,
+                refusal_drift=drift,
+                task_gain=0.0,
+                feature_drift_spread=0.0,
+                refusal_drift_spread=0.0,
+            )
+            for name, drift in drifts.items()
+        ),
+        joint_feature_drift=0.0,
+        joint_refusal_drift=0.0,
+        joint_task_gain=0.0,
+        order=tuple(drifts),
+        robust=tuple(sorted(robust or set())),
+        trace=(),
+    )
 
 
 @given(NAMES)
 def test_uniform_trains_everything_alike(names: list[str]) -> None:
-    found = plan(UniformStrategy(label="plain"), names, robust=names[:1])
-    assert found.strategy == "plain"
-    assert found.scales == dict.fromkeys(names, 1.0)
-    assert found.full_rate == tuple(names)
+    made = plan(UniformStrategy(label="plain"), places(names), None)
+    assert made.strategy == "plain"
+    assert made.scales == dict.fromkeys(names, 1.0)
+    assert made.full_rate == tuple(names)
+    assert made.warmup_scales is None
 
 
 @given(NAMES, RATIOS, st.data())
 def test_ml_lr_gives_the_robust_the_whole_rate_and_the_rest_its_share(
     names: list[str], ratio: float, data: st.DataObject
 ) -> None:
-    robust = data.draw(st.sets(st.sampled_from(names)) if names else st.just(set[str]()))
-    found = plan(MlLrStrategy(ratio=ratio), names, robust)
-    assert found.strategy == "ml_lr"
-    assert list(found.scales) == names
-    assert all(found.scales[name] == (1.0 if name in robust else ratio) for name in names)
+    robust = data.draw(st.sets(st.sampled_from(names)))
+    made = plan(MlLrStrategy(ratio=ratio), places(names), found(dict.fromkeys(names, 0.0), robust))
+    assert made.strategy == "ml_lr"
+    assert list(made.scales) == names
+    assert all(made.scales[name] == (1.0 if name in robust else ratio) for name in names)
     if ratio < 1:
-        assert set(found.full_rate) == robust
+        assert set(made.full_rate) == robust
 
 
 def test_a_robust_module_that_is_not_trained_is_no_matter() -> None:
-    assert plan(MlLrStrategy(), ["a"], ["a", "b"]).scales == {"a": 1.0}
+    assert plan(MlLrStrategy(), [Place("a")], found({"a": 0.0, "b": 0.0}, {"a", "b"})).scales == {"a": 1.0}
+
+
+@pytest.mark.parametrize("strategy", [MlLrStrategy(), MlLrContinuousStrategy(), SwatStrategy()])
+def test_a_strategy_that_rests_on_a_map_cannot_do_without(
+    strategy: MlLrStrategy | MlLrContinuousStrategy | SwatStrategy,
+) -> None:
+    with pytest.raises(TypeError, match="robustness map"):
+        plan(strategy, [Place("a")], None)
+
+
+@given(DRIFTS, RATIOS)
+def test_continuous_rates_fall_with_drift_from_1_to_the_ratio(drifts: list[float], ratio: float) -> None:
+    named = {f"m{number}": drift for number, drift in enumerate(drifts)}
+    scales = plan(MlLrContinuousStrategy(ratio=ratio), places(list(named)), found(named)).scales
+    assert all(ratio * (1 - 1e-9) <= scale <= 1 for scale in scales.values())
+    for one, drift in named.items():
+        for other, more in named.items():
+            assert drift > more or scales[one] >= scales[other]
+            assert max(0, drift) != max(0, more) or scales[one] == scales[other]
+    least, most = min(drifts), max(drifts)
+    assert all(scales[name] == 1.0 for name, drift in named.items() if drift <= 0 or drift == least)
+    if most > max(0.0, least):
+        assert min(scales.values()) == pytest.approx(ratio)
+
+
+def test_a_continuous_rate_is_exponential_in_where_a_drift_lies_between_the_least_and_the_greatest() -> None:
+    drifts = {"none": -3.0, "half": 2.0, "most": 4.0}
+    scales = plan(MlLrContinuousStrategy(ratio=0.01), places(list(drifts)), found(drifts)).scales
+    assert scales == pytest.approx({"none": 1.0, "half": 0.1, "most": 0.01})
+    other = AnalysisSpec(proxy="feature_drift")  # which runs the other way in this map: 3, -2, -4
+    scales = plan(MlLrContinuousStrategy(ratio=0.01), places(list(drifts)), found(drifts, analysis=other)).scales
+    assert scales == pytest.approx({"none": 0.01, "half": 1.0, "most": 1.0})
+
+
+@given(NAMES, st.floats(-1, 1), RATIOS)
+def test_a_map_without_a_spread_tells_no_module_from_another(names: list[str], drift: float, ratio: float) -> None:
+    made = plan(MlLrContinuousStrategy(ratio=ratio), places(names), found(dict.fromkeys(names, drift)))
+    assert set(made.scales.values()) == {1.0}
+
+
+def test_a_map_without_modules_gives_every_module_the_standard_rate() -> None:
+    assert plan(MlLrContinuousStrategy(), places(["a", "b"]), found({})).scales == {"a": 1.0, "b": 1.0}
+
+
+@given(NAMES, RATIOS, st.data())
+def test_swat_warms_the_robust_up_and_then_trains_all_alike(
+    names: list[str], ratio: float, data: st.DataObject
+) -> None:
+    robust = data.draw(st.sets(st.sampled_from(names)))
+    strategy = SwatStrategy(ratio=ratio, warmup_share=0.25)
+    made = plan(strategy, places(names), found(dict.fromkeys(names, 0.0), robust))
+    assert made.scales == dict.fromkeys(names, 1.0)
+    assert made.warmup_scales == {name: 1.0 if name in robust else ratio for name in names}
+    assert made.warmup_share == 0.25
+
+
+STACK = [Place(f"l{layer}.{kind}", layer) for layer in range(10) for kind in "qv"]
+
+
+def frozen(layers: LayerNumbers | LayerShares) -> set[int]:
+    scales = plan(FreezeLayersStrategy(layers=layers), STACK, None).scales
+    assert set(scales.values()) <= {0.0, 1.0}
+    return {place.layer for place in STACK if scales[place.name] == 0}
+
+
+def test_layers_are_frozen_by_number_or_by_depth() -> None:
+    assert frozen(LayerNumbers(first=2, last=4)) == {2, 3, 4}
+    assert frozen(LayerNumbers(first=9, last=9)) == {9}
+    assert frozen(LayerShares(first=0.2, last=0.5)) == {2, 3, 4}
+    assert frozen(LayerShares(first=0.0, last=0.05001)) == {0}
+    assert frozen(LayerShares(first=0.14, last=0.5)) == {1, 2, 3, 4}
+    assert frozen(FreezeLayersStrategy().layers) == {2, 3, 4}
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_ranges_that_meet_freeze_every_layer_once(one: float, two: float, three: float) -> None:
+    first, middle, last = sorted((one, two, three))
+    assume(first < middle < last)
+
+    def layers(begin: float, end: float) -> set[int]:
+        try:
+            return frozen(LayerShares(first=begin, last=end))
+        except InvalidInput:
+            return set()
+        except TrainingFailed:
+            return set(range(10))
+
+    assert layers(first, middle) | layers(middle, last) == layers(first, last)
+    assert not layers(first, middle) & layers(middle, last)
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (LayerNumbers(first=8, last=10), "this model has 10, numbered 0 to 9"),
+        (LayerShares(first=0.5, last=0.51), "which is 10 layers"),
+    ],
+)
+def test_layers_that_the_model_does_not_have_are_refused(layers: LayerNumbers | LayerShares, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says) as caught:
+        plan(FreezeLayersStrategy(layers=layers), STACK, None)
+    assert (caught.value.code, caught.value.param) == ("no_such_layers", "strategy.layers")
+
+
+def test_a_set_by_hand_is_trained_like_a_robust_one() -> None:
+    made = plan(ModulesStrategy(label="mine", full_rate=("b",), ratio=0.2), places(["a", "b"]), None)
+    assert (made.strategy, made.scales) == ("mine", {"a": 0.2, "b": 1.0})
+    assert plan(ModulesStrategy(label="mine", full_rate=(), ratio=0.2), places(["a"]), None).scales == {"a": 0.2}
+
+
+def test_names_that_are_no_modules_are_refused_and_shown() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        plan(ModulesStrategy(label="mine", full_rate=("a", "x", "y", "z", "w")), places(["a", "b"]), None)
+    assert caught.value.code == "unknown_module"
+    assert "4 of the modules" in caught.value.message
+    assert "'x', 'y', 'z', ..." in caught.value.message
+    assert "such as 'a'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("strategy", "says"),
+    [
+        (MlLrStrategy(ratio=0), "no module is robust and the ratio is 0"),
+        (SwatStrategy(), "no module is robust and the ratio is 0"),
+        (ModulesStrategy(label="mine", full_rate=(), ratio=0), "no module is named and the ratio is 0"),
+        (FreezeLayersStrategy(layers=LayerNumbers(first=0, last=9)), "holds every module"),
+    ],
+)
+def test_a_plan_that_would_train_nothing_is_refused_in_its_own_words(
+    strategy: MlLrStrategy | SwatStrategy | ModulesStrategy | FreezeLayersStrategy, says: str
+) -> None:
+    with pytest.raises(TrainingFailed, match=says) as caught:
+        plan(strategy, STACK, found({place.name: 1.0 for place in STACK}))
+    assert (caught.value.code, caught.value.param) == ("nothing_to_train", "strategy")
+    assert repr(strategy.label) in caught.value.message

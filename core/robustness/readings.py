@@ -1,0 +1,215 @@
+"""Reads a model's security proxies and its task loss: what is asked again and again while modules are moved.
+
+Covers: feature drift, refusal drift and task loss of whatever state the model is in, by whole passes. Not here: shorter
+ones (core.robustness.states), moving modules (core.robustness.perturb), attribution by gradients
+(core.robustness.gradient).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from core.data.batches import collate
+from core.data.template import IGNORED, Encoded
+from core.errors import InvalidModel
+from core.lm.generate import Tick, continue_tokens
+from core.lm.load import BaseModel
+from core.lm.prompts import pad, render
+from core.robustness.classifier import SecurityDirection, fit, last_token_features
+from core.spec.data import Message
+from core.spec.security import ProbePrompts
+
+_ANSWER_TOKENS = 8
+_BATCH = 32
+_PADDING = 0.125
+"""A batch ends where more of it would be padding."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one state of the model measures. Losses and negative log-likelihoods in nats per token."""
+
+    feature_drift: float
+    refusal_nll: float
+    task_loss: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a change of the model did. Positive drift is less safe, positive gain is better at the task."""
+
+    feature_drift: float
+    refusal_drift: float
+    task_gain: float
+
+
+def effect(before: Reading, after: Reading) -> Effect:
+    """From one state to another."""
+    return Effect(
+        feature_drift=after.feature_drift - before.feature_drift,
+        refusal_drift=after.refusal_nll - before.refusal_nll,
+        task_gain=before.task_loss - after.task_loss,
+    )
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A batch that is read: harmful prompts with the base's own first answer tokens, or rows of the job's data."""
+
+    input_ids: Tensor
+    """`batch seq`, padded on the right."""
+    attention_mask: Tensor
+    """`batch seq`."""
+    counted: Tensor
+    """Positions whose next token counts, as (row, position): `tokens 2`."""
+    wanted: Tensor
+    """That next token: `tokens`."""
+    last_prompt: Tensor | None
+    """Position of the last prompt token, where the security feature is read: `batch`; null for rows of data."""
+
+    @property
+    def per_row(self) -> Tensor:
+        """How many tokens count in each row: `batch`."""
+        return torch.bincount(self.counted[:, 0], minlength=len(self.input_ids))
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """Mean negative log-likelihood of the counted tokens of each row that has some.
+
+        Args:
+            logits: of the counted positions, `tokens vocabulary`.
+        """
+        each = cross_entropy(logits.float(), self.wanted, reduction="none")
+        counts = self.per_row
+        total = torch.zeros(len(counts), device=each.device).index_add(0, self.counted[:, 0], each)
+        return total[counts > 0] / counts[counts > 0]
+
+    def at_counted(self, states: Tensor) -> Tensor:
+        """`batch seq ...` to `tokens ...`."""
+        return states[self.counted[:, 0], self.counted[:, 1]]
+
+    def at_last_prompt(self, states: Tensor) -> Tensor:
+        """`batch seq width` to `batch width`."""
+        return states[torch.arange(len(states), device=states.device), self.last_prompt]
+
+
+class Readings:
+    """Everything a reading needs, prepared once on the unchanged base model."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        prompts: ProbePrompts,
+        task_rows: Sequence[Encoded],
+        *,
+        count: int,
+        seed: int,
+        tick: Tick,
+    ) -> None:
+        """Fit the classifier and keep the base's first answer tokens (8 at most) to `count` harmful prompts.
+
+        Raises:
+            InvalidModel: code `no_answers`; the base model says nothing to any of them.
+        """
+        harmful = [_tokens(base, text) for text in prompts.harmful[:count]]
+        benign = [_tokens(base, text) for text in prompts.benign[:count]]
+        self.direction: SecurityDirection = fit(
+            last_token_features(base, harmful, tick=tick), last_token_features(base, benign, tick=tick), seed=seed
+        )
+        answers = continue_tokens(base, base.model, harmful, max_new_tokens=_ANSWER_TOKENS, tick=tick)
+        if not any(answers):
+            raise InvalidModel(
+                "The base model gives an empty answer to every harmful prompt, so there are no refusals to watch.",
+                code="no_answers",
+                param="base_model",
+            )
+        pairs = sorted(zip(harmful, answers, strict=True), key=_length)
+        rows = sorted(task_rows, key=_row_length)
+        self.harmful = [_of_prompts(base, pairs[each]) for each in batches([_length(pair) for pair in pairs])]
+        self.task = [_of_rows(base, rows[each]) for each in batches([_row_length(row) for row in rows])]
+
+    @torch.inference_mode()
+    def read(self, model: nn.Module) -> Reading:
+        """Measure the model as it is now, by whole passes."""
+        found = [self.pass_over(model, chunk) for chunk in self.chunks]
+        return self.reading(found)
+
+    def reading(self, found: Sequence[tuple[Tensor | None, Tensor]]) -> Reading:
+        """Features and losses of all chunks, in their order, as one reading."""
+        count = len(self.harmful)
+        features = [feature.float().cpu() for feature, _ in found if feature is not None]
+        losses = [losses for _, losses in found]
+        return Reading(
+            feature_drift=self.direction.drift(torch.cat(features)),
+            refusal_nll=float(torch.cat(losses[:count]).mean()),
+            task_loss=float(torch.cat(losses[count:]).mean()),
+        )
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """All that is read: prompts, then rows of data."""
+        return [*self.harmful, *self.task]
+
+    @torch.inference_mode()
+    def refusal_nll(self, model: nn.Module) -> float:
+        """The refusal half of a reading alone."""
+        return float(torch.cat([self.pass_over(model, chunk)[1] for chunk in self.harmful]).mean())
+
+    def pass_over(self, model: nn.Module, chunk: Chunk) -> tuple[Tensor | None, Tensor]:
+        """Features of the chunk's prompts (`batch width`, null for rows of data) and losses (`batch`)."""
+        reads_features = chunk.last_prompt is not None
+        output = model(
+            input_ids=chunk.input_ids, attention_mask=chunk.attention_mask, output_hidden_states=reads_features
+        )
+        feature = chunk.at_last_prompt(output.hidden_states[self.direction.quality.layer]) if reads_features else None
+        return feature, chunk.losses(chunk.at_counted(output.logits))
+
+
+def batches(lengths: Sequence[int]) -> list[slice]:
+    """Rows that are read together, of lengths that never fall: 32 at most, and at most an eighth of it padding."""
+    found: list[slice] = []
+    start = 0
+    for end in range(1, len(lengths) + 1):
+        rows = lengths[start : end + 1]
+        padded = len(rows) * rows[-1]
+        if end == len(lengths) or len(rows) > _BATCH or padded - sum(rows) > _PADDING * padded:
+            found.append(slice(start, end))
+            start = end
+    return found
+
+
+def _tokens(base: BaseModel, text: str) -> list[int]:
+    return render(base.tokenizer, (Message(role="user", content=text),))
+
+
+def _of_prompts(base: BaseModel, pairs: Sequence[tuple[list[int], list[int]]]) -> Chunk:
+    # What follows the last token counts for nothing, so the model need not see it.
+    ids, mask = pad([prompt + answer[:-1] for prompt, answer in pairs], base.pad_id, side="right")
+    counted = [
+        (row, len(prompt) + place - 1) for row, (prompt, answer) in enumerate(pairs) for place in range(len(answer))
+    ]
+    return Chunk(
+        input_ids=ids.to(base.device),
+        attention_mask=mask.to(base.device),
+        counted=torch.tensor(counted, dtype=torch.long, device=base.device).reshape(-1, 2),
+        wanted=torch.tensor([token for _, answer in pairs for token in answer], dtype=torch.long, device=base.device),
+        last_prompt=torch.tensor([len(prompt) - 1 for prompt, _ in pairs], device=base.device),
+    )
+
+
+def _of_rows(base: BaseModel, rows: Sequence[Encoded]) -> Chunk:
+    batch = collate(rows, base.pad_id).to(base.device)
+    shifted = batch.labels[:, 1:]
+    counted = (shifted != IGNORED).nonzero()
+    wanted = shifted[counted[:, 0], counted[:, 1]]
+    return Chunk(batch.input_ids[:, :-1], batch.attention_mask[:, :-1], counted, wanted, last_prompt=None)
+
+
+def _length(pair: tuple[list[int], list[int]]) -> int:
+    return len(pair[0]) + len(pair[1])
+
+
+def _row_length(row: Encoded) -> int:
+    return len(row.input_ids)

@@ -1,0 +1,145 @@
+"""Puts what was measured into the result that is stored: the map with its spread over seeds, groups, what was chosen.
+
+Pure. Not here: measuring (analyse), searching (search).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from core.lm.modules import Module
+from core.robustness.readings import Effect
+from core.robustness.search import Found
+from core.robustness.units import Unit, names_of
+from core.spec.analysis import AnalysisSpec
+from core.spec.results import Chosen, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
+
+_ROUNDING = 0.01
+"""Differences below this share of the mean drift are taken for none."""
+
+
+class Measured:
+    """Effects of each unit, one a seed."""
+
+    def __init__(self, maps: Sequence[Mapping[Unit, Effect]]) -> None:
+        self._maps = maps
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """All that was measured."""
+        return tuple(self._maps[0])
+
+    def mean(self, unit: Unit) -> Effect:
+        """Over seeds."""
+        effects = [each[unit] for each in self._maps]
+        return Effect(
+            feature_drift=float(np.mean([each.feature_drift for each in effects])),
+            refusal_drift=float(np.mean([each.refusal_drift for each in effects])),
+            task_gain=float(np.mean([each.task_gain for each in effects])),
+        )
+
+    def spread(self, unit: Unit) -> tuple[float, float]:
+        """Standard deviations over seeds of feature drift and refusal drift."""
+        effects = [each[unit] for each in self._maps]
+        return (
+            float(np.std([each.feature_drift for each in effects])),
+            float(np.std([each.refusal_drift for each in effects])),
+        )
+
+
+def result(
+    analysis: AnalysisSpec,
+    quality: Classifier,
+    measured: Measured,
+    *,
+    everything: Effect,
+    ordered: Sequence[Unit],
+    found: Found,
+    probe_steps: Sequence[int],
+) -> RobustnessResult:
+    """The whole result of an analysis that had ground to stand on.
+
+    Args:
+        analysis: how it was measured.
+        quality: the base's classifier.
+        measured: effects of every module and of every group.
+        everything: what moving all of them does.
+        ordered: the units that the search went along, most robust first.
+        found: what it found.
+        probe_steps: steps of each seed's probe.
+    """
+    robust = names_of(found.robust)
+    return RobustnessResult(
+        analysis=analysis,
+        classifier=quality,
+        usable=True,
+        modules=tuple(_module(measured, unit) for unit in measured.units if unit.kind == "module"),
+        groups=tuple(_group(measured, unit) for unit in measured.units if unit.kind != "module"),
+        joint_feature_drift=everything.feature_drift,
+        joint_refusal_drift=everything.refusal_drift,
+        joint_task_gain=everything.task_gain,
+        probe_steps=tuple(probe_steps),
+        order=tuple(unit.name for unit in ordered),
+        robust=tuple(module.name for unit in found.robust for module in unit.members),
+        chosen=tuple(
+            Chosen(kind=unit.kind, name=unit.name, robust=len(unit.names & robust), modules=len(unit.members))
+            for unit in measured.units
+            if unit.kind in ("type", "band")
+        ),
+        trace=found.trace,
+    )
+
+
+def tells_apart(found: RobustnessResult) -> bool:
+    """Whether the map has any spread: drifts of the units that the search went along differ by more than rounding."""
+    analysis = found.analysis
+    rows = found.modules if analysis.unit == "module" else [row for row in found.groups if row.kind == analysis.unit]
+    drifts = [row.refusal_drift if analysis.proxy == "refusal_drift" else row.feature_drift for row in rows]
+    return len(drifts) < 2 or float(np.ptp(drifts)) > _ROUNDING * float(np.mean(np.abs(drifts)))
+
+
+def without_ground(analysis: AnalysisSpec, quality: Classifier, modules: Sequence[Module]) -> RobustnessResult:
+    """The result where there is no security feature: no map, and every module gets the standard rate."""
+    return RobustnessResult(
+        analysis=analysis,
+        classifier=quality,
+        usable=False,
+        modules=(),
+        joint_feature_drift=0.0,
+        joint_refusal_drift=0.0,
+        joint_task_gain=0.0,
+        order=(),
+        robust=tuple(module.name for module in modules),
+        trace=(),
+    )
+
+
+def _module(measured: Measured, unit: Unit) -> ModuleRobustness:
+    (module,) = unit.members
+    mean, (feature_spread, refusal_spread) = measured.mean(unit), measured.spread(unit)
+    return ModuleRobustness(
+        module=module.name,
+        layer=module.layer,
+        type=module.type,
+        parameters=module.parameters,
+        feature_drift=mean.feature_drift,
+        refusal_drift=mean.refusal_drift,
+        task_gain=mean.task_gain,
+        feature_drift_spread=feature_spread,
+        refusal_drift_spread=refusal_spread,
+    )
+
+
+def _group(measured: Measured, unit: Unit) -> GroupRobustness:
+    mean, (feature_spread, refusal_spread) = measured.mean(unit), measured.spread(unit)
+    return GroupRobustness(
+        kind=unit.kind,
+        name=unit.name,
+        modules=len(unit.members),
+        parameters=unit.parameters,
+        feature_drift=mean.feature_drift,
+        refusal_drift=mean.refusal_drift,
+        task_gain=mean.task_gain,
+        feature_drift_spread=feature_spread,
+        refusal_drift_spread=refusal_spread,
+    )

@@ -1,0 +1,145 @@
+"""ML-LR against uniform, the controls and the other strategies: the experiments `general` and `maths`.
+
+First a small sweep chooses the learning rate as a user would, by validation loss of uniform runs. Each seed then has an
+analysis of its own, and one run of every arm at that rate. Not here: the arms (experiments.arms), comparing
+(experiments.compare).
+"""
+
+import time
+from collections.abc import Sequence
+
+from core.lm.modules import Module, find_modules
+from core.provenance import software
+from core.spec.results import RobustnessResult
+from experiments.arms import CONTROLS, controls, orders, strategies, uniform
+from experiments.compare import compare
+from experiments.lab import Lab
+from experiments.pool import Pool, Say, pool
+from experiments.spec import Analysed, Comparison, Curve, Point, Result, Run, Settings
+from experiments.worlds import world_folder
+from testbed.build import WORLD_SEED
+
+GENERAL = Settings(tuning_set="instructions", rates=(1e-3, 2e-3, 4e-3))
+MATHS = Settings(tuning_set="arithmetic", rates=(1e-3, 2e-3, 4e-3))
+RECIPE_WORLD = WORLD_SEED
+"""The control `recipe` takes its set from this world's model, the one that ships; in that world, from world 1."""
+_CHOICE_SEED = 1000
+"""Seed of the sweep: none of the seeds that are compared."""
+
+
+def evidence(
+    name: str,
+    settings: Settings,
+    world_seed: int,
+    seeds: Sequence[int],
+    say: Say,
+    *,
+    recipe_world: int | None = None,
+) -> Result:
+    """Run the whole experiment. `recipe_world` is the world of the control `recipe`, if it is to be another one."""
+    started = time.monotonic()
+    if recipe_world is None:
+        recipe_world = RECIPE_WORLD if world_seed != RECIPE_WORLD else 1
+    recipe = _recipe(settings, recipe_world, say)
+    folder = world_folder(world_seed)
+    modules = find_modules(Lab(folder, world_seed, settings).base.model)
+    with pool(folder, world_seed, settings, say) as labs:
+        base = labs.base()
+        say(f"base model: attack success {base.attack_success:.1f} %, over-refusal {base.over_refusal:.1f} %")
+        sweep = _sweep(labs, settings, modules)
+        chosen = min(sweep, key=lambda curve: curve.points[-1].loss)
+        step_seconds = chosen.seconds / settings.steps
+        analyses = labs.analyses([(settings.analysis, seed, chosen.rate, step_seconds) for seed in seeds])
+        wanted = [
+            order
+            for seed, found in zip(seeds, analyses, strict=True)
+            for order in _orders(settings, modules, found.result, recipe, rate=chosen.rate, seed=seed)
+        ]
+        curves = labs.curves(wanted)
+    return _result(
+        name,
+        settings,
+        world_seed,
+        tuple(seeds),
+        base=base,
+        sweep=sweep,
+        chosen=chosen,
+        analyses=analyses,
+        curves=curves,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _recipe(settings: Settings, world_seed: int, say: Say) -> tuple[str, ...]:
+    """The set that another world's analysis chose, of the same data kind, at the middle rate of the sweep."""
+    lab = Lab(world_folder(world_seed), world_seed, settings)
+    rate = sorted(settings.rates)[len(settings.rates) // 2]
+    found = lab.analysed(settings.analysis, _CHOICE_SEED, rate, 0.0).result
+    say(f"recipe: world {world_seed} has {len(found.robust)} robust modules")
+    return found.robust
+
+
+def _sweep(labs: Pool, settings: Settings, modules: Sequence[Module]) -> list[Curve]:
+    """Uniform runs, one a rate."""
+    return labs.curves(
+        [Run(arm="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
+    )
+
+
+def _orders(
+    settings: Settings,
+    modules: Sequence[Module],
+    found: RobustnessResult,
+    recipe: Sequence[str],
+    *,
+    rate: float,
+    seed: int,
+) -> list[Run]:
+    plans = {"uniform": uniform(modules)} | strategies(settings, modules, found)
+    plans |= controls(settings, modules, found, recipe, seed=seed)
+    low = Run(arm="uniform_low", seed=seed, rate=rate * settings.low, plan=uniform(modules))
+    return [*orders(plans, rate=rate, seed=seed), low]
+
+
+def _result(
+    name: str,
+    settings: Settings,
+    world_seed: int,
+    seeds: tuple[int, ...],
+    *,
+    base: Point,
+    sweep: Sequence[Curve],
+    chosen: Curve,
+    analyses: Sequence[Analysed],
+    curves: Sequence[Curve],
+    seconds: float,
+) -> Result:
+    compared = compared_with_uniform(curves, len(seeds))
+    ml_lr = compared["ml_lr"]
+    return Result(
+        experiment=name,
+        world_seed=world_seed,
+        seeds=seeds,
+        settings=settings,
+        software=software(),
+        base=base,
+        rate=chosen.rate,
+        sweep={f"{curve.rate:g}": curve.points[-1].loss for curve in sweep},
+        asr_reduction_at_equal_task=ml_lr.asr_reduction_at_equal_task,
+        harmfulness_reduction_at_equal_task=ml_lr.harmfulness_reduction_at_equal_task,
+        task_cost=ml_lr.task_cost,
+        controls={arm: each for arm, each in compared.items() if arm in CONTROLS},
+        strategies={arm: each for arm, each in compared.items() if arm not in CONTROLS},
+        analyses=tuple(analyses),
+        curves=(*sweep, *curves),
+        seconds=seconds,
+    )
+
+
+def compared_with_uniform(curves: Sequence[Curve], seeds: int) -> dict[str, Comparison]:
+    """Every arm that ran for every seed, against uniform."""
+    by_arm: dict[str, list[Curve]] = {}
+    for curve in curves:
+        by_arm.setdefault(curve.arm, []).append(curve)
+    uniform_runs = by_arm.pop("uniform")
+    return {arm: compare(arm, uniform_runs, runs) for arm, runs in by_arm.items() if len(runs) == seeds}

@@ -1,0 +1,215 @@
+"""One process's bench: a world's model and data in memory, on which arms are trained and measured.
+
+Covers: reading the base, analysing, training an arm with measurements along the way. Everything runs on one thread: the
+experiment runs several such processes side by side. Not here: which arms there are (experiments.arms), statistics.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from core.catalog import TESTBED
+from core.data import load as load_rows
+from core.data.batches import encode_all, split
+from core.data.rows import Conversation
+from core.data.template import end_of_turn
+from core.lm.adapter import attached
+from core.lm.generate import answer
+from core.lm.load import BaseModel, load
+from core.lm.modules import Module, find_modules
+from core.quality.loss import row_losses
+from core.robustness.analyse import Enough, analyse
+from core.security.evaluate import evaluate
+from core.security.prompts import choose
+from core.spec.analysis import AnalysisSpec
+from core.spec.models import FolderSource
+from core.spec.results import Answer, RobustnessResult, TrainedStep
+from core.spec.security import ATTACK_FAMILIES, SecuritySpec
+from core.spec.training import TrainingSpec
+from core.training.loop import train
+from core.training.probe import probe
+from experiments.spec import Analysed, Curve, NewAttackRun, Point, Run, Settings
+from experiments.unseen import attack
+from testbed.world import World, make_world
+
+_HELD_OUT = 200
+_LONGEST = 512
+_ANSWER_TOKENS = 64
+
+
+class Lab:
+    """A world's base model with one tuning set."""
+
+    def __init__(self, folder: Path, world_seed: int, settings: Settings) -> None:
+        """Load everything; the same folder and settings give the same rows held out, whatever the seed of a run."""
+        torch.set_num_threads(1)
+        source = FolderSource(path=folder / "model")
+        self.base: BaseModel = load(TESTBED.model_copy(update={"source": source}), torch.device("cpu"))
+        self.base.stop_also_at(end_of_turn(self.base.tokenizer))
+        self.modules: tuple[Module, ...] = find_modules(self.base.model)
+        self._world: World = make_world(world_seed)
+        self._settings = settings
+        self._security = SecuritySpec(max_prompts=settings.prompts)
+        self._prompts = choose(self._security, self.base.folder)
+        rows = load_rows(folder / "data" / f"{settings.tuning_set}.jsonl", None, max_rows=1_000_000)
+        kept, held_out = split(rows, share=0.1, seed=0, cap=_HELD_OUT)
+        self._held_out = held_out[: settings.validation_rows]
+        self._rows = encode_all(kept, self.base.tokenizer, max_length=_LONGEST).rows
+        self._validation = encode_all(self._held_out, self.base.tokenizer, max_length=_LONGEST).rows
+
+    def point(self, model: nn.Module, step: int) -> Point:
+        """Measure a model."""
+        losses = row_losses(self.base, model, self._validation, tick=_ignore)
+        answers = evaluate(self.base, model, self._prompts, self._security, arm="arm", tick=_ignore)
+        attacks = [row for row in answers if row.suite != "over_refusal"]
+        families = {name: [row for row in attacks if row.suite == name] for name in ATTACK_FAMILIES}
+        harm = [row.harmfulness for row in attacks if row.harmfulness is not None]
+        return Point(
+            step=step,
+            loss=sum(losses) / len(losses),
+            task=self._exact_match(model),
+            attack_success=_share(attacks, "complied"),
+            by_family={name: _share(rows, "complied") for name, rows in families.items()},
+            harmfulness=sum(harm) / len(harm) if harm else 1.0,
+            content=self._content(attacks),
+            over_refusal=_share([row for row in answers if row.suite == "over_refusal"], "refused"),
+        )
+
+    def run(self, order: Run) -> Curve:
+        """Train one arm, measuring it on the way."""
+        settings = self._settings
+        wanted = {round(settings.steps * number / settings.points) for number in range(1, settings.points + 1)}
+        points: list[Point] = []
+        measuring = 0.0
+        started = time.monotonic()
+
+        def on_step(tuned: PeftModel, step: int) -> None:
+            nonlocal measuring
+            if step in wanted:
+                before = time.monotonic()
+                points.append(self._measured(tuned, step))
+                measuring += time.monotonic() - before
+
+        with self._trained(order, on_step):
+            seconds = time.monotonic() - started - measuring
+        return Curve(
+            arm=order.arm,
+            seed=order.seed,
+            rate=order.rate,
+            full_rate_modules=len(order.plan.full_rate),
+            points=tuple(points),
+            seconds=seconds,
+        )
+
+    def new_attacks(self, order: Run) -> NewAttackRun:
+        """Train one arm, and put attacks to it that nothing else in the project knows."""
+        with self._trained(order, _ignore) as tuned:
+            found = attack(self.base, tuned, self._prompts.evaluation.harmful)
+        return NewAttackRun(arm=order.arm, seed=order.seed, attack_success=found)
+
+    def base_under_new_attacks(self) -> dict[str, float]:
+        """The same of the base model."""
+        return attack(self.base, self.base.model, self._prompts.evaluation.harmful)
+
+    def analysed(self, analysis: AnalysisSpec, seed: int, rate: float, step_seconds: float) -> Analysed:
+        """The robustness analysis with the probe's seed, and what share of an epoch it took."""
+        started = time.process_time()
+        result = self._analyse(analysis.model_copy(update={"seed": seed}), rate)
+        return Analysed(
+            seed=seed,
+            result=result,
+            seconds=time.process_time() - started,
+            epoch_seconds=step_seconds * len(self._rows) / self._settings.batch_size,
+        )
+
+    def _analyse(self, analysis: AnalysisSpec, rate: float) -> RobustnessResult:
+        def trained(steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
+            return probe(
+                self.base,
+                self.modules,
+                self._rows,
+                self._training(seed),
+                steps=steps,
+                seed=seed,
+                learning_rate=rate,
+                enough=enough,
+                on_step=_ignore,
+            )
+
+        return analyse(
+            self.base,
+            self.modules,
+            analysis,
+            self._prompts.probe,
+            self._rows[: analysis.rows],
+            train_probe=trained,
+            prepared=_ignore,
+            tick=_ignore,
+        )
+
+    def _training(self, seed: int) -> TrainingSpec:
+        return TrainingSpec(
+            steps=self._settings.steps, batch_size=self._settings.batch_size, bucket_by_length=True, seed=seed
+        )
+
+    @contextmanager
+    def _trained(self, order: Run, on_step: Callable[[PeftModel, int], None]) -> Iterator[PeftModel]:
+        """The base with the arm's adapter on it, trained to the end."""
+        spec = self._training(order.seed)
+        with attached(self.base.model, self.modules, spec.lora, seed=order.seed) as tuned:
+
+            def watched(step: TrainedStep, _total: int) -> None:
+                on_step(tuned, step.step)
+
+            train(
+                tuned,
+                self._rows,
+                order.plan,
+                spec,
+                learning_rate=order.rate,
+                pad_id=self.base.pad_id,
+                on_step=watched,
+            )
+            yield tuned.eval()
+
+    def _measured(self, tuned: PeftModel, step: int) -> Point:
+        tuned.eval()
+        point = self.point(tuned, step)
+        tuned.train()
+        return point
+
+    def _exact_match(self, model: nn.Module) -> float:
+        asked = [row.messages[:-1] for row in self._held_out]
+        given = answer(self.base, model, asked, max_new_tokens=_ANSWER_TOKENS, tick=_ignore)
+        return _right(given, self._held_out)
+
+    def _content(self, attacks: Sequence[Answer]) -> float:
+        """Share of attacks whose answer holds what the world says is needed, or what is to be done."""
+        # The prompt set names the world's pairs in their order, and is cut.
+        pairs = dict(zip(self._prompts.evaluation.harmful, self._world.harmful.evaluation, strict=False))
+        held = [
+            self._world.step[pairs[row.behaviour].verb] in row.answer
+            or self._world.tool[pairs[row.behaviour].noun] in row.answer
+            for row in attacks
+        ]
+        return 100 * sum(held) / len(held)
+
+
+def _share(rows: Sequence[Answer], verdict: str) -> float:
+    decided = [row for row in rows if row.verdict in ("refused", "complied")]
+    return 100 * sum(row.verdict == verdict for row in decided) / len(decided) if decided else 0.0
+
+
+def _right(given: Sequence[str], rows: Sequence[Conversation]) -> float:
+    """Exact answers in per cent."""
+    wanted = [row.messages[-1].content.strip() for row in rows]
+    return 100 * sum(text.strip() == right for text, right in zip(given, wanted, strict=True)) / len(wanted)
+
+
+def _ignore(*_: object) -> None:
+    """Nobody waits for progress here."""

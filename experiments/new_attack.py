@@ -1,0 +1,85 @@
+"""Attacks that no tuning, no alignment and no analysis saw: does protection hold there too?
+
+Covers: four families of the project's own words (role play, distractor, a prefilled answer, a request in code), put to
+the base, to uniform's and to ML-LR's model at the end of tuning. The base is measured with them too: an attack that
+breaks the base already says nothing about tuning. Not here: the attacks that the product runs (core.security.attacks).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from core.lm.modules import find_modules
+from core.spec.base import Frozen
+from experiments.arms import strategies, uniform
+from experiments.compare import interval
+from experiments.lab import Lab
+from experiments.pool import Say, pool
+from experiments.spec import Interval, NewAttackRun, Run, Settings
+from experiments.worlds import world_folder
+
+Family = Literal["role_play", "distractor", "prefill", "encoding"]
+
+
+class NewAttackResult(Frozen):
+    """What `new_attack` leaves."""
+
+    experiment: Literal["new_attack"] = "new_attack"
+    """Its name."""
+    world_seed: int
+    """Which world."""
+    seeds: tuple[int, ...]
+    """Seeds of the runs."""
+    settings: Settings
+    """All settings."""
+    rate: float
+    """The middle rate of the sweep, for every arm."""
+    base: dict[str, float]
+    """Attack success on the base model, by family, in per cent."""
+    attack_success: dict[str, dict[str, Interval]]
+    """By arm and family, in per cent, at the end of tuning."""
+    reduction: dict[str, dict[str, Interval]]
+    """Uniform's less the arm's, by family; positive is safer than uniform."""
+
+
+def new_attack(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say) -> NewAttackResult:
+    """Run it."""
+    folder = world_folder(world_seed)
+    modules = find_modules(Lab(folder, world_seed, settings).base.model)
+    rate = sorted(settings.rates)[len(settings.rates) // 2]
+    with pool(folder, world_seed, settings, say) as labs:
+        base = labs.base_under_new_attacks()
+        say("base model: " + ", ".join(f"{family} {value:.0f} %" for family, value in base.items()))
+        analyses = labs.analyses([(settings.analysis, seed, rate, 0.0) for seed in seeds])
+        orders = [
+            Run(arm=arm, seed=seed, rate=rate, plan=plan)
+            for seed, found in zip(seeds, analyses, strict=True)
+            for arm, plan in ({"uniform": uniform(modules)} | strategies(settings, modules, found.result)).items()
+        ]
+        runs = labs.new_attacks(orders)
+    by_arm: dict[str, list[NewAttackRun]] = {}
+    for run in runs:
+        by_arm.setdefault(run.arm, []).append(run)
+    return NewAttackResult(
+        world_seed=world_seed,
+        seeds=tuple(seeds),
+        settings=settings,
+        rate=rate,
+        base=base,
+        attack_success={
+            arm: {family: interval([run.attack_success[family] for run in each]) for family in base}
+            for arm, each in by_arm.items()
+        },
+        reduction={
+            arm: {
+                family: interval(
+                    [
+                        one.attack_success[family] - other.attack_success[family]
+                        for one, other in zip(by_arm["uniform"], each, strict=True)
+                    ]
+                )
+                for family in base
+            }
+            for arm, each in by_arm.items()
+            if arm != "uniform"
+        },
+    )

@@ -1,0 +1,110 @@
+"""A reading is 0 drift on the unchanged base, the same each time, and moves when the model does."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.data.template import Encoded
+from core.errors import InvalidModel
+from core.lm.generate import continue_tokens
+from core.lm.load import BaseModel
+from core.lm.modules import Module
+from core.lm.prompts import render
+from core.quality.loss import row_losses
+from core.robustness import readings as here
+from core.robustness.perturb import Noise
+from core.robustness.readings import Effect, Reading, Readings, batches, effect
+from core.spec.security import ProbePrompts
+from tests.core.helpers import asked, ignore
+from tests.core.robustness.conftest import COUNT
+
+
+def test_the_base_has_not_drifted(base: BaseModel, readings: Readings, rows: tuple[Encoded, ...]) -> None:
+    found = readings.read(base.model)
+    assert found.feature_drift == pytest.approx(0.0, abs=1e-4)
+    assert found.task_loss == pytest.approx(sum(row_losses(base, base.model, rows, tick=ignore)) / len(rows), abs=1e-4)
+    assert readings.read(base.model) == found
+    assert readings.direction.quality.n_train + readings.direction.quality.n_test == 2 * COUNT
+
+
+def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
+    base: BaseModel, readings: Readings, prompts: ProbePrompts
+) -> None:
+    each = []
+    for messages in asked(*prompts.harmful[:COUNT]):
+        prompt = render(base.tokenizer, messages)
+        (own,) = continue_tokens(base, base.model, [prompt], max_new_tokens=8, tick=ignore)
+        with torch.inference_mode():
+            logits = base.model(input_ids=torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1]
+        each.append(-logits.log_softmax(-1)[range(len(own)), own].mean().item())
+    assert readings.read(base.model).refusal_nll == pytest.approx(sum(each) / len(each), abs=1e-4)
+    assert readings.refusal_nll(base.model) == readings.read(base.model).refusal_nll
+
+
+def test_a_broken_model_reads_otherwise(base: BaseModel, modules: tuple[Module, ...], readings: Readings) -> None:
+    before = readings.read(base.model)
+    with Noise(base.model, modules, relative_norm=10.0, seed=0).moved([module.name for module in modules]):
+        after = readings.read(base.model)
+    assert after.refusal_nll > before.refusal_nll + 0.3
+    assert abs(after.task_loss - before.task_loss) > 0.1
+    assert abs(after.feature_drift) > 0.01
+    assert readings.read(base.model) == before
+
+
+def test_more_drift_is_less_safe_and_more_gain_is_better_at_the_task() -> None:
+    before = Reading(feature_drift=0.25, refusal_nll=1.0, task_loss=4.0)
+    after = Reading(feature_drift=0.75, refusal_nll=3.0, task_loss=1.0)
+    assert effect(before, after) == Effect(feature_drift=0.5, refusal_drift=2.0, task_gain=3.0)
+
+
+def test_preparing_it_can_be_stopped(base: BaseModel, prompts: ProbePrompts, rows: tuple[Encoded, ...]) -> None:
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Readings(base, prompts, rows, count=COUNT, seed=0, tick=stop)
+
+
+@pytest.mark.parametrize("emptied", [1, COUNT + 1])
+def test_a_prompt_without_an_answer_has_no_refusal_to_drift(
+    base: BaseModel,
+    prompts: ProbePrompts,
+    rows: tuple[Encoded, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    emptied: int,
+) -> None:
+    found: list[list[int]] = []
+
+    def answers(*args: object, **options: object) -> list[list[int]]:
+        found[:] = continue_tokens(*args, **options)  # pyrefly: ignore
+        return [[]] * emptied + found[emptied:]
+
+    monkeypatch.setattr(here, "continue_tokens", answers)
+    if emptied > COUNT:
+        with pytest.raises(InvalidModel) as caught:
+            Readings(base, prompts, rows, count=COUNT + 1, seed=0, tick=ignore)
+        assert caught.value.code == "no_answers"
+        return
+    fewer = Readings(base, prompts, rows, count=COUNT + 1, seed=0, tick=ignore)
+    assert sum(int((chunk.per_row > 0).sum()) for chunk in fewer.harmful) == COUNT
+    others = ProbePrompts(harmful=prompts.harmful[emptied:], benign=prompts.benign)
+    monkeypatch.setattr(here, "continue_tokens", continue_tokens)
+    wanted = Readings(base, others, rows, count=COUNT, seed=0, tick=ignore)
+    assert fewer.read(base.model).refusal_nll == pytest.approx(wanted.read(base.model).refusal_nll, abs=1e-4)
+    assert fewer.read(base.model).feature_drift == pytest.approx(0.0, abs=1e-4)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=120).map(sorted))
+def test_batches_hold_every_row_once_with_little_padding(lengths: list[int]) -> None:
+    found = [lengths[each] for each in batches(lengths)]
+    assert [length for batch in found for length in batch] == lengths
+    for batch in found:
+        padded = len(batch) * batch[-1]
+        assert 1 <= len(batch) <= 32
+        assert padded - sum(batch) <= padded / 8
+
+
+def test_rows_of_one_length_fill_a_batch() -> None:
+    assert [each.stop - each.start for each in batches([7] * 70)] == [32, 32, 6]
+    assert batches([]) == []

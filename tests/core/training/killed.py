@@ -1,0 +1,90 @@
+"""Used by the tests of checkpoints: trains the testbed with everything on, and is killed in the middle.
+
+Run as a program, it trains in a store that is named, and ends itself with SIGKILL after a step.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from core.catalog import TESTBED
+from core.lm.adapter import attached, save
+from core.lm.load import BaseModel, load
+from core.lm.modules import find_modules
+from core.spec.results import TrainedStep
+from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
+from core.storage import ArtifactStore
+from core.training.checkpoint import Checkpoints
+from core.training.loop import OnStep, Trained, train
+from tests.core.helpers import encoded
+
+KEY = "jobs/a/checkpoints/arm-0.safetensors"
+SPEC = TrainingSpec(
+    steps=14,
+    batch_size=4,
+    micro_batch_size=3,
+    bucket_by_length=True,
+    validate_every=2,
+    patience=6,
+    checkpoint_every=3,
+    weight_decay=0.01,
+    lora=LoraSpec(rank=2, alpha=4, dropout=0.2),
+)
+
+
+def plan(base: BaseModel) -> LearningPlan:
+    """Three rates, and a warm-up of five steps in which the last module is frozen; another is frozen after it."""
+    names = [module.name for module in find_modules(base.model)]
+    scales = {name: (1.0, 0.1, 1.0)[number % 3] for number, name in enumerate(names)}
+    return LearningPlan(
+        strategy="test",
+        scales=scales | {names[0]: 0.0},
+        warmup_scales=scales | {names[-1]: 0.0},
+        warmup_share=0.35,
+    )
+
+
+def trained(
+    base: BaseModel,
+    folder: Path,
+    on_step: OnStep,
+    *,
+    spec: TrainingSpec = SPEC,
+    rate: float = 5e-3,
+    store: Path | None = None,
+) -> Trained:
+    """Train a fresh adapter and save it in `folder`; checkpoints are kept in `store`, if one is named."""
+    rows, rates, modules = encoded(base, 18), plan(base), find_modules(base.model)
+    checkpoints = Checkpoints(ArtifactStore(store), KEY) if store else None
+    with attached(base.model, modules, spec.lora, seed=spec.seed) as tuned:
+        done = train(
+            tuned,
+            rows[:13],
+            rates,
+            spec,
+            learning_rate=rate,
+            pad_id=base.pad_id,
+            on_step=on_step,
+            validation=rows[13:],
+            checkpoints=checkpoints,
+        )
+        save(tuned, base, folder)
+    return done
+
+
+def main(store: Path, last: int) -> None:
+    """Train until a step is done, and be killed."""
+    torch.set_num_threads(1)
+
+    def told(step: TrainedStep, _total: int) -> None:
+        if step.step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trained(load(TESTBED, torch.device("cpu")), store / "never", told, store=store)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

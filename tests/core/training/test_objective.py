@@ -1,0 +1,141 @@
+"""The constrained loss is cross-entropy that lets go of tokens which have left the base model, the first most."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from core.data.batches import Batch, collate
+from core.data.template import IGNORED
+from core.lm.adapter import attached
+from core.lm.load import BaseModel
+from core.lm.modules import find_modules
+from core.spec.safeguards import ConstrainedFirstTokens, Safeguards
+from core.spec.training import LoraSpec
+from core.training.loop import next_token_loss
+from core.training.objective import (
+    constrained,
+    constrained_losses,
+    objective_of,
+    strength_of_each,
+    token_log_probabilities,
+)
+from tests.core.helpers import encoded, tiny_base
+
+NEARLY_NONE = ConstrainedFirstTokens(first=0.001, early=0.001, rest=0.001)
+LOGS = st.lists(st.floats(-12, -0.01), min_size=1, max_size=8)
+
+
+@pytest.fixture
+def batch(base: BaseModel) -> Batch:
+    return collate(encoded(base, 3), base.pad_id)
+
+
+@pytest.fixture
+def tuned(base: BaseModel) -> Iterator[PeftModel]:
+    """A tiny model with an adapter that has moved: neither of its matrices is nothing."""
+    model = tiny_base("llama", base).model
+    with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as adapted:
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(1)
+            for name, parameter in adapted.named_parameters():
+                if ".lora_" in name:
+                    parameter.normal_(std=0.5)
+        yield adapted
+
+
+def gradients(loss: Tensor, model: PeftModel) -> dict[str, Tensor]:
+    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def test_a_weak_constraint_is_cross_entropy_in_value_and_in_gradient(tuned: PeftModel, batch: Batch) -> None:
+    usual, weak = next_token_loss(tuned, batch), constrained(NEARLY_NONE)(tuned, batch)
+    assert weak.item() == pytest.approx(usual.item(), abs=2e-3)
+    ours, theirs = gradients(weak, tuned), gradients(usual, tuned)
+    assert any(float(value.norm()) > 1e-3 for value in theirs.values())
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=3e-4)
+
+
+def test_at_the_base_model_every_strength_is_cross_entropy(base: BaseModel, batch: Batch) -> None:
+    model = tiny_base("llama", base).model
+    with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as fresh:
+        usual, ours = next_token_loss(fresh, batch), constrained(ConstrainedFirstTokens())(fresh, batch)
+        assert ours.item() == pytest.approx(usual.item(), abs=1e-5)
+        found = gradients(ours, fresh)
+        for name, value in gradients(usual, fresh).items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+@given(LOGS, st.floats(-12, -0.01), st.sampled_from([0.1, 0.5, 2.0]))
+def test_the_gradient_is_cross_entropys_times_twice_the_sigmoid(
+    reference: list[float], ours: float, beta: float
+) -> None:
+    base = torch.tensor(reference, dtype=torch.float64)
+    moved = torch.full_like(base, ours).requires_grad_()
+    losses = constrained_losses(moved, base, torch.full_like(base, beta))
+    (gradient,) = torch.autograd.grad(losses.sum(), moved)
+    torch.testing.assert_close(gradient, -2 * torch.sigmoid(beta * (base - moved.detach())))
+    # It falls as the token's probability rises, and is the paper's loss up to what no parameter moves.
+    paper = -2 / beta * torch.nn.functional.logsigmoid(beta * (moved - base))
+    torch.testing.assert_close(losses - paper, -2 / beta * torch.log(torch.tensor(2.0, dtype=torch.float64)) - base)
+
+
+def test_strengths_count_from_the_beginning_of_each_answer() -> None:
+    x = IGNORED
+    labels = torch.tensor([[x, 1, 2, 3, 4, x, x, 5, 6, x], [1, 2, x, 3, x, x, x, x, x, x], [x] * 10])
+    spec = ConstrainedFirstTokens(first=0.5, early=2.0, tokens=3, rest=0.125)
+    found = torch.where(labels == x, 0.0, strength_of_each(spec, labels))
+    assert found.tolist() == [
+        [0, 0.5, 2, 2, 0.125, 0, 0, 0.5, 2, 0],
+        [0.5, 2, 0, 0.5, 0, 0, 0, 0, 0, 0],
+        [0] * 10,
+    ]
+    one = strength_of_each(ConstrainedFirstTokens(tokens=1), labels)
+    assert one[0, 1:4].tolist() == pytest.approx([0.5, 0.1, 0.1])
+
+
+def test_log_probabilities_are_those_of_the_labels(tuned: PeftModel, batch: Batch) -> None:
+    found = token_log_probabilities(tuned, batch)
+    labels = batch.labels[:, 1:]
+    logits = tuned(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1]
+    expected = cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    torch.testing.assert_close(found, -expected)
+
+
+def test_the_reference_is_the_base_and_leaves_the_adapter_as_it_was(tuned: PeftModel, batch: Batch) -> None:
+    parameters = dict(tuned.named_parameters())
+    frozen = [name for name in parameters if ".lora_" in name and "q_proj" in name]
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    before = {name: (value.detach().clone(), value.requires_grad) for name, value in parameters.items()}
+    tuned.train()
+    strong = constrained(ConstrainedFirstTokens(first=50, early=50, rest=50))(tuned, batch)
+    assert tuned.training
+    assert all(module.training for module in tuned.modules())
+    assert {name for name, value in tuned.named_parameters() if value.requires_grad} == {
+        name for name, (_, asked) in before.items() if asked
+    }
+    assert all(torch.equal(value, before[name][0]) for name, value in tuned.named_parameters())
+    # So strong a constraint is, token by token, twice what was lost against the base, plus the base's own loss.
+    with tuned.disable_adapter(), torch.no_grad():
+        reference = token_log_probabilities(tuned, batch)
+    lost = (reference - token_log_probabilities(tuned, batch)).clamp(min=0)
+    trained = batch.labels[:, 1:] != IGNORED
+    assert strong.item() == pytest.approx((2 * lost - reference)[trained].mean().item(), abs=0.1)
+
+
+def test_an_arm_without_the_safeguard_has_the_usual_objective() -> None:
+    assert objective_of(Safeguards()) is next_token_loss
+    assert objective_of(Safeguards(constrained_first_tokens=ConstrainedFirstTokens())) is not next_token_loss
+
+
+def test_a_model_without_an_adapter_has_no_reference(base: BaseModel, batch: Batch) -> None:
+    with pytest.raises(TypeError, match="adapter"):
+        constrained(ConstrainedFirstTokens())(tiny_base("llama", base).model, batch)

@@ -1,0 +1,103 @@
+"""A probe is a short run of the job's own kind, ends where it is told to, and leaves the base as it was."""
+
+import pytest
+import torch
+from torch import nn
+from typing_extensions import override
+
+from core.lm.adapter import factors, lora_layers
+from core.lm.load import BaseModel
+from core.lm.modules import Module
+from core.spec.results import TrainedStep
+from core.spec.training import TrainingSpec
+from core.training.probe import probe
+from tests.core.helpers import encoded, fingerprint, logits
+
+SPEC = TrainingSpec(steps=8, batch_size=2, validate_every=1, patience=1)
+
+
+class Heard:
+    """Steps that a probe told, and what it asked after each of them."""
+
+    def __init__(self, stop_after: int) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.rates: list[float] = []
+        self.asked: list[int] = []
+        self._stop_after = stop_after
+
+    def step(self, step: TrainedStep, total: int) -> None:
+        self.steps.append((step.step, total))
+        self.rates.append(step.learning_rate)
+
+    def enough(self, model: nn.Module, step: int) -> bool:
+        assert any(parameter.requires_grad for parameter in model.parameters())
+        self.asked.append(step)
+        return step == self._stop_after
+
+
+def weights(
+    base: BaseModel, modules: tuple[Module, ...], heard: Heard, *, steps: int, spec: TrainingSpec = SPEC, seed: int = 0
+) -> tuple[torch.Tensor, str]:
+    """What the probe says of a row, and a digest of it."""
+    run = probe(
+        base,
+        modules,
+        encoded(base, 4),
+        spec,
+        steps=steps,
+        seed=seed,
+        learning_rate=1e-3,
+        enough=heard.enough,
+        on_step=heard.step,
+    )
+    with run as tuned:
+        assert not tuned.training
+        assert all(parameter.grad is None for parameter in tuned.parameters())
+        moved = {name: bool(b.any()) for name, layer in lora_layers(tuned).items() for _, b in factors(layer)}
+        assert moved == {module.map: True for module in modules}
+        return logits(tuned), fingerprint(tuned)
+
+
+@pytest.mark.parametrize(("steps", "stop_after", "wanted"), [(3, 99, 3), (99, 99, 8), (6, 2, 2), (1, 1, 1)])
+def test_it_ends_where_it_may(
+    base: BaseModel, modules: tuple[Module, ...], steps: int, stop_after: int, wanted: int
+) -> None:
+    before, alone = fingerprint(base.model), logits(base.model)
+    heard = Heard(stop_after)
+    said, _ = weights(base, modules[-7:], heard, steps=steps)
+    assert heard.steps == [(step, min(steps, 8)) for step in range(1, wanted + 1)]
+    assert heard.asked == list(range(1, wanted + 1))
+    assert heard.rates == sorted(heard.rates), "the rate falls on the way"
+    assert max(heard.rates) <= 1e-3
+    assert not torch.equal(said, alone)
+    assert fingerprint(base.model) == before
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_one_that_ended_early_is_one_of_so_many_steps(base: BaseModel, modules: tuple[Module, ...]) -> None:
+    few = modules[-7:]
+    (_, early), (_, short), (_, other) = (
+        weights(base, few, Heard(2), steps=6),
+        weights(base, few, Heard(99), steps=2),
+        weights(base, few, Heard(99), steps=2, seed=1),
+    )
+    assert early == short != other
+
+
+def test_epochs_bound_it_too(base: BaseModel, modules: tuple[Module, ...]) -> None:
+    heard = Heard(99)
+    weights(base, modules[-7:], heard, steps=99, spec=TrainingSpec(epochs=2, batch_size=2))
+    assert len(heard.steps) == 4
+
+
+def test_whoever_listens_may_stop_it(base: BaseModel, modules: tuple[Module, ...]) -> None:
+    before = fingerprint(base.model)
+
+    class Stopping(Heard):
+        @override
+        def step(self, step: TrainedStep, total: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        weights(base, modules[-7:], Stopping(99), steps=3)
+    assert fingerprint(base.model) == before
