@@ -14,14 +14,13 @@ from core.spec.results import RobustnessResult
 from core.spec.strategy import MlLrStrategy, ModulesStrategy
 from core.training.strategies import plan
 from experiments.arms import uniform
-from experiments.evidence import compared_with_uniform
+from experiments.evidence import RECIPE_WORLDS, compared_with_uniform
 from experiments.lab import Lab
 from experiments.pool import Say, pool
 from experiments.spec import Comparison, Curve, Run, Settings
 from experiments.worlds import world_folder
-from testbed.build import WORLD_SEED, Shape
+from testbed.build import Shape
 
-_OTHER_WORLD = 1
 TARGETS: tuple[Shape, ...] = ("llama", "llama_small", "gpt_neox")
 """Shapes that the map is used on, all in the world that is asked for; the source is world 0's `llama`."""
 
@@ -54,7 +53,7 @@ class TransferResult(Frozen):
 def transfer(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say) -> TransferResult:
     """Run it."""
     rate = sorted(settings.rates)[len(settings.rates) // 2]
-    source_world = WORLD_SEED if world_seed != WORLD_SEED else _OTHER_WORLD
+    source_world = next(world for world in RECIPE_WORLDS if world != world_seed)
     lab = Lab(world_folder(source_world), source_world, settings)
     source = lab.analysed(settings.analysis, seeds[0], rate, 0.0).result
     targets: dict[str, dict[str, Comparison]] = {}
