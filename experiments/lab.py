@@ -5,6 +5,7 @@ experiment runs several such processes side by side. Not here: which arms there 
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 from core.catalog import TESTBED
 from core.data import load as load_rows
@@ -48,6 +50,9 @@ class Lab:
     def __init__(self, folder: Path, world_seed: int, settings: Settings) -> None:
         """Load everything; the same folder and settings give the same rows held out, whatever the seed of a run."""
         torch.set_num_threads(1)
+        disable_progress_bar()  # lines of progress are the experiment's own
+        # peft 0.21 asks transformers 5 by an old name, once in every process.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         source = FolderSource(path=folder / "model")
         self.base: BaseModel = load(TESTBED.model_copy(update={"source": source}), torch.device("cpu"))
         self.base.stop_also_at(end_of_turn(self.base.tokenizer))
