@@ -1,7 +1,7 @@
 """Stages of a job: each says that it begins and ends, and leaves a result that a second attempt takes up again.
 
 A result is stored under a digest of everything it hangs on, so a retry finds it and a changed input does not. Results
-that hang on no job (the base model's own security figures) are shared between jobs.
+that hang on no job (the base model's security figures, the robustness map) are shared between jobs.
 Covers: stored results, progress of the whole job. Not here: what the stages do (core.pipeline).
 """
 

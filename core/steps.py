@@ -206,7 +206,7 @@ def before(job: Prepared) -> Evaluation:
 
 
 def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
-    """Measure which modules are robust on this job's data."""
+    """Measure which modules are robust on this job's data; a job of the same data, training and settings finds it."""
     found = job.stages.stored(
         "robustness",
         RobustnessResult,
@@ -222,6 +222,7 @@ def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
         ),
         inputs=job.job_inputs
         | {"analysis": analysis.model_dump(mode="json"), "prompts": job.prompts.probe.model_dump(mode="json")},
+        shared=True,
     )
     if not found.usable:
         job.emit(

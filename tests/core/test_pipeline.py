@@ -18,7 +18,7 @@ from core.security.judge import judge
 from core.spec.events import Metrics, PipelineEvent, Progress
 from core.spec.models import FolderSource
 from core.spec.results import Answer, Outcome, Report, RobustnessResult
-from core.spec.strategy import MlLrStrategy, UniformStrategy
+from core.spec.strategy import MlLrStrategy, SwatStrategy, UniformStrategy
 from core.spec.training import LoraSpec
 from core.storage import ArtifactStore
 from core.storage.store import digest
@@ -250,6 +250,21 @@ def test_another_job_on_the_same_model_shares_only_the_models_own_figures(whole:
         if figure.arm == "base":
             assert (base_figures[(figure.suite, figure.metric)] == figure) == (figure.suite != "task")
     assert done.heard.fractions[-1] == 1.0
+
+
+def test_another_job_on_the_same_data_finds_the_map_also_for_another_strategy(whole: Done) -> None:
+    swat = SPEC.model_copy(update={"strategy": SwatStrategy(analysis=NOISE), "compare": ()})
+    dataset = upload(whole.store, rows())
+    other = assign(swat, dataset, job_id="job_" + "2" * 24)
+    done = Done(whole.store, *do(whole.store, other))
+    assert done.heard.finished["robustness", None] is True
+    assert done.heard.finished["training", "swat"] is False
+    assert done.report.robustness == whole.report.robustness
+
+    longer = swat.model_copy(update={"training": SPEC.training.model_copy(update={"batch_size": 3})})
+    again = assign(longer, dataset, job_id="job_" + "3" * 24)
+    _, heard = do(whole.store, again)
+    assert heard.finished["robustness", None] is False, "the map hangs on how the job trains"
 
 
 def test_a_model_without_a_security_feature(tmp_path: Path) -> None:
