@@ -113,8 +113,7 @@ class _Reading:
         for unit in chosen:
             alone = effect(nothing, reader.read(unit.names))
             if self.ends == 2:
-                taken_out = effect(reader.read(everything - unit.names), whole)
-                alone = Effect(*(np.add(_numbers(alone), _numbers(taken_out)) / 2).tolist())
+                alone = (alone + effect(reader.read(everything - unit.names), whole)) * 0.5
             found[unit.name] = alone
         return found
 

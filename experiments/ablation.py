@@ -6,14 +6,12 @@ Each variant is analysed and trained anew, and compared with uniform as everywhe
 from collections.abc import Sequence
 from typing import Literal
 
-from core.lm.modules import find_modules
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation
 from core.spec.base import Frozen
 from core.spec.strategy import MlLrStrategy, Strategy, SwatStrategy
 from core.training.strategies import plan
 from experiments.arms import uniform
 from experiments.evidence import compared_with_uniform
-from experiments.lab import Lab
 from experiments.pool import Say, pool
 from experiments.spec import Comparison, Curve, Run, Settings
 from experiments.worlds import world_folder
@@ -63,10 +61,10 @@ class AblationResult(Frozen):
 def ablation(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say) -> AblationResult:
     """Run it."""
     folder = world_folder(world_seed)
-    modules = find_modules(Lab(folder, world_seed, settings).base.model)
-    rate = sorted(settings.rates)[len(settings.rates) // 2]
+    rate = settings.middle_rate
     asked = [(name, seed) for name in ANALYSES for seed in seeds]
     with pool(folder, world_seed, settings, say) as labs:
+        modules = labs.modules()
         found = dict(
             zip(asked, labs.analyses([(ANALYSES[name], seed, rate, 0.0) for name, seed in asked]), strict=True)
         )

@@ -8,7 +8,7 @@ analysis of its own, and one run of every arm at that rate. Not here: the arms (
 import time
 from collections.abc import Sequence
 
-from core.lm.modules import Module, find_modules
+from core.lm.modules import Module
 from core.provenance import software
 from core.spec.results import RobustnessResult
 from experiments.arms import CONTROLS, controls, orders, strategies, uniform
@@ -42,8 +42,8 @@ def evidence(
         recipe_world = next(world for world in RECIPE_WORLDS if world != world_seed)
     recipe = _recipe(settings, recipe_world, say)
     folder = world_folder(world_seed)
-    modules = find_modules(Lab(folder, world_seed, settings).base.model)
     with pool(folder, world_seed, settings, say) as labs:
+        modules = labs.modules()
         base = labs.base()
         say(f"base model: attack success {base.attack_success:.1f} %, over-refusal {base.over_refusal:.1f} %")
         sweep = _sweep(labs, settings, modules)
@@ -73,7 +73,7 @@ def evidence(
 def _recipe(settings: Settings, world_seed: int, say: Say) -> tuple[str, ...]:
     """The set that another world's analysis chose, of the same data kind, at the middle rate of the sweep."""
     lab = Lab(world_folder(world_seed), world_seed, settings)
-    rate = sorted(settings.rates)[len(settings.rates) // 2]
+    rate = settings.middle_rate
     found = lab.analysed(settings.analysis, _CHOICE_SEED, rate, 0.0).result
     say(f"recipe: world {world_seed} has {len(found.robust)} robust modules")
     return found.robust

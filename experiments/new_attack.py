@@ -8,11 +8,9 @@ breaks the base already says nothing about tuning. Not here: the attacks that th
 from collections.abc import Sequence
 from typing import Literal
 
-from core.lm.modules import find_modules
 from core.spec.base import Frozen
 from experiments.arms import strategies, uniform
 from experiments.compare import interval
-from experiments.lab import Lab
 from experiments.pool import Say, pool
 from experiments.spec import Interval, NewAttackRun, Run, Settings
 from experiments.worlds import world_folder
@@ -44,9 +42,9 @@ class NewAttackResult(Frozen):
 def new_attack(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say) -> NewAttackResult:
     """Run it."""
     folder = world_folder(world_seed)
-    modules = find_modules(Lab(folder, world_seed, settings).base.model)
-    rate = sorted(settings.rates)[len(settings.rates) // 2]
+    rate = settings.middle_rate
     with pool(folder, world_seed, settings, say) as labs:
+        modules = labs.modules()
         base = labs.base_under_new_attacks()
         say("base model: " + ", ".join(f"{family} {value:.0f} %" for family, value in base.items()))
         analyses = labs.analyses([(settings.analysis, seed, rate, 0.0) for seed in seeds])

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from core.lm.modules import Module
 from core.spec.analysis import AnalysisSpec
 from experiments.lab import Lab
 from experiments.spec import Analysed, Curve, NewAttackRun, Point, Run, Settings
@@ -28,6 +29,10 @@ class Pool:
 
     def __init__(self, executor: ProcessPoolExecutor, say: Say) -> None:
         self._executor, self._say = executor, say
+
+    def modules(self) -> tuple[Module, ...]:
+        """The modules of the base model."""
+        return self._executor.submit(_modules).result()
 
     def base(self) -> Point:
         """The base model's figures."""
@@ -87,6 +92,10 @@ def _here() -> Lab:
     if _lab is None:
         raise RuntimeError("this process has no lab")
     return _lab
+
+
+def _modules() -> tuple[Module, ...]:
+    return _here().modules
 
 
 def _base() -> Point:

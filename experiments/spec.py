@@ -38,6 +38,11 @@ class Settings(Frozen):
     analysis: AnalysisSpec = AnalysisSpec()
     """How the robust set is found."""
 
+    @property
+    def middle_rate(self) -> float:
+        """The rate of experiments that make no sweep of their own."""
+        return sorted(self.rates)[len(self.rates) // 2]
+
 
 class Point(Frozen):
     """What one moment of a run measures."""

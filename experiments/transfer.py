@@ -7,7 +7,7 @@ those; it is compared with the target's own set and with uniform. Not here: the 
 from collections.abc import Sequence
 from typing import Literal
 
-from core.lm.modules import Module, find_modules
+from core.lm.modules import Module
 from core.robustness.units import units
 from core.spec.base import Frozen
 from core.spec.results import RobustnessResult
@@ -52,7 +52,7 @@ class TransferResult(Frozen):
 
 def transfer(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say) -> TransferResult:
     """Run it."""
-    rate = sorted(settings.rates)[len(settings.rates) // 2]
+    rate = settings.middle_rate
     source_world = next(world for world in RECIPE_WORLDS if world != world_seed)
     lab = Lab(world_folder(source_world), source_world, settings)
     source = lab.analysed(settings.analysis, seeds[0], rate, 0.0).result
@@ -62,9 +62,9 @@ def transfer(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say
     for shape in TARGETS:
         say(f"target: {shape}")
         folder = world_folder(world_seed, shape)
-        modules = find_modules(Lab(folder, world_seed, settings).base.model)
-        moved = transferred(source, lab.modules, modules, settings.analysis.bands)
         with pool(folder, world_seed, settings, say) as labs:
+            modules = labs.modules()
+            moved = transferred(source, lab.modules, modules, settings.analysis.bands)
             own = labs.analyses([(settings.analysis, seed, rate, 0.0) for seed in seeds])
             runs = labs.curves(
                 [

@@ -22,7 +22,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Moved, Noise, Swap
-from core.robustness.readings import Effect, Readings, effect
+from core.robustness.readings import NO_EFFECT, Effect, Readings, effect
 from core.robustness.search import Found, by_parameter_share, drift_of, order, search
 from core.robustness.states import StateReader
 from core.robustness.summary import Measured, result, without_ground
@@ -103,11 +103,7 @@ class _Changed:
         if self.alone:
             return alone
         whole, without = self.effect(everything), self.effect(everything - names)
-        return Effect(
-            feature_drift=(alone.feature_drift + whole.feature_drift - without.feature_drift) / 2,
-            refusal_drift=(alone.refusal_drift + whole.refusal_drift - without.refusal_drift) / 2,
-            task_gain=(alone.task_gain + whole.task_gain - without.task_gain) / 2,
-        )
+        return (alone + whole - without) * 0.5
 
 
 class _Run:
@@ -153,7 +149,7 @@ class _Run:
         if isinstance(perturbation, GradientPerturbation) and isinstance(tuned, PeftModel):
             with changed.moved.moved(self._names):
                 shares = attribute(self._readings, tuned, self._modules, points=perturbation.points, count=self._count)
-            return {unit: _sum([shares[name] for name in unit.names]) for unit in self.units}
+            return {unit: sum((shares[name] for name in unit.names), NO_EFFECT) for unit in self.units}
         return {unit: changed.joint(unit.names, self._names) for unit in self.units}
 
     def search(self, changed: _Changed, ordered: Sequence[Unit]) -> Found:
@@ -211,14 +207,6 @@ class _Run:
             case _:
                 assert_never(self._analysis.perturbation)
         return seeds * each + 2 * (len(self._modules).bit_length() + 8)
-
-
-def _sum(effects: Sequence[Effect]) -> Effect:
-    return Effect(
-        feature_drift=sum(each.feature_drift for each in effects),
-        refusal_drift=sum(each.refusal_drift for each in effects),
-        task_gain=sum(each.task_gain for each in effects),
-    )
 
 
 def _no_ground(analysis: AnalysisSpec, otherwise: RobustnessResult) -> RobustnessResult:

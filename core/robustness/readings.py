@@ -7,6 +7,7 @@ ones (core.robustness.states), moving modules (core.robustness.perturb), attribu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,22 @@ class Effect:
     feature_drift: float
     refusal_drift: float
     task_gain: float
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.feature_drift + other.feature_drift,
+            self.refusal_drift + other.refusal_drift,
+            self.task_gain + other.task_gain,
+        )
+
+    def __sub__(self, other: Self) -> Self:
+        return self + other * -1.0
+
+    def __mul__(self, share: float) -> Self:
+        return type(self)(self.feature_drift * share, self.refusal_drift * share, self.task_gain * share)
+
+
+NO_EFFECT = Effect(0.0, 0.0, 0.0)
 
 
 def effect(before: Reading, after: Reading) -> Effect:

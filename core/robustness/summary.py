@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from core.lm.modules import Module
-from core.robustness.readings import Effect
+from core.robustness.readings import NO_EFFECT, Effect
 from core.robustness.search import Found
 from core.robustness.units import Unit, names_of
 from core.spec.analysis import AnalysisSpec
@@ -31,12 +31,7 @@ class Measured:
 
     def mean(self, unit: Unit) -> Effect:
         """Over seeds."""
-        effects = [each[unit] for each in self._maps]
-        return Effect(
-            feature_drift=float(np.mean([each.feature_drift for each in effects])),
-            refusal_drift=float(np.mean([each.refusal_drift for each in effects])),
-            task_gain=float(np.mean([each.task_gain for each in effects])),
-        )
+        return sum((each[unit] for each in self._maps), NO_EFFECT) * (1 / len(self._maps))
 
     def spread(self, unit: Unit) -> tuple[float, float]:
         """Standard deviations over seeds of feature drift and refusal drift."""
