@@ -25,8 +25,13 @@ from core.spec.training import LearningPlan
 
 _MODULE = "model.layers.0.self_attn.q_proj"
 
-ADAPTER_CONFIG = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "base_model_name_or_path": "testbed"}
-MODEL_CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128}
+ADAPTER_CONFIG: dict[str, object] = {
+    "peft_type": "LORA",
+    "r": 16,
+    "lora_alpha": 32,
+    "base_model_name_or_path": "testbed",
+}
+MODEL_CONFIG: dict[str, object] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128}
 ANSWER = Answer(
     arm="ml_lr",
     suite="direct",

@@ -60,6 +60,16 @@ def _file(description: str, content: dict[str, object], model: object = None) ->
     } | examples.errors(404, 409, 416)
 
 
+def _archive(of: str) -> examples.Responses:
+    return _file(f"One archive with every file of the {of}", {"application/x-tar": _BYTES})
+
+
+def _member(config: dict[str, object]) -> examples.Responses:
+    """One of an archive's files: weights, or JSON such as this configuration."""
+    as_json = {"schema": {"type": "object"}, "example": config}
+    return _file("The file", {"application/octet-stream": _BYTES, "application/json": as_json})
+
+
 @router.get(
     "/artifacts",
     summary="List a job's files",
@@ -78,7 +88,7 @@ def list_artifacts(job_id: JobIdPath, sessions: SessionsDep) -> Page[ArtifactRep
     "/adapter",
     summary="Download the adapter",
     response_class=FileResponse,
-    responses=_file("One archive with every file of the adapter", {"application/x-tar": _BYTES}),
+    responses=_archive("adapter"),
 )
 def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
     """Takes range requests, so that a broken download can go on where it stopped."""
@@ -90,13 +100,7 @@ def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Downlo
     "/adapter/{filename}",
     summary="Download one file of the adapter",
     response_class=FileResponse,
-    responses=_file(
-        "The file",
-        {
-            "application/octet-stream": _BYTES,
-            "application/json": {"schema": {"type": "object"}, "example": file_examples.ADAPTER_CONFIG},
-        },
-    ),
+    responses=_member(file_examples.ADAPTER_CONFIG),
 )
 def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
     """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
@@ -108,7 +112,7 @@ def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, s
     "/model",
     summary="Download the whole model",
     response_class=FileResponse,
-    responses=_file("One archive with every file of the model", {"application/x-tar": _BYTES}),
+    responses=_archive("model"),
 )
 def model(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
     """What a job with the method `full` leaves instead of an adapter. Takes range requests."""
@@ -120,13 +124,7 @@ def model(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download
     "/model/{filename}",
     summary="Download one file of the whole model",
     response_class=FileResponse,
-    responses=_file(
-        "The file",
-        {
-            "application/octet-stream": _BYTES,
-            "application/json": {"schema": {"type": "object"}, "example": file_examples.MODEL_CONFIG},
-        },
-    ),
+    responses=_member(file_examples.MODEL_CONFIG),
 )
 def model_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
     """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
