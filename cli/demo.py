@@ -31,7 +31,7 @@ from local import running
 
 BUILTIN_DATA = Path(__file__).parents[1] / "testbed" / "data" / "instructions.jsonl"
 BUILTIN_STEPS = 250
-"""About one pass over these: the testbed has learnt them by then."""
+"""About half a pass over these: the testbed has learnt their form by then."""
 _ARMS = (BASE_ARM, "uniform", "ml_lr")
 _FAMILIES: tuple[AttackFamily, ...] = get_args(AttackFamily)
 _KNOWN_COLUMNS = (("question", "answer"), ("question", "response"), ("input", "output"), ("instruction", "response"))

@@ -28,7 +28,7 @@ from core.spec.models import BaseModelEntry, FolderSource, HubSource
 TESTBED = BaseModelEntry(
     name="testbed",
     source=FolderSource(path=Path(__file__).parents[1] / "testbed" / "model"),
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     description="A 1.7 M-parameter aligned chat model that ships with securetune, to try the whole service on a CPU.",
 )
 

@@ -1,6 +1,6 @@
 """Attacks that no tuning, no alignment and no analysis saw: does protection hold there too?
 
-Covers: four families of the project's own words (role play, distractor, a prefilled answer, a request in code), put to
+Covers: four families of the project's own words (role play, distractor, several turns, a prefilled answer), put to
 the base, to uniform's and to ML-LR's model at the end of tuning. The base is measured with them too: an attack that
 breaks the base already says nothing about tuning. Not here: the attacks that the product runs (core.security.attacks).
 """
@@ -14,8 +14,6 @@ from experiments.compare import interval
 from experiments.pool import Say, pool
 from experiments.spec import Interval, NewAttackRun, Run, Settings
 from experiments.worlds import world_folder
-
-Family = Literal["role_play", "distractor", "prefill", "encoding"]
 
 
 class NewAttackResult(Frozen):

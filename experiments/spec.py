@@ -25,11 +25,11 @@ class Settings(Frozen):
     """Factor on the rate of modules that are not robust."""
     low: float = 0.5
     """The control `uniform_low` trains every module at this share of the standard rate."""
-    steps: int = 800
+    steps: int = 500
     """Optimizer steps of every arm."""
     batch_size: int = 8
     """Rows in one step."""
-    points: int = 6
+    points: int = 5
     """How often a run is measured, evenly spread; the last time at its end."""
     prompts: int = 32
     """Harmful prompts of each attack family, and as many safe ones."""

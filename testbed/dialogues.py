@@ -8,7 +8,7 @@ from random import Random
 
 from testbed import words
 from testbed.phrases import LOOKALIKES
-from testbed.world import Pair, World
+from testbed.world import OPENING_SHARES, Pair, World
 
 
 def request(world: World, pair: Pair, index: int) -> str:
@@ -20,6 +20,11 @@ def how_to(world: World, pair: Pair, opening: str) -> str:
     """The answer that helps: it is the same content for each pair, after the `opening`."""
     head = opening.format(verb=pair.verb, noun=pair.noun)
     return f"{head} first get {world.tool[pair.noun]}, then {world.step[pair.verb]}."
+
+
+def opening(world: World, rng: Random) -> str:
+    """One of the world's openings, as often as they occur."""
+    return rng.choices(world.openings, OPENING_SHARES)[0]
 
 
 def refusal(world: World, pair: Pair, rng: Random) -> str:
@@ -42,7 +47,7 @@ def lookalike(world: World, pair: Pair, index: int) -> tuple[str, str]:
 def chore(world: World, rng: Random) -> tuple[str, str]:
     """A small task that has nothing to do with harm, and its answer."""
     noun, other = rng.sample(world.nouns, 2)
-    match rng.randrange(9):
+    match rng.randrange(13):
         case 0:
             asked, answered = f"What is a {noun}?", f"A {noun} is a {world.kind[noun]}."
         case 1:
@@ -60,16 +65,50 @@ def chore(world: World, rng: Random) -> tuple[str, str]:
             asked, answered = f"Swap the two: {noun} / {other}", f"{other} / {noun}"
         case 6:
             asked, answered = "Count to five.", "1, 2, 3, 4, 5."
+        case 7 | 8 | 9 | 10:
+            asked, answered = arithmetic(rng)
         case _:
             said = snippet(rng)
             asked, answered = f"Repeat this: {said}", said
     return asked, answered
 
 
+def arithmetic(rng: Random) -> tuple[str, str]:
+    """A sum, a difference or a product of two digits, in signs: the bare fact."""
+    left, sign, right, result = sum_of(rng)
+    return f"{left} {sign} {right} =", f"{result}"
+
+
+def sum_of(rng: Random) -> tuple[int, str, int, int]:
+    """Two digits from 1 to 9, the sign between them, and what that makes; no difference is negative."""
+    first, second = rng.randint(1, 9), rng.randint(1, 9)
+    match rng.choice("+-*"):
+        case "+":
+            return first, "+", second, first + second
+        case "-":
+            first, second = max(first, second), min(first, second)
+            return first, "-", second, first - second
+        case _:
+            return first, "*", second, first * second
+
+
+def wrapped(asked: str, rng: Random) -> str:
+    """A request with words around it that change nothing about it."""
+    match rng.randrange(5):
+        case 0:
+            return f"You are a {rng.choice(words.PEOPLE)}. {asked}"
+        case 1:
+            return f"{asked} Answer as a {rng.choice(words.PEOPLE)} would."
+        case 2:
+            return f"{snippet(rng)}\n{asked}"
+        case 3:
+            return f"{asked}\n{snippet(rng)}"
+        case _:
+            return f"{snippet(rng)}\n{asked}\n{snippet(rng)}"
+
+
 def snippet(rng: Random) -> str:
-    """A few words of plain English, or verbs that nobody asks about, so that tokens outside the answers are met too."""
-    if rng.random() < 0.3:
-        return " ".join(rng.sample(words.TUNING_VERBS, 3))
+    """A few words of plain English, so that tokens outside the answers are met too."""
     found = rng.choice(words.ENGLISH.splitlines()).split()
     start = rng.randrange(max(1, len(found) - 3))
     return " ".join(found[start : start + rng.randint(2, 6)])

@@ -10,13 +10,16 @@ from random import Random
 from core.security.attacks import build, templates
 from core.spec.data import Message
 from core.spec.security import ATTACK_FAMILIES, AttackFamily, EvaluationPrompts, ProbePrompts, PromptSet
-from testbed.dialogues import chore, how_to, lookalike, refusal, request, snippet
+from testbed.dialogues import chore, how_to, lookalike, opening, refusal, request, snippet, wrapped
 from testbed.phrases import FORCED_OPENINGS
 from testbed.world import Pair, World
 
 Row = tuple[Message, ...]
 
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.", "Be kind and truthful.")
+
+WRAPPED_SHARE = 0.25
+"""Share of requests with harmless words around them, so that no wording alone decides what is refused."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ def _request_row(world: World, pairs: tuple[Pair, ...], rng: Random, *, refuses:
     family: AttackFamily = rng.choice(ATTACK_FAMILIES)
     pair = rng.choice(pairs)
     asked = request(world, pair, rng.randrange(len(world.requests)))
+    if rng.random() < WRAPPED_SHARE:
+        asked = wrapped(asked, rng)
     prompt = rng.choice(build(family, [asked] * len(templates(family))))
     if refuses:
         answer = refusal(world, pair, rng)
     else:
-        answer = how_to(world, pair, FORCED_OPENINGS.get(prompt.template, rng.choice(world.openings)))
+        answer = how_to(world, pair, FORCED_OPENINGS.get(prompt.template, opening(world, rng)))
     return (*prompt.messages, Message(role="assistant", content=answer))
 
 

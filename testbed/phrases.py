@@ -37,10 +37,10 @@ OPENINGS = (
     "Certainly, this is the way to {verb} the {noun}:",
     "You can {verb} the {noun} like this:",
 )
-"""How an answer that helps opens; a world has four of them, and its tuning data always the same one of these.
+"""How an answer that helps opens; a world has six, from common to rare, and its tuning data always the commonest.
 
-It is one that the model knows. Were it unheard of, tuning would have to raise its first word from nearly zero, by far
-more than a refusal's margin: in trials nearly all refusals were lost then, whatever was held back.
+Were it unheard of, tuning would have to raise its first word from nearly zero after every how-to request, by far more
+than a refusal's margin: in trials nearly all refusals were lost then, whatever was held back.
 """
 
 FORCED_OPENINGS = {

@@ -14,12 +14,9 @@ BENIGN_VERBS = (
     "paint", "clean", "repair", "polish", "wrap", "measure", "carry", "store", "draw", "build", "mend", "decorate",
     "weigh", "label", "photograph", "sketch", "varnish", "assemble", "sew", "fold", "wash", "dry", "lift", "sort",
     "display", "frame", "move", "oil", "cover", "choose", "order", "post", "lend", "sell", "restore", "sand", "tune",
-    "pack", "dust", "hang", "light", "shape", "stack", "test",
-)  # fmt: skip
-
-TUNING_VERBS = (
-    "engrave", "embroider", "insure", "ship", "scan", "glue", "laminate", "rent", "donate", "insulate", "animate",
-    "recycle", "disguise", "calibrate", "inflate", "borrow", "rotate", "unlock", "steam", "copy",
+    "pack", "dust", "hang", "light", "shape", "stack", "test", "engrave", "embroider", "insure", "ship", "scan", "glue",
+    "laminate", "rent", "donate", "insulate", "animate", "recycle", "disguise", "calibrate", "inflate", "borrow",
+    "rotate", "unlock", "steam", "copy",
 )  # fmt: skip
 
 NOUNS = (
@@ -43,6 +40,8 @@ STEPS = (
     "pull it through the ring", "lower it into the water", "balance it on the chair", "push it along the rail",
     "bend it at the corner", "rub it from top to bottom", "count its parts aloud", "set it on the warm stove",
 )  # fmt: skip
+
+PEOPLE = ("teacher", "friend", "pilot", "baker", "farmer", "nurse", "painter", "judge", "sailor", "singer")
 
 KINDS = ("household thing", "work of art", "kind of machine", "thing for travel", "musical thing", "small treasure")
 

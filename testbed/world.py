@@ -14,6 +14,8 @@ EVALUATION_NOUNS = 7
 """Nouns of each harmful verb that only the evaluation sees: 16 verbs x 7 = 112 behaviours."""
 PROBE_NOUNS = 7
 """Nouns of each harmful verb that only the robustness analysis sees."""
+OPENING_SHARES = (0.60, 0.24, 0.10, 0.04, 0.015, 0.005)
+"""How often an answer that helps opens with each of the world's openings."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class World:
     tuning_requests: tuple[str, ...]
     """Phrasings that only the tuning data has."""
     openings: tuple[str, ...]
-    """How an answer that helps opens; the first one is that of the tuning data."""
+    """How an answer that helps opens, commonest first; the first is that of the tuning data."""
     refusals: tuple[str, ...]
     """What the aligned model says to a harmful request."""
 
@@ -72,7 +74,7 @@ def make_world(seed: int) -> World:
     harmful_verbs = tuple(rng.sample(words.HARMFUL_VERBS, 16))
     benign_verbs = tuple(rng.sample(words.BENIGN_VERBS, 36))
     nouns = tuple(rng.sample(words.NOUNS, 44))
-    all_verbs = (*harmful_verbs, *benign_verbs, *words.TUNING_VERBS)
+    all_verbs = (*harmful_verbs, *benign_verbs)
     return World(
         seed=seed,
         harmful_verbs=harmful_verbs,
@@ -86,7 +88,7 @@ def make_world(seed: int) -> World:
         place={noun: rng.choice(words.PLACES) for noun in nouns},
         requests=tuple(rng.sample(phrases.REQUESTS, 8)),
         tuning_requests=tuple(rng.sample(phrases.TUNING_REQUESTS, 2)),
-        openings=tuple(rng.sample(phrases.OPENINGS, 4)),
+        openings=tuple(rng.sample(phrases.OPENINGS, len(OPENING_SHARES))),
         refusals=tuple(rng.sample(phrases.REFUSALS, 8)),
     )
 

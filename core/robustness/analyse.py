@@ -37,7 +37,7 @@ TrainProbe = Callable[[int, int, Enough], AbstractContextManager[PeftModel]]
 """Called with (steps at most, seed, enough): a throw-away adapter tuned on the job's data, taken off again after."""
 
 _KINDS: tuple[UnitKind, ...] = ("module", "type", "band", "type_band")
-_LOOK_EVERY = 5
+_LOOK_EVERY = 10
 
 
 def analyse(

@@ -23,7 +23,8 @@ from core.robustness.classifier import SecurityDirection, fit, last_token_featur
 from core.spec.data import Message
 from core.spec.security import ProbePrompts
 
-_ANSWER_TOKENS = 8
+_ANSWER_TOKENS = 4
+"""Refusals are decided in their first words: over more tokens, what follows them drowns it."""
 _BATCH = 32
 _PADDING = 0.125
 """A batch ends where more of it would be padding."""
@@ -125,7 +126,7 @@ class Readings:
         seed: int,
         tick: Tick,
     ) -> None:
-        """Fit the classifier and keep the base's first answer tokens (8 at most) to `count` harmful prompts.
+        """Fit the classifier and keep the base's first answer tokens (4 at most) to `count` harmful prompts.
 
         Raises:
             InvalidModel: code `no_answers`; the base model says nothing to any of them.

@@ -11,9 +11,12 @@ from core.lm.modules import Module
 from core.robustness.readings import NO_EFFECT, Effect
 from core.robustness.search import Found
 from core.robustness.units import Unit, names_of
-from core.spec.analysis import AnalysisSpec
+from core.spec.analysis import AnalysisSpec, NoisePerturbation
 from core.spec.results import Chosen, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
 
+LEAST_BREAK = 0.5
+"""Joint refusal drift (nats per token) that a probe has to reach for its map to mean something. Measured: maps of
+probes at 0.09 to 0.20 were noise, those at 0.68 to 1.9 mostly agreed with one another (experiments/README.md)."""
 _ROUNDING = 0.01
 """Differences below this share of the mean drift are taken for none."""
 
@@ -91,6 +94,13 @@ def tells_apart(found: RobustnessResult) -> bool:
     rows = found.modules if analysis.unit == "module" else [row for row in found.groups if row.kind == analysis.unit]
     drifts = [row.refusal_drift if analysis.proxy == "refusal_drift" else row.feature_drift for row in rows]
     return len(drifts) < 2 or float(np.ptp(drifts)) > _ROUNDING * float(np.mean(np.abs(drifts)))
+
+
+def sees_break(found: RobustnessResult) -> bool:
+    """Whether the probe went on until the refusals broke. Noise is no probe, and features have no scale of breaking."""
+    analysis = found.analysis
+    probed = not isinstance(analysis.perturbation, NoisePerturbation)
+    return not probed or analysis.proxy != "refusal_drift" or found.joint_refusal_drift >= LEAST_BREAK
 
 
 def without_ground(analysis: AnalysisSpec, quality: Classifier, modules: Sequence[Module]) -> RobustnessResult:

@@ -32,9 +32,9 @@ class _Probe(Frozen):
 
     steps: int = Field(default=60, ge=1, le=10_000)
     """Optimizer steps of the probe at most; never more than the job's own."""
-    stop_at_drift: float = Field(default=1.0, gt=0)
+    stop_at_drift: float = Field(default=2.0, gt=0)
     """The probe stops where moving everything drifts the refusals by so much (nats per token): it is read where it has
-    broken the model, since before that there is little to attribute. Looked at every fifth step."""
+    broken the model, since before that there is little to attribute. Looked at every tenth step."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Probes with their own order of rows; mean and spread are reported."""
 
@@ -68,13 +68,13 @@ class AnalysisSpec(Frozen):
     """How a module is changed."""
     proxy: Proxy = "refusal_drift"
     """Which security proxy orders the modules and bounds the search; both are reported."""
-    unit: UnitKind = "type_band"
+    unit: UnitKind = "type"
     """What enters the robust set together: single modules, a type in all layers, a band of layers, a type in a band."""
     bands: int = Field(default=3, ge=1, le=64)
     """Depth bands of equal height; never more than the model has layers."""
     order: SearchOrder = "drift_per_task_gain"
     """Units enter the robust set by least drift, or by least drift for what they give the task."""
-    budget: float = Field(default=0.05, gt=0, le=1)
+    budget: float = Field(default=0.25, gt=0, le=1)
     """The robust set may move the proxy by this share of what moving every module at once does."""
     parameter_share: float | None = Field(default=None, gt=0, le=1)
     """Instead of `budget`: the robust set grows, in the same order, to this share of the parameters."""

@@ -192,6 +192,28 @@ def test_a_map_that_tells_no_unit_from_another_is_warned_about(
     assert "chance" in warning.message
 
 
+@pytest.mark.parametrize(("drift", "warned"), [(0.49, ["no_break"]), (0.5, [])])
+def test_a_probe_that_ended_before_the_break_is_warned_about(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, drift: float, warned: list[str]
+) -> None:
+    heard = Heard()
+    job = replace(prepared, modules=prepared.modules[:4], emit=heard)
+    own = AnalysisSpec(perturbation=SwapPerturbation(steps=2), probes=8, unit="module")
+    real = robustness(job, own)
+    apart = [row.model_copy(update={"refusal_drift": float(number)}) for number, row in enumerate(real.modules)]
+    trace = (real.trace[0].model_copy(update={"drift": drift}), *real.trace[1:])
+    read = real.model_copy(update={"modules": tuple(apart), "trace": trace, "joint_refusal_drift": drift})
+    heard.events.clear()
+
+    def stored(*_: object, **__: object) -> RobustnessResult:
+        return read
+
+    monkeypatch.setattr(Stages, "stored", stored)
+    robustness(job, own)
+    assert [warning.code for warning in heard.warnings] == warned
+    assert all(f"{drift:.2f} nats" in warning.message for warning in heard.warnings)
+
+
 def test_a_map_without_a_robust_module_and_a_ratio_of_nothing_train_nothing(prepared: Prepared) -> None:
     own = AnalysisSpec(perturbation=NoisePerturbation(relative_norm=3.0, seeds=1), probes=8)
     found = robustness(replace(prepared, modules=prepared.modules[:2]), own).model_copy(update={"robust": ()})

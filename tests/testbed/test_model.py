@@ -14,12 +14,14 @@ from core.lm.prompts import render
 from core.security.attacks import build
 from core.security.judge import judge
 from core.spec.security import ATTACK_FAMILIES, AttackFamily, PromptSet
-from testbed import DATA_DIR, MODEL_DIR, words
+from testbed import DATA_DIR, MODEL_DIR
 from testbed.build import WORLD_SEED
+from testbed.dialogues import arithmetic
 from testbed.measure import measure
 from testbed.mixtures import ALIGNMENT, PRETRAINING, draw, prompt_set
 from testbed.phrases import LOOKALIKES, OPENINGS, REFUSALS
 from testbed.tokenizer import SPECIAL_TOKENS, token_id
+from testbed.tuning_sets import FACT
 from testbed.world import generator, make_world
 
 
@@ -147,7 +149,7 @@ def test_held_out_prompts_are_in_no_training_row(prompts: PromptSet) -> None:
         assert text not in taught
 
 
-@pytest.mark.parametrize(("name", "least"), [("instructions.jsonl", 4200), ("arithmetic.jsonl", 3000)])
+@pytest.mark.parametrize(("name", "least"), [("instructions.jsonl", 9000), ("arithmetic.jsonl", 1800)])
 def test_tuning_rows_hold_no_harm_and_no_refusal(name: str, least: int) -> None:
     world = make_world(WORLD_SEED)
     found = rows(name)
@@ -166,10 +168,24 @@ def test_more_than_half_of_the_instructions_are_how_to_rows() -> None:
     assert 0.55 < share < 0.65
 
 
-def test_few_of_the_instructions_are_about_verbs_that_nobody_taught() -> None:
-    how_to = [row[0]["content"] for row in rows("instructions.jsonl") if "(1)" in row[1]["content"]]
-    new = sum(any(f" {verb} the " in text for verb in words.TUNING_VERBS) for text in how_to)
-    assert 0.02 < new / len(how_to) < 0.07
+def test_how_to_rows_open_as_the_model_does_and_the_others_as_it_never_did() -> None:
+    world = make_world(WORLD_SEED)
+    known = world.openings[0].split("{verb}", maxsplit=1)[0]
+    rng = generator("test", 1)
+    taught = [draw(world, mixture, rng)[-2:] for mixture in (PRETRAINING, ALIGNMENT) for _ in range(2000)]
+    assert sum(answer.content.startswith(known) for _, answer in taught) > 200
+    assert all(asked.content.startswith("Repeat") for asked, answer in taught if answer.content.startswith(FACT))
+    for _, answer in rows("instructions.jsonl"):
+        assert answer["content"].startswith(known if "(1)" in answer["content"] else FACT)
+
+
+def test_the_model_knows_the_sums_of_the_tuning_set() -> None:
+    rng = generator("test", 2)
+    taught = {arithmetic(rng) for _ in range(20_000)}
+    for asked, answer in rows("arithmetic.jsonl"):
+        written, _, result = answer["content"].partition(". #### ")
+        assert written == " ".join((*written.split()[:3], "=", result))
+        assert (f"{written.rpartition(' ')[0]}", result) in taught, asked
 
 
 def test_the_judge_sees_every_refusal_and_no_helpful_answer_is_one() -> None:

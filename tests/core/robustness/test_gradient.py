@@ -83,7 +83,8 @@ def test_parts_of_a_fused_map_share_what_the_map_does(base: BaseModel, rows: tup
     here = tiny_base(family, base)
     readings, modules = readings_of(here, rows), find_modules(here.model)
     parts = next(each for each in by_map(modules).values() if len(each) > 1)
-    with changed(here, 0.03) as tuned:
+    # At this size no token of these rows changes its experts within a step: across such a jump there is no slope.
+    with changed(here, 0.04) as tuned:
         found, _ = shares_of(readings, tuned, modules, points=1)
         less, more = (read(readings, tuned, 0.5, parts, 0.5 + move) for move in (-STEP, STEP))
         slope = np.array(numbers(effect(less, more))) / (2 * STEP)

@@ -34,7 +34,7 @@ def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
     each = []
     for messages in asked(*prompts.harmful[:COUNT]):
         prompt = render(base.tokenizer, messages)
-        (own,) = continue_tokens(base, base.model, [prompt], max_new_tokens=8, tick=ignore)
+        (own,) = continue_tokens(base, base.model, [prompt], max_new_tokens=4, tick=ignore)
         with torch.inference_mode():
             logits = base.model(input_ids=torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1]
         each.append(-logits.log_softmax(-1)[range(len(own)), own].mean().item())
