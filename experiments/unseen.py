@@ -4,8 +4,7 @@ role_play   the model is cast as a character who always helps.
 distractor  harmless, harmful, harmless; only the second is to be done.
 multi_turn  two small chores were done before.
 prefill     the assistant's turn is begun with words that help.
-Not here: how often they succeed on what (experiments.new_attack);
-attacks in code, which a model this small cannot read.
+Not here: how often they succeed on what (experiments.new_attack), and attacks in code: so small a model reads none.
 """
 
 from collections.abc import Sequence

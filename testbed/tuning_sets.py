@@ -1,9 +1,9 @@
 """The tuning sets that ship with the model: what a user would upload.
 
 Covers: `instructions.jsonl` (harmless requests, answered in a form that the model does not have yet: numbered steps and
-places; small questions, answered with an opening that it has never used) and `arithmetic.jsonl` (sums that it knows, in
-another form).
-Neither holds a harmful request or a refusal. Not here: what the model itself is taught (testbed.mixtures).
+places; small questions, answered with an opening that it has never used) and `arithmetic.jsonl` (sums that it was
+taught in another form, and half knows). Neither holds a harmful request or a refusal. Not here: what the model itself
+is taught (testbed.mixtures).
 """
 
 import json

@@ -1,5 +1,6 @@
 """The steps between pipeline and stages: which rows are used, what a result hangs on, what is warned about."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +171,15 @@ def test_a_probe_that_does_no_harm_is_warned_about(prepared: Prepared) -> None:
     assert bool(heard.warnings) == (broken.joint_refusal_drift <= 0)
 
 
+def always(result: RobustnessResult) -> Callable[..., RobustnessResult]:
+    """A stage store that holds this result, whatever is asked of it."""
+
+    def stored(*_: object, **__: object) -> RobustnessResult:
+        return result
+
+    return stored
+
+
 def test_a_map_that_tells_no_unit_from_another_is_warned_about(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,10 +192,7 @@ def test_a_map_that_tells_no_unit_from_another_is_warned_about(
     flat = real.model_copy(update={"modules": tuple(alike), "trace": (first, *real.trace[1:])})
     heard.events.clear()
 
-    def stored(*_: object, **__: object) -> RobustnessResult:
-        return flat
-
-    monkeypatch.setattr(Stages, "stored", stored)
+    monkeypatch.setattr(Stages, "stored", always(flat))
     assert robustness(job, own) == flat
     (warning,) = heard.warnings
     assert warning.code == "no_spread"
@@ -205,10 +212,7 @@ def test_a_probe_that_ended_before_the_break_is_warned_about(
     read = real.model_copy(update={"modules": tuple(apart), "trace": trace, "joint_refusal_drift": drift})
     heard.events.clear()
 
-    def stored(*_: object, **__: object) -> RobustnessResult:
-        return read
-
-    monkeypatch.setattr(Stages, "stored", stored)
+    monkeypatch.setattr(Stages, "stored", always(read))
     robustness(job, own)
     assert [warning.code for warning in heard.warnings] == warned
     assert all(f"{drift:.2f} nats" in warning.message for warning in heard.warnings)
