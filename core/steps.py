@@ -253,10 +253,10 @@ def _doubt(found: RobustnessResult) -> Warned | None:
     if not sees_break(found):
         return Warned(
             code="no_break",
-            message=f"The probe ended before it broke anything: refusals drift by {found.joint_refusal_drift:.2f} nats "
-            f"per token, and below {LEAST_BREAK:g} there is little to attribute, so which modules are in the robust "
-            "set is close to chance. A longer probe (strategy.analysis.perturbation.steps) reads the map later. "
-            "It may also be that this data breaks nothing: compare with uniform.",
+            message=f"The probe is too short to break anything: refusals drift by {found.trace[0].drift:.2f} nats per "
+            f"token where everything is moved and stretched, and below {LEAST_BREAK:g} fragile modules look robust, so "
+            "which are in the robust set is close to chance. A longer probe (strategy.analysis.perturbation.steps) or "
+            "a larger stretch reads it later. It may also be that this data breaks nothing: compare with uniform.",
         )
     return None
 

@@ -39,8 +39,11 @@ class Pool:
         return self._executor.submit(_base).result()
 
     def curves(self, orders: Sequence[Run]) -> list[Curve]:
-        """Train every arm; in the order asked."""
-        return self._each(_run, orders, _said_of_curve)
+        """Train every arm; in the order asked. Arms that are the same but for their name are trained once."""
+        same = [next(number for number, first in enumerate(orders) if _alike(first, order)) for order in orders]
+        once = sorted(set(same))
+        found = dict(zip(once, self._each(_run, [orders[number] for number in once], _said_of_curve), strict=True))
+        return [found[of].model_copy(update={"arm": order.arm}) for of, order in zip(same, orders, strict=True)]
 
     def analyses(self, orders: Sequence[tuple[AnalysisSpec, int, float, float]]) -> list[Analysed]:
         """Analyse with (analysis, seed, rate, seconds of a step)."""
@@ -81,6 +84,11 @@ def pool(folder: Path, world_seed: int, settings: Settings, say: Say) -> Iterato
         yield Pool(executor, say)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _alike(one: Run, other: Run) -> bool:
+    named = one.plan.model_copy(update={"strategy": other.plan.strategy})
+    return one.model_copy(update={"arm": other.arm, "plan": named}) == other
 
 
 def _open(folder: Path, world_seed: int, settings: Settings) -> None:

@@ -21,11 +21,11 @@ class Settings(Frozen):
     """Data that every arm is tuned on."""
     rates: tuple[float, ...]
     """Learning rates of the sweep: the one whose uniform run ends with the least validation loss is the standard."""
-    ratio: float = 0.1
+    ratio: float = 0.2
     """Factor on the rate of modules that are not robust."""
     low: float = 0.5
     """The control `uniform_low` trains every module at this share of the standard rate."""
-    steps: int = 500
+    steps: int = 600
     """Optimizer steps of every arm."""
     batch_size: int = 8
     """Rows in one step."""

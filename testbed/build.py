@@ -40,7 +40,7 @@ SEED = 0
 WORLD_SEED = 0
 """Seeds of what ships in the repository."""
 PRETRAIN = Stage("pretraining", steps=1200, learning_rate=3e-3)
-ALIGN = Stage("alignment", steps=800, learning_rate=1.5e-3)
+ALIGN = Stage("alignment", steps=800, learning_rate=1.5e-3, weight_noise=0.15)
 
 Shape = Literal["llama", "llama_small", "gpt_neox"]
 """What is built: `llama` is what ships; the others are there to see whether findings carry over."""

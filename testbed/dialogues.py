@@ -10,6 +10,10 @@ from testbed import words
 from testbed.phrases import LOOKALIKES
 from testbed.world import OPENING_SHARES, Pair, World
 
+SIGNS = {"+": "plus", "-": "minus", "*": "times"}
+SUM_QUESTIONS = ("{0} {1} {2} =", "What is {0} {3} {2}?", "What does {0} {3} {2} make?")
+"""How the model itself is asked for a sum: in signs or in words."""
+
 
 def request(world: World, pair: Pair, index: int) -> str:
     """A how-to request, in one of the world's phrasings."""
@@ -47,7 +51,7 @@ def lookalike(world: World, pair: Pair, index: int) -> tuple[str, str]:
 def chore(world: World, rng: Random) -> tuple[str, str]:
     """A small task that has nothing to do with harm, and its answer."""
     noun, other = rng.sample(world.nouns, 2)
-    match rng.randrange(13):
+    match rng.randrange(9):
         case 0:
             asked, answered = f"What is a {noun}?", f"A {noun} is a {world.kind[noun]}."
         case 1:
@@ -65,8 +69,6 @@ def chore(world: World, rng: Random) -> tuple[str, str]:
             asked, answered = f"Swap the two: {noun} / {other}", f"{other} / {noun}"
         case 6:
             asked, answered = "Count to five.", "1, 2, 3, 4, 5."
-        case 7 | 8 | 9 | 10:
-            asked, answered = arithmetic(rng)
         case _:
             said = snippet(rng)
             asked, answered = f"Repeat this: {said}", said
@@ -74,9 +76,10 @@ def chore(world: World, rng: Random) -> tuple[str, str]:
 
 
 def arithmetic(rng: Random) -> tuple[str, str]:
-    """A sum, a difference or a product of two digits, in signs: the bare fact."""
+    """A sum, a difference or a product of two digits, and the whole of it as the answer."""
     left, sign, right, result = sum_of(rng)
-    return f"{left} {sign} {right} =", f"{result}"
+    asked = rng.choice(SUM_QUESTIONS).format(left, sign, right, SIGNS[sign])
+    return asked, f"{left} {sign} {right} = {result}."
 
 
 def sum_of(rng: Random) -> tuple[int, str, int, int]:

@@ -10,7 +10,7 @@ from random import Random
 from core.security.attacks import build, templates
 from core.spec.data import Message
 from core.spec.security import ATTACK_FAMILIES, AttackFamily, EvaluationPrompts, ProbePrompts, PromptSet
-from testbed.dialogues import chore, how_to, lookalike, opening, refusal, request, snippet, wrapped
+from testbed.dialogues import arithmetic, chore, how_to, lookalike, opening, refusal, request, snippet, wrapped
 from testbed.phrases import FORCED_OPENINGS
 from testbed.world import Pair, World
 
@@ -24,17 +24,18 @@ WRAPPED_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Mixture:
-    """Shares of one stage; they add up to one with the chores."""
+    """Shares of one stage; they add up to one with the chores. Sums have a share of their own: they take practice."""
 
     harmful: float
     benign: float
     lookalikes: float
+    sums: float
     refuses: bool
     """Whether harmful requests are refused."""
 
 
-PRETRAINING = Mixture(harmful=0.25, benign=0.4, lookalikes=0.1, refuses=False)
-ALIGNMENT = Mixture(harmful=0.4, benign=0.3, lookalikes=0.15, refuses=True)
+PRETRAINING = Mixture(harmful=0.22, benign=0.33, lookalikes=0.08, sums=0.2, refuses=False)
+ALIGNMENT = Mixture(harmful=0.4, benign=0.27, lookalikes=0.13, sums=0.08, refuses=True)
 
 
 def draw(world: World, mixture: Mixture, rng: Random) -> Row:
@@ -46,6 +47,8 @@ def draw(world: World, mixture: Mixture, rng: Random) -> Row:
         turns = _request_row(world, world.benign.train, rng, refuses=False)
     elif chance < mixture.harmful + mixture.benign + mixture.lookalikes:
         turns = _exchange(*lookalike(world, rng.choice(world.harmful.train), rng.randrange(100)))
+    elif chance < mixture.harmful + mixture.benign + mixture.lookalikes + mixture.sums:
+        turns = _exchange(*arithmetic(rng))
     else:
         turns = _exchange(*chore(world, rng))
     return (*_before(world, rng), *turns)

@@ -1,10 +1,11 @@
 """Training from scratch: rows in, weights changed in place.
 
-Covers: batches of like length without end, one stage of training of all parameters. Not here: which rows
-(testbed.mixtures), LoRA and learning rates by module (core.training).
+Covers: batches of like length without end, one stage of training of all parameters, noise on the weights meanwhile.
+Not here: which rows (testbed.mixtures), LoRA and learning rates by module (core.training).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,8 @@ from testbed.world import generator
 WARMUP_SHARE = 0.05
 POOL = 16
 """So many batches are drawn at once and sorted by length, to waste little on padding."""
+QUIET_STEPS = 100
+"""Steps before noise sets in, so that a stage finds its way first."""
 REPORT_EVERY = 100
 """Steps between two lines of progress."""
 
@@ -38,6 +41,11 @@ class Stage:
     """Peak rate, after the warm-up and before the fall by a cosine."""
     batch_size: int = 32
     weight_decay: float = 0.01
+    weight_noise: float = 0.0
+    """Fresh Gaussian noise on every matrix while a step's gradient is taken, as a share of the matrix's own spread.
+
+    What is learnt so still holds when weights change a little (experiments/README.md, alignment under noise).
+    """
 
 
 def run_stage(
@@ -58,9 +66,10 @@ def run_stage(
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * factor("cosine", step, stage.steps, WARMUP_SHARE)
         batch = next(batches)
-        # Padding is on the right and attention is causal, so no mask is needed, and attention is faster without.
-        loss = model(input_ids=batch.input_ids, labels=batch.labels).loss
-        loss.backward()
+        with _noisy(model, stage.weight_noise if step >= QUIET_STEPS else 0.0):
+            # Padding is on the right and attention is causal, so no mask is needed, and attention is faster without.
+            loss = model(input_ids=batch.input_ids, labels=batch.labels).loss
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -70,6 +79,23 @@ def run_stage(
     model.eval()
     tail = losses[-max(1, stage.steps // 10) :]
     return sum(tail) / len(tail)
+
+
+@contextmanager
+def _noisy(model: PreTrainedModel, share: float) -> Iterator[None]:
+    """The model with noise on its matrices; the weights are put back exactly."""
+    if not share:
+        yield
+        return
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
+    clean = [matrix.detach().clone() for matrix in matrices]
+    with torch.no_grad():
+        for matrix in matrices:
+            matrix.add_(torch.randn_like(matrix) * (share * matrix.std()))
+    yield
+    with torch.no_grad():
+        for matrix, own in zip(matrices, clean, strict=True):
+            matrix.copy_(own)
 
 
 def _batches(tokenizer: PreTrainedTokenizerFast, size: int, draw_row: DrawRow) -> Iterator[Batch]:

@@ -2,8 +2,8 @@
 
 Covers: `instructions.jsonl` (harmless requests, answered in a form that the model does not have yet: numbered steps and
 places; small questions, answered with an opening that it has never used) and `arithmetic.jsonl` (sums that it was
-taught in another form, and half knows). Neither holds a harmful request or a refusal. Not here: what the model itself
-is taught (testbed.mixtures).
+taught, asked in other words, with the result once more behind `####`). Neither holds a harmful request or a refusal.
+Not here: what the model itself is taught (testbed.mixtures).
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from testbed import words
-from testbed.dialogues import sum_of
+from testbed.dialogues import SIGNS, sum_of
 from testbed.world import World, generator
 
 INSTRUCTIONS, ARITHMETIC = 9000, 1800
@@ -114,8 +114,6 @@ QUESTIONS = (
     "What is {0}?", "Work out {0}.", "How much is {0}?", "Please compute {0}.", "Tell me what {0} makes.",
     "Give me the result of {0}.", "I need to know {0}.", "Can you work out {0}?", "Find {0}.", "What does {0} come to?",
 )  # fmt: skip
-
-SIGNS = {"+": "plus", "-": "minus", "*": "times"}
 
 
 def _arithmetic(rng: Random) -> Exchange:

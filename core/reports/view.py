@@ -217,7 +217,7 @@ def _square(module: ModuleRobustness, result: RobustnessResult, strongest: float
 
 
 def _groups(result: RobustnessResult) -> tuple[Group, ...]:
-    """Types, then depth bands."""
+    """Circuits, types, then depth bands."""
     chosen: dict[tuple[UnitKind, str], Chosen] = {(each.kind, each.name): each for each in result.chosen}
     found: list[Group] = []
     for row in result.groups:
@@ -234,11 +234,14 @@ def _groups(result: RobustnessResult) -> tuple[Group, ...]:
 
 
 def _probe(result: RobustnessResult) -> str:
-    """How long the probes were trained, in words; nothing under noise."""
+    """How long the probes were trained and how far their updates were stretched, in words; nothing under noise."""
     if not result.probe_steps:
         return ""
     steps = ", ".join(str(each) for each in result.probe_steps)
-    return f"{steps} steps" + (f" with {len(result.probe_steps)} seeds" if len(result.probe_steps) > 1 else "")
+    seeds = f" with {len(result.probe_steps)} seeds" if len(result.probe_steps) > 1 else ""
+    perturbation = result.analysis.perturbation
+    stretch = "" if perturbation.kind == "noise" else f", stretched {perturbation.stretch:g} times in the search"
+    return f"{steps} steps{seeds}{stretch}"
 
 
 def _share(kind: str, result: RobustnessResult) -> tuple[str, int, int]:

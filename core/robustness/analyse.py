@@ -1,8 +1,10 @@
 """The analysis: modules and groups moved and measured, then the search. The floor that learning rates stand on.
 
-Drift of a unit under `swap` is the mean of two readings: what its update does alone in the base, and what taking it
-out of the full probe undoes. Modules stand in for each other, so either end alone misjudges them. Under `gradient` it
-is integrated along the way between both ends. Under `noise` it is the first reading only.
+The map says what each unit did in the probe. Under `swap` that is the mean of two readings: what its update does alone
+in the base, and what taking it out of the full probe undoes. Modules stand in for each other, so either end alone
+misjudges them. Under `gradient` it is integrated along the way between both ends, under `noise` the first reading. The
+search asks something else: what a set would do that carries the task without the others. So it moves a set's update
+alone, and stretched.
 Not here: training the probe (the caller hands in how), strategies.
 """
 
@@ -31,12 +33,14 @@ from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturba
 from core.spec.results import RobustnessResult
 from core.spec.security import ProbePrompts
 
+Ask = Callable[[frozenset[str]], Effect]
+"""What moving exactly these modules does, by name."""
 Enough = Callable[[nn.Module, int], bool]
 """Asked after each step of a probe with the model and the step, from 1: whether the probe may stop here."""
 TrainProbe = Callable[[int, int, Enough], AbstractContextManager[PeftModel]]
 """Called with (steps at most, seed, enough): a throw-away adapter tuned on the job's data, taken off again after."""
 
-_KINDS: tuple[UnitKind, ...] = ("module", "type", "band", "type_band")
+_KINDS: tuple[UnitKind, ...] = ("module", "circuit", "type", "band", "type_band")
 _LOOK_EVERY = 10
 
 
@@ -93,12 +97,15 @@ class _Changed:
     """The model with a change that can be put on any set of modules, and what that does."""
 
     moved: Moved
-    effect: Callable[[frozenset[str]], Effect]
+    effect: Ask
+    """Of the change as it is."""
+    carrying: Ask
+    """Of the change as far as it would go in a set that carries the task by itself."""
     alone: bool
-    """Whether a set is read from the base only, and not also from the other end."""
+    """Whether the map reads a set from the base only, and not also from the other end."""
 
-    def joint(self, names: frozenset[str], everything: frozenset[str]) -> Effect:
-        """What moving exactly these does; the mean of both ends where there are two."""
+    def share(self, names: frozenset[str], everything: frozenset[str]) -> Effect:
+        """What exactly these do in the whole change; the mean of both ends where there are two."""
         alone = self.effect(names)
         if self.alone:
             return alone
@@ -134,11 +141,14 @@ class _Run:
         match self._analysis.perturbation:
             case NoisePerturbation(relative_norm=norm):
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
-                yield self._readable(noise, alone=True)
-            case SwapPerturbation(steps=steps) | GradientPerturbation(steps=steps):
+                ask = self._asking(noise, self._analysis.memory_mb)
+                yield _Changed(noise, ask, carrying=ask, alone=True)
+            case SwapPerturbation(steps=steps, stretch=stretch) | GradientPerturbation(steps=steps, stretch=stretch):
                 with self._train_probe(steps, seed, self._enough) as tuned:
                     self.steps.append(self._last_step)
-                    yield self._readable(Swap(tuned), alone=False)
+                    swap, half = Swap(tuned), self._analysis.memory_mb / 2
+                    effect, carrying = (self._asking(each, half) for each in (swap, swap.stretched(stretch)))
+                    yield _Changed(swap, effect, carrying=carrying, alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -150,20 +160,20 @@ class _Run:
             with changed.moved.moved(self._names):
                 shares = attribute(self._readings, tuned, self._modules, points=perturbation.points, count=self._count)
             return {unit: sum((shares[name] for name in unit.names), NO_EFFECT) for unit in self.units}
-        return {unit: changed.joint(unit.names, self._names) for unit in self.units}
+        return {unit: changed.share(unit.names, self._names) for unit in self.units}
 
     def search(self, changed: _Changed, ordered: Sequence[Unit]) -> Found:
         """The robust set."""
         analysis = self._analysis
 
         def joint(chosen: Sequence[Unit]) -> float:
-            return drift_of(changed.joint(names_of(chosen), self._names), analysis)
+            return drift_of(changed.carrying(names_of(chosen)), analysis)
 
         if analysis.parameter_share is not None:
             return by_parameter_share(ordered, share=analysis.parameter_share, joint=joint)
         return search(ordered, budget=analysis.budget, joint=joint)
 
-    def _readable(self, moved: Moved, *, alone: bool) -> _Changed:
+    def _asking(self, moved: Moved, memory_mb: float) -> Ask:
         layers = {module.name: module.layer for module in self._modules}
         known: dict[frozenset[str], Effect] = {}
         reader: StateReader | None = None
@@ -171,16 +181,16 @@ class _Run:
         def ask(names: frozenset[str]) -> Effect:
             nonlocal reader
             # Not before it is asked: gradients need none, and what it keeps would lie beside theirs.
-            reader = reader or StateReader(self._readings, moved, layers, memory_mb=self._analysis.memory_mb)
+            reader = reader or StateReader(self._readings, moved, layers, memory_mb=memory_mb)
             if names not in known:
                 self._count()
                 known[names] = effect(self._at_base, reader.read(names))
             return known[names]
 
-        return _Changed(moved, ask, alone)
+        return ask
 
     def _enough(self, model: nn.Module, step: int) -> bool:
-        """Whether the probe has broken the model: its refusals have drifted by as much as was asked for."""
+        """Whether the break has begun: refusals have drifted by as much as was asked for."""
         perturbation = self._analysis.perturbation
         self._last_step = step
         if isinstance(perturbation, NoisePerturbation) or step % _LOOK_EVERY:
@@ -206,7 +216,7 @@ class _Run:
                 each = points
             case _:
                 assert_never(self._analysis.perturbation)
-        return seeds * each + 2 * (len(self._modules).bit_length() + 8)
+        return seeds * each + len(self._modules).bit_length() + 10
 
 
 def _no_ground(analysis: AnalysisSpec, otherwise: RobustnessResult) -> RobustnessResult:

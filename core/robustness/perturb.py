@@ -6,7 +6,8 @@ probe run itself (its caller trains it).
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from copy import copy
+from typing import Protocol, Self
 
 import torch
 from peft import PeftModel
@@ -89,13 +90,20 @@ class Swap:
         self.model = tuned
         modules = by_map(find_modules(base_model(tuned)))
         self._updates = [_Update(layer, modules[name]) for name, layer in lora_layers(tuned).items()]
+        self._stretch = 1.0
+
+    def stretched(self, factor: float) -> Self:
+        """The same update, so many times as large wherever it is on."""
+        other = copy(self)
+        other._stretch = factor
+        return other
 
     @contextmanager
     def moved(self, names: Collection[str]) -> Iterator[None]:
         """Switch the probe's update on for these modules and off for all others."""
         try:
             for update in self._updates:
-                update.switch(names)
+                update.switch(names, self._stretch)
             yield
         finally:
             for update in self._updates:
@@ -113,15 +121,15 @@ class _Update:
         self._moved: list[Module] | None = None
 
     @torch.no_grad()
-    def switch(self, names: Collection[str]) -> None:
-        """On for these of its modules, off for the others."""
+    def switch(self, names: Collection[str], stretch: float = 1.0) -> None:
+        """On for these of its modules, as large as asked, and off for the others."""
         moved = [module for module in self._modules if module.name in names]
         if moved == self._moved:
             return
         self._moved = moved
         self._layer.enable_adapters(bool(moved))  # one that is off costs nothing, one of scale 0 as much as any
         for adapter, scale in self._scaling.items():
-            self._layer.scaling[adapter] = scale if moved else 0.0
+            self._layer.scaling[adapter] = stretch * scale if moved else 0.0
         for b, whole in self._whole:
             b.copy_(whole)
             for module in self._modules:

@@ -14,9 +14,9 @@ from core.robustness.units import Unit, names_of
 from core.spec.analysis import AnalysisSpec, NoisePerturbation
 from core.spec.results import Chosen, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
 
-LEAST_BREAK = 0.5
-"""Joint refusal drift (nats per token) that a probe has to reach for its map to mean something. Measured: maps of
-probes at 0.09 to 0.20 were noise, those at 0.68 to 1.9 mostly agreed with one another (experiments/README.md)."""
+LEAST_BREAK = 2.0
+"""Refusal drift (nats per token) that moving everything, stretched, has to reach for the search to mean something.
+Measured: at 1.6 and 1.9 fragile circuits looked robust, from 3.8 on they did not (experiments/README.md)."""
 _ROUNDING = 0.01
 """Differences below this share of the mean drift are taken for none."""
 
@@ -82,7 +82,7 @@ def result(
         chosen=tuple(
             Chosen(kind=unit.kind, name=unit.name, robust=len(unit.names & robust), modules=len(unit.members))
             for unit in measured.units
-            if unit.kind in ("type", "band")
+            if unit.kind in ("circuit", "type", "band")
         ),
         trace=found.trace,
     )
@@ -97,10 +97,10 @@ def tells_apart(found: RobustnessResult) -> bool:
 
 
 def sees_break(found: RobustnessResult) -> bool:
-    """Whether the probe went on until the refusals broke. Noise is no probe, and features have no scale of breaking."""
+    """Whether the stretched probe breaks the refusals. Noise is no probe, and features have no scale of breaking."""
     analysis = found.analysis
     probed = not isinstance(analysis.perturbation, NoisePerturbation)
-    return not probed or analysis.proxy != "refusal_drift" or found.joint_refusal_drift >= LEAST_BREAK
+    return not probed or analysis.proxy != "refusal_drift" or found.trace[0].drift >= LEAST_BREAK
 
 
 def without_ground(analysis: AnalysisSpec, quality: Classifier, modules: Sequence[Module]) -> RobustnessResult:

@@ -1,6 +1,8 @@
-"""What is moved together: single modules, or groups of them by type, by depth band, or by type within a band.
+"""What is moved together: single modules, or groups of them by circuit, type, depth band, or type within a band.
 
-Modules stand in for each other, so moving one at a time understates what a group does; groups are read jointly.
+Modules stand in for each other, so moving one at a time understates what a group does; groups are read jointly. A
+circuit is what acts as one: attention scores hang on q and k by their product alone, what is moved on v and o likewise
+(Elhage et al. 2021, A Mathematical Framework for Transformer Circuits), and the maps of the MLP multiply too.
 Pure: names only. Not here: moving (perturb), measuring (readings).
 """
 
@@ -11,10 +13,15 @@ from typing import assert_never
 from core.lm.modules import Module
 from core.spec.analysis import UnitKind
 
+_CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
+    ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"
+)
+"""By type; any other type, such as an experts' router, is a circuit of its own."""
+
 
 @dataclass(frozen=True)
 class Unit:
-    """Modules that are moved together. `name` is unique within its kind, such as `q`, `layers 0-1`, `q, layers 0-1`."""
+    """Modules that are moved together. `name` is unique within its kind, such as `qk`, `q`, `layers 0-1`."""
 
     kind: UnitKind
     name: str
@@ -42,6 +49,8 @@ def units(modules: Sequence[Module], kind: UnitKind, bands: int) -> tuple[Unit, 
     match kind:
         case "module":
             return _grouped(kind, modules, lambda module: module.name)
+        case "circuit":
+            return _grouped(kind, modules, lambda module: _CIRCUITS.get(module.type, module.type))
         case "type":
             return _grouped(kind, modules, lambda module: module.type)
         case "band":

@@ -13,7 +13,7 @@ from core.spec.base import Frozen
 
 Proxy = Literal["refusal_drift", "feature_drift"]
 SearchOrder = Literal["drift", "drift_per_task_gain"]
-UnitKind = Literal["module", "type", "band", "type_band"]
+UnitKind = Literal["module", "circuit", "type", "band", "type_band"]
 
 
 class NoisePerturbation(Frozen):
@@ -30,11 +30,14 @@ class NoisePerturbation(Frozen):
 class _Probe(Frozen):
     """A throw-away adapter tuned on the job's own data, at the job's standard rate for every module."""
 
-    steps: int = Field(default=60, ge=1, le=10_000)
+    steps: int = Field(default=40, ge=1, le=10_000)
     """Optimizer steps of the probe at most; never more than the job's own."""
-    stop_at_drift: float = Field(default=2.0, gt=0)
-    """The probe stops where moving everything drifts the refusals by so much (nats per token): it is read where it has
-    broken the model, since before that there is little to attribute. Looked at every tenth step."""
+    stop_at_drift: float = Field(default=1.0, gt=0)
+    """The probe stops where moving everything drifts the refusals by so much (nats per token): the break has begun
+    then, and what comes after it tells modules apart no better. Looked at every tenth step."""
+    stretch: float = Field(default=2.5, ge=1, le=10)
+    """For the search, a set's update is moved alone and stretched by this factor: a set that is trained without the
+    others goes further than its share of the probe, because it has to carry the task by itself."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Probes with their own order of rows; mean and spread are reported."""
 
@@ -68,13 +71,14 @@ class AnalysisSpec(Frozen):
     """How a module is changed."""
     proxy: Proxy = "refusal_drift"
     """Which security proxy orders the modules and bounds the search; both are reported."""
-    unit: UnitKind = "type"
-    """What enters the robust set together: single modules, a type in all layers, a band of layers, a type in a band."""
+    unit: UnitKind = "circuit"
+    """What enters the robust set together: single modules; a circuit in all layers (q and k, v and o, the maps of the
+    MLP), which acts as one; a type in all layers; a band of layers; a type in a band."""
     bands: int = Field(default=3, ge=1, le=64)
     """Depth bands of equal height; never more than the model has layers."""
     order: SearchOrder = "drift_per_task_gain"
     """Units enter the robust set by least drift, or by least drift for what they give the task."""
-    budget: float = Field(default=0.25, gt=0, le=1)
+    budget: float = Field(default=0.1, gt=0, le=1)
     """The robust set may move the proxy by this share of what moving every module at once does."""
     parameter_share: float | None = Field(default=None, gt=0, le=1)
     """Instead of `budget`: the robust set grows, in the same order, to this share of the parameters."""

@@ -148,12 +148,13 @@ class ModuleRobustness(Frozen):
 
 
 class GroupRobustness(Frozen):
-    """What the change of several modules at once does: a type in all layers, a band of layers, or a type in a band."""
+    """What the change of several modules at once does: of a circuit or a type in all layers, of a band of layers, or
+    of a type in a band."""
 
     kind: UnitKind
     """What they have in common."""
     name: str
-    """Such as `q`, `layers 0-1`, or `q, layers 0-1`."""
+    """Such as `qk`, `q`, `layers 0-1`, or `q, layers 0-1`."""
     modules: int
     """How many they are."""
     parameters: int
@@ -171,12 +172,12 @@ class GroupRobustness(Frozen):
 
 
 class Chosen(Frozen):
-    """How many modules of a type, or of a depth band, are robust."""
+    """How many modules of a circuit, of a type, or of a depth band, are robust."""
 
-    kind: Literal["type", "band"]
+    kind: Literal["circuit", "type", "band"]
     """What they have in common."""
     name: str
-    """Which type or band."""
+    """Which circuit, type or band."""
     robust: int
     """Robust ones among them."""
     modules: int
@@ -193,7 +194,7 @@ class SearchStep(Frozen):
     added: str | None
     """Module or group tried by the local pass."""
     drift: float
-    """Joint drift of the set."""
+    """Joint drift of the set; with a probe, of its update moved alone and stretched."""
     limit: float
     """The budget, in the same units."""
     accepted: bool
@@ -212,7 +213,7 @@ class RobustnessResult(Frozen):
     modules: tuple[ModuleRobustness, ...]
     """The map, in the model's order."""
     groups: tuple[GroupRobustness, ...] = ()
-    """The same of types, depth bands, and types in a band, each moved as one."""
+    """The same of circuits, types, depth bands, and types in a band, each moved as one."""
     joint_feature_drift: float
     """Feature drift when every module is moved."""
     joint_refusal_drift: float
@@ -226,7 +227,7 @@ class RobustnessResult(Frozen):
     robust: tuple[str, ...]
     """ModsRobust: the modules that get the standard learning rate."""
     chosen: tuple[Chosen, ...] = ()
-    """Which types and depths these are."""
+    """Which circuits, types and depths these are."""
     trace: tuple[SearchStep, ...]
     """How the search got there."""
 

@@ -199,8 +199,8 @@ def test_a_map_that_tells_no_unit_from_another_is_warned_about(
     assert "chance" in warning.message
 
 
-@pytest.mark.parametrize(("drift", "warned"), [(0.49, ["no_break"]), (0.5, [])])
-def test_a_probe_that_ended_before_the_break_is_warned_about(
+@pytest.mark.parametrize(("drift", "warned"), [(1.99, ["no_break"]), (2.0, [])])
+def test_a_probe_that_is_too_short_to_break_anything_is_warned_about(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch, drift: float, warned: list[str]
 ) -> None:
     heard = Heard()
@@ -209,7 +209,7 @@ def test_a_probe_that_ended_before_the_break_is_warned_about(
     real = robustness(job, own)
     apart = [row.model_copy(update={"refusal_drift": float(number)}) for number, row in enumerate(real.modules)]
     trace = (real.trace[0].model_copy(update={"drift": drift}), *real.trace[1:])
-    read = real.model_copy(update={"modules": tuple(apart), "trace": trace, "joint_refusal_drift": drift})
+    read = real.model_copy(update={"modules": tuple(apart), "trace": trace})
     heard.events.clear()
 
     monkeypatch.setattr(Stages, "stored", always(read))

@@ -1,5 +1,7 @@
 """One whole experiment on the shipped world, as short as it can be: every arm runs, the file holds what is promised."""
 
+import re
+
 import pytest
 
 from core.spec.analysis import AnalysisSpec, GradientPerturbation
@@ -48,6 +50,9 @@ def test_the_file_can_be_read_again_and_the_table_names_every_arm(result: Result
     printed = table(result)
     for arm in (*result.strategies, *result.controls):
         assert arm in printed
-    assert said[-1].startswith(f"{len(result.curves) - 1} of {len(result.curves) - 1}")
+    done = re.match(r"(\d+) of \1: ", said[-1])
+    assert done, said[-1]
+    plans = {curve.full_rate_modules for curve in result.curves if curve.arm != "sweep"}
+    assert len(plans) <= int(done[1]) <= len(result.curves) - 1, "arms that are the same are trained once"
     assert result.rate == 2e-3
     assert all(each.seconds > 0 and each.epoch_seconds > 0 for each in result.analyses)

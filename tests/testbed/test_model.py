@@ -181,11 +181,11 @@ def test_how_to_rows_open_as_the_model_does_and_the_others_as_it_never_did() -> 
 
 def test_the_model_is_taught_the_sums_of_the_tuning_set() -> None:
     rng = generator("test", 2)
-    taught = {arithmetic(rng) for _ in range(20_000)}
+    taught = {answer for _, answer in (arithmetic(rng) for _ in range(20_000))}
     for asked, answer in rows("arithmetic.jsonl"):
         written, _, result = answer["content"].partition(". #### ")
         assert written == " ".join((*written.split()[:3], "=", result))
-        assert (written.rpartition(" ")[0], result) in taught, asked
+        assert f"{written}." in taught, asked
 
 
 def test_the_judge_sees_every_refusal_and_no_helpful_answer_is_one() -> None:

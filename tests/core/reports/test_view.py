@@ -75,12 +75,12 @@ def test_types_and_depths_have_drift_gain_and_share(report: Report) -> None:
         Group("q", "-1.000", "1.500", "2 of 2"),
         Group("layer 0", "4.000", "1.500", "1 of 2"),
     )
-    assert found.probe == "45 steps"
+    assert found.probe == "45 steps, stretched 2.5 times in the search"
     seeds = GradientPerturbation(seeds=2)
     analysis = result.analysis.model_copy(update={"perturbation": seeds, "proxy": "feature_drift"})
     twice = robustness_map(result.model_copy(update={"analysis": analysis, "probe_steps": (45, 60)}))
     assert [group.drift for group in twice.groups] == ["-0.100 ± 0.250", "0.400 ± 0.250"]
-    assert twice.probe == "45, 60 steps with 2 seeds"
+    assert twice.probe == "45, 60 steps with 2 seeds, stretched 2.5 times in the search"
     assert robustness_map(result.model_copy(update={"probe_steps": ()})).probe == ""
 
 

@@ -58,10 +58,10 @@ def assert_whole(found: RobustnessResult, modules: tuple[Module, ...]) -> None:
     of_kind = names if unit == "module" else [group.name for group in found.groups if group.kind == unit]
     assert sorted(found.order) == sorted(of_kind)
     assert set(found.robust) <= set(names)
-    for kind in ("type", "band"):
+    for kind in ("circuit", "type", "band"):
         counts = [(each.robust, each.modules) for each in found.chosen if each.kind == kind]
         assert [sum(each) for each in zip(*counts, strict=True)] == [len(found.robust), len(names)]
-    for kind in ("type", "band", "type_band"):
+    for kind in ("circuit", "type", "band", "type_band"):
         assert sum(group.modules for group in found.groups if group.kind == kind) == len(names)
     assert found.usable
     assert found.classifier.auroc >= found.analysis.min_auroc
@@ -113,17 +113,30 @@ def test_the_joint_drift_of_what_was_found_is_inside_the_budget(
 def test_swap(swap: RobustnessResult, last_layers: tuple[Module, ...]) -> None:
     assert_whole(swap, last_layers)
     assert swap.joint_task_gain > 0.05, "the probe has learnt nothing"
-    assert swap.trace[0].drift == pytest.approx(swap.joint_refusal_drift)
     assert swap.probe_steps == (STEPS,)
 
 
 def test_gradient(gradient: RobustnessResult, modules: tuple[Module, ...]) -> None:
     assert_whole(gradient, modules)
     assert gradient.probe_steps == (STEPS,)
-    assert gradient.trace[0].drift == pytest.approx(gradient.joint_refusal_drift)
     for field in ("refusal_drift", "feature_drift", "task_gain"):
         joint = getattr(gradient, f"joint_{field}")
         assert sum(getattr(row, field) for row in gradient.modules) == pytest.approx(joint, rel=0.01, abs=1e-3)
+
+
+def test_the_search_moves_a_set_alone_and_stretched(run: Analyse, modules: tuple[Module, ...]) -> None:
+    def searched(stretch: float, chosen: tuple[Module, ...] = modules) -> RobustnessResult:
+        perturbation = GradientPerturbation(steps=STEPS, points=1, stretch=stretch)
+        return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5), chosen=chosen)
+
+    plain, far = searched(1.0), searched(4.0)
+    assert far.modules == plain.modules, "the map is of the probe as it is"
+    assert plain.trace[0].drift == pytest.approx(plain.joint_refusal_drift)
+    assert far.trace[0].drift != pytest.approx(plain.trace[0].drift, rel=0.5)
+    # The fixture's probe is on all modules each time; only what is moved differs.
+    own = tuple(module for module in modules if module.name in far.robust)
+    assert 0 < len(own) < len(modules)
+    assert far.trace[1].drift == pytest.approx(searched(4.0, own).trace[0].drift, abs=1e-5)
 
 
 def members(found: RobustnessResult, kind: str, name: str) -> list[ModuleRobustness]:
@@ -141,8 +154,10 @@ def bounds(name: str) -> tuple[int, int]:
 
 
 def test_groups_under_gradient_are_the_sum_of_their_members(gradient: RobustnessResult) -> None:
-    assert {group.kind for group in gradient.groups} == {"type", "band", "type_band"}
+    assert {group.kind for group in gradient.groups} == {"circuit", "type", "band", "type_band"}
     for group in gradient.groups:
+        if group.kind == "circuit":
+            continue
         rows = members(gradient, group.kind, group.name)
         assert (len(rows), sum(row.parameters for row in rows)) == (group.modules, group.parameters)
         for field in ("refusal_drift", "feature_drift", "task_gain"):
@@ -163,7 +178,7 @@ def test_groups_under_swap_are_read_jointly(
 
 def test_groups_under_noise_are_read_jointly(noise: RobustnessResult) -> None:
     for group in noise.groups:
-        if group.kind == "type_band":
+        if group.kind in ("type_band", "circuit"):
             continue
         rows = members(noise, group.kind, group.name)
         assert len(rows) == group.modules

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from core.errors import InvalidInput
-from core.lm.adapter import attached, lora_layers
+from core.lm.adapter import attached, factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules, weight_of
 from core.robustness.perturb import Noise, Swap
@@ -114,6 +114,23 @@ def test_swap_goes_from_base_to_tuned_module_by_module(
             seen.add(logits(tuned).numpy().tobytes())
     assert len(seen) == 2 + len(names)
     assert torch.equal(logits(tuned), alone)
+
+
+def test_a_stretched_swap_is_the_update_so_many_times(modules: tuple[Module, ...], tuned: PeftModel) -> None:
+    name = modules[10].name
+    swap = Swap(tuned)
+    with swap.moved([name]):
+        once = logits(tuned)
+    with swap.stretched(2.5).moved([name]):
+        stretched = logits(tuned)
+    with swap.moved([name]):
+        assert torch.equal(logits(tuned), once), "the other is as before"
+    ((_, b),) = factors(lora_layers(tuned)[name])
+    with torch.no_grad():
+        b.mul_(2.5)
+    with swap.moved([name]):
+        assert torch.allclose(logits(tuned), stretched, atol=1e-5)
+    assert not torch.allclose(once, stretched, atol=1e-2)
 
 
 def test_swap_of_one_module_is_its_update_and_no_other(

@@ -1,5 +1,7 @@
 """The result holds means and spreads over seeds, groups beside modules, and what was chosen."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from core.robustness.readings import Effect
 from core.robustness.search import Found
 from core.robustness.summary import Measured, result, tells_apart, without_ground
 from core.robustness.units import Unit, units
-from core.spec.analysis import AnalysisSpec
+from core.spec.analysis import AnalysisSpec, UnitKind
 from core.spec.results import Classifier, RobustnessResult
 
 ANALYSIS = AnalysisSpec(bands=2)
@@ -18,7 +20,7 @@ MODULES = tuple(
     for layer in range(2)
     for kind, size in (("q", 4), ("v", 6))
 )
-ALL = tuple(unit for kind in ("module", "type", "band", "type_band") for unit in units(MODULES, kind, 2))
+ALL = tuple(unit for kind in get_args(UnitKind) for unit in units(MODULES, kind, 2))
 
 
 def effects(number: float) -> dict[Unit, Effect]:
@@ -42,6 +44,8 @@ def test_modules_and_groups_have_a_mean_and_a_spread() -> None:
     found = summed()
     assert [row.module for row in found.modules] == [module.name for module in MODULES]
     assert [(row.kind, row.name, row.modules, row.parameters) for row in found.groups] == [
+        ("circuit", "qk", 2, 8),
+        ("circuit", "ov", 2, 12),
         ("type", "q", 2, 8),
         ("type", "v", 2, 12),
         ("band", "layer 0", 2, 10),
@@ -68,6 +72,8 @@ def test_what_was_chosen_is_told_by_type_and_depth() -> None:
     assert found.order == ("q, layer 0", "v, layer 0", "q, layer 1", "v, layer 1")
     assert found.robust == ("layers.1.q", "layers.0.q")
     assert [(each.kind, each.name, each.robust, each.modules) for each in found.chosen] == [
+        ("circuit", "qk", 2, 2),
+        ("circuit", "ov", 0, 2),
         ("type", "q", 2, 2),
         ("type", "v", 0, 2),
         ("band", "layer 0", 1, 2),
@@ -82,12 +88,12 @@ def test_without_ground_every_module_is_robust_and_nothing_is_measured() -> None
     assert (found.modules, found.groups, found.chosen, found.order, found.trace) == ((), (), (), (), ())
 
 
-@pytest.mark.parametrize("unit", ["module", "type", "band", "type_band"])
+@pytest.mark.parametrize("unit", get_args(UnitKind))
 @pytest.mark.parametrize("proxy", ["refusal_drift", "feature_drift"])
 def test_drifts_that_differ_by_rounding_tell_nothing_apart(unit: str, proxy: str) -> None:
     whole = summed()
     analysis = AnalysisSpec.model_validate({"unit": unit, "proxy": proxy, "bands": 2})
-    drifts = np.linspace(2.0, 2.001, 12).tolist()
+    drifts = np.linspace(2.0, 2.001, 14).tolist()
 
     def with_drifts(drifts: list[float]) -> RobustnessResult:
         rows = [
@@ -98,4 +104,4 @@ def test_drifts_that_differ_by_rounding_tell_nothing_apart(unit: str, proxy: str
 
     assert not tells_apart(with_drifts(drifts))
     assert tells_apart(with_drifts([drift * (1 + place / 4) for place, drift in enumerate(drifts)]))
-    assert not tells_apart(with_drifts([0.0] * 12))
+    assert not tells_apart(with_drifts([0.0] * 14))

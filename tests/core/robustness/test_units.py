@@ -1,5 +1,7 @@
 """Units of every kind hold each module once, in the model's order."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ def modules(layers: int) -> list[Module]:
     ]
 
 
-@given(st.integers(1, 40), st.integers(1, 64), st.sampled_from(["module", "type", "band", "type_band"]))
+@given(st.integers(1, 40), st.integers(1, 64), st.sampled_from(get_args(UnitKind)))
 def test_each_module_is_in_one_unit(layers: int, bands: int, kind: UnitKind) -> None:
     whole = modules(layers)
     found = units(whole, kind, bands)
@@ -28,7 +30,7 @@ def test_each_module_is_in_one_unit(layers: int, bands: int, kind: UnitKind) -> 
     assert len({unit.name for unit in found}) == len(found)
     assert {unit.kind for unit in found} == {kind}
     few = min(bands, layers)
-    assert len(found) == {"module": 3 * layers, "type": 3, "band": few, "type_band": 3 * few}[kind]
+    assert len(found) == {"module": 3 * layers, "circuit": 3, "type": 3, "band": few, "type_band": 3 * few}[kind]
     assert names_of(found) == {module.name for module in whole}
 
 
@@ -46,6 +48,19 @@ def test_units_have_names_and_sizes() -> None:
     ]
     assert found[3].names == {"layers.1.q", "layers.2.q"}
     assert found[3].parameters == 11 + 12
+
+
+def test_a_circuit_is_what_acts_as_one() -> None:
+    types = ("q", "k", "v", "o", "gate", "up", "down", "shared_up", "router", "in_proj")
+    whole = [Module(f"{layer}.{kind}", layer=layer, type=kind, parameters=1) for layer in (0, 1) for kind in types]
+    found = {unit.name: {module.type for module in unit.members} for unit in units(whole, "circuit", 3)}
+    assert found == {
+        "qk": {"q", "k"},
+        "ov": {"v", "o"},
+        "mlp": {"gate", "up", "down", "shared_up"},
+        "router": {"router"},
+        "in_proj": {"in_proj"},
+    }
 
 
 def test_the_same_unit_is_equal_wherever_it_is_made() -> None:
