@@ -30,7 +30,7 @@ from core.quality import loss as quality
 from core.reports.render import html
 from core.reports.view import nothing_to_protect
 from core.robustness.analyse import Enough, analyse
-from core.robustness.summary import LEAST_BREAK, sees_break, tells_apart
+from core.robustness.doubt import doubt
 from core.security import evaluate as security
 from core.spec.analysis import AnalysisSpec
 from core.spec.events import Figures, Metrics, Warned
@@ -224,41 +224,9 @@ def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
         | {"analysis": analysis.model_dump(mode="json"), "prompts": job.prompts.probe.model_dump(mode="json")},
         shared=True,
     )
-    if warning := _doubt(found):
+    if warning := doubt(found):
         job.emit(warning)
     return found
-
-
-def _doubt(found: RobustnessResult) -> Warned | None:
-    """Why the map should not be trusted, if there is a reason."""
-    if not found.usable:
-        return Warned(
-            code="no_security_feature",
-            message="The base model shows no separable security feature, so every module gets the standard rate.",
-        )
-    if found.trace[0].drift <= 0:
-        return Warned(
-            code="no_drift",
-            message="Moving every module at once did no harm to the security proxy, so the map tells no module "
-            "from another and all of them get the standard rate, as in ordinary fine-tuning. A longer probe "
-            "(strategy.analysis.perturbation.steps) may show more.",
-        )
-    if not tells_apart(found):
-        return Warned(
-            code="no_spread",
-            message="Every module, or group of them, drifts the security proxy by the same amount, so the map has "
-            "no fragile ones to hold back: which of them are in the robust set is chance. Expect what a random "
-            "set would do. A longer probe, another proxy or another unit (strategy.analysis) may tell them apart.",
-        )
-    if not sees_break(found):
-        return Warned(
-            code="no_break",
-            message=f"The probe is too short to break anything: refusals drift by {found.trace[0].drift:.2f} nats per "
-            f"token where everything is moved and stretched, and below {LEAST_BREAK:g} fragile modules look robust, so "
-            "which are in the robust set is close to chance. A longer probe (strategy.analysis.perturbation.steps) or "
-            "a larger stretch reads it later. It may also be that this data breaks nothing: compare with uniform.",
-        )
-    return None
 
 
 def training(job: Prepared, arm: Strategy, maps: Mapping[AnalysisSpec, RobustnessResult]) -> TrainingResult:

@@ -11,14 +11,8 @@ from core.lm.modules import Module
 from core.robustness.readings import NO_EFFECT, Effect
 from core.robustness.search import Found
 from core.robustness.units import Unit, names_of
-from core.spec.analysis import AnalysisSpec, NoisePerturbation
+from core.spec.analysis import AnalysisSpec
 from core.spec.results import Chosen, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
-
-LEAST_BREAK = 2.0
-"""Refusal drift (nats per token) that moving everything, stretched, has to reach for the search to mean something.
-Measured: at 1.6 and 1.9 fragile circuits looked robust, from 3.8 on they did not (experiments/README.md)."""
-_ROUNDING = 0.01
-"""Differences below this share of the mean drift are taken for none."""
 
 
 class Measured:
@@ -86,21 +80,6 @@ def result(
         ),
         trace=found.trace,
     )
-
-
-def tells_apart(found: RobustnessResult) -> bool:
-    """Whether the map has any spread: drifts of the units that the search went along differ by more than rounding."""
-    analysis = found.analysis
-    rows = found.modules if analysis.unit == "module" else [row for row in found.groups if row.kind == analysis.unit]
-    drifts = [row.refusal_drift if analysis.proxy == "refusal_drift" else row.feature_drift for row in rows]
-    return len(drifts) < 2 or float(np.ptp(drifts)) > _ROUNDING * float(np.mean(np.abs(drifts)))
-
-
-def sees_break(found: RobustnessResult) -> bool:
-    """Whether the stretched probe breaks the refusals. Noise is no probe, and features have no scale of breaking."""
-    analysis = found.analysis
-    probed = not isinstance(analysis.perturbation, NoisePerturbation)
-    return not probed or analysis.proxy != "refusal_drift" or found.trace[0].drift >= LEAST_BREAK
 
 
 def without_ground(analysis: AnalysisSpec, quality: Classifier, modules: Sequence[Module]) -> RobustnessResult:
