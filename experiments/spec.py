@@ -25,7 +25,7 @@ class Settings(Frozen):
     """Factor on the rate of modules that are not robust."""
     low: float = 0.5
     """The control `uniform_low` trains every module at this share of the standard rate."""
-    steps: int = 600
+    steps: int = 300
     """Optimizer steps of every arm."""
     batch_size: int = 8
     """Rows in one step."""

@@ -239,9 +239,7 @@ def _probe(result: RobustnessResult) -> str:
         return ""
     steps = ", ".join(str(each) for each in result.probe_steps)
     seeds = f" with {len(result.probe_steps)} seeds" if len(result.probe_steps) > 1 else ""
-    perturbation = result.analysis.perturbation
-    stretch = "" if perturbation.kind == "noise" else f", stretched {perturbation.stretch:g} times in the search"
-    return f"{steps} steps{seeds}{stretch}"
+    return f"{steps} steps{seeds}, stretched {result.stretch:.3g} times in the search"
 
 
 def _share(kind: str, result: RobustnessResult) -> tuple[str, int, int]:

@@ -42,6 +42,7 @@ TrainProbe = Callable[[int, int, Enough], AbstractContextManager[PeftModel]]
 
 _KINDS: tuple[UnitKind, ...] = ("module", "circuit", "type", "band", "type_band")
 _LOOK_EVERY = 10
+_FURTHER, _MOST_STRETCH = 1.2, 10.0
 
 
 def analyse(
@@ -89,6 +90,7 @@ def analyse(
         ordered=ordered,
         found=found,
         probe_steps=[*run.steps[-1:], *run.steps[:-1]],  # the first seed's was the last
+        stretch=run.stretch,
     )
 
 
@@ -130,6 +132,8 @@ class _Run:
         self._readings, self._train_probe, self._tick = readings, train_probe, tick
         self.units = tuple(unit for kind in _KINDS for unit in units(modules, kind, analysis.bands))
         self.steps: list[int] = []
+        self.stretch = 1.0
+        """How many times as large the update is that the search moves."""
         self._names = frozenset(module.name for module in modules)
         self._at_base = readings.read(model)
         self._last_step = 0
@@ -143,12 +147,11 @@ class _Run:
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
                 ask = self._asking(noise, self._analysis.memory_mb)
                 yield _Changed(noise, ask, carrying=ask, alone=True)
-            case SwapPerturbation(steps=steps, stretch=stretch) | GradientPerturbation(steps=steps, stretch=stretch):
+            case SwapPerturbation(steps=steps) | GradientPerturbation(steps=steps):
                 with self._train_probe(steps, seed, self._enough) as tuned:
                     self.steps.append(self._last_step)
                     swap, half = Swap(tuned), self._analysis.memory_mb / 2
-                    effect, carrying = (self._asking(each, half) for each in (swap, swap.stretched(stretch)))
-                    yield _Changed(swap, effect, carrying=carrying, alone=False)
+                    yield _Changed(swap, self._asking(swap, half), carrying=self._stretching(swap, half), alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -188,6 +191,31 @@ class _Run:
             return known[names]
 
         return ask
+
+    def _stretching(self, swap: Swap, memory_mb: float) -> Ask:
+        asking: Ask | None = None
+
+        def ask(names: frozenset[str]) -> Effect:
+            nonlocal asking
+            # Not before it is asked: only the first seed's change is searched.
+            asking = asking or self._asking(swap.stretched(self._find_stretch(swap)), memory_mb)
+            return asking(names)
+
+        return ask
+
+    def _find_stretch(self, swap: Swap) -> float:
+        """How many times as large an update breaks the model."""
+        perturbation = self._analysis.perturbation
+        if isinstance(perturbation, NoisePerturbation):
+            return self.stretch
+        self.stretch = perturbation.stretch
+        while perturbation.stretch_until_drift and self.stretch * _FURTHER <= _MOST_STRETCH:
+            with swap.stretched(self.stretch).moved(self._names):
+                drift = self._readings.refusal_nll(swap.model) - self._at_base.refusal_nll
+            if drift >= perturbation.stretch_until_drift:
+                break
+            self.stretch *= _FURTHER
+        return self.stretch
 
     def _enough(self, model: nn.Module, step: int) -> bool:
         """Whether the break has begun: refusals have drifted by as much as was asked for."""

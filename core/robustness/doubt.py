@@ -43,8 +43,8 @@ def doubt(found: RobustnessResult) -> Warned | None:
             code="no_break",
             message=f"The probe is too short to break anything: refusals drift by {found.trace[0].drift:.2f} nats per "
             f"token where everything is moved and stretched, and below {LEAST_BREAK:g} fragile modules look robust, so "
-            "which are in the robust set is close to chance. A longer probe (strategy.analysis.perturbation.steps) or "
-            "a larger stretch reads it later. It may also be that this data breaks nothing: compare with uniform.",
+            "which are in the robust set is close to chance. A longer probe (strategy.analysis.perturbation.steps) "
+            "reads it later. It may also be that this data breaks nothing: compare with uniform.",
         )
     if not found.robust:
         return Warned(

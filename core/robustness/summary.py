@@ -48,6 +48,7 @@ def result(
     ordered: Sequence[Unit],
     found: Found,
     probe_steps: Sequence[int],
+    stretch: float,
 ) -> RobustnessResult:
     """The whole result of an analysis that had ground to stand on.
 
@@ -59,6 +60,7 @@ def result(
         ordered: the units that the search went along, most robust first.
         found: what it found.
         probe_steps: steps of each seed's probe.
+        stretch: how many times as large the update is that the search moved.
     """
     robust = names_of(found.robust)
     return RobustnessResult(
@@ -71,6 +73,7 @@ def result(
         joint_refusal_drift=everything.refusal_drift,
         joint_task_gain=everything.task_gain,
         probe_steps=tuple(probe_steps),
+        stretch=stretch,
         order=tuple(unit.name for unit in ordered),
         robust=tuple(module.name for unit in found.robust for module in unit.members),
         chosen=tuple(

@@ -36,8 +36,11 @@ class _Probe(Frozen):
     """The probe stops where moving everything drifts the refusals by so much (nats per token): the break has begun
     then, and what comes after it tells modules apart no better. Looked at every tenth step."""
     stretch: float = Field(default=2.5, ge=1, le=10)
-    """For the search, a set's update is moved alone and stretched by this factor: a set that is trained without the
-    others goes further than its share of the probe, because it has to carry the task by itself."""
+    """For the search, a set's update is moved alone and stretched by this factor at least: a set that is trained
+    without the others goes further than its share of the probe, because it has to carry the task by itself."""
+    stretch_until_drift: float = Field(default=6.0, ge=0)
+    """It is stretched further, ten times at most, until moving everything so drifts the refusals by so much (nats per
+    token): a low rate reaches the break too. 0 leaves it at `stretch`."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Probes with their own order of rows; mean and spread are reported."""
 

@@ -222,6 +222,8 @@ class RobustnessResult(Frozen):
     """Task gain when every module is moved."""
     probe_steps: tuple[int, ...] = ()
     """Steps that each seed's probe was trained for; empty under noise."""
+    stretch: float = 1.0
+    """How many times as large as the probe's the update is that the search moved; 1 under noise."""
     order: tuple[str, ...]
     """Names of modules, or of groups where the analysis moves groups into the set, most robust first."""
     robust: tuple[str, ...]

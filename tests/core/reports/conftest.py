@@ -98,6 +98,7 @@ def report() -> Report:
         order=(NAMES[2], NAMES[0], NAMES[3], NAMES[1]),
         robust=(NAMES[2], NAMES[0]),
         probe_steps=(45,),
+        stretch=2.5,
         chosen=(
             Chosen(kind="type", name="q", robust=2, modules=2),
             Chosen(kind="band", name="layer 0", robust=1, modules=2),

@@ -126,17 +126,31 @@ def test_gradient(gradient: RobustnessResult, modules: tuple[Module, ...]) -> No
 
 def test_the_search_moves_a_set_alone_and_stretched(run: Analyse, modules: tuple[Module, ...]) -> None:
     def searched(stretch: float, chosen: tuple[Module, ...] = modules) -> RobustnessResult:
-        perturbation = GradientPerturbation(steps=STEPS, points=1, stretch=stretch)
+        perturbation = GradientPerturbation(steps=STEPS, points=1, stretch=stretch, stretch_until_drift=0)
         return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5), chosen=chosen)
 
     plain, far = searched(1.0), searched(4.0)
     assert far.modules == plain.modules, "the map is of the probe as it is"
+    assert (plain.stretch, far.stretch) == (1.0, 4.0)
     assert plain.trace[0].drift == pytest.approx(plain.joint_refusal_drift)
     assert far.trace[0].drift != pytest.approx(plain.trace[0].drift, rel=0.5)
     # The fixture's probe is on all modules each time; only what is moved differs.
     own = tuple(module for module in modules if module.name in far.robust)
     assert 0 < len(own) < len(modules)
     assert far.trace[1].drift == pytest.approx(searched(4.0, own).trace[0].drift, abs=1e-5)
+
+
+def test_the_update_is_stretched_until_the_model_breaks(run: Analyse) -> None:
+    def searched(until: float) -> RobustnessResult:
+        perturbation = GradientPerturbation(steps=STEPS, points=1, stretch=1.5, stretch_until_drift=until)
+        return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5))
+
+    most = searched(1e6)
+    assert 10 / 1.2 < most.stretch <= 10, "and no further"
+    half = most.trace[0].drift / 2
+    there = searched(half)
+    assert 1.5 < there.stretch < most.stretch
+    assert half <= there.trace[0].drift < most.trace[0].drift
 
 
 def members(found: RobustnessResult, kind: str, name: str) -> list[ModuleRobustness]:
