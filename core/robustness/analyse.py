@@ -42,6 +42,8 @@ TrainProbe = Callable[[int, int, Enough], AbstractContextManager[PeftModel]]
 
 _KINDS: tuple[UnitKind, ...] = ("module", "circuit", "type", "band", "type_band")
 _LOOK_EVERY = 10
+_FEW = 8
+"""So many units are read one by one before the search."""
 _FURTHER, _MOST_STRETCH = 1.2, 10.0
 
 
@@ -79,7 +81,7 @@ def analyse(
         maps.append(run.map(changed))
         measured = Measured(maps)
         of_kind = [(unit, measured.mean(unit)) for unit in run.units if unit.kind == analysis.unit]
-        ordered = order(of_kind, analysis)
+        ordered = run.ordered(changed, order(of_kind, analysis))
         everything = changed.effect(names_of(ordered))
         found = run.search(changed, ordered)
     return result(
@@ -165,6 +167,12 @@ class _Run:
             return {unit: sum((shares[name] for name in unit.names), NO_EFFECT) for unit in self.units}
         return {unit: changed.share(unit.names, self._names) for unit in self.units}
 
+    def ordered(self, changed: _Changed, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
+        """Few units, such as circuits, by what the search itself would read of each; many as the map has them."""
+        if len(units) > _FEW:
+            return units
+        return tuple(sorted(units, key=lambda unit: drift_of(changed.carrying(unit.names), self._analysis)))
+
     def search(self, changed: _Changed, ordered: Sequence[Unit]) -> Found:
         """The robust set."""
         analysis = self._analysis
@@ -244,7 +252,7 @@ class _Run:
                 each = points
             case _:
                 assert_never(self._analysis.perturbation)
-        return seeds * each + len(self._modules).bit_length() + 10
+        return seeds * each + len(self._modules).bit_length() + 10 + _FEW
 
 
 def _no_ground(analysis: AnalysisSpec, otherwise: RobustnessResult) -> RobustnessResult:

@@ -80,8 +80,9 @@ class AnalysisSpec(Frozen):
     bands: int = Field(default=3, ge=1, le=64)
     """Depth bands of equal height; never more than the model has layers."""
     order: SearchOrder = "drift_per_task_gain"
-    """Units enter the robust set by least drift, or by least drift for what they give the task."""
-    budget: float = Field(default=0.1, gt=0, le=1)
+    """Units enter the robust set by least drift in the map, or by least drift for what they give the task. Where they
+    are few, as circuits are, by least drift as the search reads it: moved alone and stretched."""
+    budget: float = Field(default=0.2, gt=0, le=1)
     """The robust set may move the proxy by this share of what moving every module at once does."""
     parameter_share: float | None = Field(default=None, gt=0, le=1)
     """Instead of `budget`: the robust set grows, in the same order, to this share of the parameters."""

@@ -22,7 +22,7 @@ from core.spec.training import LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 
 JOB = "job_" + "0" * 24
-NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1, relative_norm=10.0), probes=8)
+NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1, relative_norm=10.0), probes=8, unit="module")
 SPEC = JobSpec(
     base_model="testbed",
     dataset="ds_" + "0" * 24,

@@ -424,7 +424,7 @@ def test_a_loss_that_explodes_ends_the_run(bench: Bench) -> None:
     told: list[float] = []
 
     def worse_and_worse(model: nn.Module, batch: Batch) -> Tensor:
-        return next_token_loss(model, batch) + len(told)
+        return next_token_loss(model, batch) + 10 * len(told)
 
     spec = SPEC.model_copy(update={"steps": 40})
     with pytest.raises(TrainingFailed) as caught:
