@@ -149,11 +149,12 @@ class _Run:
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
                 ask = self._asking(noise, self._analysis.memory_mb)
                 yield _Changed(noise, ask, carrying=ask, alone=True)
-            case SwapPerturbation(steps=steps) | GradientPerturbation(steps=steps):
-                with self._train_probe(steps, seed, self._enough) as tuned:
+            case (SwapPerturbation() | GradientPerturbation()) as probe:
+                with self._train_probe(probe.steps, seed, self._enough) as tuned:
                     self.steps.append(self._last_step)
                     swap, half = Swap(tuned), self._analysis.memory_mb / 2
-                    yield _Changed(swap, self._asking(swap, half), carrying=self._stretching(swap, half), alone=False)
+                    carrying = self._stretching(swap, probe, half)
+                    yield _Changed(swap, self._asking(swap, half), carrying=carrying, alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -200,27 +201,24 @@ class _Run:
 
         return ask
 
-    def _stretching(self, swap: Swap, memory_mb: float) -> Ask:
+    def _stretching(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation, memory_mb: float) -> Ask:
         asking: Ask | None = None
 
         def ask(names: frozenset[str]) -> Effect:
             nonlocal asking
             # Not before it is asked: only the first seed's change is searched.
-            asking = asking or self._asking(swap.stretched(self._find_stretch(swap)), memory_mb)
+            asking = asking or self._asking(swap.stretched(self._find_stretch(swap, probe)), memory_mb)
             return asking(names)
 
         return ask
 
-    def _find_stretch(self, swap: Swap) -> float:
+    def _find_stretch(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> float:
         """How many times as large an update breaks the model."""
-        perturbation = self._analysis.perturbation
-        if isinstance(perturbation, NoisePerturbation):
-            return self.stretch
-        self.stretch = perturbation.stretch
-        while perturbation.stretch_until_drift and self.stretch * _FURTHER <= _MOST_STRETCH:
+        self.stretch = probe.stretch
+        while probe.stretch_until_drift and self.stretch * _FURTHER <= _MOST_STRETCH:
             with swap.stretched(self.stretch).moved(self._names):
-                drift = self._readings.refusal_nll(swap.model) - self._at_base.refusal_nll
-            if drift >= perturbation.stretch_until_drift:
+                drift = self._refusal_drift(swap.model)
+            if drift >= probe.stretch_until_drift:
                 break
             self.stretch *= _FURTHER
         return self.stretch
@@ -233,9 +231,13 @@ class _Run:
             return False
         training = model.training
         model.eval()
-        drift = self._readings.refusal_nll(model) - self._at_base.refusal_nll
+        drift = self._refusal_drift(model)
         model.train(training)
         return drift >= perturbation.stop_at_drift
+
+    def _refusal_drift(self, model: nn.Module) -> float:
+        """Of the model as it is now, in nats per token."""
+        return self._readings.refusal_nll(model) - self._at_base.refusal_nll
 
     def _count(self) -> None:
         self._tick(min(self._done, self._expected), self._expected)

@@ -12,7 +12,7 @@ from core.spec.results import RobustnessResult
 
 LEAST_BREAK = 2.0
 """Refusal drift (nats per token) that moving everything, stretched, has to reach for the search to mean something.
-Measured: at 1.6 and 1.9 fragile circuits looked robust, from 3.8 on they did not (experiments/README.md)."""
+Measured: at 1.4 to 1.9 fragile circuits looked robust (experiments/README.md)."""
 _ROUNDING = 0.01
 """Differences below this share of the mean drift are taken for none."""
 
