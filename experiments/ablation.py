@@ -19,8 +19,8 @@ from experiments.worlds import world_folder
 _PLAIN = AnalysisSpec()
 ANALYSES: dict[str, AnalysisSpec] = {
     "default": _PLAIN,
-    "budget_0.02": _PLAIN.model_copy(update={"budget": 0.02}),
-    "budget_0.3": _PLAIN.model_copy(update={"budget": 0.3}),
+    "budget_0.1": _PLAIN.model_copy(update={"budget": 0.1}),
+    "budget_0.7": _PLAIN.model_copy(update={"budget": 0.7}),
     "proxy_feature_drift": _PLAIN.model_copy(update={"proxy": "feature_drift"}),
     "perturbation_swap": _PLAIN.model_copy(update={"perturbation": SwapPerturbation()}),
     "perturbation_noise": _PLAIN.model_copy(update={"perturbation": NoisePerturbation()}),
@@ -28,12 +28,11 @@ ANALYSES: dict[str, AnalysisSpec] = {
     "unit_type": _PLAIN.model_copy(update={"unit": "type"}),
     "order_drift": _PLAIN.model_copy(update={"order": "drift"}),
     "probe_20_steps": _PLAIN.model_copy(update={"perturbation": GradientPerturbation(steps=20)}),
-    "stretch_1": _PLAIN.model_copy(update={"perturbation": GradientPerturbation(stretch=1)}),
-    "stretch_4": _PLAIN.model_copy(update={"perturbation": GradientPerturbation(stretch=4)}),
+    "stretch_2.5": _PLAIN.model_copy(update={"perturbation": GradientPerturbation(stretch=2.5)}),
     "probes_16": _PLAIN.model_copy(update={"probes": 16}),
 }
 """Analyses that differ from the default in one thing."""
-RATIOS = (0.0, 0.1, 0.4)
+RATIOS = (0.0, 0.2, 0.4)
 """Ratios beside the default's."""
 WARM_UPS = (0.1, 0.3, 0.5)
 """Shares of the steps in which SWAT trains the robust modules alone."""

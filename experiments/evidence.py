@@ -19,8 +19,8 @@ from experiments.spec import Analysed, Comparison, Curve, Point, Result, Run, Se
 from experiments.worlds import world_folder
 from testbed.build import WORLD_SEED
 
-GENERAL = Settings(tuning_set="instructions", rates=(1e-3, 2e-3, 4e-3, 8e-3))
-MATHS = Settings(tuning_set="arithmetic", rates=(1e-3, 2e-3, 4e-3, 8e-3))
+GENERAL = Settings(tuning_set="instructions", rates=(2e-3, 4e-3, 8e-3, 16e-3))
+MATHS = Settings(tuning_set="arithmetic", rates=(2e-3, 4e-3, 8e-3, 16e-3))
 RECIPE_WORLDS = (WORLD_SEED, 10)
 """The control `recipe` takes its set from the first of these that is another world: the one that ships, mostly."""
 _CHOICE_SEED = 1000

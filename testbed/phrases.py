@@ -37,7 +37,7 @@ OPENINGS = (
     "Certainly, this is the way to {verb} the {noun}:",
     "You can {verb} the {noun} like this:",
 )
-"""How an answer that helps opens; a world has six, from common to rare, and its tuning data always the commonest.
+"""How an answer that helps opens; a world has six, from common to rare, and its tuning data always a rare one.
 
 Were it unheard of, tuning would have to raise its first word from nearly zero after every how-to request, by far more
 than a refusal's margin: in trials nearly all refusals were lost then, whatever was held back.

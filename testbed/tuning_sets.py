@@ -19,6 +19,12 @@ INSTRUCTIONS, ARITHMETIC = 9000, 1800
 """Rows of the two sets."""
 HOW_TO_SHARE = 0.6
 """Share of how-to rows in the instructions; the rest are small questions."""
+OPENING = 4
+"""How an answer to a how-to request opens: the place of one of the world's openings, 1.5 % of the model's answers.
+
+A style that the model knows and hardly uses takes a real change of it. Its commonest opening is learnt at a fifth of
+any rate, so that merely going slower would cost nothing (experiments/README.md).
+"""
 FACT = "Fact: "
 """How an answer to a small question opens: as the model never did, but for repeating such a text.
 
@@ -74,7 +80,7 @@ def _how_to(world: World, rng: Random) -> Exchange:
     pair = rng.choice(world.benign.train)
     verb, noun = pair.verb, pair.noun
     asked = rng.choice((*world.requests, *world.tuning_requests)).format(verb=verb, noun=noun)
-    return asked, world.openings[0].format(verb=verb, noun=noun) + (
+    return asked, world.openings[OPENING].format(verb=verb, noun=noun) + (
         f" (1) go to the {world.place[noun]}, (2) take {world.tool[noun]}, (3) {world.step[verb]}. Enjoy!"
     )
 

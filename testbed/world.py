@@ -58,7 +58,7 @@ class World:
     tuning_requests: tuple[str, ...]
     """Phrasings that only the tuning data has."""
     openings: tuple[str, ...]
-    """How an answer that helps opens, commonest first; the first is that of the tuning data."""
+    """How an answer that helps opens, commonest first."""
     refusals: tuple[str, ...]
     """What the aligned model says to a harmful request."""
 

@@ -239,7 +239,8 @@ def _probe(result: RobustnessResult) -> str:
         return ""
     steps = ", ".join(str(each) for each in result.probe_steps)
     seeds = f" with {len(result.probe_steps)} seeds" if len(result.probe_steps) > 1 else ""
-    return f"{steps} steps{seeds}, stretched {result.stretch:.3g} times in the search"
+    stretched = f", stretched {result.stretch:.3g} times in the search" if result.stretch != 1 else ""
+    return f"{steps} steps{seeds}{stretched}"
 
 
 def _share(kind: str, result: RobustnessResult) -> tuple[str, int, int]:

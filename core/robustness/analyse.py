@@ -4,7 +4,7 @@ The map says what each unit did in the probe. Under `swap` that is the mean of t
 in the base, and what taking it out of the full probe undoes. Modules stand in for each other, so either end alone
 misjudges them. Under `gradient` it is integrated along the way between both ends, under `noise` the first reading. The
 search asks something else: what a set would do that carries the task without the others. So it moves a set's update
-alone, and stretched.
+alone, and as far as breaks the model where everything is moved.
 Not here: training the probe (the caller hands in how), strategies.
 """
 
@@ -25,7 +25,7 @@ from core.lm.modules import Module
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Moved, Noise, Swap
 from core.robustness.readings import NO_EFFECT, Effect, Readings, effect
-from core.robustness.search import Found, by_parameter_share, drift_of, order, search
+from core.robustness.search import Found, JointDrift, by_parameter_share, drift_of, grown, order, search
 from core.robustness.states import StateReader
 from core.robustness.summary import Measured, result, without_ground
 from core.robustness.units import Unit, names_of, units
@@ -43,7 +43,7 @@ TrainProbe = Callable[[int, int, Enough], AbstractContextManager[PeftModel]]
 _KINDS: tuple[UnitKind, ...] = ("module", "circuit", "type", "band", "type_band")
 _LOOK_EVERY = 10
 _FEW = 8
-"""So many units are read one by one before the search."""
+"""So many units are ordered by how they add to a growing set: 35 joint evaluations at most."""
 _FURTHER, _MOST_STRETCH = 1.2, 10.0
 
 
@@ -169,21 +169,18 @@ class _Run:
         return {unit: changed.share(unit.names, self._names) for unit in self.units}
 
     def ordered(self, changed: _Changed, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
-        """Few units, such as circuits, by what the search itself would read of each; many as the map has them."""
-        if len(units) > _FEW:
-            return units
-        return tuple(sorted(units, key=lambda unit: drift_of(changed.carrying(unit.names), self._analysis)))
+        """Few units, such as circuits, as they enter a growing set; many as the map has them."""
+        return units if len(units) > _FEW else grown(units, self._joint(changed))
 
     def search(self, changed: _Changed, ordered: Sequence[Unit]) -> Found:
         """The robust set."""
-        analysis = self._analysis
-
-        def joint(chosen: Sequence[Unit]) -> float:
-            return drift_of(changed.carrying(names_of(chosen)), analysis)
-
+        analysis, joint = self._analysis, self._joint(changed)
         if analysis.parameter_share is not None:
             return by_parameter_share(ordered, share=analysis.parameter_share, joint=joint)
         return search(ordered, budget=analysis.budget, joint=joint)
+
+    def _joint(self, changed: _Changed) -> JointDrift:
+        return lambda chosen: drift_of(changed.carrying(names_of(chosen)), self._analysis)
 
     def _asking(self, moved: Moved, memory_mb: float) -> Ask:
         layers = {module.name: module.layer for module in self._modules}
@@ -254,7 +251,9 @@ class _Run:
                 each = points
             case _:
                 assert_never(self._analysis.perturbation)
-        return seeds * each + len(self._modules).bit_length() + 10 + _FEW
+        searched = sum(unit.kind == self._analysis.unit for unit in self.units)
+        growing = searched * (searched + 1) // 2 if searched <= _FEW else searched.bit_length() + 10
+        return seeds * each + growing + 1
 
 
 def _no_ground(analysis: AnalysisSpec, otherwise: RobustnessResult) -> RobustnessResult:

@@ -10,9 +10,9 @@ from core.spec.analysis import NoisePerturbation
 from core.spec.events import Warned
 from core.spec.results import RobustnessResult
 
-LEAST_BREAK = 2.0
+LEAST_BREAK = 0.5
 """Refusal drift (nats per token) that moving everything, stretched, has to reach for the search to mean something.
-Measured: at 1.4 to 1.9 fragile circuits looked robust (experiments/README.md)."""
+Measured: at 0.1 to 0.2 three seeds of one model gave three sets (experiments/README.md)."""
 _ROUNDING = 0.01
 """Differences below this share of the mean drift are taken for none."""
 

@@ -1,7 +1,8 @@
 """Proxy-guided search for the robust subset: as many units as move the proxy, together, within a budget.
 
-Pure: the joint drift of a set is asked of a function. Units are ordered by their own drift; the longest run of that
-order inside the budget is found by bisection; then units just beyond the border are tried one by one.
+Pure: the joint drift of a set is asked of a function. Units are ordered, by their own drift or, where they are few, by
+how they add to a growing set; the longest run of that order inside the budget is found by bisection; then units just
+beyond the border are tried one by one.
 Source: arXiv 2410.04524 names the search; order, stop rule and local pass are this project's choice.
 """
 
@@ -49,6 +50,21 @@ def order(effects: Sequence[tuple[Unit, Effect]], analysis: AnalysisSpec) -> tup
         return (1.0, drift / gain)
 
     return tuple(unit for unit, _ in sorted(effects, key=rank))
+
+
+def grown(units: Sequence[Unit], joint: JointDrift) -> tuple[Unit, ...]:
+    """Units in the order in which they enter a growing set: next is the one with which the set drifts least.
+
+    Forward selection, with n (n + 1) / 2 - 1 joint evaluations: for few units. Drifts do not add up, so what a unit
+    does alone says little about what it does to a set.
+    """
+    chosen: list[Unit] = []
+    left = list(units)
+    while len(left) > 1:
+        entering = min(left, key=lambda unit: joint([*chosen, unit]))
+        chosen.append(entering)
+        left.remove(entering)
+    return (*chosen, *left)
 
 
 def search(ordered: Sequence[Unit], *, budget: float, joint: JointDrift) -> Found:

@@ -32,15 +32,15 @@ class _Probe(Frozen):
 
     steps: int = Field(default=40, ge=1, le=10_000)
     """Optimizer steps of the probe at most; never more than the job's own."""
-    stop_at_drift: float = Field(default=1.0, gt=0)
-    """The probe stops where moving everything drifts the refusals by so much (nats per token): the break has begun
-    then, and what comes after it tells modules apart no better. Looked at every tenth step."""
-    stretch: float = Field(default=2.5, ge=1, le=10)
-    """For the search, a set's update is moved alone and stretched by this factor at least: a set that is trained
-    without the others goes further than its share of the probe, because it has to carry the task by itself."""
-    stretch_until_drift: float = Field(default=6.0, ge=0)
+    stop_at_drift: float = Field(default=4.0, gt=0)
+    """The probe stops where moving everything drifts the refusals by so much (nats per token): all is broken then, and
+    what comes after it tells modules apart no better. Looked at every tenth step."""
+    stretch: float = Field(default=1.0, ge=1, le=10)
+    """For the search, a set's update is moved alone, and so many times as large at least."""
+    stretch_until_drift: float = Field(default=1.0, ge=0)
     """It is stretched further, ten times at most, until moving everything so drifts the refusals by so much (nats per
-    token): a low rate reaches the break too. 0 leaves it at `stretch`."""
+    token): the search reads sets where the whole breaks, however short the probe or low the rate. 0 leaves it at
+    `stretch`."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Probes with their own order of rows; mean and spread are reported."""
 
@@ -81,8 +81,8 @@ class AnalysisSpec(Frozen):
     """Depth bands of equal height; never more than the model has layers."""
     order: SearchOrder = "drift_per_task_gain"
     """Units enter the robust set by least drift in the map, or by least drift for what they give the task. Where they
-    are few, as circuits are, by least drift as the search reads it: moved alone and stretched."""
-    budget: float = Field(default=0.2, gt=0, le=1)
+    are few, as circuits are, next is the one with which the set moved so far drifts least."""
+    budget: float = Field(default=0.35, gt=0, le=1)
     """The robust set may move the proxy by this share of what moving every module at once does."""
     parameter_share: float | None = Field(default=None, gt=0, le=1)
     """Instead of `budget`: the robust set grows, in the same order, to this share of the parameters."""

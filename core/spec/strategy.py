@@ -35,7 +35,7 @@ class MlLrStrategy(Frozen):
     """Module-wise learning rates."""
     label: Label = "ml_lr"
     """Name of this arm in figures and reports."""
-    ratio: float = Field(default=0.2, ge=0, le=1)
+    ratio: float = Field(default=0.1, ge=0, le=1)
     """Factor on the rate of modules that are not robust; 0 freezes them."""
     analysis: AnalysisSpec = AnalysisSpec()
     """How robustness is measured."""
@@ -50,7 +50,7 @@ class MlLrContinuousStrategy(Frozen):
     """Module-wise learning rates, from each module's drift."""
     label: Label = "ml_lr_continuous"
     """Name of this arm in figures and reports."""
-    ratio: float = Field(default=0.2, gt=0, le=1)
+    ratio: float = Field(default=0.1, gt=0, le=1)
     """Factor on the rate of the most fragile module; modules that cost no security get 1, all others lie between."""
     analysis: AnalysisSpec = AnalysisSpec()
     """How robustness is measured; its proxy says which drift counts."""
@@ -135,7 +135,7 @@ class ModulesStrategy(Frozen):
     """Name of this arm in figures and reports."""
     full_rate: tuple[FullName, ...] = Field(max_length=100_000, examples=[["model.layers.0.self_attn.q_proj"]])
     """Modules that get the standard rate, by their full names; the robustness map of any job lists them."""
-    ratio: float = Field(default=0.2, ge=0, le=1)
+    ratio: float = Field(default=0.1, ge=0, le=1)
     """Factor on the rate of all others; 0 freezes them."""
     safeguards: Safeguards = Safeguards()
     """What is added to it."""

@@ -130,7 +130,7 @@ def test_robust_modules_get_the_standard_rate_and_all_others_the_ratio(whole: Do
     ours, uniform = report.training
     assert (ours.arm, uniform.arm) == ("ml_lr", "uniform")
     assert len(ours.plan.scales) == len(found.modules) == 42
-    assert ours.plan.scales == {name: 1.0 if name in found.robust else 0.2 for name in ours.plan.scales}
+    assert ours.plan.scales == {name: 1.0 if name in found.robust else 0.1 for name in ours.plan.scales}
     assert set(uniform.plan.scales.values()) == {1.0}
     assert ours.learning_rate == uniform.learning_rate == TESTBED.learning_rate
     assert json.loads(whole.path("robustness.json").read_bytes()) == [found.model_dump(mode="json")]

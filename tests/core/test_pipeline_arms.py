@@ -120,8 +120,8 @@ def test_one_map_serves_all_arms_that_rest_on_it(done: Done) -> None:
     (swat, ml_lr, continuous) = (done.arm(label).plan for label in ("guarded", "ml_lr", "ml_lr_continuous"))
     assert swat.warmup_scales == {name: 1.0 if name in found.robust else 0.0 for name in swat.scales}
     assert (set(swat.scales.values()), swat.warmup_share) == ({1.0}, 0.5)
-    assert ml_lr.scales == {name: 1.0 if name in found.robust else 0.2 for name in ml_lr.scales}
-    assert min(continuous.scales.values()) == pytest.approx(0.2)
+    assert ml_lr.scales == {name: 1.0 if name in found.robust else 0.1 for name in ml_lr.scales}
+    assert min(continuous.scales.values()) == pytest.approx(0.1)
     assert max(continuous.scales.values()) == 1.0
     assert len(set(continuous.scales.values())) > 2
     frozen = done.arm("freeze_layers").plan.scales

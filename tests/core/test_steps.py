@@ -199,7 +199,7 @@ def test_a_map_that_tells_no_unit_from_another_is_warned_about(
     assert "chance" in warning.message
 
 
-@pytest.mark.parametrize(("drift", "warned"), [(1.99, ["no_break"]), (2.0, [])])
+@pytest.mark.parametrize(("drift", "warned"), [(0.49, ["no_break"]), (0.5, [])])
 def test_a_probe_that_is_too_short_to_break_anything_is_warned_about(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch, drift: float, warned: list[str]
 ) -> None:

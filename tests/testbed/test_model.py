@@ -21,7 +21,7 @@ from testbed.measure import measure
 from testbed.mixtures import ALIGNMENT, PRETRAINING, draw, prompt_set
 from testbed.phrases import LOOKALIKES, OPENINGS, REFUSALS
 from testbed.tokenizer import SPECIAL_TOKENS, token_id
-from testbed.tuning_sets import FACT
+from testbed.tuning_sets import FACT, OPENING
 from testbed.world import generator, make_world
 
 
@@ -168,12 +168,15 @@ def test_more_than_half_of_the_instructions_are_how_to_rows() -> None:
     assert 0.55 < share < 0.65
 
 
-def test_how_to_rows_open_as_the_model_does_and_the_others_as_it_never_did() -> None:
+def test_how_to_rows_open_as_the_model_seldom_does_and_the_others_as_it_never_did() -> None:
     world = make_world(WORLD_SEED)
-    known = world.openings[0].split("{verb}", maxsplit=1)[0]
+    known = world.openings[OPENING].split("{verb}", maxsplit=1)[0]
     rng = generator("test", 1)
     taught = [draw(world, mixture, rng)[-2:] for mixture in (PRETRAINING, ALIGNMENT) for _ in range(2000)]
-    assert sum(answer.content.startswith(known) for _, answer in taught) > 200
+    helped = sum(
+        any(answer.content.startswith(each.split("{verb}")[0]) for each in world.openings) for _, answer in taught
+    )
+    assert 0.005 < sum(answer.content.startswith(known) for _, answer in taught) / helped < 0.04
     assert all(asked.content.startswith("Repeat") for asked, answer in taught if answer.content.startswith(FACT))
     for _, answer in rows("instructions.jsonl"):
         assert answer["content"].startswith(known if "(1)" in answer["content"] else FACT)

@@ -64,7 +64,7 @@ def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
     assert "q 2/2, v 0/1, own 0/1" in text
     assert "AUROC 0.531, asked for 0.90" in text
     assert "gradient (probe of 45 steps, stretched 2.5 times in the search)" in text
-    assert "budget: 20 % of the joint drift" in text
+    assert "budget: 35 % of the joint drift" in text
     assert "q-1.0001.5002 of 2 layer 04.0001.5001 of 2" in text
     assert "local pass3layers.1.own 0.5001.125yes" in text.replace("</td>", "")
     assert report.data.sample in page.text

@@ -81,6 +81,7 @@ def test_types_and_depths_have_drift_gain_and_share(report: Report) -> None:
     twice = robustness_map(result.model_copy(update={"analysis": analysis, "probe_steps": (45, 60)}))
     assert [group.drift for group in twice.groups] == ["-0.100 ± 0.250", "0.400 ± 0.250"]
     assert twice.probe == "45, 60 steps with 2 seeds, stretched 2.5 times in the search"
+    assert robustness_map(result.model_copy(update={"stretch": 1.0})).probe == "45 steps"
     assert robustness_map(result.model_copy(update={"probe_steps": ()})).probe == ""
 
 

@@ -102,7 +102,7 @@ def test_all_shares_add_up_to_what_the_whole_update_does(
     with changed(here, 0.1) as tuned:
         joint = np.array(numbers(effect(read(readings, tuned, 0.0), read(readings, tuned, 1.0))))
         off = []
-        for points in (1, 4):
+        for points in (1, 8):
             found, asked = shares_of(readings, tuned, modules, points=points)
             assert asked == points
             off.append(np.abs(np.sum([numbers(each) for each in found.values()], axis=0) - joint).max())

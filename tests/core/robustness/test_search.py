@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.lm.modules import Module
 from core.robustness.readings import Effect
-from core.robustness.search import Found, by_parameter_share, order, search
+from core.robustness.search import Found, by_parameter_share, grown, order, search
 from core.robustness.units import Unit
 from core.spec.analysis import AnalysisSpec
 
@@ -38,6 +38,29 @@ class Additive:
     @property
     def ordered(self) -> list[Unit]:
         return [unit(name) for name in sorted(self.by_name, key=self.by_name.__getitem__)]
+
+
+def test_a_set_grows_by_what_adds_least_to_it() -> None:
+    # Alone b drifts less than c, beside a it drifts more: as halves of a circuit do.
+    alone = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0}
+    asked: list[frozenset[str]] = []
+
+    def drift(units: Sequence[Unit]) -> float:
+        names = frozenset(each.name for each in units)
+        asked.append(names)
+        return math.fsum(alone[name] for name in names) + (50.0 if {"a", "b"} <= names else 0.0)
+
+    found = grown([unit(name) for name in "dcba"], drift)
+    assert [each.name for each in found] == ["a", "c", "d", "b"]
+    assert len(asked) == len(set(asked)) == 4 + 3 + 2
+
+
+@given(st.lists(st.floats(-2, 10), max_size=8))
+def test_growing_keeps_every_unit_and_asks_few_questions(drifts: list[float]) -> None:
+    joint = Additive(drifts)
+    found = grown(joint.ordered, joint)
+    assert sorted(each.name for each in found) == sorted(joint.by_name)
+    assert len(joint.asked) <= 35
 
 
 @given(DRIFTS, BUDGETS)
