@@ -29,7 +29,7 @@ _SETTLING_STEPS = 3
 _TARGETS = {
     "ml_lr": 1.02,
     "a_rate_for_each_module": 1.02,
-    "ratio_0_q_and_k": 0.8,
+    "ratio_0_attention": 0.8,
     "ratio_0_upper_layers": 0.8,
     "ratio_0_every_second_module": 0.8,
 }
@@ -79,8 +79,8 @@ def _kinds(modules: Sequence[Module], spec: TrainingSpec) -> dict[str, tuple[Lea
     def upper(_number: int, module: Module) -> bool:
         return module.layer > half
 
-    def q_and_k(_number: int, module: Module) -> bool:
-        return module.type in ("q", "k")
+    def attention(_number: int, module: Module) -> bool:
+        return module.type in ("q", "k", "v", "o")
 
     def every_second(number: int, _module: Module) -> bool:
         return number % 2 == 1
@@ -89,7 +89,7 @@ def _kinds(modules: Sequence[Module], spec: TrainingSpec) -> dict[str, tuple[Lea
         "uniform": (_plan(modules, every_second, 1.0), spec),
         "ml_lr": (_plan(modules, every_second, 0.1), spec),
         "a_rate_for_each_module": (_own_rates(modules), spec),
-        "ratio_0_q_and_k": (_plan(modules, q_and_k, 0.0), spec),
+        "ratio_0_attention": (_plan(modules, attention, 0.0), spec),
         "ratio_0_upper_layers": (_plan(modules, upper, 0.0), spec),
         "ratio_0_every_second_module": (_plan(modules, every_second, 0.0), spec),
         "by_length": (_plan(modules, every_second, 1.0), spec.model_copy(update={"bucket_by_length": True})),
