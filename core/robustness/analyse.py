@@ -153,8 +153,8 @@ class _Run:
                 with self._train_probe(probe.steps, seed, self._enough) as tuned:
                     self.steps.append(self._last_step)
                     swap, half = Swap(tuned), self._analysis.memory_mb / 2
-                    carrying = self._stretching(swap, probe, half)
-                    yield _Changed(swap, self._asking(swap, half), carrying=carrying, alone=False)
+                    ask = self._asking(swap, half)
+                    yield _Changed(swap, ask, carrying=self._stretching(swap, probe, half, ask), alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -198,13 +198,16 @@ class _Run:
 
         return ask
 
-    def _stretching(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation, memory_mb: float) -> Ask:
+    def _stretching(
+        self, swap: Swap, probe: SwapPerturbation | GradientPerturbation, memory_mb: float, as_it_is: Ask
+    ) -> Ask:
         asking: Ask | None = None
 
         def ask(names: frozenset[str]) -> Effect:
             nonlocal asking
-            # Not before it is asked: only the first seed's change is searched.
-            asking = asking or self._asking(swap.stretched(self._find_stretch(swap, probe)), memory_mb)
+            if asking is None:  # not before it is asked: only the first seed's change is searched
+                factor = self._find_stretch(swap, probe)
+                asking = as_it_is if factor == 1 else self._asking(swap.stretched(factor), memory_mb)
             return asking(names)
 
         return ask

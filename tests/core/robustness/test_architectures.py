@@ -62,15 +62,15 @@ def test_from_the_map_to_the_adapter(base: BaseModel, rows: tuple[Encoded, ...],
     here = tiny_base(family, base)
     before, modules = fingerprint(here.model), choose(find_modules(here.model), LORA)
     for perturbation in (
-        NoisePerturbation(relative_norm=0.5, seeds=1),
-        SwapPerturbation(steps=3),
+        NoisePerturbation(relative_norm=2.0, seeds=1),
+        SwapPerturbation(steps=8),
         GradientPerturbation(steps=3, points=32),  # so many, because ReLU has kinks
     ):
         found = measured(here, modules, rows, perturbation)
         assert [(each.module, each.type, each.parameters) for each in found.modules] == [
             (module.name, module.type, module.parameters) for module in modules
         ]
-        still = [each for each in found.modules if not (each.refusal_drift or each.feature_drift or each.task_gain)]
+        still = [each for each in found.modules if each.refusal_drift == 0.0]
         assert not still, "a module was not moved"
         assert fingerprint(here.model) == before
     # Where an update sends a token to other experts, the loss jumps, and no gradient sees a jump.
