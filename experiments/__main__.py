@@ -36,11 +36,14 @@ def main(
     json: Annotated[Path, typer.Option(help="File for the result.")],
     world_seed: Annotated[int, typer.Option(min=0, help="World; it is built first if it is not kept yet.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each arm, with seeds from 0.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=10, max=10_000, help="Optimizer steps of every arm, if not the experiment's own.")
+    ] = None,
 ) -> None:
     """Run one experiment, print its comparisons, and write everything to a file."""
     json.parent.mkdir(parents=True, exist_ok=True)
     try:
-        found = _run(name, world_seed, list(range(seeds)))
+        found = _run(name, world_seed, list(range(seeds)), steps)
     except KeyboardInterrupt:
         typer.echo("Stopped; nothing was written.", err=True)
         raise typer.Exit(130) from None
@@ -52,18 +55,17 @@ def main(
     typer.echo(f"Written to {json}.", err=True)
 
 
-def _run(name: Name, world_seed: int, seeds: list[int]) -> Frozen:
+def _run(name: Name, world_seed: int, seeds: list[int], steps: int | None) -> Frozen:
+    settings = (MATHS if name is Name.MATHS else GENERAL).with_steps(steps)
     match name:
-        case Name.GENERAL:
-            return evidence(name.value, GENERAL, world_seed, seeds, _say)
-        case Name.MATHS:
-            return evidence(name.value, MATHS, world_seed, seeds, _say)
+        case Name.GENERAL | Name.MATHS:
+            return evidence(name.value, settings, world_seed, seeds, _say)
         case Name.NEW_ATTACK:
-            return new_attack(GENERAL, world_seed, seeds, _say)
+            return new_attack(settings, world_seed, seeds, _say)
         case Name.TRANSFER:
-            return transfer(GENERAL, world_seed, seeds, _say)
+            return transfer(settings, world_seed, seeds, _say)
         case Name.ABLATION:
-            return ablation(GENERAL, world_seed, seeds, _say)
+            return ablation(settings, world_seed, seeds, _say)
 
 
 def table(result: Result) -> str:

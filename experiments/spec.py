@@ -38,6 +38,10 @@ class Settings(Frozen):
     analysis: AnalysisSpec = AnalysisSpec()
     """How the robust set is found."""
 
+    def with_steps(self, steps: int | None) -> "Settings":
+        """The same at another length, or as they are."""
+        return self if steps is None else self.model_copy(update={"steps": steps})
+
     @property
     def middle_rate(self) -> float:
         """The rate of experiments that make no sweep of their own."""

@@ -20,6 +20,10 @@ from core.spec.training import TrainingSpec
 from core.training import loop
 from core.training.strategies import plan
 
+ROWS = 16
+"""Rows in one of its steps at most: half as many as an experiment's own tell circuits apart as well, at half the cost
+(experiments/README.md, fifth session)."""
+
 
 class _EnoughSeen(Exception):
     """The probe may end here."""
@@ -44,7 +48,8 @@ def probe(
         base: the model.
         modules: those that get an update.
         rows: the job's training rows.
-        spec: the job's training; of its schedule only the warm-up is kept, and its length and validation are left out.
+        spec: the job's training; of its schedule only the warm-up is kept, its length and validation are left out, and
+            a step has at most `ROWS` rows.
         steps: steps at most; never more than the job's own.
         seed: decides the order of rows and the first weights.
         learning_rate: the standard rate.
@@ -55,6 +60,7 @@ def probe(
         update={
             "steps": min(steps, loop.total_steps(spec, len(rows))),
             "epochs": None,
+            "batch_size": min(spec.batch_size, ROWS),
             "seed": seed,
             "schedule": "constant",
             "validate_every": None,

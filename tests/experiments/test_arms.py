@@ -20,6 +20,12 @@ def stack(layers: int, types: tuple[str, ...] = ("q", "o", "up")) -> tuple[Modul
     )
 
 
+def test_another_length_changes_nothing_else() -> None:
+    assert SETTINGS.with_steps(None) == SETTINGS
+    longer = SETTINGS.with_steps(240)
+    assert (longer.steps, longer.model_copy(update={"steps": SETTINGS.steps})) == (240, SETTINGS)
+
+
 def found(modules: tuple[Module, ...], robust: tuple[str, ...]) -> RobustnessResult:
     rows = tuple(
         ModuleRobustness(

@@ -10,7 +10,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.spec.results import TrainedStep
 from core.spec.training import TrainingSpec
-from core.training.probe import probe
+from core.training.probe import ROWS, probe
 from tests.core.helpers import encoded, fingerprint, logits
 
 SPEC = TrainingSpec(steps=8, batch_size=2, validate_every=1, patience=1)
@@ -36,13 +36,20 @@ class Heard:
 
 
 def weights(
-    base: BaseModel, modules: tuple[Module, ...], heard: Heard, *, steps: int, spec: TrainingSpec = SPEC, seed: int = 0
+    base: BaseModel,
+    modules: tuple[Module, ...],
+    heard: Heard,
+    *,
+    steps: int,
+    spec: TrainingSpec = SPEC,
+    seed: int = 0,
+    rows: int = 4,
 ) -> tuple[torch.Tensor, str]:
     """What the probe says of a row, and a digest of it."""
     run = probe(
         base,
         modules,
-        encoded(base, 4),
+        encoded(base, rows),
         spec,
         steps=steps,
         seed=seed,
@@ -88,6 +95,15 @@ def test_epochs_bound_it_too(base: BaseModel, modules: tuple[Module, ...]) -> No
     heard = Heard(99)
     weights(base, modules[-7:], heard, steps=99, spec=TrainingSpec(epochs=2, batch_size=2))
     assert len(heard.steps) == 4
+
+
+def test_a_step_has_no_more_rows_than_it_takes(base: BaseModel, modules: tuple[Module, ...]) -> None:
+    few = modules[-7:]
+    many, cut, fewer = (
+        weights(base, few, Heard(99), steps=2, rows=ROWS + 8, spec=TrainingSpec(steps=2, batch_size=size))[1]
+        for size in (ROWS + 8, ROWS, ROWS // 2)
+    )
+    assert many == cut != fewer
 
 
 def test_whoever_listens_may_stop_it(base: BaseModel, modules: tuple[Module, ...]) -> None:
