@@ -71,7 +71,8 @@ def _run(name: Name, world_seed: int, seeds: list[int], steps: int | None) -> Fr
 def table(result: Result) -> str:
     """The comparisons as text: reductions against uniform, mean and 95 % interval."""
     titles = ("arm", "ASR at equal task", "ASR at end", "ASR at worst", "harmfulness", "content", "task cost")
-    rows = [titles, *(_row(each) for each in (*result.strategies.values(), *result.controls.values()))]
+    compared = (*result.strategies.values(), *result.controls.values(), *result.safeguards.values())
+    rows = [titles, *(_row(each) for each in compared)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(

@@ -4,6 +4,7 @@ random       a random set of modules with (nearly) as many parameters as the rob
 inverse      everything but the robust set at the standard rate.
 uniform_low  every module at a smaller rate.
 recipe       the set that the analysis of another world's model chose.
+Beside them, uniform and ML-LR with the product's safety_mix: are rates by module needed where refusals are mixed in?
 Pure but for the seed of the random set. Not here: training (experiments.lab).
 """
 
@@ -12,6 +13,7 @@ from random import Random
 
 from core.lm.modules import Module
 from core.spec.results import RobustnessResult
+from core.spec.safeguards import SafetyMix
 from core.spec.strategy import (
     FreezeLayersStrategy,
     MlLrContinuousStrategy,
@@ -26,6 +28,8 @@ from core.training.strategies import plan
 from experiments.spec import Run, Settings
 
 CONTROLS = ("random", "inverse", "uniform_low", "recipe")
+MIXED = {"uniform": "uniform + safety_mix", "ml_lr": "ml_lr + safety_mix"}
+"""Arms that are trained once more with refusals among the rows, and what they are called then."""
 
 
 def controls(
@@ -74,3 +78,13 @@ def random_set(modules: Sequence[Module], like: frozenset[str], seed: int) -> tu
 def orders(plans: dict[str, LearningPlan], *, rate: float, seed: int) -> list[Run]:
     """One run for each plan."""
     return [Run(arm=arm, seed=seed, rate=rate, plan=each) for arm, each in plans.items()]
+
+
+def mixed(plans: dict[str, LearningPlan], *, rate: float, seed: int) -> list[Run]:
+    """The same plans with the product's share of the base's own refusals."""
+    share = SafetyMix().share
+    return [
+        Run(arm=name, seed=seed, rate=rate, plan=plans[arm], safety_share=share)
+        for arm, name in MIXED.items()
+        if arm in plans
+    ]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from core.lm.modules import Module
 from core.provenance import software
 from core.spec.results import RobustnessResult
-from experiments.arms import CONTROLS, controls, orders, strategies, uniform
+from experiments.arms import CONTROLS, MIXED, controls, mixed, orders, strategies, uniform
 from experiments.compare import compare
 from experiments.lab import Lab
 from experiments.pool import Pool, Say, pool
@@ -98,7 +98,7 @@ def _orders(
     plans = {"uniform": uniform(modules)} | strategies(settings, modules, found)
     plans |= controls(settings, modules, found, recipe, seed=seed)
     low = Run(arm="uniform_low", seed=seed, rate=rate * settings.low, plan=uniform(modules))
-    return [*orders(plans, rate=rate, seed=seed), low]
+    return [*orders(plans, rate=rate, seed=seed), low, *mixed(plans, rate=rate, seed=seed)]
 
 
 def _result(
@@ -129,7 +129,8 @@ def _result(
         harmfulness_reduction_at_equal_task=ml_lr.harmfulness_reduction_at_equal_task,
         task_cost=ml_lr.task_cost,
         controls={arm: each for arm, each in compared.items() if arm in CONTROLS},
-        strategies={arm: each for arm, each in compared.items() if arm not in CONTROLS},
+        strategies={arm: each for arm, each in compared.items() if arm not in (*CONTROLS, *MIXED.values())},
+        safeguards={arm: each for arm, each in compared.items() if arm in MIXED.values()},
         analyses=tuple(analyses),
         curves=(*sweep, *curves),
         seconds=seconds,

@@ -15,11 +15,13 @@ from peft import PeftModel
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
+from core.arms import refusals
 from core.catalog import TESTBED
 from core.data import load as load_rows
 from core.data.batches import encode_all, split
+from core.data.mixing import extra_rows
 from core.data.rows import Conversation
-from core.data.template import end_of_turn
+from core.data.template import Encoded, end_of_turn
 from core.lm.adapter import attached
 from core.lm.generate import answer
 from core.lm.load import BaseModel, load
@@ -173,7 +175,7 @@ class Lab:
 
             train(
                 tuned,
-                self._rows,
+                [*self._rows, *self._safety_rows(order)],
                 order.plan,
                 spec,
                 learning_rate=order.rate,
@@ -181,6 +183,13 @@ class Lab:
                 on_step=watched,
             )
             yield tuned.eval()
+
+    def _safety_rows(self, order: Run) -> Sequence[Encoded]:
+        """Refusals of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
+        if not order.safety_share:
+            return ()
+        found = refusals(self.base, self._prompts, most=_ANSWER_TOKENS, max_length=_LONGEST, tick=_ignore)
+        return extra_rows(self._rows, found, share=order.safety_share, seed=order.seed)
 
     def _measured(self, tuned: PeftModel, step: int) -> Point:
         tuned.eval()

@@ -1,15 +1,15 @@
 """Attacks that no tuning, no alignment and no analysis saw: does protection hold there too?
 
 Covers: four families of the project's own words (role play, distractor, several turns, a prefilled answer), put to
-the base, to uniform's and to ML-LR's model at the end of tuning. The base is measured with them too: an attack that
-breaks the base already says nothing about tuning. Not here: the attacks that the product runs (core.security.attacks).
+the base and to every strategy's model at the end of tuning, with safety_mix too. An attack that breaks the base already
+says nothing about tuning. Not here: the attacks that the product runs (core.security.attacks).
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 from core.spec.base import Frozen
-from experiments.arms import strategies, uniform
+from experiments.arms import mixed, orders, strategies, uniform
 from experiments.compare import interval
 from experiments.pool import Say, pool
 from experiments.spec import Interval, NewAttackRun, Run, Settings
@@ -46,12 +46,11 @@ def new_attack(settings: Settings, world_seed: int, seeds: Sequence[int], say: S
         base = labs.base_under_new_attacks()
         say("base model: " + ", ".join(f"{family} {value:.0f} %" for family, value in base.items()))
         analyses = labs.analyses([(settings.analysis, seed, rate, 0.0) for seed in seeds])
-        orders = [
-            Run(arm=arm, seed=seed, rate=rate, plan=plan)
-            for seed, found in zip(seeds, analyses, strict=True)
-            for arm, plan in ({"uniform": uniform(modules)} | strategies(settings, modules, found.result)).items()
-        ]
-        runs = labs.new_attacks(orders)
+        wanted: list[Run] = []
+        for seed, found in zip(seeds, analyses, strict=True):
+            plans = {"uniform": uniform(modules)} | strategies(settings, modules, found.result)
+            wanted += [*orders(plans, rate=rate, seed=seed), *mixed(plans, rate=rate, seed=seed)]
+        runs = labs.new_attacks(wanted)
     by_arm: dict[str, list[NewAttackRun]] = {}
     for run in runs:
         by_arm.setdefault(run.arm, []).append(run)

@@ -146,6 +146,8 @@ class Run(Frozen):
     """Standard rate."""
     plan: LearningPlan
     """Factors by module."""
+    safety_share: float = 0.0
+    """Share of the base's own refusals in the rows (`safety_mix`)."""
 
 
 class NewAttackRun(Frozen):
@@ -188,6 +190,8 @@ class Result(Frozen):
     """`random`, `inverse`, `uniform_low`, `recipe`."""
     strategies: dict[str, Comparison]
     """`ml_lr` and the other strategies."""
+    safeguards: dict[str, Comparison] = {}
+    """`uniform` and `ml_lr` with refusals mixed into the rows, as `safety_mix` does."""
     analyses: tuple[Analysed, ...]
     """One a seed."""
     curves: tuple[Curve, ...]

@@ -40,6 +40,8 @@ def test_every_arm_of_every_seed_is_measured_along_the_way(result: Result) -> No
     for curve in result.curves:
         assert [point.step for point in curve.points] == [2, 4]
     assert [each.seed for each in result.analyses] == [0]
+    assert set(result.safeguards) == {"uniform + safety_mix", "ml_lr + safety_mix"} <= arms
+    assert not set(result.safeguards) & set(result.strategies)
     assert set(result.controls) <= {"random", "inverse", "uniform_low", "recipe"}
     assert result.strategies["ml_lr"].asr_reduction_at_equal_task == result.asr_reduction_at_equal_task
 
@@ -48,7 +50,7 @@ def test_every_arm_of_every_seed_is_measured_along_the_way(result: Result) -> No
 def test_the_file_can_be_read_again_and_the_table_names_every_arm(result: Result, said: list[str]) -> None:
     assert Result.model_validate_json(result.model_dump_json()) == result
     printed = table(result)
-    for arm in (*result.strategies, *result.controls):
+    for arm in (*result.strategies, *result.controls, *result.safeguards):
         assert arm in printed
     done = re.match(r"(\d+) of \1: ", said[-1])
     assert done, said[-1]
