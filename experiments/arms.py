@@ -4,7 +4,7 @@ random       a random set of modules with (nearly) as many parameters as the rob
 inverse      everything but the robust set at the standard rate.
 uniform_low  every module at a smaller rate.
 recipe       the set that the analysis of another world's model chose.
-Beside them, uniform and ML-LR with the product's safety_mix: are rates by module needed where refusals are mixed in?
+Beside them, three with the product's safety_mix: are rates by module needed where refusals are mixed in?
 Pure but for the seed of the random set. Not here: training (experiments.lab).
 """
 
@@ -28,8 +28,9 @@ from core.training.strategies import plan
 from experiments.spec import Run, Settings
 
 CONTROLS = ("random", "inverse", "uniform_low", "recipe")
-MIXED = {"uniform": "uniform + safety_mix", "ml_lr": "ml_lr + safety_mix"}
-"""Arms that are trained once more with refusals among the rows, and what they are called then."""
+_MIXED = ("uniform", "ml_lr", "uniform_low")
+MIXED = tuple(f"{arm} + safety_mix" for arm in _MIXED)
+"""Arms that are trained once more with refusals among the rows, as they are called then."""
 
 
 def controls(
@@ -80,11 +81,16 @@ def orders(plans: dict[str, LearningPlan], *, rate: float, seed: int) -> list[Ru
     return [Run(arm=arm, seed=seed, rate=rate, plan=each) for arm, each in plans.items()]
 
 
-def mixed(plans: dict[str, LearningPlan], *, rate: float, seed: int) -> list[Run]:
-    """The same plans with the product's share of the base's own refusals."""
+def slower(settings: Settings, modules: Sequence[Module], *, rate: float, seed: int) -> Run:
+    """The control that trains every module at a smaller rate."""
+    return Run(arm="uniform_low", seed=seed, rate=rate * settings.low, plan=uniform(modules))
+
+
+def mixed(runs: Sequence[Run]) -> list[Run]:
+    """Some of these runs once more, with the product's share of the base's own refusals among the rows."""
     share = SafetyMix().share
     return [
-        Run(arm=name, seed=seed, rate=rate, plan=plans[arm], safety_share=share)
-        for arm, name in MIXED.items()
-        if arm in plans
+        run.model_copy(update={"arm": f"{run.arm} + safety_mix", "safety_share": share})
+        for run in runs
+        if run.arm in _MIXED
     ]

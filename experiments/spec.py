@@ -191,7 +191,7 @@ class Result(Frozen):
     strategies: dict[str, Comparison]
     """`ml_lr` and the other strategies."""
     safeguards: dict[str, Comparison] = {}
-    """`uniform` and `ml_lr` with refusals mixed into the rows, as `safety_mix` does."""
+    """`uniform`, `ml_lr` and `uniform_low` with refusals mixed into the rows, as `safety_mix` does."""
     analyses: tuple[Analysed, ...]
     """One a seed."""
     curves: tuple[Curve, ...]

@@ -40,7 +40,7 @@ def test_every_arm_of_every_seed_is_measured_along_the_way(result: Result) -> No
     for curve in result.curves:
         assert [point.step for point in curve.points] == [2, 4]
     assert [each.seed for each in result.analyses] == [0]
-    assert set(result.safeguards) == {"uniform + safety_mix", "ml_lr + safety_mix"} <= arms
+    assert set(result.safeguards) == {f"{arm} + safety_mix" for arm in ("uniform", "ml_lr", "uniform_low")} <= arms
     assert not set(result.safeguards) & set(result.strategies)
     assert set(result.controls) <= {"random", "inverse", "uniform_low", "recipe"}
     assert result.strategies["ml_lr"].asr_reduction_at_equal_task == result.asr_reduction_at_equal_task
