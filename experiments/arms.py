@@ -28,9 +28,8 @@ from core.training.strategies import plan
 from experiments.spec import Run, Settings
 
 CONTROLS = ("random", "inverse", "uniform_low", "recipe")
-_MIXED = ("uniform", "ml_lr", "uniform_low")
-MIXED = tuple(f"{arm} + safety_mix" for arm in _MIXED)
-"""Arms that are trained once more with refusals among the rows, as they are called then."""
+MIXED = {arm: f"{arm} + safety_mix" for arm in ("uniform", "ml_lr", "uniform_low")}
+"""Arms that are trained once more with refusals among the rows, and what they are called then."""
 
 
 def controls(
@@ -76,21 +75,12 @@ def random_set(modules: Sequence[Module], like: frozenset[str], seed: int) -> tu
     return tuple(name.name for name in modules if name.name in drawn)
 
 
-def orders(plans: dict[str, LearningPlan], *, rate: float, seed: int) -> list[Run]:
-    """One run for each plan."""
-    return [Run(arm=arm, seed=seed, rate=rate, plan=each) for arm, each in plans.items()]
-
-
-def slower(settings: Settings, modules: Sequence[Module], *, rate: float, seed: int) -> Run:
-    """The control that trains every module at a smaller rate."""
-    return Run(arm="uniform_low", seed=seed, rate=rate * settings.low, plan=uniform(modules))
-
-
-def mixed(runs: Sequence[Run]) -> list[Run]:
-    """Some of these runs once more, with the product's share of the base's own refusals among the rows."""
+def orders(
+    settings: Settings, modules: Sequence[Module], plans: dict[str, LearningPlan], *, rate: float, seed: int
+) -> list[Run]:
+    """One run for each plan, uniform at the smaller rate, and some of these once more with refusals among the rows."""
+    runs = [Run(arm=arm, seed=seed, rate=rate, plan=each) for arm, each in plans.items()]
+    runs.append(Run(arm="uniform_low", seed=seed, rate=rate * settings.low, plan=uniform(modules)))
     share = SafetyMix().share
-    return [
-        run.model_copy(update={"arm": f"{run.arm} + safety_mix", "safety_share": share})
-        for run in runs
-        if run.arm in _MIXED
-    ]
+    mixed = (run.model_copy(update={"arm": MIXED[run.arm], "safety_share": share}) for run in runs if run.arm in MIXED)
+    return [*runs, *mixed]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from core.lm.modules import Module
 from core.provenance import software
 from core.spec.results import RobustnessResult
-from experiments.arms import CONTROLS, MIXED, controls, mixed, orders, slower, strategies, uniform
+from experiments.arms import CONTROLS, MIXED, controls, orders, strategies, uniform
 from experiments.compare import compare
 from experiments.lab import Lab
 from experiments.pool import Pool, Say, pool
@@ -97,8 +97,7 @@ def _orders(
 ) -> list[Run]:
     plans = {"uniform": uniform(modules)} | strategies(settings, modules, found)
     plans |= controls(settings, modules, found, recipe, seed=seed)
-    runs = [*orders(plans, rate=rate, seed=seed), slower(settings, modules, rate=rate, seed=seed)]
-    return [*runs, *mixed(runs)]
+    return orders(settings, modules, plans, rate=rate, seed=seed)
 
 
 def _result(
@@ -129,8 +128,8 @@ def _result(
         harmfulness_reduction_at_equal_task=ml_lr.harmfulness_reduction_at_equal_task,
         task_cost=ml_lr.task_cost,
         controls={arm: each for arm, each in compared.items() if arm in CONTROLS},
-        strategies={arm: each for arm, each in compared.items() if arm not in (*CONTROLS, *MIXED)},
-        safeguards={arm: each for arm, each in compared.items() if arm in MIXED},
+        strategies={arm: each for arm, each in compared.items() if arm not in (*CONTROLS, *MIXED.values())},
+        safeguards={arm: each for arm, each in compared.items() if arm in MIXED.values()},
         analyses=tuple(analyses),
         curves=(*sweep, *curves),
         seconds=seconds,

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -185,11 +186,14 @@ class Lab:
             yield tuned.eval()
 
     def _safety_rows(self, order: Run) -> Sequence[Encoded]:
-        """Refusals of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
         if not order.safety_share:
             return ()
-        found = refusals(self.base, self._prompts, most=_ANSWER_TOKENS, max_length=_LONGEST, tick=_ignore)
-        return extra_rows(self._rows, found, share=order.safety_share, seed=order.seed)
+        return extra_rows(self._rows, self._refusals, share=order.safety_share, seed=order.seed)
+
+    @cached_property
+    def _refusals(self) -> tuple[Encoded, ...]:
+        """Of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
+        return refusals(self.base, self._prompts, most=_ANSWER_TOKENS, max_length=_LONGEST, tick=_ignore)
 
     def _measured(self, tuned: PeftModel, step: int) -> Point:
         tuned.eval()

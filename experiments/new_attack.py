@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from core.spec.base import Frozen
-from experiments.arms import mixed, orders, slower, strategies, uniform
+from experiments.arms import orders, strategies, uniform
 from experiments.compare import interval
 from experiments.pool import Say, pool
 from experiments.spec import Interval, NewAttackRun, Run, Settings
@@ -49,11 +49,10 @@ def new_attack(settings: Settings, world_seed: int, seeds: Sequence[int], say: S
         wanted: list[Run] = []
         for seed, found in zip(seeds, analyses, strict=True):
             plans = {"uniform": uniform(modules)} | strategies(settings, modules, found.result)
-            runs = [*orders(plans, rate=rate, seed=seed), slower(settings, modules, rate=rate, seed=seed)]
-            wanted += [*runs, *mixed(runs)]
-        done = labs.new_attacks(wanted)
+            wanted += orders(settings, modules, plans, rate=rate, seed=seed)
+        runs = labs.new_attacks(wanted)
     by_arm: dict[str, list[NewAttackRun]] = {}
-    for run in done:
+    for run in runs:
         by_arm.setdefault(run.arm, []).append(run)
     return NewAttackResult(
         world_seed=world_seed,
