@@ -104,7 +104,7 @@ class _Changed:
     effect: Ask
     """Of the change as it is."""
     carrying: Ask
-    """Of the change as far as it would go in a set that carries the task by itself."""
+    """Of the change as far as it would go in a set that carries the task by itself; what it gains may be NaN."""
     alone: bool
     """Whether the map reads a set from the base only, and not also from the other end."""
 
@@ -154,7 +154,7 @@ class _Run:
                     self.steps.append(self._last_step)
                     swap, half = Swap(tuned), self._analysis.memory_mb / 2
                     ask = self._asking(swap, half)
-                    yield _Changed(swap, ask, carrying=self._stretching(swap, probe, half, ask), alone=False)
+                    yield _Changed(swap, ask, carrying=self._stretching(swap, probe, half), alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -182,7 +182,7 @@ class _Run:
     def _joint(self, changed: _Changed) -> JointDrift:
         return lambda chosen: drift_of(changed.carrying(names_of(chosen)), self._analysis)
 
-    def _asking(self, moved: Moved, memory_mb: float) -> Ask:
+    def _asking(self, moved: Moved, memory_mb: float, readings: Readings | None = None) -> Ask:
         layers = {module.name: module.layer for module in self._modules}
         known: dict[frozenset[str], Effect] = {}
         reader: StateReader | None = None
@@ -190,7 +190,7 @@ class _Run:
         def ask(names: frozenset[str]) -> Effect:
             nonlocal reader
             # Not before it is asked: gradients need none, and what it keeps would lie beside theirs.
-            reader = reader or StateReader(self._readings, moved, layers, memory_mb=memory_mb)
+            reader = reader or StateReader(readings or self._readings, moved, layers, memory_mb=memory_mb)
             if names not in known:
                 self._count()
                 known[names] = effect(self._at_base, reader.read(names))
@@ -198,16 +198,14 @@ class _Run:
 
         return ask
 
-    def _stretching(
-        self, swap: Swap, probe: SwapPerturbation | GradientPerturbation, memory_mb: float, as_it_is: Ask
-    ) -> Ask:
+    def _stretching(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation, memory_mb: float) -> Ask:
         asking: Ask | None = None
 
         def ask(names: frozenset[str]) -> Effect:
             nonlocal asking
             if asking is None:  # not before it is asked: only the first seed's change is searched
-                factor = self._find_stretch(swap, probe)
-                asking = as_it_is if factor == 1 else self._asking(swap.stretched(factor), memory_mb)
+                stretched = swap.stretched(self._find_stretch(swap, probe))
+                asking = self._asking(stretched, memory_mb, self._readings.of_security())
             return asking(names)
 
         return ask

@@ -60,7 +60,7 @@ class GradientPerturbation(_Probe):
 
     kind: Literal["gradient"] = "gradient"
     """The same change, to first order along its path."""
-    points: int = Field(default=4, ge=1, le=64)
+    points: int = Field(default=3, ge=1, le=64)
     """Points of the Gauss-Legendre quadrature; each costs a forward and a backward pass."""
 
 

@@ -20,9 +20,8 @@ from core.spec.training import TrainingSpec
 from core.training import loop
 from core.training.strategies import plan
 
-ROWS = 16
-"""Rows in one of its steps at most: half as many as an experiment's own tell circuits apart as well, at half the cost
-(experiments/README.md, fifth session)."""
+ROWS = 12
+"""Rows in one of its steps at most: an experiment's own 32 tell circuits apart no better (experiments/README.md)."""
 
 
 class _EnoughSeen(Exception):

@@ -1,5 +1,7 @@
 """A reading is 0 drift on the unchanged base, the same each time, and moves when the model does."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -50,6 +52,14 @@ def test_a_broken_model_reads_otherwise(base: BaseModel, modules: tuple[Module, 
     assert abs(after.task_loss - before.task_loss) > 0.1
     assert abs(after.feature_drift) > 0.01
     assert readings.read(base.model) == before
+
+
+def test_security_can_be_read_without_rows(base: BaseModel, modules: tuple[Module, ...], readings: Readings) -> None:
+    with Noise(base.model, modules, relative_norm=1.0, seed=0).moved([module.name for module in modules]):
+        whole, security = readings.read(base.model), readings.of_security().read(base.model)
+    assert (security.refusal_nll, security.feature_drift) == (whole.refusal_nll, whole.feature_drift)
+    assert math.isnan(security.task_loss)
+    assert readings.task, "those that it was made of are as before"
 
 
 def test_more_drift_is_less_safe_and_more_gain_is_better_at_the_task() -> None:
