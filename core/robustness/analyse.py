@@ -152,9 +152,12 @@ class _Run:
             case (SwapPerturbation() | GradientPerturbation()) as probe:
                 with self._train_probe(probe.steps, seed, self._enough) as tuned:
                     self.steps.append(self._last_step)
-                    swap, half = Swap(tuned), self._analysis.memory_mb / 2
-                    ask = self._asking(swap, half)
-                    yield _Changed(swap, ask, carrying=self._stretching(swap, probe, half), alone=False)
+                    # Gradients read the change itself once: nothing is worth keeping for that.
+                    shares = (0.5, 0.5) if probe.kind == "swap" else (0.0, 1.0)
+                    here, there = (self._analysis.memory_mb * share for share in shares)
+                    swap = Swap(tuned)
+                    carrying = self._stretching(swap, probe, there)
+                    yield _Changed(swap, self._asking(swap, here), carrying=carrying, alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -225,8 +228,8 @@ class _Run:
         """Whether the break has begun: refusals have drifted by as much as was asked for."""
         perturbation = self._analysis.perturbation
         self._last_step = step
-        if isinstance(perturbation, NoisePerturbation) or step % _LOOK_EVERY:
-            return False
+        if isinstance(perturbation, NoisePerturbation) or step % _LOOK_EVERY or step == perturbation.steps:
+            return False  # a probe that ends anyway need not be looked at
         training = model.training
         model.eval()
         drift = self._refusal_drift(model)

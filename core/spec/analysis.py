@@ -88,7 +88,7 @@ class AnalysisSpec(Frozen):
     """Instead of `budget`: the robust set grows, in the same order, to this share of the parameters."""
     probes: int = Field(default=48, ge=8, le=512)
     """Harmful prompts that features and refusals are read from, and as many benign ones."""
-    rows: int = Field(default=32, ge=1, le=1024)
+    rows: int = Field(default=24, ge=1, le=1024)
     """Rows of the job's data that the task gain is read from."""
     min_auroc: float = Field(default=0.9, ge=0.5, le=1)
     """Below this the base model shows no security feature, and the map would mean nothing."""
