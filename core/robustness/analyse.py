@@ -147,17 +147,17 @@ class _Run:
         match self._analysis.perturbation:
             case NoisePerturbation(relative_norm=norm):
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
-                ask = self._asking(noise, self._analysis.memory_mb)
+                ask = self._asking(noise, self._readings, self._analysis.memory_mb)
                 yield _Changed(noise, ask, carrying=ask, alone=True)
             case (SwapPerturbation() | GradientPerturbation()) as probe:
                 with self._train_probe(probe.steps, seed, self._enough) as tuned:
                     self.steps.append(self._last_step)
-                    # Gradients read the change itself once: nothing is worth keeping for that.
-                    shares = (0.5, 0.5) if probe.kind == "swap" else (0.0, 1.0)
-                    here, there = (self._analysis.memory_mb * share for share in shares)
-                    swap = Swap(tuned)
-                    carrying = self._stretching(swap, probe, there)
-                    yield _Changed(swap, self._asking(swap, here), carrying=carrying, alone=False)
+                    swap, memory_mb = Swap(tuned), self._analysis.memory_mb
+                    # With gradients the change as it is gets read once, and nothing need be kept for that.
+                    kept_mb = memory_mb / 2 if isinstance(probe, SwapPerturbation) else 0
+                    ask = self._asking(swap, self._readings, kept_mb)
+                    carrying = self._stretching(swap, probe, memory_mb - kept_mb)
+                    yield _Changed(swap, ask, carrying=carrying, alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -185,7 +185,7 @@ class _Run:
     def _joint(self, changed: _Changed) -> JointDrift:
         return lambda chosen: drift_of(changed.carrying(names_of(chosen)), self._analysis)
 
-    def _asking(self, moved: Moved, memory_mb: float, readings: Readings | None = None) -> Ask:
+    def _asking(self, moved: Moved, readings: Readings, memory_mb: float) -> Ask:
         layers = {module.name: module.layer for module in self._modules}
         known: dict[frozenset[str], Effect] = {}
         reader: StateReader | None = None
@@ -193,7 +193,7 @@ class _Run:
         def ask(names: frozenset[str]) -> Effect:
             nonlocal reader
             # Not before it is asked: gradients need none, and what it keeps would lie beside theirs.
-            reader = reader or StateReader(readings or self._readings, moved, layers, memory_mb=memory_mb)
+            reader = reader or StateReader(readings, moved, layers, memory_mb=memory_mb)
             if names not in known:
                 self._count()
                 known[names] = effect(self._at_base, reader.read(names))
@@ -208,7 +208,7 @@ class _Run:
             nonlocal asking
             if asking is None:  # not before it is asked: only the first seed's change is searched
                 stretched = swap.stretched(self._find_stretch(swap, probe))
-                asking = self._asking(stretched, memory_mb, self._readings.of_security())
+                asking = self._asking(stretched, self._readings.of_security(), memory_mb)
             return asking(names)
 
         return ask
