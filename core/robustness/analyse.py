@@ -192,7 +192,7 @@ class _Run:
 
         def ask(names: frozenset[str]) -> Effect:
             nonlocal reader
-            # Not before it is asked: gradients need none, and what it keeps would lie beside theirs.
+            # Not before it is asked: what it keeps would lie beside what gradients take.
             reader = reader or StateReader(readings, moved, layers, memory_mb=memory_mb)
             if names not in known:
                 self._count()

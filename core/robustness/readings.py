@@ -154,7 +154,7 @@ class Readings:
         self.task = [_of_rows(base, rows[each]) for each in batches([_row_length(row) for row in rows])]
 
     def of_security(self) -> Self:
-        """The same without rows of the job's data, at less than half of the cost."""
+        """The same without rows of the job's data: for sets whose drift alone is asked for."""
         found = copy(self)
         found.task = []
         return found
