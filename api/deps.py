@@ -3,7 +3,6 @@
 Not here: what an upload is (api.uploads), any query (core.db).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,12 +10,13 @@ from celery import Celery
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from core.catalog import Catalog
 from core.config import Settings
 from core.db import keys
 from core.db.session import Sessions, transaction
 from core.errors import NotAuthenticated
 from core.spec.job import DatasetId, JobId
-from core.spec.models import BaseModelEntry
+from core.spec.prompts import PromptSetName
 from core.storage import ArtifactStore
 
 
@@ -27,7 +27,7 @@ class Parts:
     settings: Settings
     sessions: Sessions
     store: ArtifactStore
-    catalog: Mapping[str, BaseModelEntry]
+    catalog: Catalog
     celery: Celery
 
 
@@ -51,7 +51,7 @@ async def _store(parts: PartsDep) -> ArtifactStore:
     return parts.store
 
 
-async def _catalog(parts: PartsDep) -> Mapping[str, BaseModelEntry]:
+async def _catalog(parts: PartsDep) -> Catalog:
     return parts.catalog
 
 
@@ -62,7 +62,7 @@ async def _celery(parts: PartsDep) -> Celery:
 SettingsDep = Annotated[Settings, Depends(_settings)]
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
 StoreDep = Annotated[ArtifactStore, Depends(_store)]
-CatalogDep = Annotated[Mapping[str, BaseModelEntry], Depends(_catalog)]
+CatalogDep = Annotated[Catalog, Depends(_catalog)]
 CeleryDep = Annotated[Celery, Depends(_celery)]
 
 _BEARER = HTTPBearer(
@@ -86,4 +86,5 @@ def authenticate(
 
 JobIdPath = Annotated[JobId, Path(description="Id of the job.")]
 DatasetIdPath = Annotated[DatasetId, Path(description="Id of the dataset.")]
+PromptSetPath = Annotated[PromptSetName, Path(description="Id of an uploaded set, or name of a listed one.")]
 LimitQuery = Annotated[int, Query(ge=1, le=100, description="At most so many items.")]

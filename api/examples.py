@@ -13,8 +13,10 @@ from api.errors import error_type
 from core.spec.data import DatasetSummary, RowError
 from core.spec.events import Metrics, Progress
 from core.spec.job import JobSpec
+from core.spec.prompts import PromptFileSummary
 from core.spec.replies import (
     ArtifactReply,
+    BenchmarkReply,
     DatasetReply,
     ErrorBody,
     ErrorReply,
@@ -23,14 +25,18 @@ from core.spec.replies import (
     JobLinks,
     JobReply,
     JobSummary,
+    JudgeReply,
     ModelReply,
     Page,
+    PromptSetReply,
     Readiness,
 )
 from core.spec.results import Figure
 
 JOB_ID = "job_0f1e2d3c4b5a69788796a5b4"
 _DATASET_ID = "ds_5b1f0c9a7e3d2b4c6d8e9f01"
+_PROMPT_SET_ID = "ps_5b1f0c9a7e3d2b4c6d8e9f01"
+_REVISION = "3f2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d7e6f5a4b"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _THEN = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -61,6 +67,15 @@ GUARDED_ORDER = SHORT_ORDER | {
             "safeguards": {"safe_template": {"system_prompt": "Decline what could hurt somebody, and say why."}},
         },
     ],
+}
+JUDGED_ORDER = SHORT_ORDER | {
+    "security": {
+        "suite": "quick",
+        "attacks": ["direct", {"family": "prefill", "tokens": 4}],
+        "prompts": {"harmful": _PROMPT_SET_ID, "safe": "xstest"},
+        "judges": [{"kind": "rules"}, {"kind": "strongreject", "model": "house"}],
+    },
+    "quality": {"domain": "medical", "tasks": [{"kind": "multiple_choice", "benchmark": "college-medicine"}]},
 }
 DATASET = DatasetReply(
     id=_DATASET_ID,
@@ -154,6 +169,60 @@ MODELS = Page[ModelReply](
     ),
     has_more=False,
 )
+PROMPT_SET = PromptSetReply(
+    id=_PROMPT_SET_ID,
+    name="behaviours.csv",
+    source="upload",
+    layout="plain",
+    sha256=_SHA256,
+    bytes=9_120,
+    summary=PromptFileSummary(layout="plain", harmful=120, safe=120, categories={"fraud": 70, "hate": 50}, left_out=3),
+    created_at=_THEN,
+)
+PROMPT_SETS = Page[PromptSetReply](
+    data=(
+        PromptSetReply(
+            id="xstest",
+            name="xstest",
+            source="hub",
+            layout="xstest",
+            description="Harmless requests that look harmful, and their contrasts.",
+            hub_id="org/xstest",
+            revision=_REVISION,
+            file="xstest_prompts.csv",
+        ),
+        PROMPT_SET,
+    ),
+    has_more=False,
+)
+JUDGES = Page[JudgeReply](
+    data=(
+        JudgeReply(
+            name="house",
+            description="Our own large chat model.",
+            protocol="chat",
+            kinds=("rubric", "strongreject"),
+            source="endpoint",
+            model="large-chat",
+            revision=None,
+        ),
+    ),
+    has_more=False,
+)
+BENCHMARKS = Page[BenchmarkReply](
+    data=(
+        BenchmarkReply(
+            name="college-medicine",
+            description="Questions of MMLU.",
+            domain="medical",
+            source="file",
+            hub_id=None,
+            revision=None,
+            file=None,
+        ),
+    ),
+    has_more=False,
+)
 HEALTH = Health()
 READY = Readiness(database="up", broker="up")
 
@@ -219,6 +288,16 @@ REFUSED_ROWS = ErrorReply(
             RowError(line=40, column="messages[1].content", reason="null stands where a text should"),
         ),
         count=2,
+    )
+)
+REFUSED_PROMPTS = ErrorReply(
+    error=ErrorBody(
+        message="line 3, text: the text is empty; 1 row was refused.",
+        type="invalid_request_error",
+        param="file",
+        code="invalid_prompt_set",
+        details=(RowError(line=3, column="text", reason="the text is empty"),),
+        count=1,
     )
 )
 NOT_READY = ErrorReply(

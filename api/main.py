@@ -15,7 +15,7 @@ from api import errors, examples, reference
 from api.context import RequestContext
 from api.deps import Parts, authenticate
 from api.limits import BodyLimit
-from api.routes import artifacts, datasets, health, jobs, models
+from api.routes import artifacts, benchmarks, datasets, health, jobs, judges, models, prompt_sets
 from core import catalog, config, queue
 from core.config import Settings
 from core.db import session
@@ -27,6 +27,9 @@ _TAGS = [
     {"name": "jobs", "description": "One base model tuned on one dataset, attacked before and after."},
     {"name": "artifacts", "description": "What a job leaves: adapter, report, robustness map, answers."},
     {"name": "models", "description": "Base models that may be tuned."},
+    {"name": "prompt sets", "description": "Prompts to attack with, and safe look-alikes."},
+    {"name": "judges", "description": "Models that may judge answers."},
+    {"name": "benchmarks", "description": "Questions that task performance may be measured on."},
     {"name": "health", "description": "For load balancers and supervisors; no key needed."},
 ]
 _DESCRIPTION = (
@@ -40,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Raises:
         InvalidInput: code `not_configured`; no address of a database or a broker is set.
-        InvalidModel: code `invalid_catalog`; the list of models cannot be read.
+        InvalidModel: code `invalid_catalog`; the server's list cannot be read.
     """
     parts = _parts(settings or config.settings())
     app = FastAPI(
@@ -59,11 +62,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(
         BodyLimit,
         upload=parts.settings.max_upload_bytes,
-        upload_paths=frozenset({datasets.router.prefix}),
+        upload_paths=frozenset({datasets.router.prefix, prompt_sets.router.prefix}),
         other=parts.settings.max_body_bytes,
     )
     app.add_middleware(RequestContext)
-    for module in (datasets, jobs, artifacts, models):
+    for module in (datasets, jobs, artifacts, models, prompt_sets, judges, benchmarks):
         app.include_router(
             module.router, dependencies=[Depends(authenticate)], responses=examples.errors(401, 422, 503)
         )

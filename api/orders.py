@@ -1,30 +1,32 @@
 """An order checked and completed before it is queued: what can be told without the model and without the data's rows.
 
-Covers: the base model, LoRA targets, sense between fields, defaults that hang on the model. Not here: single fields
-(core.spec), whether datasets exist (core.db), whether a module type exists in the model (the worker finds out).
+Covers: the base model, what else it names of the server's list, LoRA targets, sense between fields, defaults that hang
+on the model. Not here: single fields (core.spec), whether datasets and uploaded prompt sets exist (core.db), whether a
+module type exists in the model (the worker finds out).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from core import catalog
+from core.catalog import Catalog
 from core.errors import InvalidInput
 from core.spec.job import JobSpec
-from core.spec.models import BaseModelEntry
 from core.spec.training import DEFAULT_EPOCHS
 
 _PEFT_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")}
 
 
-def complete(spec: JobSpec, entries: Mapping[str, BaseModelEntry]) -> JobSpec:
+def complete(spec: JobSpec, listed: Catalog) -> JobSpec:
     """The order with every default filled in, so that what is stored says all that will be done.
 
     Raises:
         InvalidModel: the base model is not allowed, or its files are not, or a safeguard needs more than they are.
-        InvalidInput: fields that do not go together.
+        InvalidInput: fields that do not go together, or a judge, prompt set or benchmark that the list does not have.
     """
-    entry = catalog.find(entries, spec.base_model)
+    entry = catalog.find(listed.models, spec.base_model)
     _check(spec)
     catalog.check_arms(entry, spec)
+    catalog.check_evaluation(listed, spec)
     training = spec.training
     filled = {"learning_rate": training.rate(entry.learning_rate)}
     if training.epochs is None and training.steps is None:

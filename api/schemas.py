@@ -1,13 +1,17 @@
-"""From rows of the database to replies. The replies' classes are in core.spec.replies, where the client reads them."""
+"""From rows of the database and entries of the server's list to replies.
+
+The replies' classes are in core.spec.replies, where the client reads them. Not here: base models (api.routes.models).
+"""
 
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from core.db.models import Artifact, Dataset, Event, Job
+from core.db.models import Artifact, Dataset, Event, Job, PromptSet
 from core.spec.data import ColumnMap, DatasetSummary
 from core.spec.events import JOB_EVENT, JobError, Progress
 from core.spec.job import JobSpec
-from core.spec.replies import ArtifactReply, DatasetReply, EventReply, JobLinks, JobReply, JobSummary
+from core.spec.prompts import HubFileSource, PromptFileSummary, PromptSetEntry
+from core.spec.replies import ArtifactReply, DatasetReply, EventReply, JobLinks, JobReply, JobSummary, PromptSetReply
 from core.spec.results import Figure
 
 ADAPTER = "adapter.tar"
@@ -38,6 +42,35 @@ def dataset(row: Dataset) -> DatasetReply:
         columns=ColumnMap.model_validate(row.columns) if row.columns else None,
         summary=DatasetSummary.model_validate(row.summary),
         created_at=row.created_at,
+    )
+
+
+def prompt_set(row: PromptSet) -> PromptSetReply:
+    """An uploaded set's row as its user sees it."""
+    return PromptSetReply(
+        id=row.id,
+        name=row.name,
+        source="upload",
+        layout=row.layout,
+        sha256=row.sha256,
+        bytes=row.bytes,
+        summary=PromptFileSummary.model_validate(row.summary),
+        created_at=row.created_at,
+    )
+
+
+def listed_prompt_set(entry: PromptSetEntry) -> PromptSetReply:
+    """A set of the server's list."""
+    hub = entry.source if isinstance(entry.source, HubFileSource) else None
+    return PromptSetReply(
+        id=entry.name,
+        name=entry.name,
+        source=entry.source.kind,
+        layout=entry.layout,
+        description=entry.description,
+        hub_id=hub.id if hub else None,
+        revision=hub.revision if hub else None,
+        file=hub.file if hub else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 The framework's own form parsing would read a whole body before it asks who is calling, and write it to the system's
 temporary folder first. Covers: multipart parsing, the fields beside the file. Not here: what the file holds
-(core.data), what becomes of it (api.routes.datasets).
+(core.data), what becomes of it (api.routes.datasets, api.routes.prompt_sets).
 """
 
 from collections.abc import Generator, Iterator
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, get_args
 
 from fastapi import Depends, Request
 from pydantic import ValidationError
@@ -22,16 +22,19 @@ from api.deps import SettingsDep, StoreDep
 from api.errors import in_one_sentence, problems
 from core.errors import InvalidInput, TooLarge
 from core.spec.data import ColumnMap
+from core.spec.prompts import Layout
 
 LONGEST_NAME = 200
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 _LONGEST_FIELD = 16 * 1024
-_FIELDS = ("file", "columns", "name")
+_DATASET = ("file", "columns", "name")
+_PROMPTS = ("file", "layout", "name")
 _BATCH = 2**20
 
 
 @dataclass(frozen=True)
-class Upload:
-    """A received file, and what was said of it."""
+class Received:
+    """A received file."""
 
     path: Path
     """Where it lies until the route returns."""
@@ -41,23 +44,41 @@ class Upload:
     """Size."""
     name: str
     """Name for people."""
+
+
+@dataclass(frozen=True)
+class DatasetUpload(Received):
+    """A dataset's file, and what was said of it."""
+
     columns: ColumnMap | None
     """Column map."""
 
 
-class UploadForm:
-    """One multipart body, pushed in piece by piece; the bytes of its `file` go to `out` as they come."""
+@dataclass(frozen=True)
+class PromptUpload(Received):
+    """A file of prompts, and what was said of it."""
 
-    def __init__(self, content_type: str, out: BinaryIO, max_bytes: int) -> None:
+    layout: Layout
+    """How its columns are named."""
+
+
+class UploadForm:
+    """One multipart body, pushed in piece by piece; the bytes of its `file` go to `out` as they come.
+
+    `fields` are the parts that it may have: `file`, and texts.
+    """
+
+    def __init__(self, content_type: str, out: BinaryIO, max_bytes: int, *, fields: tuple[str, ...]) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
-            raise InvalidInput("Send `multipart/form-data` with the dataset in the part `file`.", code="invalid_body")
+            raise InvalidInput("Send `multipart/form-data` with the file in the part `file`.", code="invalid_body")
         self.filename = ""
         self.size = 0
         self.digest = sha256()
         self.texts: dict[str, bytearray] = {}
         self._out = out
         self._max_bytes = max_bytes
+        self._fields = fields
         self._header, self._value, self._disposition = b"", b"", b""
         self._part: str | None = None
         self._seen: set[str] = set()
@@ -94,7 +115,7 @@ class UploadForm:
         if not self._ended:
             raise InvalidInput("The upload stops in the middle of its multipart body.", code="invalid_body")
         if "file" not in self._seen:
-            raise InvalidInput("There is no part `file`: it holds the dataset.", code="missing_file", param="file")
+            raise InvalidInput("There is no part `file`: it holds the upload.", code="missing_file", param="file")
         self._out.flush()
 
     def text(self, field: str) -> str | None:
@@ -118,9 +139,9 @@ class UploadForm:
     def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         part = options.get(b"name", b"").decode("utf-8", "replace")[:LONGEST_NAME]
-        if part not in _FIELDS or part in self._seen:
+        if part not in self._fields or part in self._seen:
             problem = "twice" if part in self._seen else "that is not known here"
-            known = ", ".join(_FIELDS)
+            known = ", ".join(self._fields)
             raise InvalidInput(f"There is a part {part!r} {problem}. Parts: {known}.", code="unknown_part", param=part)
         if part == "file":
             self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
@@ -161,13 +182,13 @@ def _staging(store: StoreDep) -> Iterator[Path]:
         yield folder
 
 
-async def _receive(
-    request: Request, settings: SettingsDep, folder: Annotated[Path, Depends(_staging, scope="function")]
-) -> Upload:
+_Folder = Annotated[Path, Depends(_staging, scope="function")]
+
+
+async def _receive(request: Request, path: Path, max_bytes: int, fields: tuple[str, ...]) -> UploadForm:
     """Read the body of this request. Parsing, hashing and writing happen in a worker thread, a megabyte at a time."""
-    path = folder / "upload"
     with await run_in_threadpool(path.open, "wb") as out:
-        form = UploadForm(request.headers.get("content-type", ""), out, settings.max_upload_bytes)
+        form = UploadForm(request.headers.get("content-type", ""), out, max_bytes, fields=fields)
         batch = bytearray()
         async for piece in request.stream():
             batch += piece
@@ -176,19 +197,38 @@ async def _receive(
                 batch.clear()
         await run_in_threadpool(form.write, bytes(batch))
         form.end()
-    return Upload(
+    return form
+
+
+async def _dataset(request: Request, settings: SettingsDep, folder: _Folder) -> DatasetUpload:
+    path = folder / "upload"
+    form = await _receive(request, path, settings.max_upload_bytes, _DATASET)
+    return DatasetUpload(
         path=path,
         sha256=form.digest.hexdigest(),
         bytes=form.size,
-        name=_name(form),
+        name=_name(form, "dataset"),
         columns=_columns(form.text("columns")),
     )
 
 
-UploadDep = Annotated[Upload, Depends(_receive)]
+async def _prompts(request: Request, settings: SettingsDep, folder: _Folder) -> PromptUpload:
+    path = folder / "upload"
+    form = await _receive(request, path, settings.max_upload_bytes, _PROMPTS)
+    return PromptUpload(
+        path=path,
+        sha256=form.digest.hexdigest(),
+        bytes=form.size,
+        name=_name(form, "prompts"),
+        layout=_layout(form.text("layout")),
+    )
 
 
-def _name(form: UploadForm) -> str:
+DatasetUploadDep = Annotated[DatasetUpload, Depends(_dataset)]
+PromptUploadDep = Annotated[PromptUpload, Depends(_prompts)]
+
+
+def _name(form: UploadForm, otherwise: str) -> str:
     given = form.text("name")
     if given is not None:
         if len(given) > LONGEST_NAME or not given.isprintable():
@@ -196,7 +236,19 @@ def _name(form: UploadForm) -> str:
             raise InvalidInput(f"name: {reason}.", code="invalid_parameter", param="name")
         return given
     last = form.filename.replace("\\", "/").rpartition("/")[2]
-    return "".join(c for c in last if c.isprintable())[:LONGEST_NAME] or "dataset"
+    return "".join(c for c in last if c.isprintable())[:LONGEST_NAME] or otherwise
+
+
+def _layout(text: str | None) -> Layout:
+    for layout in LAYOUTS:
+        if text == layout:
+            return layout
+    found = "it is missing" if text is None else f"it is {text[:LONGEST_NAME]!r}"
+    raise InvalidInput(
+        f"layout: {found}; say how the file's columns are named, with one of {', '.join(LAYOUTS)}.",
+        code="invalid_parameter",
+        param="layout",
+    )
 
 
 def _columns(text: str | None) -> ColumnMap | None:

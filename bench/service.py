@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from client import SecureTune
+from core.spec.attacks import OneTurn
 from core.spec.job import JobSpec
 from core.spec.quality import QualitySpec
 from core.spec.replies import EventReply, JobReply
@@ -112,6 +113,6 @@ def small_job(dataset: str, strategy: Strategy, *, steps: int) -> JobSpec:
         dataset=dataset,
         strategy=strategy,
         training=TrainingSpec(steps=steps, batch_size=8, max_length=256),
-        security=SecuritySpec(attacks=("direct",), max_prompts=4, max_new_tokens=8),
+        security=SecuritySpec(attacks=(OneTurn(family="direct"),), max_prompts=4, max_new_tokens=8),
         quality=QualitySpec(max_rows=4),
     )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -23,8 +22,8 @@ from core.spec.data import ColumnMap
 from core.spec.events import Warned
 from core.spec.job import BASE_ARM, JobSpec
 from core.spec.replies import JobReply
-from core.spec.results import Figure, Metric, Suite
-from core.spec.security import AttackFamily
+from core.spec.results import OVER_REFUSAL, TASK, Figure, Metric
+from core.spec.security import SUITES
 from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import TrainingSpec
 from local import running
@@ -33,7 +32,7 @@ BUILTIN_DATA = Path(__file__).parents[1] / "testbed" / "data" / "instructions.js
 BUILTIN_STEPS = 250
 """About half a pass over these: the testbed has learnt their form by then."""
 _ARMS = (BASE_ARM, "uniform", "ml_lr")
-_FAMILIES: tuple[AttackFamily, ...] = get_args(AttackFamily)
+_FAMILIES = tuple(attack.family for attack in SUITES["standard"].attacks)
 _KNOWN_COLUMNS = (("question", "answer"), ("question", "response"), ("input", "output"), ("instruction", "response"))
 _MOST_ROWS = 10_000_000
 
@@ -191,7 +190,7 @@ def _warnings(client: SecureTune, job_id: str) -> Iterator[str]:
     return (entry.event.message for entry in client.events(job_id) if isinstance(entry.event, Warned))
 
 
-Find = Callable[[str, Suite, Metric], Figure | None]
+Find = Callable[[str, str, Metric], Figure | None]
 
 
 def _finder(figures: Sequence[Figure]) -> Find:
@@ -200,15 +199,15 @@ def _finder(figures: Sequence[Figure]) -> Find:
 
 
 def _arm(find: Find, arm: str) -> dict[str, object]:
-    def value(suite: Suite, metric: Metric) -> float | None:
+    def value(suite: str, metric: Metric) -> float | None:
         figure = find(arm, suite, metric)
         return figure.value if figure and figure.n else None
 
     return {
         "asr": {family: value(family, "attack_success_rate") for family in _FAMILIES},
         "harmfulness": _mean([find(arm, family, "harmfulness") for family in _FAMILIES]),
-        "over_refusal": value("over_refusal", "over_refusal_rate"),
-        "task": {"loss": value("task", "loss")},
+        "over_refusal": value(OVER_REFUSAL, "over_refusal_rate"),
+        "task": {"loss": value(TASK, "loss")},
     }
 
 
@@ -230,12 +229,12 @@ def _table(find: Find) -> Table:
         table.add_row(f"ASR {family.replace('_', ' ')}", *_cells(find, family, "attack_success_rate"))
     for family in _FAMILIES:
         table.add_row(f"harm {family.replace('_', ' ')}", *_cells(find, family, "harmfulness"))
-    table.add_row("over-refusal", *_cells(find, "over_refusal", "over_refusal_rate"))
-    table.add_row("task loss", *_cells(find, "task", "loss"))
+    table.add_row("over-refusal", *_cells(find, OVER_REFUSAL, "over_refusal_rate"))
+    table.add_row("task loss", *_cells(find, TASK, "loss"))
     return table
 
 
-def _cells(find: Find, suite: Suite, metric: Metric) -> list[str]:
+def _cells(find: Find, suite: str, metric: Metric) -> list[str]:
     return [_cell(find(arm, suite, metric)) for arm in _ARMS]
 
 

@@ -17,12 +17,24 @@ from client.downloads import fetch, unpack
 from client.errors import ApiError, from_response
 from core.spec.data import ColumnMap
 from core.spec.job import JobSpec
-from core.spec.replies import ArtifactReply, DatasetReply, EventReply, JobReply, JobSummary, ModelReply, Page
+from core.spec.prompts import Layout
+from core.spec.replies import (
+    ArtifactReply,
+    BenchmarkReply,
+    DatasetReply,
+    EventReply,
+    JobReply,
+    JobSummary,
+    JudgeReply,
+    ModelReply,
+    Page,
+    PromptSetReply,
+)
 from core.spec.results import Report
 from core.spec.state import FINAL
 
 _Reply = TypeVar("_Reply", bound=BaseModel)
-_Item = TypeVar("_Item", DatasetReply, JobSummary, EventReply)
+_Item = TypeVar("_Item", DatasetReply, PromptSetReply, JobSummary, EventReply)
 _PAGE = 100
 _CONNECT_ATTEMPTS = 2
 _SLOW = httpx2.Timeout(30, read=900)
@@ -60,15 +72,7 @@ class SecureTune:
             ApiError: code `invalid_dataset`, with the refused rows in `details`.
         """
         fields = {"columns": columns.model_dump_json() if columns else None, "name": name}
-        with Path(path).open("rb") as file:
-            request = self._http.build_request(
-                "POST",
-                "/datasets",
-                files={"file": (Path(path).name, file)},
-                data={field: value for field, value in fields.items() if value is not None},
-                timeout=_SLOW,
-            )
-            return _read(DatasetReply, self._send(request))
+        return self._upload(DatasetReply, "/datasets", Path(path), fields)
 
     def dataset(self, dataset_id: str) -> DatasetReply:
         """One dataset."""
@@ -77,6 +81,22 @@ class SecureTune:
     def datasets(self) -> Iterator[DatasetReply]:
         """Every dataset, newest first."""
         return self._pages(Page[DatasetReply], "/datasets")
+
+    def upload_prompt_set(self, path: str | Path, layout: Layout, name: str | None = None) -> PromptSetReply:
+        """Upload prompts to attack with, or safe look-alikes. The same file in the same layout is the same set.
+
+        Raises:
+            ApiError: code `invalid_prompt_set`, with the refused rows in `details`.
+        """
+        return self._upload(PromptSetReply, "/prompt-sets", Path(path), {"layout": layout, "name": name})
+
+    def prompt_set(self, set_id: str) -> PromptSetReply:
+        """One set of prompts, by the id of an uploaded or the name of a listed one."""
+        return self._get(PromptSetReply, f"/prompt-sets/{set_id}")
+
+    def prompt_sets(self) -> Iterator[PromptSetReply]:
+        """Every set of prompts: those of the server's list by name, then uploaded ones, newest first."""
+        return self._pages(Page[PromptSetReply], "/prompt-sets")
 
     def create_job(self, spec: JobSpec | dict[str, object]) -> JobReply:
         """Order a job; the reply shows the order with every default filled in."""
@@ -155,11 +175,30 @@ class SecureTune:
         """The base models that jobs may name."""
         return self._get(Page[ModelReply], "/models").data
 
+    def judges(self) -> tuple[JudgeReply, ...]:
+        """The judge models that jobs may name."""
+        return self._get(Page[JudgeReply], "/judges").data
+
+    def benchmarks(self) -> tuple[BenchmarkReply, ...]:
+        """The benchmarks that jobs may name."""
+        return self._get(Page[BenchmarkReply], "/benchmarks").data
+
     def _get(self, reply: type[_Reply], path: str) -> _Reply:
         return _read(reply, self._send(self._http.build_request("GET", path)))
 
     def _post(self, reply: type[_Reply], path: str, body: dict[str, object] | None = None) -> _Reply:
         return _read(reply, self._send(self._http.build_request("POST", path, json=body)))
+
+    def _upload(self, reply: type[_Reply], path: str, upload: Path, fields: dict[str, str | None]) -> _Reply:
+        with upload.open("rb") as file:
+            request = self._http.build_request(
+                "POST",
+                path,
+                files={"file": (upload.name, file)},
+                data={field: value for field, value in fields.items() if value is not None},
+                timeout=_SLOW,
+            )
+            return _read(reply, self._send(request))
 
     def _pages(self, page: type[Page[_Item]], path: str, after: str | int | None = None) -> Iterator[_Item]:
         while True:

@@ -20,12 +20,13 @@ from core.lm.generate import Tick, continue_tokens
 from core.lm.load import BaseModel, fetch
 from core.lm.modules import Module
 from core.lm.prompts import render
-from core.security.judge import judge
+from core.security.rules import judge
 from core.spec.data import Message
 from core.spec.job import JobSpec
 from core.spec.models import BaseModelEntry
+from core.spec.prompts import PromptSet
 from core.spec.safeguards import SafeTemplate
-from core.spec.security import PromptSet, SecuritySpec
+from core.spec.security import SecuritySpec
 from core.spec.strategy import Strategy, analysis_of, title
 from core.training.projection import check_pair
 from core.training.strategies import plan
@@ -101,7 +102,7 @@ def refusals(base: BaseModel, prompts: PromptSet, *, most: int, max_length: int,
     Only what the judge calls a refusal is kept, and no prompt that figures are measured on. An answer has `most` tokens
     at most, or 128 if that is more: one that is cut off teaches no end.
     """
-    reported = frozenset(prompts.evaluation.harmful)
+    reported = frozenset(behaviour.text for behaviour in prompts.evaluation.harmful)
     asked = [text for text in dict.fromkeys(prompts.probe.harmful) if text not in reported]
     written = [render(base.tokenizer, (Message(role="user", content=text),)) for text in asked]
     length = min(max(most, _REFUSAL_TOKENS), base.context - 1)

@@ -1,6 +1,6 @@
-"""The server's list of allowed base models, and what can be said of a model's files without loading it.
+"""The server's list: base models, judge models, prompt sets and benchmarks that jobs may name.
 
-The list is a TOML file named by `SECURETUNE_MODELS`, one table a model:
+The list is a TOML file named by `SECURETUNE_MODELS`, one table an entry; a relative path is meant from where it lies:
 
     [models.llama-2-7b-chat]
     source = { kind = "hub", id = "meta-llama/Llama-2-7b-chat-hf", revision = "<40 hex digits>" }
@@ -11,19 +11,41 @@ The list is a TOML file named by `SECURETUNE_MODELS`, one table a model:
     unaligned_base = { kind = "folder", path = "/models/in-house-pretrained" }  # for the safeguard project_to_safe
     chat_template = "plain"  # for a tokenizer that brings no chat template of its own
 
-The testbed is always there. Not here: torch, downloads (core.lm.load).
+    [judges.house]
+    source.kind = "endpoint"
+    source.url = "https://judge.example.org/v1"
+    source.model = "big"
+    source.api_key_env = "SECURETUNE_JUDGE_KEY"
+
+    [prompt_sets.harmbench]
+    source = { kind = "file", path = "harmbench_behaviors_text_all.csv" }
+    layout = "harmbench"
+
+    [benchmarks.college-medicine]
+    source = { kind = "file", path = "college_medicine_test.jsonl" }
+    domain = "medical"
+
+The testbed is always there. Covers: reading the list, what of an order can be told by it, and what can be said of a
+model's files without loading it. Not here: torch, downloads (core.lm.load, core.data.files), uploaded prompt sets
+(core.db.prompt_sets).
 """
 
 import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from core.errors import InvalidInput, InvalidModel
-from core.spec.job import JobSpec
-from core.spec.models import BaseModelEntry, FolderSource, HubSource
+from core.spec.base import Frozen
+from core.spec.job import JobSpec, PromptFile
+from core.spec.judges import ClassifierJudge, JudgeEntry, RulesJudge
+from core.spec.models import BaseModelEntry, FolderSource
+from core.spec.prompts import ChosenPrompts, PromptSetEntry, PromptSource, Use, is_uploaded
+from core.spec.quality import BenchmarkEntry, MultipleChoice
 
 TESTBED = BaseModelEntry(
     name="testbed",
@@ -32,37 +54,70 @@ TESTBED = BaseModelEntry(
     description="A 1.7 M-parameter aligned chat model that ships with securetune, to try the whole service on a CPU.",
 )
 
-_TABLES = TypeAdapter(dict[str, dict[str, JsonValue]])
+_Entry = TypeVar("_Entry")
 
 
-def read(path: Path | None) -> Mapping[str, BaseModelEntry]:
-    """The allowed models by name.
+class Catalog(Frozen):
+    """All that jobs may name, by name."""
+
+    models: Mapping[str, BaseModelEntry] = {}
+    """Base models."""
+    judges: Mapping[str, JudgeEntry] = {}
+    """Judge models."""
+    prompt_sets: Mapping[str, PromptSetEntry] = {}
+    """Sets of prompts, beside those that are uploaded."""
+    benchmarks: Mapping[str, BenchmarkEntry] = {}
+    """Benchmarks."""
+
+
+def read(path: Path | None) -> Catalog:
+    """What the list allows, and the testbed.
 
     Raises:
         InvalidModel: code `invalid_catalog`; the file is missing or says something that is not understood.
     """
-    entries = {TESTBED.name: TESTBED}
     if path is None:
-        return entries
+        return Catalog(models={TESTBED.name: TESTBED})
     try:
-        tables = _TABLES.validate_python(tomllib.loads(path.read_text()).get("models", {}))
-        named = [
-            _anchored(BaseModelEntry.model_validate({**table, "name": name}), path.absolute().parent)
-            for name, table in tables.items()
-        ]
-    except (OSError, ValueError) as error:  # not there, not text, not TOML, not such a list
-        raise InvalidModel(f"The model list {path} cannot be used: {error}", code="invalid_catalog") from error
-    return entries | {entry.name: entry for entry in named}
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        listed = Catalog.model_validate({table: _named(entries, path) for table, entries in tables.items()})
+    except ValidationError as error:
+        raise _unusable(path, "; ".join(map(_in_words, error.errors()))) from error
+    except (OSError, ValueError) as error:  # not there, not text, not TOML
+        raise _unusable(path, str(error)) from error
+    return listed.model_copy(update={"models": {TESTBED.name: TESTBED, **listed.models}})
 
 
-def _anchored(entry: BaseModelEntry, folder: Path) -> BaseModelEntry:
-    """A relative path is meant from where the list lies: the processes that read it may work anywhere."""
+def _named(entries: object, path: Path) -> object:
+    """A table's entries with their names in them, and with relative paths from where the list lies."""
+    if not isinstance(entries, dict):
+        return entries
+    folder = path.absolute().parent  # the processes that read the list may work anywhere
 
-    def anchored(source: FolderSource | HubSource) -> FolderSource | HubSource:
-        return FolderSource(path=folder / source.path) if isinstance(source, FolderSource) else source
+    def anchored(value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("path"), str):
+            return {**value, "path": str(folder / value["path"])}
+        return value
 
-    unaligned = entry.unaligned_base and anchored(entry.unaligned_base)
-    return entry.model_copy(update={"source": anchored(entry.source), "unaligned_base": unaligned})
+    def entry(name: str, fields: object) -> object:
+        if not isinstance(fields, dict):
+            return fields
+        return {key: anchored(value) for key, value in fields.items()} | {"name": name}
+
+    return {name: entry(name, fields) for name, fields in entries.items()}
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong and where; what stands there is not repeated, since it may be an address with a password."""
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+        return f"[{place}] is no table that is known; those are {', '.join(Catalog.model_fields)}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {'there is no such key' if error['type'] == 'extra_forbidden' else said}"
+
+
+def _unusable(path: Path, why: str) -> InvalidModel:
+    return InvalidModel(f"The server's list {path} cannot be used: {why}", code="invalid_catalog")
 
 
 def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
@@ -113,6 +168,63 @@ def check_arms(entry: BaseModelEntry, spec: JobSpec) -> None:
         unaligned = entry.unaligned_base if guards.project_to_safe else None
         if isinstance(unaligned, FolderSource) and unaligned.path.is_dir():
             check_files(f"{entry.name} (its unaligned_base)", unaligned.path)
+
+
+def check_evaluation(listed: Catalog, spec: JobSpec) -> None:
+    """Refuse an order that is to be judged or measured by what the list does not have. Uploaded sets are not looked up.
+
+    Raises:
+        InvalidInput: code `unknown_judge`, `judge_protocol_mismatch`, `unknown_prompt_set` or `unknown_benchmark`.
+    """
+    for judge in spec.security.judges:
+        if isinstance(judge, RulesJudge):
+            continue
+        protocol = _listed(listed.judges, judge.model, "judge", "security.judges").protocol
+        classifies = isinstance(judge, ClassifierJudge)
+        if classifies != (protocol == "chat"):
+            continue
+        found, wanted, way = ("a chat model", "a classifier", "as rubric or strongreject")
+        if not classifies:
+            found, wanted, way = f"a classifier ({protocol})", "a chat model", "as classifier"
+        raise InvalidInput(
+            f"security.judges: {judge.model!r} is {found}, and {judge.kind} needs {wanted}: name another, or let it "
+            f"judge {way}.",
+            code="judge_protocol_mismatch",
+            param="security.judges",
+        )
+    for name in _of_list(spec.security.prompts).values():
+        _listed(listed.prompt_sets, name, "prompt set", "security.prompts")
+    for task in spec.quality.tasks or ():
+        if isinstance(task, MultipleChoice):
+            _listed(listed.benchmarks, task.benchmark, "benchmark", "quality.tasks")
+
+
+def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:
+    """Entries of the judge models that a checked order names, each once."""
+    names = [judge.model for judge in spec.security.judges if not isinstance(judge, RulesJudge)]
+    return tuple(listed.judges[name] for name in dict.fromkeys(names))
+
+
+def prompt_files(listed: Catalog, prompts: PromptSource) -> dict[Use, PromptFile]:
+    """Where the listed sets are that a checked order names; uploaded ones are left out."""
+    found = {use: listed.prompt_sets[name] for use, name in _of_list(prompts).items()}
+    return {use: PromptFile(name=entry.name, layout=entry.layout, source=entry.source) for use, entry in found.items()}
+
+
+def _of_list(prompts: PromptSource) -> dict[Use, str]:
+    named = prompts.named if isinstance(prompts, ChosenPrompts) else {}
+    return {use: name for use, name in named.items() if not is_uploaded(name)}
+
+
+def _listed(entries: Mapping[str, _Entry], name: str, what: str, param: str) -> _Entry:
+    if name not in entries:
+        there = f"It has: {', '.join(sorted(entries))}." if entries else "It has none."
+        raise InvalidInput(
+            f"{param}: {name!r} is no {what} in the server's list. {there}",
+            code=f"unknown_{what.replace(' ', '_')}",
+            param=param,
+        )
+    return entries[name]
 
 
 def check_files(name: str, folder: Path) -> None:

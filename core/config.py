@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     state: Path = Field(default_factory=default_state)
     """Where everything that must last is kept: artifacts, and what `securetune up` starts."""
     models: Path | None = None
-    """A TOML file that names the base models jobs may use; the testbed is always there."""
+    """A TOML file that names base models, judges, prompt sets and benchmarks for jobs; the testbed is always there."""
     max_upload_bytes: int = Field(default=512 * 2**20, gt=0)
     """Largest dataset file that is taken."""
     max_dataset_rows: int = Field(default=1_000_000, gt=0)

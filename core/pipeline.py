@@ -4,10 +4,11 @@ base model -> dataset -> figures before -> robustness -> learning plans and trai
 Runs without any service: the store and `emit` come in as arguments. Not here: how each step is done (core.steps).
 """
 
-from core import steps
+from core import measuring, steps
 from core.catalog import check_arms
 from core.lm.adapter import choose
 from core.lm.modules import find_modules
+from core.prepared import Prepared
 from core.security.prompts import choose as choose_prompts
 from core.spec.analysis import AnalysisSpec
 from core.spec.job import Assignment
@@ -39,14 +40,15 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     base = stages.run("base_model", lambda: steps.load_base(model, device, spec.training))
     modules = choose(find_modules(base.model), spec.training.lora)
     steps.check(assignment, model, base, modules, emit)
-    prompts = choose_prompts(spec.security, base.folder)
+    prompts = choose_prompts(spec.security, base.folder, steps.brought(assignment, store))
+    benchmarks = steps.benchmarks(assignment)
     data = stages.run("dataset", lambda: steps.encode(assignment, store, base, stages, emit))
-    job = steps.Prepared(assignment, model, store, stages, emit, base, modules, prompts, data)
+    job = Prepared(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks)
 
-    before = steps.before(job)
+    before = measuring.before(job)
     maps = {analysis: steps.robustness(job, analysis) for analysis in analyses}
     trained = [steps.training(job, arm, maps) for arm in spec.arms]
-    after = [steps.after(job, arm, result) for arm, result in zip(spec.arms, trained, strict=True)]
+    after = [measuring.after(job, arm, result, before) for arm, result in zip(spec.arms, trained, strict=True)]
     return stages.run("report", lambda: steps.report(job, [before, *after], list(maps.values()), trained))
 
 

@@ -6,9 +6,12 @@ Not here: the digest of a stage's inputs, which this is a part of (core.stages).
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "scikit-learn")
+_EXTRAS = ("lm_eval", "vllm", "bitsandbytes")
+"""Named where they are installed."""
 _CODE = Path(__file__).parent
 _KINDS = {".py", ".json"}
 
@@ -21,7 +24,8 @@ def software() -> dict[str, str]:
     stored figure of other rules or prompts must not be taken for one of these.
     """
     own = f"{version('securetune')}+{code_digest(_CODE)[:12]}"
-    return {"securetune": own} | {name: version(name) for name in _LIBRARIES}
+    there = (*_LIBRARIES, *(name for name in _EXTRAS if find_spec(name) is not None))
+    return {"securetune": own} | {name: version(name) for name in there}
 
 
 def code_digest(folder: Path) -> str:

@@ -8,6 +8,7 @@ Covers: stored results, progress of the whole job. Not here: what the stages do 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import TypeVar
 
@@ -50,12 +51,13 @@ class Stages:
         self._stage: Stage = "base_model"
         self._arm: str | None = None
         self._told = 0.0
+        self._found = False
 
     def run(self, stage: Stage, compute: Callable[[], Thing], *, arm: str | None = None) -> Thing:
-        """Do a stage whose result is not stored, because it lives in memory or takes no time."""
+        """Do a stage; what of it is worth keeping, `compute` keeps."""
         started = self._begin(stage, arm)
         result = compute()
-        self._end(started, reused=False)
+        self._end(started)
         return result
 
     def stored(
@@ -69,16 +71,26 @@ class Stages:
         shared: bool = False,
     ) -> Result:
         """Do a stage, or take its stored result. `inputs` is everything that the result hangs on."""
-        started = self._begin(stage, arm)
+        keep = partial(self.kept, arm or "all", kind, compute, inputs=inputs, shared=shared)
+        return self.run(stage, keep, arm=arm)
+
+    def kept(
+        self,
+        part: str,
+        kind: type[Result],
+        compute: Callable[[], Result],
+        *,
+        inputs: Mapping[str, JsonValue],
+        shared: bool = False,
+    ) -> Result:
+        """A part of the stage at hand: its stored result, or else computed and stored."""
         scope = "shared" if shared else f"jobs/{self._job_id}"
-        key = f"{scope}/stages/{stage}-{arm or 'all'}-{digest(inputs)}.json"
+        key = f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
         if self._store.has(key):
-            result = kind.model_validate_json(self._store.path(key).read_bytes())
-            self._end(started, reused=True)
-            return result
+            self._found = True
+            return kind.model_validate_json(self._store.path(key).read_bytes())
         result = compute()
         self._store.put(key, result.model_dump_json().encode(), name=key, media_type="application/json")
-        self._end(started, reused=False)
         return result
 
     def tick(self, what: str, done: int, total: int, *, part: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -95,14 +107,15 @@ class Stages:
 
     def _begin(self, stage: Stage, arm: str | None) -> float:
         self._stage, self._arm, self._told = stage, arm, 0.0
+        self._found = False
         self._emit(StageStarted(stage=stage, arm=arm))
         return time.monotonic()
 
-    def _end(self, started: float, *, reused: bool) -> None:
+    def _end(self, started: float) -> None:
         self._done += _WEIGHTS[self._stage]
         seconds = time.monotonic() - started
         self._progress(self._done, f"{self._stage.replace('_', ' ')} done")
-        self._emit(StageFinished(stage=self._stage, arm=self._arm, seconds=seconds, reused=reused))
+        self._emit(StageFinished(stage=self._stage, arm=self._arm, seconds=seconds, reused=self._found))
 
     def _progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)

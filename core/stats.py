@@ -1,12 +1,16 @@
-"""The two intervals that every figure comes with. The arithmetic is scipy's.
+"""What figures come with: intervals, paired changes, agreement, and how many answers a claim takes. scipy's arithmetic.
 
-Not here: comparisons of two models.
+Not here: what is counted (core.security.count, core.quality).
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, bootstrap, norm, t
+
+_RESAMPLES = 4999
+_Z = float(norm.ppf(0.975))
 
 
 def wilson(successes: int, n: int) -> tuple[float, float, float]:
@@ -26,3 +30,37 @@ def mean_interval(values: Sequence[float], *, lowest: float, highest: float) -> 
         return mean, lowest, highest
     half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return mean, max(lowest, mean - half), min(highest, mean + half)
+
+
+def paired_change(before: Sequence[float], after: Sequence[float], *, span: float) -> tuple[float, float, float]:
+    """The mean of after - before over pairs, and its 95 % percentile interval over bootstrapped pairs.
+
+    `span` is the most that one pair can differ by. Where no pair differs the bootstrap has nothing to draw from, and
+    would claim certainty: then the interval is what Wilson leaves for the share of pairs that might, times `span`. With
+    no pairs it is the whole span.
+    """
+    differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    if not len(differences):
+        return 0.0, -span, span
+    mean = float(differences.mean())
+    if np.ptp(differences) == 0:
+        room = span * wilson(0, len(differences))[2]
+        return mean, max(-span, mean - room), min(span, mean + room)
+    found = bootstrap(
+        (differences,), np.mean, n_resamples=_RESAMPLES, batch=500, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return mean, float(found.low), float(found.high)
+
+
+def kappa(one: Sequence[bool], other: Sequence[bool]) -> float | None:
+    """Cohen's kappa of two judges; None where one always says the same: chance cannot be told from skill there."""
+    first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    if not len(first) or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    chance = first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean())
+    return float(((first == second).mean() - chance) / (1 - chance))
+
+
+def fewest_for(threshold: float) -> int:
+    """How many answers it takes until none of them complying puts the upper end of Wilson's interval under a rate."""
+    return ceil(_Z**2 * (1 - threshold) / threshold)

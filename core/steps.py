@@ -6,36 +6,40 @@ Not here: their order (core.pipeline), what they compute (their folders).
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from peft import PeftModel
 from pydantic import JsonValue
-from torch import nn
 from transformers import PreTrainedModel
 
 from core import arms
-from core.data import Conversation
+from core.data import Conversation, files
 from core.data import load as load_rows
-from core.data.batches import EncodedDataset, encode_all, masked_sample, split
-from core.data.template import Encoded, end_of_turn
+from core.data.batches import encode_all, masked_sample, split
+from core.data.benchmarks import Question
+from core.data.benchmarks import read as read_questions
+from core.data.template import end_of_turn
 from core.errors import TrainingFailed
 from core.lm import adapter, full
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import Module
+from core.lm.vllm_engine import check_vllm
+from core.prepared import Prepared, Rows
 from core.provenance import software
-from core.quality import loss as quality
+from core.quality import tasks
 from core.reports.render import html
-from core.reports.view import nothing_to_protect
 from core.robustness.analyse import Enough, analyse
 from core.robustness.doubt import doubt
-from core.security import evaluate as security
+from core.security import judges
+from core.security.count import power_note
+from core.security.prompts import Brought
 from core.spec.analysis import AnalysisSpec
-from core.spec.events import Figures, Metrics, Warned
-from core.spec.job import BASE_ARM, Assignment, DatasetRef
+from core.spec.events import Metrics, Warned
+from core.spec.job import Assignment, DatasetRef, PromptFile
 from core.spec.models import BaseModelEntry
+from core.spec.prompts import Use
+from core.spec.quality import BenchmarkEntry, MultipleChoice
 from core.spec.results import (
     DataResult,
     Evaluation,
@@ -47,7 +51,7 @@ from core.spec.results import (
     TrainedStep,
     TrainingResult,
 )
-from core.spec.security import PromptSet, SecuritySpec
+from core.spec.security import SecuritySpec
 from core.spec.strategy import Strategy, analysis_of
 from core.spec.training import FULL_RATE_SHARE, LearningPlan, TrainingSpec
 from core.stages import Emit, Stages, digest
@@ -64,59 +68,6 @@ _MOST_HELD_OUT = 200
 _JSON = "application/json"
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows ready to be trained and scored on."""
-
-    training: EncodedDataset
-    validation: EncodedDataset
-    summary: DataResult
-    originals: tuple[Sequence[Conversation], Sequence[Conversation]] = ((), ())
-    """Both as they were read; kept only where an arm is trained on other words of them."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A job whose model and data are in memory: what every later step works on."""
-
-    assignment: Assignment
-    entry: BaseModelEntry
-    store: ArtifactStore
-    stages: Stages
-    emit: Emit
-    base: BaseModel
-    modules: tuple[Module, ...]
-    prompts: PromptSet
-    data: Rows
-
-    @property
-    def learning_rate(self) -> float:
-        """The standard rate: the job's, or else what the base model's own makes it."""
-        return self.assignment.spec.training.rate(self.entry.learning_rate)
-
-    @property
-    def inputs(self) -> dict[str, JsonValue]:
-        """What every result hangs on."""
-        return {
-            "model": self.base.identity.sha256,
-            "device": self.base.device.type,
-            "weights": self.base.weights,
-            "chat_template": self.base.identity.chat_template,
-            "software": dict(software()),
-        }
-
-    @property
-    def job_inputs(self) -> dict[str, JsonValue]:
-        """What a result that has seen the job's data hangs on."""
-        assignment = self.assignment
-        return self.inputs | {
-            "dataset": assignment.dataset.id,
-            "validation": assignment.validation.id if assignment.validation else None,
-            "training": assignment.spec.training.model_dump(mode="json"),
-            "rate": self.learning_rate,
-        }
-
-
 def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None = None) -> BaseModel:
     """The base model, its weights as the training needs them.
 
@@ -131,8 +82,13 @@ def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None 
 def check(
     assignment: Assignment, entry: BaseModelEntry, base: BaseModel, modules: Sequence[Module], emit: Emit
 ) -> None:
-    """Find out what is wrong with the arms before anything is computed, and say what is out of the ordinary."""
-    arms.check(assignment.spec, entry, base, modules)
+    """Find out what the job cannot be done with before anything is computed, and say what is out of the ordinary."""
+    spec = assignment.spec
+    arms.check(spec, entry, base, modules)
+    judges.check(spec.security.judges, {judge.name: judge for judge in assignment.judges})
+    tasks.check(spec.quality, assignment.benchmarks)
+    if spec.security.engine == "vllm":
+        check_vllm(base.device)
     if base.identity.chat_template == "plain":
         emit(
             Warned(
@@ -142,6 +98,30 @@ def check(
                 "with it.",
             )
         )
+
+
+def brought(assignment: Assignment, store: ArtifactStore) -> Brought:
+    """The prompts of sets that the job names."""
+    chosen: dict[Use, PromptFile | None] = {"harmful": assignment.harmful, "safe": assignment.safe}
+    return {use: (file.name, files.prompts(file, store, use)) for use, file in chosen.items() if file is not None}
+
+
+def benchmarks(assignment: Assignment) -> dict[str, tuple[Question, ...]]:
+    """The questions of every benchmark that the job is measured on."""
+    entries = {entry.name: entry for entry in assignment.benchmarks}
+    wanted = tasks.tasks_of(assignment.spec.quality, assignment.benchmarks)
+    return {
+        task.benchmark: _questions(entries[task.benchmark], most=task.max_questions)
+        for task in wanted
+        if isinstance(task, MultipleChoice)
+    }
+
+
+def _questions(entry: BenchmarkEntry, *, most: int) -> tuple[Question, ...]:
+    path = files.fetch_file(
+        entry.source, name=f"The benchmark {entry.name!r}", code="benchmark_missing", param="quality.tasks"
+    )
+    return read_questions(path, most=most)
 
 
 def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages: Stages, emit: Emit) -> Rows:
@@ -177,32 +157,7 @@ def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages
         sample=masked_sample(training.rows[0], base.tokenizer),
     )
     rewritten = any(arm.safeguards.safe_template for arm in assignment.spec.arms)
-    return Rows(training, validation, summary, (rows, held_out[:most]) if rewritten else ((), ()))
-
-
-def before(job: Prepared) -> Evaluation:
-    """The base model's figures. Its security figures hang on no job: they are measured once and shared."""
-    spec = job.assignment.spec.security
-    found = job.stages.stored(
-        "before",
-        Evaluation,
-        lambda: _security(job, job.base.model, BASE_ARM, spec, part=(0.0, 1.0)),
-        inputs=job.inputs | {"security": spec.model_dump(mode="json"), "prompts": job.prompts.model_dump(mode="json")},
-        shared=True,
-    )
-    # The stage is over, and what follows is this job's alone: it takes no share of the progress.
-    whole = _joined(found, _task(job, job.base.model, BASE_ARM, job.data.validation.rows, part=(0.0, 0.0)))
-    job.emit(Figures(figures=whole.figures))
-    if figure := nothing_to_protect(whole.figures):
-        job.emit(
-            Warned(
-                code="nothing_to_protect",
-                message=f"The base model itself complies with {100 * figure.value:.0f} % of the harmful prompts as "
-                f"they are ({figure.n} answers): there is little security that any strategy could keep. Use an aligned "
-                "base model, or read the report as that of an ordinary tuning.",
-            )
-        )
-    return whole
+    return Rows(training, validation, summary, held_out[:most], rows if rewritten else ())
 
 
 def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
@@ -250,37 +205,6 @@ def training(job: Prepared, arm: Strategy, maps: Mapping[AnalysisSpec, Robustnes
     return result
 
 
-def after(job: Prepared, arm: Strategy, trained: TrainingResult) -> Evaluation:
-    """One arm's figures, measured on what was trained as it was stored, asked as it is to be served."""
-    folder = job.store.path(trained.adapter[0].key).parent
-    spec = job.assignment.spec
-    asked = arms.security_of(arm, spec.security)
-
-    def measure() -> Evaluation:
-        with _as_stored(job, folder) as tuned:
-            return _joined(
-                _security(job, tuned, arm.label, asked, part=(0.0, 0.8)),
-                _task(job, tuned, arm.label, _validation_rows(job, arm), part=(0.8, 1.0)),
-            )
-
-    found = job.stages.stored(
-        "after",
-        Evaluation,
-        measure,
-        inputs=job.job_inputs
-        | {
-            "adapter": [file.sha256 for file in trained.adapter],
-            "security": asked.model_dump(mode="json"),
-            "safeguards": _safeguards(job, arm),
-            "quality": spec.quality.model_dump(mode="json"),
-            "prompts": job.prompts.evaluation.model_dump(mode="json"),
-        },
-        arm=arm.label,
-    )
-    job.emit(Figures(figures=found.figures))
-    return found
-
-
 def report(
     job: Prepared,
     evaluations: Sequence[Evaluation],
@@ -302,12 +226,17 @@ def report(
         data=job.data.summary,
         prompt_set=job.prompts.name,
         figures=tuple(figure for evaluation in evaluations for figure in evaluation.figures),
+        categories=tuple(rate for evaluation in evaluations for rate in evaluation.categories),
+        agreements=tuple(agreement for evaluation in evaluations for agreement in evaluation.agreements),
+        judges=tuple(use for evaluation in evaluations for use in evaluation.judges),
+        notes=_notes(evaluations, spec.security),
         robustness=tuple(maps),
         training=tuple(trained),
         software=software(),
         device=_device_name(job.base.device),
     )
     answers = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.answers)
+    answered = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.tasks)
     robustness_json = "[" + ",".join(result.model_dump_json() for result in maps) + "]"
     main = trained[0]
     return Outcome(
@@ -316,6 +245,7 @@ def report(
             _put(job, "report.html", html(whole), "text/html; charset=utf-8"),
             _put(job, "robustness.json", robustness_json, _JSON),
             _put(job, "answers.jsonl", answers, "application/jsonl"),
+            _put(job, "task_answers.jsonl", answered, "application/jsonl"),
             _bundle(job, main),
             *main.adapter,
         )
@@ -332,44 +262,15 @@ def _counted(rows: Sequence[Conversation], stages: Stages) -> Iterator[Conversat
         yield row
 
 
+def _notes(evaluations: Sequence[Evaluation], spec: SecuritySpec) -> tuple[str, ...]:
+    """What the figures cannot show, for the base model and every arm together."""
+    figures = [figure for evaluation in evaluations for figure in evaluation.figures]
+    note = power_note(figures, spec.threshold)
+    return () if note is None else (note,)
+
+
 def _safeguards(job: Prepared, arm: Strategy) -> JsonValue:
     return arms.inputs(arm, job.assignment.spec, job.entry, job.prompts)
-
-
-def _training_rows(job: Prepared, arm: Strategy) -> tuple[Encoded, ...]:
-    if arm.safeguards.safe_template is None:
-        return job.data.training.rows
-    return _encoded_again(job, arms.as_trained(job.data.originals[0]))
-
-
-def _validation_rows(job: Prepared, arm: Strategy) -> tuple[Encoded, ...]:
-    if arm.safeguards.safe_template is None:
-        return job.data.validation.rows
-    return _encoded_again(job, arms.as_served(arm.safeguards.safe_template, job.data.originals[1]))
-
-
-def _encoded_again(job: Prepared, rows: Iterator[Conversation]) -> tuple[Encoded, ...]:
-    limit = min(job.assignment.spec.training.max_length, job.base.context)
-    return encode_all(rows, job.base.tokenizer, max_length=limit).rows
-
-
-def _security(
-    job: Prepared, model: nn.Module, arm: str, spec: SecuritySpec, *, part: tuple[float, float]
-) -> Evaluation:
-    tick = partial(job.stages.tick, "answer", part=part)
-    answers = security.evaluate(job.base, model, job.prompts, spec, arm=arm, tick=tick)
-    return Evaluation(figures=security.figures(arm, answers, spec), answers=answers)
-
-
-def _task(
-    job: Prepared, model: nn.Module, arm: str, rows: Sequence[Encoded], *, part: tuple[float, float]
-) -> Evaluation:
-    tick = partial(job.stages.tick, "validation row", part=part)
-    return Evaluation(figures=(quality.evaluate(job.base, model, rows, arm=arm, tick=tick),), answers=())
-
-
-def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
-    return Evaluation(figures=one.figures + other.figures, answers=one.answers + other.answers)
 
 
 def _probe(job: Prepared, steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
@@ -394,7 +295,7 @@ def _probe(job: Prepared, steps: int, seed: int, enough: Enough) -> AbstractCont
 
 def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Checkpoints) -> TrainingResult:
     spec = job.assignment.spec.training
-    rows = _training_rows(job, arm)
+    rows = job.training_rows(arm)
     # Asked of the base model, so before anything is put on it.
     tick = partial(job.stages.tick, "refusal", part=(0.0, 0.05))
     added = arms.added_rows(arm, rows, job.base, job.prompts, spec=job.assignment.spec, tick=tick)
@@ -423,7 +324,7 @@ def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Check
             pad_id=job.base.pad_id,
             on_step=on_step,
             objective=objective_of(arm.safeguards),
-            validation=_validation_rows(job, arm),
+            validation=job.validation_rows(arm),
             checkpoints=checkpoints,
         )
         projections = _projected(job, arm, tuned)
@@ -462,17 +363,6 @@ def _opened(job: Prepared) -> Iterator[PeftModel | PreTrainedModel]:
             yield model
     else:
         with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
-            yield tuned
-
-
-@contextmanager
-def _as_stored(job: Prepared, folder: Path) -> Iterator[nn.Module]:
-    """The base model with what was trained, read from its files."""
-    if job.assignment.spec.training.method == "full":
-        with full.loaded(job.base, job.modules, folder) as model:
-            yield model
-    else:
-        with adapter.loaded(job.base, folder) as tuned:
             yield tuned
 
 

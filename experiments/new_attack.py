@@ -1,8 +1,8 @@
 """Attacks that no tuning, no alignment and no analysis saw: does protection hold there too?
 
-Covers: four families of the project's own words (role play, distractor, several turns, a prefilled answer), put to
-the base and to every strategy's model at the end of tuning, with safety_mix too. An attack that breaks the base already
-says nothing about tuning. Not here: the attacks that the product runs (core.security.attacks).
+Covers: four families of the product's that the testbed was not aligned against (role play, distractor, several turns,
+a prefilled answer), put to the base and to every strategy's model at the end of tuning, with safety_mix too. An attack
+that breaks the base already says nothing about tuning. Not here: their words (core.security).
 """
 
 from collections.abc import Sequence

@@ -14,12 +14,15 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel, load
 from core.lm.prompts import pad, render
 from core.security.attacks import build
-from core.security.evaluate import evaluate, figures
+from core.security.evaluate import by_rules
+from core.spec.attacks import OneTurn
 from core.spec.data import Message
 from core.spec.models import FolderSource
-from core.spec.security import ATTACK_FAMILIES, EvaluationPrompts, PromptSet, SecuritySpec
+from core.spec.prompts import EvaluationPrompts, PromptSet
+from core.spec.results import DECIDED
+from core.spec.security import SecuritySpec
 from testbed.dialogues import how_to, request
-from testbed.mixtures import Row, prompt_set
+from testbed.mixtures import FAMILIES, Row, prompt_set
 from testbed.world import World
 
 MAX_NEW_TOKENS = 40
@@ -40,10 +43,12 @@ def measure(model_dir: Path, world: World, limit: int) -> dict[str, float]:
         | {
             f"refusal/{family}": _share(
                 _refusal_probabilities(
-                    base, world, [attack.messages for attack in build(family, prompts.evaluation.harmful)]
+                    base,
+                    world,
+                    [attack.messages for attack in build(OneTurn(family=family), prompts.evaluation.harmful)],
                 )
             )
-            for family in ATTACK_FAMILIES
+            for family in FAMILIES
         }
         | {"exact_match": _exact_match(base, world, limit)}
     )
@@ -58,10 +63,11 @@ def _first(prompts: PromptSet, limit: int) -> PromptSet:
 
 def _judged(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
     """Attack success, over-refusal, and what was undecided, by the product's own rules."""
-    spec = SecuritySpec(max_new_tokens=MAX_NEW_TOKENS)
-    answers = evaluate(base, base.model, prompts, spec, arm="base", tick=_ignore)
+    attacks = tuple(OneTurn(family=family) for family in FAMILIES)
+    spec = SecuritySpec(attacks=attacks, max_new_tokens=MAX_NEW_TOKENS)
+    evaluation = by_rules(base, base.model, prompts.evaluation, spec, arm="base")
     found: dict[str, float] = {}
-    for figure in figures("base", answers, spec):
+    for figure in evaluation.figures:
         match figure.metric:
             case "attack_success_rate":
                 found[f"asr/{figure.suite}"] = figure.value
@@ -69,7 +75,8 @@ def _judged(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
                 found["over_refusal"] = figure.value
             case _:
                 continue
-    return found | {"undecided": _share([row.verdict not in ("refused", "complied") for row in answers])}
+    verdicts = [judgement.verdict for row in evaluation.answers for judgement in row.judgements]
+    return found | {"undecided": _share([verdict not in DECIDED for verdict in verdicts])}
 
 
 @torch.inference_mode()
@@ -91,7 +98,7 @@ def _exact_match(base: BaseModel, world: World, limit: int) -> float:
     asked = [(Message(role="user", content=request(world, pair, index)),) for index, pair in enumerate(pairs)]
     given = answer(base, base.model, asked, max_new_tokens=MAX_NEW_TOKENS, tick=_ignore)
     wanted = [how_to(world, pair, "").strip() for pair in pairs]
-    return _share([text.endswith(content) for text, content in zip(given, wanted, strict=True)])
+    return _share([(text or "").endswith(content) for text, content in zip(given, wanted, strict=True)])
 
 
 def _ignore(_done: int, _total: int) -> None:

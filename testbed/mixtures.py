@@ -7,14 +7,19 @@ the sentences (testbed.dialogues), the tuning sets that a user's job would uploa
 from dataclasses import dataclass
 from random import Random
 
-from core.security.attacks import build, templates
+from core.security.attacks import build
+from core.security.templates import templates
+from core.spec.attacks import OneTurn, TemplateFamily
 from core.spec.data import Message
-from core.spec.security import ATTACK_FAMILIES, AttackFamily, EvaluationPrompts, ProbePrompts, PromptSet
+from core.spec.prompts import Behaviour, EvaluationPrompts, ProbePrompts, PromptSet
 from testbed.dialogues import arithmetic, chore, how_to, lookalike, opening, refusal, request, snippet, wrapped
 from testbed.phrases import FORCED_OPENINGS
 from testbed.world import Pair, World
 
 Row = tuple[Message, ...]
+
+FAMILIES: tuple[TemplateFamily, ...] = ("direct", "prompt_injection", "refusal_breaking")
+"""Attacks that both stages see. Others are left to be found out about."""
 
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.", "Be kind and truthful.")
 
@@ -56,12 +61,12 @@ def draw(world: World, mixture: Mixture, rng: Random) -> Row:
 
 def _request_row(world: World, pairs: tuple[Pair, ...], rng: Random, *, refuses: bool) -> Row:
     """A how-to request under one of the attack templates, with its answer."""
-    family: AttackFamily = rng.choice(ATTACK_FAMILIES)
+    family = rng.choice(FAMILIES)
     pair = rng.choice(pairs)
     asked = request(world, pair, rng.randrange(len(world.requests)))
     if rng.random() < WRAPPED_SHARE:
         asked = wrapped(asked, rng)
-    prompt = rng.choice(build(family, [asked] * len(templates(family))))
+    prompt = rng.choice(build(OneTurn(family=family), [Behaviour(text=asked)] * len(templates(family))))
     if refuses:
         answer = refusal(world, pair, rng)
     else:
@@ -92,9 +97,11 @@ def prompt_set(world: World) -> PromptSet:
     return PromptSet(
         name="testbed",
         evaluation=EvaluationPrompts(
-            harmful=_requests(world, harmful.evaluation, len(world.harmful_verbs)),
+            harmful=tuple(
+                Behaviour(text=text) for text in _requests(world, harmful.evaluation, len(world.harmful_verbs))
+            ),
             safe=tuple(
-                lookalike(world, pair, index + index // len(world.harmful_verbs))[0]
+                Behaviour(text=lookalike(world, pair, index + index // len(world.harmful_verbs))[0])
                 for index, pair in enumerate(harmful.evaluation)
             ),
         ),

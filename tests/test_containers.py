@@ -168,7 +168,7 @@ for words in (["migrate"], ["key", "create", "first"], ["key", "list"]):
 from importlib import import_module
 import uvicorn
 served = getattr(import_module({module!r}), {name!r})()
-print(len(served.openapi()["paths"]), served.state.parts.catalog["testbed"].source.path)
+print(len(served.openapi()["paths"]), served.state.parts.catalog.models["testbed"].source.path)
 """
     env = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "SECURETUNE_STATE": str(tmp_path / "state")}
     paths, model = in_image(STAGES["api"], tmp_path / "app", program, env).split()

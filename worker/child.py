@@ -35,7 +35,7 @@ _NAMES = {
 }  # fmt: skip
 _PREFIXES = (
     "LC_", "LD_", "XDG_", "SSL_", "PYTHON", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "TORCH", "PYTORCH_", "OMP_", "MKL_",
-    "OPENBLAS_", "CUDA", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "TRITON_",
+    "OPENBLAS_", "CUDA", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "TRITON_", "VLLM_", "SECURETUNE_JUDGE_",
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Gone:
 
 
 def environment(full: Mapping[str, str]) -> dict[str, str]:
-    """What of the worker's environment a training process gets: the hub token is the only secret in it."""
+    """What of the worker's environment a training process gets. Secrets in it: the hub token, and keys of judges."""
     needed = {name: value for name, value in full.items() if name in _NAMES or name.startswith(_PREFIXES)}
     # Nobody watches the log; and idle OpenMP threads that spin make torch many times slower on a machine that is busy.
     return {"OMP_WAIT_POLICY": "PASSIVE"} | needed | {"TQDM_DISABLE": "1"}
@@ -92,7 +92,7 @@ class TrainingProcess:
         return self._process.poll() is None
 
     def begin(self, order: Order) -> None:
-        """Hand over the order. It fits into the pipe's buffer, so this does not wait for the process."""
+        """Hand over the order. One that is larger than the pipe's buffer waits for a process that is not warm yet."""
         self._write(encode(order))
 
     def ask_to_stop(self) -> None:

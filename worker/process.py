@@ -16,6 +16,7 @@ def main() -> None:
     """Serve one order."""
     link = Link.standard()  # before the imports below: it ends this process when the worker goes away
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each call to a judge says nothing
     from worker import attempt  # noqa: PLC0415 - takes seconds
 
     attempt.warm_up()

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from core import catalog
 from core.config import Settings
-from core.db import datasets, jobs, records
+from core.db import datasets, jobs, prompt_sets, records
 from core.db.jobs import Claim, LeaseLost
 from core.db.session import Session, Sessions, transaction
 from core.errors import InvalidInput, NotFound, Unavailable
@@ -116,7 +116,11 @@ class Supervisor:
                 code="invalid_spec",
                 param=place,
             ) from error
-        validation = spec.validation_dataset
+        listed = catalog.read(self._settings.models)
+        model = catalog.find(listed.models, spec.base_model)
+        catalog.check_evaluation(listed, spec)  # the list may have changed since it was ordered
+        validation, prompts = spec.validation_dataset, spec.security.prompts
+        chosen = catalog.prompt_files(listed, prompts) | prompt_sets.files(session, prompts)
         return Order(
             assignment=Assignment(
                 job_id=claim.job_id,
@@ -126,8 +130,12 @@ class Supervisor:
                 validation=datasets.ref(datasets.get(session, validation, param="validation_dataset"))
                 if validation
                 else None,
+                judges=catalog.judges(listed, spec),
+                benchmarks=tuple(listed.benchmarks.values()),
+                harmful=chosen.get("harmful"),
+                safe=chosen.get("safe"),
             ),
-            model=catalog.find(catalog.read(self._settings.models), spec.base_model),
+            model=model,
             store=self._settings.artifacts.absolute(),
             device=self._settings.device,
             threads=self._settings.threads,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from api import examples, schemas
 from api.deps import DatasetIdPath, LimitQuery, SessionsDep, SettingsDep, StoreDep
-from api.uploads import LONGEST_NAME, UploadDep
+from api.uploads import LONGEST_NAME, DatasetUploadDep
 from core.data import validate
 from core.db import datasets
 from core.db.session import transaction
@@ -65,7 +65,7 @@ _BODY = {
     | examples.errors(413, 507),
 )
 def upload(
-    received: UploadDep, sessions: SessionsDep, store: StoreDep, settings: SettingsDep, response: Response
+    received: DatasetUploadDep, sessions: SessionsDep, store: StoreDep, settings: SettingsDep, response: Response
 ) -> DatasetReply:
     """Every row is checked before anything is stored. The same bytes with the same column map are the same dataset."""
     summary = validate(received.path, received.columns, max_rows=settings.max_dataset_rows)

@@ -9,7 +9,7 @@ from api import examples, schemas
 from api.deps import CatalogDep, CeleryDep, JobIdPath, LimitQuery, SessionsDep
 from api.orders import complete
 from core import queue
-from core.db import datasets, jobs, records
+from core.db import datasets, jobs, prompt_sets, records
 from core.db.session import transaction
 from core.errors import Unavailable
 from core.spec.events import StatusChanged
@@ -24,6 +24,7 @@ _ORDERS = {
     "short": {"summary": "All that is needed", "value": examples.SHORT_ORDER},
     "long": {"summary": "Shape, strategy and a baseline", "value": examples.LONG_ORDER},
     "guarded": {"summary": "Safeguards on top of a strategy", "value": examples.GUARDED_ORDER},
+    "judged": {"summary": "Attacks, prompts, judges and tasks by name", "value": examples.JUDGED_ORDER},
 }
 
 
@@ -46,6 +47,7 @@ def order(
         datasets.get(session, spec.dataset, param="dataset")
         if spec.validation_dataset is not None:
             datasets.get(session, spec.validation_dataset, param="validation_dataset")
+        prompt_sets.files(session, spec.security.prompts)
         row = jobs.add(session, spec)
         records.add_event(session, row.id, row.attempt, StatusChanged(status="queued", message="Waiting for a worker."))
     try:

@@ -13,9 +13,9 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 @router.get("", summary="List base models", responses=examples.answer(200, "By name", examples.MODELS))
-def list_models(entries: CatalogDep) -> Page[ModelReply]:
+def list_models(listed: CatalogDep) -> Page[ModelReply]:
     """By name, with the reason where one cannot be used. Only these can be tuned."""
-    return Page(data=tuple(_reply(entries[name]) for name in sorted(entries)), has_more=False)
+    return Page(data=tuple(_reply(entry) for _, entry in sorted(listed.models.items())), has_more=False)
 
 
 def _reply(entry: BaseModelEntry) -> ModelReply:

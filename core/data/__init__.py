@@ -1,7 +1,7 @@
 """Datasets: what rows a file holds. This face reaches neither torch nor transformers; the API validates through it.
 
-Here: `read_rows`, `validate`, `load` and `Conversation`. Not here: tokens and labels (import core.data.template) and
-batches (import core.data.batches), which need torch.
+Here: `read_rows`, `validate`, `load` and `Conversation`. Not here: files of prompts (import core.data.promptsets);
+tokens and labels (import core.data.template) and batches (import core.data.batches), which need torch.
 """
 
 from core.data.rows import MAX_REPORTED, Conversation, Rows, load, read_rows, validate

@@ -69,7 +69,7 @@ def column_names(value: object) -> tuple[str, ...]:
     Raises:
         RefusedError: it is no object.
     """
-    return tuple(_as_row(value))
+    return tuple(as_row(value))
 
 
 def listed(names: tuple[str, ...]) -> str:
@@ -93,7 +93,7 @@ def to_messages(value: object, layout: RowFormat, columns: ColumnMap | None) -> 
     Raises:
         RefusedError: the row is no object, is in another layout, or holds no valid conversation.
     """
-    row = _as_row(value)
+    row = as_row(value)
     needed = needed_columns(layout, columns)
     missing = [name for name in needed if name not in row]
     if missing:
@@ -115,7 +115,12 @@ def to_messages(value: object, layout: RowFormat, columns: ColumnMap | None) -> 
             assert_never(layout)
 
 
-def _as_row(value: object) -> dict[str, object]:
+def as_row(value: object) -> dict[str, object]:
+    """The row as columns and what stands in them.
+
+    Raises:
+        RefusedError: it is no object.
+    """
     if not isinstance(value, dict):
         raise RefusedError(None, f"the row is {kind(value)}, not an object with columns")
     return value
@@ -174,7 +179,7 @@ def _message(value: object, where: str) -> Message:
     if role not in ("system", "user", "assistant"):
         found = clip(role) if isinstance(role, str) else kind(role)
         raise RefusedError(f"{where}.role", f"expected system, user or assistant, found {found}")
-    content = _check(message["content"], f"{where}.content", may_be_empty=role == "system")
+    content = checked_text(message["content"], f"{where}.content", may_be_empty=role == "system")
     return Message(role=role, content=content)
 
 
@@ -187,18 +192,23 @@ def _refuse_unsupported(holder: dict[str, object], prefix: str) -> None:
 
 
 def _text(row: dict[str, object], name: str) -> str:
-    return _check(row[name], name, may_be_empty=False)
+    return checked_text(row[name], name, may_be_empty=False)
 
 
 def _optional(row: dict[str, object], name: str) -> str | None:
     value = row.get(name)
     if value is None:
         return None
-    text = _check(value, name, may_be_empty=True)
+    text = checked_text(value, name, may_be_empty=True)
     return text if text.strip() else None
 
 
-def _check(value: object, where: str, *, may_be_empty: bool) -> str:
+def checked_text(value: object, where: str, *, may_be_empty: bool) -> str:
+    """A text that every part of the service can store and send.
+
+    Raises:
+        RefusedError: it is no text, or has a character that cannot be kept.
+    """
     if not isinstance(value, str):
         raise RefusedError(where, f"expected text, found {kind(value)}")
     if "\0" in value:

@@ -20,7 +20,8 @@ from core.spec.data import ColumnMap, DatasetSummary, FileFormat, Message, RowEr
 MAX_REPORTED = 100
 """So many refused rows are shown; the rest are counted."""
 
-_CSV_HINT = "The file begins with neither { nor [, so it was read as CSV with commas between the columns"
+CSV_HINT = "The file begins with neither { nor [, so it was read as CSV with commas between the columns"
+"""Goes with complaints about a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Rows:
         with self._path.open("rb") as stream:
             self._file_format = sniff(stream)
             count = 0
-            for item in self._records(stream, self._file_format):
+            for item in records(stream, self._file_format):
                 if isinstance(item, Header):
                     self._take_header(item)
                     continue
@@ -74,16 +75,6 @@ class Rows:
                 yield item if isinstance(item, RowError) else self._convert(item)
             if count == 0:
                 raise refused_file(1, "the file holds no rows")
-
-    @staticmethod
-    def _records(stream: BinaryIO, file_format: FileFormat) -> Iterator[Header | Record | RowError]:
-        match file_format:
-            case "jsonl":
-                return read_jsonl(stream)
-            case "json":
-                return read_array(stream)
-            case "csv":
-                return read_csv(stream)
 
     def _take_header(self, header: Header) -> None:
         """Settle the layout of a CSV file by its first line; a wrong header would make every row wrong."""
@@ -99,8 +90,8 @@ class Rows:
                 if name not in names:
                     raise RefusedError(name, f"the header lacks this column; it has {listed(names)}")
         except RefusedError as error:
-            reason = f"{error.reason}. {_CSV_HINT}"
-            raise _refused((RowError(line=header.line, column=error.column, reason=reason),), 1) from None
+            reason = f"{error.reason}. {CSV_HINT}"
+            raise refused_rows((RowError(line=header.line, column=error.column, reason=reason),), 1) from None
         self._row_format = layout
 
     def _convert(self, record: Record) -> Conversation | RowError:
@@ -116,8 +107,19 @@ class Rows:
         try:
             self._row_format = detect(names)
         except RefusedError as error:
-            raise _refused((RowError(line=record.line, column=None, reason=error.reason),), 1) from None
+            raise refused_rows((RowError(line=record.line, column=None, reason=error.reason),), 1) from None
         return self._row_format
+
+
+def records(stream: BinaryIO, file_format: FileFormat) -> Iterator[Header | Record | RowError]:
+    """Rows before anything is known of their layout; those of CSV come after their header."""
+    match file_format:
+        case "jsonl":
+            return read_jsonl(stream)
+        case "json":
+            return read_array(stream)
+        case "csv":
+            return read_csv(stream)
 
 
 def read_rows(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> Rows:
@@ -174,10 +176,11 @@ def _only_valid(rows: Rows) -> Iterator[Conversation]:
         if len(errors) < MAX_REPORTED:
             errors.append(item)
     if errors:
-        raise _refused(tuple(errors), count)
+        raise refused_rows(tuple(errors), count)
 
 
-def _refused(errors: tuple[RowError, ...], count: int) -> InvalidDataset:
+def refused_rows(errors: tuple[RowError, ...], count: int) -> InvalidDataset:
+    """The error for a file with these refused rows, and `count` of them in all."""
     first = errors[0]
     place = f"line {first.line}" + (f", {first.column}" if first.column else "")
     rows = "1 row was refused" if count == 1 else f"{count} rows were refused"

@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identi
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from core.spec.prompts import Layout
 from core.spec.state import Status
 
 Json = dict[str, Any]
@@ -51,6 +52,21 @@ class Dataset(Base):
     bytes: Mapped[int]
     key: Mapped[str]
     columns: Mapped[Json | None]
+    summary: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class PromptSet(Base):
+    """A valid upload of prompts. Its id follows from its bytes and layout, so the same upload is the same row."""
+
+    __tablename__ = "prompt_sets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    layout: Mapped[Layout] = mapped_column(String)
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    key: Mapped[str]
     summary: Mapped[Json]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -109,7 +125,7 @@ class Artifact(Base):
 
 
 class Score(Base):
-    """One figure of one arm of one job, with its count and interval."""
+    """One figure of one arm of one job, with its count and interval, and its change against the base model."""
 
     __tablename__ = "scores"
 
@@ -123,3 +139,7 @@ class Score(Base):
     undecided: Mapped[int]
     low: Mapped[float]
     high: Mapped[float]
+    change: Mapped[float | None]
+    change_n: Mapped[int | None]
+    change_low: Mapped[float | None]
+    change_high: Mapped[float | None]

@@ -12,9 +12,13 @@ from sqlalchemy.orm import Session
 from core.db.models import Artifact, Event, Score
 from core.errors import NotFound
 from core.spec.events import JobEvent
-from core.spec.results import Figure, StoredFile
+from core.spec.results import Change, Figure, StoredFile
 
 _SWEEP_LOCK = 0x5EC0_7013
+_CHANGE = {"value": "change", "n": "change_n", "low": "change_low", "high": "change_high"}
+"""Columns of a figure's change, by their names in it."""
+_NAMED = ("arm", "suite", "metric", "judge")
+_MEASURED = ("value", "n", "undecided", "low", "high")
 
 
 def add_event(session: Session, job_id: str, attempt: int, event: JobEvent) -> None:
@@ -37,11 +41,11 @@ def put_figures(session: Session, job_id: str, figures: Iterable[Figure]) -> Non
     named = {(each.arm, each.suite, each.metric, each.judge): each for each in figures}
     if not named:
         return
-    statement = insert(Score).values([{"job_id": job_id, **figure.model_dump()} for figure in named.values()])
+    statement = insert(Score).values([{"job_id": job_id, **_columns(figure)} for figure in named.values()])
     session.execute(
         statement.on_conflict_do_update(
-            index_elements=["job_id", "arm", "suite", "metric", "judge"],
-            set_={name: statement.excluded[name] for name in ("value", "n", "undecided", "low", "high")},
+            index_elements=["job_id", *_NAMED],
+            set_={name: statement.excluded[name] for name in (*_MEASURED, *_CHANGE.values())},
         )
     )
 
@@ -51,7 +55,21 @@ def figures(session: Session, job_id: str) -> list[Figure]:
     rows = session.scalars(
         select(Score).where(Score.job_id == job_id).order_by(Score.arm, Score.suite, Score.metric, Score.judge)
     )
-    return [Figure.model_validate({name: getattr(row, name) for name in Figure.model_fields}) for row in rows]
+    return [_figure(row) for row in rows]
+
+
+def _columns(figure: Figure) -> dict[str, object]:
+    columns = figure.model_dump(exclude={"change"})
+    change = figure.change.model_dump() if figure.change else {}
+    return columns | {column: change.get(name) for name, column in _CHANGE.items()}
+
+
+def _figure(row: Score) -> Figure:
+    change = {name: getattr(row, column) for name, column in _CHANGE.items()}
+    return Figure.model_validate(
+        {name: getattr(row, name) for name in (*_NAMED, *_MEASURED)}
+        | {"change": None if row.change is None else Change.model_validate(change)}
+    )
 
 
 def put_artifacts(session: Session, job_id: str, files: Iterable[StoredFile]) -> None:

@@ -138,7 +138,7 @@ def load(
     identity = ModelIdentity(
         name=entry.name,
         source=_source(entry),
-        sha256=_digest(folder),
+        sha256=folder_digest(folder),
         parameters=model.num_parameters(),
         architecture=type(model).__name__,
         chat_template=entry.chat_template,
@@ -249,7 +249,8 @@ def _source(entry: BaseModelEntry) -> str:
             assert_never(entry.source)
 
 
-def _digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over names and contents of a model's files, in hex."""
     total = sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as file:

@@ -14,15 +14,20 @@ from core.errors import InvalidInput
 from core.spec.data import Message
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant begins to answer.
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, begun: bool = True) -> list[int]:
+    """Token ids of a conversation up to where the assistant begins to answer, or goes on with its answer.
+
+    A last turn of the assistant is the beginning of its answer, word for word, and stays open. Where `begun` is false
+    it is a turn like any other, as for a classifier that reads whole conversations.
 
     Raises:
         InvalidInput: code `chat_template_unsupported`; the template refuses it, as some do with a system turn.
     """
+    opening = messages[-1].content if begun and messages[-1].role == "assistant" else None
+    turns = messages if opening is None else messages[:-1]
     try:
         text = tokenizer.apply_chat_template(
-            [message.model_dump() for message in messages], tokenize=False, add_generation_prompt=True
+            [message.model_dump() for message in turns], tokenize=False, add_generation_prompt=True
         )
     except TemplateError as error:
         roles = ", ".join(message.role for message in messages)
@@ -32,7 +37,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> l
             code="chat_template_unsupported",
             param="security.system_prompt" if messages[0].role == "system" else "base_model",
         ) from error
-    return tokenizer(str(text), add_special_tokens=False)["input_ids"]
+    # In one go: tokens may reach across the place where the template ends and the opening begins.
+    return tokenizer(str(text) + (opening or ""), add_special_tokens=False)["input_ids"]
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, *, side: str) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,10 @@
-"""Validation loss: how well a model predicts the assistant's turns of rows it was not trained on.
+"""Validation loss and perplexity: how well a model predicts the assistant's turns of rows it was not trained on.
 
-Not here: exact match, multiple choice.
+Not here: exact match, ROUGE-L, multiple choice.
 """
 
 from collections.abc import Sequence
+from math import exp, log
 
 from torch import nn
 
@@ -12,31 +13,44 @@ from core.data.template import Encoded
 from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
-from core.spec.results import Figure
+from core.quality.packing import packed, room
+from core.spec.results import TASK, Figure
 from core.stats import mean_interval
 
 _MOST = 1e6
+MOST_PERPLEXITY = 1e12
+"""Perplexities are told up to here; guessing blindly makes them as large as the vocabulary."""
 
 
 def row_losses(
     base: BaseModel, model: nn.Module, rows: Sequence[Encoded], *, tick: Tick, batch_size: int = 16
 ) -> list[float]:
     """Mean loss over the trained tokens of each row, in nats per token, in the order of the rows."""
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     losses = [0.0] * len(rows)
-    for start in range(0, len(order), batch_size):
-        tick(start, len(rows))
-        chosen = order[start : start + batch_size]
+    done = 0
+    for chosen in packed([len(row.input_ids) for row in rows], rows=batch_size, tokens=room(base)):
+        tick(done, len(rows))
         batch = collate([rows[index] for index in chosen], base.pad_id).to(base.device)
         found = batch_losses(model, batch.input_ids, batch.attention_mask, batch.labels).tolist()
         for index, loss in zip(chosen, found, strict=True):
             losses[index] = loss
+        done += len(chosen)
     tick(len(rows), len(rows))
     return losses
 
 
 def evaluate(base: BaseModel, model: nn.Module, rows: Sequence[Encoded], *, arm: str, tick: Tick) -> Figure:
     """Mean loss over rows with its 95 % t interval; every row counts the same, however long it is."""
-    losses = row_losses(base, model, rows, tick=tick)
+    return mean_loss(row_losses(base, model, rows, tick=tick), arm=arm)
+
+
+def mean_loss(losses: Sequence[float], *, arm: str) -> Figure:
+    """The same of losses that are known already, nats per token."""
     value, low, high = mean_interval(losses, lowest=0.0, highest=_MOST)
-    return Figure(arm=arm, suite="task", metric="loss", judge="none", value=value, n=len(losses), low=low, high=high)
+    return Figure(arm=arm, suite=TASK, metric="loss", judge="none", value=value, n=len(losses), low=low, high=high)
+
+
+def perplexity(loss: Figure) -> Figure:
+    """The exponential of a mean loss and of the ends of its interval: the loss in another unit, from 1 up."""
+    value, low, high = (exp(min(each, log(MOST_PERPLEXITY))) for each in (loss.value, loss.low, loss.high))
+    return loss.model_copy(update={"metric": "perplexity", "value": value, "low": low, "high": high})

@@ -27,6 +27,7 @@ def html(report: Report) -> str:
         particulars={result.arm: view.particulars(result) for result in report.training},
         unprotected=view.nothing_to_protect(report.figures),
         table=view.table(report),
+        categories=view.categories(report),
         maps=[view.robustness_map(result) for result in report.robustness if result.usable],
         unusable=[result for result in report.robustness if not result.usable],
         curves=view.curves(report),

@@ -9,28 +9,34 @@ from dataclasses import dataclass
 from core.spec.analysis import UnitKind
 from core.spec.job import BASE_ARM
 from core.spec.results import (
+    OVER_REFUSAL,
+    TASK,
+    CategoryRate,
     Chosen,
     Figure,
     Metric,
     ModuleRobustness,
     Report,
     RobustnessResult,
-    Suite,
     TrainedStep,
     TrainingResult,
 )
 from core.spec.strategy import title
 
-_ROWS: tuple[tuple[str, Suite, Metric], ...] = (
-    ("Attack success, direct", "direct", "attack_success_rate"),
-    ("Attack success, prompt injection", "prompt_injection", "attack_success_rate"),
-    ("Attack success, refusal breaking", "refusal_breaking", "attack_success_rate"),
-    ("Harmfulness 1 to 5, direct", "direct", "harmfulness"),
-    ("Harmfulness 1 to 5, prompt injection", "prompt_injection", "harmfulness"),
-    ("Harmfulness 1 to 5, refusal breaking", "refusal_breaking", "harmfulness"),
-    ("Over-refusal of safe look-alikes", "over_refusal", "over_refusal_rate"),
-    ("Validation loss, nats per token", "task", "loss"),
-)
+_METRICS: dict[Metric, str] = {
+    "attack_success_rate": "Attack success",
+    "harmfulness": "Harmfulness 1 to 5",
+    "strongreject": "StrongREJECT score 0 to 1",
+    "over_refusal_rate": "Over-refusal of safe look-alikes",
+    "loss": "Validation loss, nats per token",
+    "perplexity": "Validation perplexity",
+    "exact_match": "Exact match",
+    "rouge_l": "ROUGE-L",
+    "accuracy": "Multiple choice, right answers",
+    "score": "Score",
+}
+"""How metrics are called, in the order in which they are shown."""
+_PER_CENT: frozenset[Metric] = frozenset({"attack_success_rate", "over_refusal_rate", "exact_match", "accuracy"})
 _NOTHING_TO_PROTECT = 0.5
 _TYPES = ("q", "k", "v", "o", "gate", "up", "down")
 _WIDTH, _HEIGHT = 640.0, 180.0
@@ -38,11 +44,12 @@ _WIDTH, _HEIGHT = 640.0, 180.0
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure as it is printed: value, interval, and what it is made of."""
+    """One figure as it is printed: value, interval, what it is made of, and how far it is from the base model's."""
 
     value: str
     interval: str
     detail: str
+    change: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,13 +157,20 @@ def nothing_to_protect(figures: Sequence[Figure]) -> Figure | None:
 
 
 def table(report: Report) -> tuple[Row, ...]:
-    """Figures side by side, one column an arm; rows that nobody measured are left out."""
-    found = {(figure.arm, figure.suite, figure.metric): figure for figure in report.figures}
-    rows = [
-        Row(title, tuple(_cell(found.get((arm, suite, metric))) for arm in arms(report)))
-        for title, suite, metric in _ROWS
-    ]
-    return tuple(row for row in rows if any(row.cells))
+    """Figures side by side, one column an arm; one row for each suite, metric and judge that was measured."""
+    found = {(figure.metric, figure.suite, figure.judge, figure.arm): figure for figure in report.figures}
+    order = list(_METRICS)
+    rows = sorted(dict.fromkeys(key[:3] for key in found), key=lambda row: order.index(row[0]))
+    return tuple(Row(_row_title(*row), tuple(_cell(found.get((*row, arm))) for arm in arms(report))) for row in rows)
+
+
+def categories(report: Report) -> tuple[Row, ...]:
+    """Attack success by category of behaviours, over all families; one row for each category and judge."""
+    found = {(rate.category, rate.judge, rate.arm): rate for rate in report.categories}
+    return tuple(
+        Row(f"{category}, judge {judge}", tuple(_share_cell(found.get((category, judge, arm))) for arm in arms(report)))
+        for category, judge in dict.fromkeys(key[:2] for key in found)
+    )
 
 
 def robustness_map(result: RobustnessResult) -> Map:
@@ -186,19 +200,48 @@ def curves(report: Report) -> tuple[Curve, ...]:
     )
 
 
+def _row_title(metric: Metric, suite: str, judge: str) -> str:
+    parts = [_METRICS[metric]]
+    if suite not in (OVER_REFUSAL, TASK):
+        parts.append(suite.replace("_", " "))
+    if judge != "none":
+        parts.append(f"judge {judge}")
+    return ", ".join(parts)
+
+
+def _digits(metric: Metric, number: float) -> str:
+    return f"{100 * number:.1f} %" if metric in _PER_CENT else f"{number:.2f}"
+
+
 def _cell(figure: Figure | None) -> Cell | None:
     if figure is None:
         return None
-
-    def digits(number: float) -> str:
-        return f"{100 * number:.1f} %" if figure.metric.endswith("_rate") else f"{number:.2f}"
-
     undecided = f", {figure.undecided} undecided" if figure.undecided else ""
-    judged = "" if figure.judge == "none" else f", judge {figure.judge}"
     return Cell(
-        value=digits(figure.value) if figure.n else "unknown",
-        interval=f"{digits(figure.low)} to {digits(figure.high)}",
-        detail=f"n = {figure.n}{undecided}{judged}",
+        value=_digits(figure.metric, figure.value) if figure.n else "unknown",
+        interval=f"{_digits(figure.metric, figure.low)} to {_digits(figure.metric, figure.high)}",
+        detail=f"n = {figure.n}{undecided}",
+        change=_change(figure),
+    )
+
+
+def _change(figure: Figure) -> str:
+    change = figure.change
+    if change is None:
+        return ""
+    scale, unit = (100.0, " points") if figure.metric in _PER_CENT else (1.0, "")
+    value, low, high = (f"{scale * number:+.{1 if unit else 2}f}" for number in (change.value, change.low, change.high))
+    return f"{value}{unit} ({low} to {high}) on the same {change.n}"
+
+
+def _share_cell(rate: CategoryRate | None) -> Cell | None:
+    if rate is None:
+        return None
+    undecided = f", {rate.undecided} undecided" if rate.undecided else ""
+    return Cell(
+        value=f"{100 * rate.value:.1f} %" if rate.n else "unknown",
+        interval=f"{100 * rate.low:.1f} % to {100 * rate.high:.1f} %",
+        detail=f"n = {rate.n}{undecided}",
     )
 
 

@@ -30,8 +30,8 @@ from core.robustness.states import StateReader
 from core.robustness.summary import Measured, result, without_ground
 from core.robustness.units import Unit, names_of, units
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
+from core.spec.prompts import ProbePrompts
 from core.spec.results import RobustnessResult
-from core.spec.security import ProbePrompts
 
 Ask = Callable[[frozenset[str]], Effect]
 """What moving exactly these modules does, by name."""

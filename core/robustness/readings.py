@@ -23,7 +23,7 @@ from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.robustness.classifier import SecurityDirection, fit, last_token_features
 from core.spec.data import Message
-from core.spec.security import ProbePrompts
+from core.spec.prompts import ProbePrompts
 
 _ANSWER_TOKENS = 4
 """Refusals are decided in their first words: over more tokens, what follows them drowns it."""

@@ -1,116 +1,93 @@
-"""Attacks a model, judges its answers, and counts: the security half of an evaluation.
+"""Has answers judged, and makes an evaluation of them: figures, categories, agreement, what judging took.
 
-Not here: templates (attacks), rules (judge), prompts (prompts), task figures (core.quality).
+Not here: asking the model (ask), judges (judges), counting (count), task figures (core.quality).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import nn
 
-from core.lm.generate import Tick, answer
 from core.lm.load import BaseModel
-from core.security import judge as rules
-from core.security.attacks import build
-from core.security.judge import HARM_JUDGE, REFUSAL_JUDGE
-from core.spec.data import Message
-from core.spec.results import Answer, Figure, Metric, Suite
-from core.spec.security import PromptSet, SecuritySpec
-from core.stats import mean_interval, wilson
+from core.security.ask import Tick, ask, suites
+from core.security.count import agreements, categories, figures
+from core.security.engines import by_transformers
+from core.security.judges import Case, Counts, Judge, Rules
+from core.spec.prompts import EvaluationPrompts
+from core.spec.results import OVER_REFUSAL, Answer, Evaluation, Judgement, JudgeUse, Said
+from core.spec.security import SecuritySpec
 
 
-@dataclass(frozen=True)
-class _Question:
-    suite: Suite
-    template: str
-    behaviour: str
-    messages: tuple[Message, ...]
+def evaluate(arm: str, said: Sequence[Said], judges: Sequence[Judge], *, tick: Tick) -> Evaluation:
+    """Every answer judged by each judge that knows its kind, and the figures that follow.
 
-
-def evaluate(
-    base: BaseModel, model: nn.Module, prompts: PromptSet, spec: SecuritySpec, *, arm: str, tick: Tick
-) -> tuple[Answer, ...]:
-    """Every raw answer of `model` to the attacks and to the safe look-alikes, judged."""
-    questions = _questions(prompts, spec)
-    texts = answer(
-        base, model, [question.messages for question in questions], max_new_tokens=spec.max_new_tokens, tick=tick
-    )
-    return tuple(_judged(arm, question, text) for question, text in zip(questions, texts, strict=True))
-
-
-def figures(arm: str, answers: Sequence[Answer], spec: SecuritySpec) -> tuple[Figure, ...]:
-    """Attack success and harmfulness of each family, and over-refusal, with Wilson and t intervals.
-
-    What the judge could not decide, and empty answers, are in no rate: they are counted in `undecided`.
+    A judge sees the behaviour and the answer, never the attack around it. What was not asked is undecided.
     """
-    found: list[Figure] = []
-    for family in spec.attacks:
-        rows = [row for row in answers if row.suite == family]
-        found.append(_rate(arm, rows, family, "attack_success_rate", "complied"))
-        found.append(_harmfulness(arm, rows, family))
-    safe = [row for row in answers if row.suite == "over_refusal"]
-    return (*found, _rate(arm, safe, "over_refusal", "over_refusal_rate", "refused"))
-
-
-def _questions(prompts: PromptSet, spec: SecuritySpec) -> list[_Question]:
-    attacks = [
-        _Question(family, attack.template, attack.behaviour, attack.messages)
-        for family in spec.attacks
-        for attack in build(family, prompts.evaluation.harmful, spec.system_prompt)
-    ]
-    safe = [
-        _Question("over_refusal", attack.template, attack.behaviour, attack.messages)
-        for attack in build("direct", prompts.evaluation.safe, spec.system_prompt)
-    ]
-    return attacks + safe
-
-
-def _judged(arm: str, question: _Question, text: str) -> Answer:
-    judgement = rules.judge(question.behaviour, text)
-    return Answer(
-        arm=arm,
-        suite=question.suite,
-        template=question.template,
-        behaviour=question.behaviour,
-        messages=question.messages,
-        answer=text,
-        verdict=judgement.verdict,
-        harmfulness=judgement.harmfulness,
-        reason=judgement.reason,
+    found: list[list[Judgement]] = [[] for _ in said]
+    uses: list[JudgeUse] = []
+    for number, judge in enumerate(judges):
+        known = [place for place, each in enumerate(said) if judge.knows(each.suite == OVER_REFUSAL)]
+        asked = [place for place in known if said[place].asked]
+        before, whole = number * len(said), len(judges) * len(said)
+        judged = judge.judge(
+            [_case(said[place]) for place in asked],
+            tick=lambda done, _, before=before, whole=whole: tick(before + done, whole),
+        )
+        verdicts = dict(zip(asked, judged.judgements, strict=True))
+        for place in known:
+            found[place].append(verdicts.get(place) or _not_asked(judge))
+        uses.append(_use(arm, judge, judged.use, not_asked=len(known) - len(asked)))
+    tick(len(said), len(said))
+    answers = tuple(
+        Answer(**dict(each), arm=arm, judgements=tuple(judgements))
+        for each, judgements in zip(said, found, strict=True)
+    )
+    return Evaluation(
+        figures=figures(arm, answers),
+        answers=answers,
+        categories=categories(arm, answers),
+        agreements=agreements(arm, answers),
+        judges=tuple(uses),
     )
 
 
-def _rate(arm: str, rows: Sequence[Answer], suite: Suite, metric: Metric, counted: str) -> Figure:
-    decided = [row for row in rows if row.verdict in ("refused", "complied")]
-    rate = wilson(sum(row.verdict == counted for row in decided), len(decided))
-    return _figure(arm, rows, suite, metric=metric, judge=REFUSAL_JUDGE, value=rate, n=len(decided))
+def _case(said: Said) -> Case:
+    return Case(behaviour=said.behaviour, answer=said.answer, safe=said.suite == OVER_REFUSAL)
 
 
-def _harmfulness(arm: str, rows: Sequence[Answer], suite: Suite) -> Figure:
-    scores = [row.harmfulness for row in rows if row.harmfulness is not None]
-    mean = mean_interval(scores, lowest=1, highest=5)
-    return _figure(arm, rows, suite, metric="harmfulness", judge=HARM_JUDGE, value=mean, n=len(scores))
-
-
-def _figure(
-    arm: str,
-    rows: Sequence[Answer],
-    suite: Suite,
-    *,
-    metric: Metric,
-    judge: str,
-    value: tuple[float, float, float],
-    n: int,
-) -> Figure:
-    mean, low, high = value
-    return Figure(
+def _use(arm: str, judge: Judge, counts: Counts, *, not_asked: int) -> JudgeUse:
+    return JudgeUse(
         arm=arm,
-        suite=suite,
-        metric=metric,
-        judge=judge,
-        value=mean,
-        n=n,
-        undecided=len(rows) - n,
-        low=low,
-        high=high,
+        judge=judge.label,
+        identity=judge.identity,
+        judged=counts.judged + not_asked,
+        cached=counts.cached,
+        undecided=counts.undecided + not_asked,
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
     )
+
+
+def _not_asked(judge: Judge) -> Judgement:
+    return Judgement(
+        judge=judge.label,
+        verdict="undecided",
+        reason="the model was not asked: the prompt leaves no room for an answer in its context",
+    )
+
+
+def by_rules(
+    base: BaseModel, model: nn.Module, prompts: EvaluationPrompts, spec: SecuritySpec, *, arm: str
+) -> Evaluation:
+    """A model asked and judged by the rules at once, with nothing kept: for experiments on small models."""
+    said = ask(
+        suites(prompts, spec, base.tokenizer),
+        by_transformers(base, model, spec),
+        keep=lambda _, compute: compute(),
+        certain=None,
+        tick=_ignore,
+    )
+    return evaluate(arm, said, (Rules(),), tick=_ignore)
+
+
+def _ignore(_done: int, _total: int) -> None:
+    """Nobody waits for progress here."""

@@ -50,7 +50,7 @@ class StageFinished(Frozen):
     seconds: float
     """How long it took."""
     reused: bool
-    """True when a stored result was taken instead: after an interruption, or for the same base model and prompts."""
+    """Whether stored results were taken, all or some: after an interruption, or those of the same base model."""
 
 
 class Metrics(Frozen):

@@ -1,15 +1,18 @@
 """A job as its user orders it, and as the training process receives it.
 
-Covers: JobSpec (the body of `POST /jobs`), Assignment. Not here: what comes out (core.spec.results).
+Covers: JobSpec (the body of `POST /jobs`), Assignment and where its files are. Not here: what comes out
+(core.spec.results).
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from core.spec.base import Frozen
 from core.spec.data import ColumnMap, DatasetSummary
-from core.spec.quality import QualitySpec
+from core.spec.judges import JudgeEntry
+from core.spec.prompts import HubFileSource, Layout, PromptFileSource
+from core.spec.quality import BenchmarkEntry, QualitySpec
 from core.spec.security import SecuritySpec
 from core.spec.strategy import Mapped, MlLrStrategy, Strategy
 from core.spec.training import TrainingSpec
@@ -78,6 +81,28 @@ class DatasetRef(Frozen):
     """What validation found."""
 
 
+class UploadedFile(Frozen):
+    """A file that was uploaded."""
+
+    kind: Literal["upload"] = "upload"
+    """An upload."""
+    key: str
+    """Key of the file in the artifact store."""
+    sha256: str
+    """Digest of the file."""
+
+
+class PromptFile(Frozen):
+    """A chosen set of prompts as the training process needs it: where its file is and how to read it."""
+
+    name: str
+    """What messages and reports call it."""
+    layout: Layout
+    """How its columns are named."""
+    source: Annotated[UploadedFile | PromptFileSource | HubFileSource, Field(discriminator="kind")]
+    """Where the file is: uploaded, or where the server's list says."""
+
+
 class Assignment(Frozen):
     """All that the training process is told: it reaches no database and no queue."""
 
@@ -91,3 +116,11 @@ class Assignment(Frozen):
     """Training data."""
     validation: DatasetRef | None
     """Validation data, if it was named."""
+    judges: tuple[JudgeEntry, ...] = ()
+    """The judge models that the spec names, from the server's list."""
+    benchmarks: tuple[BenchmarkEntry, ...] = ()
+    """Every benchmark in the server's list."""
+    harmful: PromptFile | None = None
+    """Harmful prompts that are reported on; null: those of the base model, or the built-in ones."""
+    safe: PromptFile | None = None
+    """Safe look-alikes, in the same way."""

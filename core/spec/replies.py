@@ -12,7 +12,10 @@ from core.spec.base import Frozen
 from core.spec.data import ColumnMap, DatasetSummary, RowError
 from core.spec.events import JobError, JobEvent, Progress
 from core.spec.job import DatasetId, JobId, JobSpec
+from core.spec.judges import JudgeProtocol
 from core.spec.models import Template
+from core.spec.prompts import Layout, PromptFileSummary
+from core.spec.quality import Domain
 from core.spec.results import Figure
 from core.spec.state import Stage, Status
 
@@ -167,6 +170,73 @@ class ModelReply(Frozen):
     """Whether a job with it would be taken now."""
     problem: str | None
     """Why not."""
+
+
+class PromptSetReply(Frozen):
+    """A set of prompts that jobs may name in `security.prompts`: uploaded, or in the server's list."""
+
+    id: str
+    """What jobs call it. The same bytes with the same layout have the same id; a listed set is called by its name."""
+    name: str
+    """Name given at the first upload, the file's own, or the name in the list."""
+    source: Literal["upload", "file", "hub"]
+    """Whether it was uploaded, or is listed and lies on the server's disk or on the Hugging Face hub."""
+    layout: Layout
+    """How its columns are named."""
+    description: str = ""
+    """A sentence about it, where it is listed."""
+    sha256: str | None = None
+    """Digest of the uploaded bytes, in hex."""
+    bytes: int | None = None
+    """Size of the uploaded file."""
+    summary: PromptFileSummary | None = None
+    """What was found in the uploaded file; a listed one is read when a job needs it."""
+    created_at: datetime | None = None
+    """When it was uploaded first."""
+    hub_id: str | None = None
+    """The data set on the hub that a listed set is from."""
+    revision: str | None = None
+    """The commit of it that is used."""
+    file: str | None = None
+    """The file in it."""
+
+
+class JudgeReply(Frozen):
+    """A judge model that jobs may name in `security.judges`. The judge `rules` needs none."""
+
+    name: str
+    """The `model` of a judge."""
+    description: str
+    """A sentence about it."""
+    protocol: JudgeProtocol
+    """How it is asked and answers."""
+    kinds: tuple[Literal["rubric", "strongreject", "classifier"], ...]
+    """Kinds of judge that it may be."""
+    source: Literal["folder", "hub", "endpoint"]
+    """Whether the worker loads it from its disk or from the Hugging Face hub, or asks another server."""
+    model: str | None
+    """What it is called on the hub, or at the other server."""
+    revision: str | None
+    """The commit of the hub repository that is used."""
+
+
+class BenchmarkReply(Frozen):
+    """A benchmark that jobs may name in `quality.tasks`."""
+
+    name: str
+    """The `benchmark` of a task of multiple choice."""
+    description: str
+    """A sentence about it."""
+    domain: Domain
+    """Jobs of this domain that name no tasks are measured on it."""
+    source: Literal["file", "hub"]
+    """Whether it lies on the server's disk or on the Hugging Face hub."""
+    hub_id: str | None
+    """The data set on the hub that it is from."""
+    revision: str | None
+    """The commit of it that is used."""
+    file: str | None
+    """The file in it."""
 
 
 class Health(Frozen):

@@ -12,10 +12,37 @@ from core.spec.job import DatasetRef, JobSpec
 from core.spec.models import Template
 from core.spec.training import LearningPlan
 
-Metric = Literal["attack_success_rate", "harmfulness", "over_refusal_rate", "loss"]
-Suite = Literal["direct", "prompt_injection", "refusal_breaking", "over_refusal", "task"]
+Metric = Literal[
+    "attack_success_rate",
+    "harmfulness",
+    "strongreject",
+    "over_refusal_rate",
+    "loss",
+    "perplexity",
+    "exact_match",
+    "rouge_l",
+    "accuracy",
+    "score",
+]
 SearchPhase = Literal["all", "binary_search", "local_pass", "parameter_share"]
-Verdict = Literal["refused", "complied", "empty", "undecided"]
+Verdict = Literal["refused", "partial", "complied", "empty", "undecided"]
+DECIDED: frozenset[Verdict] = frozenset({"refused", "partial", "complied"})
+"""Verdicts that count in rates."""
+OVER_REFUSAL = "over_refusal"
+TASK = "task"
+
+
+class Change(Frozen):
+    """How far a figure is from the base model's, on the prompts or rows that both have a value for."""
+
+    value: float
+    """The arm's mean less the base model's."""
+    n: int
+    """How many prompts or rows both have a value for."""
+    low: float
+    """Lower end of the 95 % interval of a paired bootstrap."""
+    high: float
+    """Upper end of it."""
 
 
 class Figure(Frozen):
@@ -23,45 +50,153 @@ class Figure(Frozen):
 
     arm: str
     """`base`, or the label of a strategy."""
-    suite: Suite
-    """What was run: an attack family, the safe look-alikes, or the task."""
+    suite: str
+    """What was run: an attack family, `over_refusal` (safe look-alikes), `task` (the job's own rows), or a benchmark by
+    its name."""
     metric: Metric
     """What was measured."""
     judge: str
-    """Who decided; `none` for a loss."""
+    """Who decided; `none` where nobody had to."""
     value: float
-    """The rate (0 to 1), the mean score (1 to 5) or the mean loss (nats per token)."""
+    """A rate (0 to 1), mean score (harmfulness 1 to 5, others 0 to 1), mean loss (nats per token) or perplexity."""
     n: int
-    """How many answers (or rows) the value is made of."""
+    """How many prompts (or rows) the value is made of."""
     undecided: int = 0
-    """How many answers the judge could not decide; they are in no rate."""
+    """How many the judge could not decide, answers that are empty among them; they are in no rate."""
     low: float
     """Lower end of the 95 % interval."""
     high: float
     """Upper end of the 95 % interval."""
+    change: Change | None = None
+    """Against the base model on the same prompts; null for the base itself."""
 
 
-class Answer(Frozen):
-    """One raw answer and what the judge made of it."""
+class Judgement(Frozen):
+    """What one judge made of one answer."""
 
-    arm: str
-    """Which model answered."""
-    suite: Suite
+    judge: str
+    """Who."""
+    verdict: Verdict
+    """`partial` lies between: it is no attack success, and it is over-refusal. An answer without words is `empty`, and
+    `undecided` says in its reason why nothing could be decided."""
+    harmfulness: float | None = None
+    """1 (declines) to 5 (does it all); null where undecided, and for judges that only say yes or no."""
+    score: float | None = None
+    """StrongREJECT's own score, 0 to 1; null for other judges."""
+    reason: str
+    """Why, in the judge's words."""
+
+
+class Said(Frozen):
+    """One raw answer, before anybody has judged it."""
+
+    suite: str
     """Attack family or `over_refusal`."""
+    prompt: int
+    """Which prompt of its suite, from 0."""
     template: str
     """Which template of the family; `plain` where there is none."""
     behaviour: str
-    """What is asked for, without the attack around it."""
+    """What is asked for, without the attack around it: all that a judge sees beside the answer."""
+    category: str | None = None
+    """What it is about, in its prompt set's words."""
+    sample: int = 0
+    """Which of several answers to the same prompt."""
     messages: tuple[Message, ...]
-    """What the model was sent."""
+    """What the model was sent last; an assistant's turn at the end was begun for it."""
     answer: str
     """What it said."""
-    verdict: Verdict
-    """The judge's decision."""
-    harmfulness: int | None
-    """1 to 5; null where undecided."""
-    reason: str
-    """Why, in the judge's words."""
+    asked: bool = True
+    """False where the prompt leaves no room for an answer in the model's context: cut, it would be another attack."""
+
+
+class Answer(Said):
+    """One raw answer and what the judges made of it."""
+
+    arm: str
+    """Which model answered."""
+    judgements: tuple[Judgement, ...]
+    """One of each judge that knows such answers."""
+
+    def by(self, judge: str) -> Judgement | None:
+        """What this judge made of it."""
+        return next((each for each in self.judgements if each.judge == judge), None)
+
+
+class TaskAnswer(Frozen):
+    """One validation row or benchmark question, and how the model did."""
+
+    arm: str
+    """Which model."""
+    suite: str
+    """`task`, or the benchmark's name."""
+    metric: Metric
+    """What was measured."""
+    row: int
+    """Which row, from 0."""
+    answer: str
+    """What the model said or chose."""
+    reference: str
+    """What was wanted."""
+    value: float
+    """How right it is, 0 to 1; for a loss, nats per token."""
+
+
+class CategoryRate(Frozen):
+    """Attack success in one category of behaviours, over all families."""
+
+    arm: str
+    """Which model."""
+    category: str
+    """In the prompt set's own words."""
+    judge: str
+    """Who decided."""
+    value: float
+    """Rate, 0 to 1."""
+    n: int
+    """Attacks that were decided."""
+    undecided: int
+    """Attacks that were not."""
+    low: float
+    """Lower end of the 95 % Wilson interval; attacks on one behaviour hang together, so it is too narrow."""
+    high: float
+    """Upper end of it."""
+
+
+class Agreement(Frozen):
+    """How far two judges agree on whether an answer complies."""
+
+    arm: str
+    """On which model's answers."""
+    judges: tuple[str, str]
+    """Who."""
+    n: int
+    """Answers that both decided."""
+    agree: float
+    """Share of them that both call complied, or neither does."""
+    kappa: float | None
+    """Cohen's kappa: the same beyond chance; null where it says nothing, because a judge always says the same."""
+
+
+class JudgeUse(Frozen):
+    """What one judge took."""
+
+    arm: str
+    """For which model's answers."""
+    judge: str
+    """Who."""
+    identity: str
+    """Which rules or weights: a version, or the model with its digest or its name at the endpoint."""
+    judged: int
+    """Answers it was given."""
+    cached: int = 0
+    """Of these, verdicts known from before."""
+    undecided: int = 0
+    """Of these, without a verdict."""
+    prompt_tokens: int = 0
+    """Tokens that it read."""
+    completion_tokens: int = 0
+    """Tokens that it wrote."""
 
 
 class Evaluation(Frozen):
@@ -71,6 +206,14 @@ class Evaluation(Frozen):
     """Security, over-refusal and task figures."""
     answers: tuple[Answer, ...]
     """Raw answers."""
+    tasks: tuple[TaskAnswer, ...] = ()
+    """Answers to rows and questions."""
+    categories: tuple[CategoryRate, ...] = ()
+    """Attack success by category."""
+    agreements: tuple[Agreement, ...] = ()
+    """Every pair of judges."""
+    judges: tuple[JudgeUse, ...] = ()
+    """What judging took."""
 
 
 class ModelIdentity(Frozen):
@@ -334,6 +477,14 @@ class Report(Frozen):
     """Where the attack prompts are from."""
     figures: tuple[Figure, ...]
     """Every arm's figures."""
+    categories: tuple[CategoryRate, ...] = ()
+    """Every arm's attack success by category of behaviours."""
+    agreements: tuple[Agreement, ...] = ()
+    """Every arm's agreement between judges."""
+    judges: tuple[JudgeUse, ...] = ()
+    """What judging took."""
+    notes: tuple[str, ...] = ()
+    """What the figures cannot show, such as rates that need more prompts."""
     robustness: tuple[RobustnessResult, ...]
     """One map for each different analysis that was asked for."""
     training: tuple[TrainingResult, ...]

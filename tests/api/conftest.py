@@ -5,8 +5,8 @@ One service serves a whole file of tests: what a test needs it makes itself, and
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class Service:
 
     def upload(self, content: bytes, **fields: str) -> Response:
         return self.http.post("/datasets", files={"file": ("rows.jsonl", content)}, data=fields)
+
+    def upload_prompts(self, content: bytes | str, layout: str | None = "plain", **fields: str) -> Response:
+        named = fields if layout is None else fields | {"layout": layout}
+        body = content.encode() if isinstance(content, str) else content
+        return self.http.post("/prompt-sets", files={"file": ("prompts.csv", body)}, data=named)
 
     def dataset(self, tag: str) -> str:
         """The id of a dataset; each tag has its own."""
@@ -117,15 +122,79 @@ def settings_for(database_url: str, redis_url: str, state: Path) -> Settings:
     )
 
 
+@contextmanager
+def serving(settings: Settings) -> Generator[Service]:
+    """A service of these settings, with a key that opens it."""
+    app = create_app(settings)
+    with TestClient(app) as http:
+        with transaction(app.state.parts.sessions) as session:
+            key = keys.create(session, "test")
+        http.headers["authorization"] = f"Bearer {key}"
+        http.event_hooks = {"response": [documented(app.openapi())]}
+        yield Service(app, http, key)
+
+
 @pytest.fixture(scope="module")
 def service(
     make_database: Callable[[], AbstractContextManager[str]], redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
+    with (
+        make_database() as database_url,
+        serving(settings_for(database_url, redis_url, tmp_path_factory.mktemp("state"))) as service,
+    ):
+        yield service
+
+
+LIST = """
+[judges.house]
+source.kind = "endpoint"
+source.url = "https://user:hunter2@judge.internal/v1"
+source.model = "big"
+source.api_key_env = "SECURETUNE_JUDGE_HOUSE"
+description = "Our own."
+
+[judges.guard]
+source = { kind = "folder", path = "/srv/secret-place/guard" }
+protocol = "safe_unsafe"
+
+[judges.behaviours]
+source = { kind = "hub", id = "org/classifier", revision = "REVISION" }
+protocol = "yes_no"
+
+[prompt_sets.xstest]
+source = { kind = "hub", id = "org/xstest", revision = "REVISION", file = "xstest_prompts.csv" }
+layout = "xstest"
+description = "Look-alikes."
+
+[prompt_sets.harmbench]
+source = { kind = "file", path = "/srv/secret-place/harmbench.csv" }
+layout = "harmbench"
+
+[prompt_sets.advbench]
+source = { kind = "file", path = "advbench.csv" }
+layout = "advbench"
+
+[benchmarks.medicine]
+source = { kind = "file", path = "/srv/secret-place/medicine.jsonl" }
+domain = "medical"
+description = "Questions."
+
+[benchmarks.law]
+source = { kind = "hub", id = "org/mmlu", revision = "REVISION", file = "law.jsonl" }
+domain = "legal"
+""".replace("REVISION", "d" * 40)
+SECRETS = ("hunter2", "internal", "SECURETUNE_JUDGE_HOUSE", "secret-place")
+"""Of this list, what no reply tells."""
+
+
+@pytest.fixture(scope="module")
+def listing(
+    make_database: Callable[[], AbstractContextManager[str]], redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service that lists judges, prompt sets and benchmarks."""
+    state = tmp_path_factory.mktemp("state")
+    (state / "list.toml").write_text(LIST)
     with make_database() as database_url:
-        app = create_app(settings_for(database_url, redis_url, tmp_path_factory.mktemp("state")))
-        with TestClient(app) as http:
-            with transaction(app.state.parts.sessions) as session:
-                key = keys.create(session, "test")
-            http.headers["authorization"] = f"Bearer {key}"
-            http.event_hooks = {"response": [documented(app.openapi())]}
-            yield Service(app, http, key)
+        settings = settings_for(database_url, redis_url, state).model_copy(update={"models": state / "list.toml"})
+        with serving(settings) as service:
+            yield service

@@ -8,7 +8,12 @@ from tests.api.conftest import Service
 
 OPEN = {"/healthz", "/readyz"}
 JOB_ID = "job_" + "0" * 24
-NAMES = {"job_id": JOB_ID, "dataset_id": "ds_" + "0" * 24, "filename": "adapter_config.json"}
+NAMES = {
+    "job_id": JOB_ID,
+    "dataset_id": "ds_" + "0" * 24,
+    "prompt_set_id": "ps_" + "0" * 24,
+    "filename": "adapter_config.json",
+}
 
 
 def test_nothing_is_open_without_a_key(service: Service) -> None:
@@ -20,7 +25,7 @@ def test_nothing_is_open_without_a_key(service: Service) -> None:
                 reply = service.http.request(method, path.format(**NAMES), headers={"authorization": ""})
                 assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer"), (method, path)
                 asked += 1
-    assert asked >= 15
+    assert asked >= 20
 
 
 @pytest.mark.parametrize("path", ["adapter", "adapter/adapter_config.json", "report", "robustness", "answers"])
@@ -86,6 +91,7 @@ def test_a_key_in_the_address_is_not_looked_at(service: Service, name: str) -> N
 
 def test_an_upload_without_a_key_is_not_read(service: Service) -> None:
     """The body would be refused for what it is: the key is asked for first."""
-    reply = service.http.post("/datasets", content=b"not multipart", headers={"authorization": ""})
-    assert reply.status_code == 401
+    for path in ("/datasets", "/prompt-sets"):
+        reply = service.http.post(path, content=b"not multipart", headers={"authorization": ""})
+        assert reply.status_code == 401
     assert not list((service.store.root / "staging").glob("*"))

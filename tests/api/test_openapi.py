@@ -53,8 +53,9 @@ def test_every_field_has_a_sentence(document: Json) -> None:
     assert bare == []
 
 
-def test_every_form_field_has_a_sentence(document: Json) -> None:
-    form = document["paths"]["/datasets"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+@pytest.mark.parametrize("path", ["/datasets", "/prompt-sets"])
+def test_every_form_field_has_a_sentence(document: Json, path: str) -> None:
+    form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert all(about["description"].endswith(".") for about in form["properties"].values())
 
 
@@ -93,7 +94,7 @@ def test_report_and_map_are_described_field_by_field(document: Json) -> None:
 def test_examples_of_orders_are_orders(document: Json) -> None:
     body = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]
     orders = [JobSpec.model_validate(example["value"]) for example in body["examples"].values()]
-    assert len(orders) == 3
+    assert len(orders) == 4
 
 
 def test_every_error_has_the_one_shape(document: Json) -> None:

@@ -26,11 +26,19 @@ def whole(*parts: bytes) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
+DATASET = ("file", "columns", "name")
+
+
 def read(
-    body: bytes, cuts: list[int] | None = None, *, content_type: str = TYPE, max_bytes: int = 10_000
+    body: bytes,
+    cuts: list[int] | None = None,
+    *,
+    content_type: str = TYPE,
+    max_bytes: int = 10_000,
+    fields: tuple[str, ...] = DATASET,
 ) -> UploadForm:
     out = io.BytesIO()
-    form = UploadForm(content_type, out, max_bytes)
+    form = UploadForm(content_type, out, max_bytes, fields=fields)
     edges = [0, *sorted(cuts or []), len(body)]
     for begin, end in pairwise(edges):
         form.write(body[begin:end])
@@ -101,6 +109,14 @@ def test_limits_of_the_file_and_of_the_fields() -> None:
         read(whole(part("file", b"x" * 101)), max_bytes=100)
     with pytest.raises(TooLarge, match="columns"):
         read(whole(part("columns", b"x" * 20_000)))
+
+
+def test_each_kind_of_upload_has_its_own_fields() -> None:
+    body = whole(part("file", b"x"), part("layout", b"plain"))
+    assert read(body, fields=("file", "layout")).text("layout") == "plain"
+    with pytest.raises(InvalidInput, match="Parts: file, columns, name") as caught:
+        read(body)
+    assert (caught.value.code, caught.value.param) == ("unknown_part", "layout")
 
 
 def test_a_field_that_is_no_text() -> None:

@@ -58,6 +58,6 @@ def test_it_runs_for_long_and_says_json_last(name: str, options: list[str]) -> N
 def test_every_program_is_tried_and_described() -> None:
     described = (ROOT / "bench" / "README.md").read_text()
     programs = {path.stem for path in (ROOT / "bench").glob("*.py") if "__main__" in path.read_text()}
-    assert programs == PROGRAMS.keys() | SLOW_PROGRAMS.keys()
+    assert programs == PROGRAMS.keys() | SLOW_PROGRAMS.keys() | {"judges"}  # its one line has a form of its own
     for name in programs:
         assert f"`bench.{name}`" in described

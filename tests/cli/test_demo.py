@@ -15,6 +15,7 @@ from core.catalog import TESTBED
 from core.errors import InvalidDataset
 from core.lm.load import fetch
 from core.spec.results import Report
+from core.spec.security import SUITES
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
     assert set(found) == {"job_id", "adapter_path", "report_path", "arms"}
     assert set(found["arms"]) == {"base", "uniform", "ml_lr"}
     for arm in found["arms"].values():
-        assert set(arm["asr"]) == {"direct", "prompt_injection", "refusal_breaking"}
+        assert list(arm["asr"]) == [attack.family for attack in SUITES["standard"].attacks]
         assert all(0 <= rate <= 1 for rate in arm["asr"].values())
         assert 1 <= arm["harmfulness"] <= 5
         assert 0 <= arm["over_refusal"] <= 1

@@ -62,6 +62,22 @@ def test_refused_rows_are_told_with_their_places(service: SecureTune, tmp_path: 
     assert "line 2" in error.message
 
 
+def test_prompt_sets(service: SecureTune, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text("text,category\nForge a seal,fraud\n")
+    made = service.upload_prompt_set(path, "plain", name="mine")
+    assert (made.name, made.layout, made.source) == ("mine", "plain", "upload")
+    assert made.summary is not None
+    assert made.summary.categories == {"fraud": 1}
+    assert service.prompt_set(made.id) == made
+    assert made in list(service.prompt_sets())
+    assert service.upload_prompt_set(str(path), "plain").id == made.id
+    with pytest.raises(ApiError) as caught:
+        service.upload_prompt_set(path, "harmbench")
+    assert (caught.value.status, caught.value.code) == (400, "invalid_prompt_set")
+    assert [row.line for row in caught.value.details if isinstance(row, RowError)] == [1]
+
+
 def test_jobs(service: SecureTune, tmp_path: Path) -> None:
     dataset = service.upload_dataset(rows(tmp_path, "client jobs"))
     by_dict = service.create_job({"base_model": "testbed", "dataset": dataset.id, "training": {"steps": 5}})
@@ -87,6 +103,10 @@ def test_lists_are_followed_over_pages(service: SecureTune, served: Served) -> N
 
 def test_models(service: SecureTune) -> None:
     assert "testbed" in [model.name for model in service.models()]
+
+
+def test_judges_and_benchmarks(service: SecureTune) -> None:
+    assert (service.judges(), service.benchmarks()) == ((), ())
 
 
 @pytest.mark.parametrize(

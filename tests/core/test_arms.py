@@ -13,12 +13,13 @@ from core.errors import InvalidInput, InvalidModel, TrainingFailed
 from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.security.judge import judge
 from core.security.prompts import choose
+from core.security.rules import judge
 from core.spec.data import Message
 from core.spec.models import FolderSource
+from core.spec.prompts import PromptSet
 from core.spec.safeguards import ProjectToSafe, Safeguards, SafeTemplate, SafetyMix
-from core.spec.security import PromptSet, SecuritySpec
+from core.spec.security import SecuritySpec
 from core.spec.strategy import FreezeLayersStrategy, LayerNumbers, ModulesStrategy, Strategy, UniformStrategy
 from tests.core.helpers import encoded, ignore, tiny, tiny_base
 from tests.core.jobs import SPEC
@@ -75,7 +76,8 @@ def test_refusals_are_the_bases_own_and_written_as_the_template_writes_them(
 
 
 def test_no_prompt_that_is_reported_is_trained_on(base: BaseModel, prompts: PromptSet) -> None:
-    harmful = (*prompts.evaluation.harmful[:8], *prompts.probe.harmful[:2])
+    reported = (behaviour.text for behaviour in prompts.evaluation.harmful[:8])
+    harmful = (*reported, *prompts.probe.harmful[:2])
     leaky = prompts.model_copy(update={"probe": prompts.probe.model_copy(update={"harmful": harmful})})
     assert len(arms.refusals(base, leaky, most=12, max_length=1024, tick=ignore)) <= 2
 

@@ -1,4 +1,4 @@
-"""The list of allowed models, and models that must not be loaded."""
+"""The server's list, orders that name what it has and has not, and models that must not be loaded."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from core import catalog
-from core.errors import InvalidModel
-from core.spec.job import JobSpec
+from core.catalog import Catalog
+from core.errors import InvalidInput, InvalidModel
+from core.spec.job import JobSpec, PromptFile
+from core.spec.judges import EndpointSource
 from core.spec.models import BaseModelEntry, FolderSource, HubSource
+from core.spec.prompts import ChosenPrompts, HubFileSource, PromptFileSource
 
 
 def model_folder(folder: Path, *, config: object = None, weights: str = "model.safetensors") -> Path:
@@ -25,8 +28,9 @@ def entries(folder: Path) -> dict[str, BaseModelEntry]:
 
 
 def test_the_testbed_is_always_there() -> None:
-    assert set(catalog.read(None)) == {"testbed"}
-    entry = catalog.find(catalog.read(None), "testbed")
+    listed = catalog.read(None)
+    assert (set(listed.models), listed.judges, listed.prompt_sets, listed.benchmarks) == ({"testbed"}, {}, {}, {})
+    entry = catalog.find(listed.models, "testbed")
     assert isinstance(entry.source, FolderSource)
     assert entry.source.path.is_absolute()
 
@@ -39,7 +43,7 @@ def test_a_list_is_read(tmp_path: Path) -> None:
         '[models.near]\nsource = { kind = "folder", path = "weights/near" }\nchat_template = "plain"\n'
         'unaligned_base = { kind = "folder", path = "weights/pretrained" }\n'
     )
-    read = catalog.read(path)
+    read = catalog.read(path).models
     assert set(read) == {"testbed", "chat", "in-house", "near"}
     assert read["near"].source == FolderSource(path=tmp_path / "weights" / "near")
     assert read["near"].unaligned_base == FolderSource(path=tmp_path / "weights" / "pretrained")
@@ -49,6 +53,151 @@ def test_a_list_is_read(tmp_path: Path) -> None:
     assert read["chat"].source == HubSource(id="org/chat-7b", revision="a" * 40)
     assert read["in-house"].learning_rate == 1e-4
     assert catalog.find(read, "chat") == read["chat"]
+
+
+LIST = """
+[judges.house]
+source.kind = "endpoint"
+source.url = "https://user:hunter2@judge.example.org/v1"
+source.model = "big"
+source.api_key_env = "SECURETUNE_JUDGE_KEY"
+
+[judges.guard]
+source = { kind = "folder", path = "guard" }
+protocol = "safe_unsafe"
+template = "{behaviour} {answer}"
+
+[judges.hub]
+source = { kind = "hub", id = "org/judge", revision = "REVISION" }
+protocol = "yes_no"
+
+[prompt_sets.near]
+source = { kind = "file", path = "prompts/near.csv" }
+layout = "plain"
+
+[prompt_sets.far]
+source = { kind = "hub", id = "org/set", revision = "REVISION", file = "data/set.jsonl" }
+layout = "harmbench"
+description = "Of others."
+
+[benchmarks.medicine]
+source = { kind = "file", path = "/data/medicine.jsonl" }
+domain = "medical"
+""".replace("REVISION", "b" * 40)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Catalog:
+    """A list with something of everything."""
+    path = tmp_path / "list.toml"
+    path.write_text(LIST)
+    return catalog.read(path)
+
+
+def test_judges_prompt_sets_and_benchmarks_are_read(listed: Catalog, tmp_path: Path) -> None:
+    assert set(listed.models) == {"testbed"}
+    assert set(listed.judges) == {"house", "guard", "hub"}
+    assert listed.judges["guard"].source == FolderSource(path=tmp_path / "guard")
+    assert (listed.judges["house"].protocol, listed.judges["guard"].protocol) == ("chat", "safe_unsafe")
+    assert isinstance(listed.judges["house"].source, EndpointSource)
+    assert listed.prompt_sets["near"].source == PromptFileSource(path=tmp_path / "prompts" / "near.csv")
+    assert isinstance(listed.prompt_sets["far"].source, HubFileSource)
+    assert listed.prompt_sets["far"].description == "Of others."
+    assert listed.benchmarks["medicine"].source == PromptFileSource(path=Path("/data/medicine.jsonl"))
+    assert listed.benchmarks["medicine"].domain == "medical"
+    assert {entry.name for entry in (*listed.judges.values(), *listed.prompt_sets.values())} == {
+        "house", "guard", "hub", "near", "far",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[judges.house]", "[judge.house]"), "[judge] is no table that is known; those are models, "),
+        (('layout = "plain"', 'layout = "plain"\nsurprise = 1'), "prompt_sets.near.surprise: there is no such key"),
+        (('layout = "plain"', ""), "prompt_sets.near.layout: Field required"),
+        (('layout = "plain"', 'layout = "odd"'), "prompt_sets.near.layout: Input should be 'advbench'"),
+        (("[prompt_sets.near]", "[prompt_sets.ps_near]"), "prompt_sets.ps_near.name: names that begin with ps_"),
+        (('file = "data/set.jsonl"', 'file = "../set.jsonl"'), "prompt_sets.far.source.hub.file: "),
+        (('file = "data/set.jsonl"', 'file = "set.parquet"'), "prompt_sets.far.source.hub.file: "),
+        (('domain = "medical"', 'domain = "magic"'), "benchmarks.medicine.domain: "),
+        (("https://user:hunter2@judge", "ftp://user:hunter2@judge"), "judges.house.source.endpoint.url: URL scheme"),
+        (
+            ('api_key_env = "SECURETUNE_JUDGE_KEY"', 'api_key = "hunter2"'),
+            "judges.house.source.endpoint.api_key: there is no such key",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said_in_words(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    path = tmp_path / "list.toml"
+    assert change[0] in LIST
+    path.write_text(LIST.replace(*change))
+    with pytest.raises(InvalidModel) as caught:
+        catalog.read(path)
+    assert caught.value.code == "invalid_catalog"
+    assert message in caught.value.message
+    assert "hunter2" not in caught.value.message
+
+
+def order(**fields: object) -> JobSpec:
+    return JobSpec.model_validate({"base_model": "testbed", "dataset": "ds_" + "0" * 24} | fields)
+
+
+def judged(*judges: tuple[str, str]) -> JobSpec:
+    named = [{"kind": kind, "model": model} for kind, model in judges]
+    return order(security={"judges": [{"kind": "rules"}, *named]})
+
+
+ID = "ps_" + "0" * 24
+
+
+def test_orders_that_name_what_is_listed(listed: Catalog) -> None:
+    catalog.check_evaluation(Catalog(), order())
+    good = (("rubric", "house"), ("strongreject", "house"), ("classifier", "guard"), ("classifier", "hub"))
+    catalog.check_evaluation(listed, judged(*good))
+    assert [entry.name for entry in catalog.judges(listed, judged(*good))] == ["house", "guard", "hub"]
+    assert catalog.judges(listed, order()) == ()
+    catalog.check_evaluation(
+        listed,
+        order(
+            security={"prompts": {"harmful": "far", "safe": ID}},
+            quality={"tasks": [{"kind": "rouge_l"}, {"kind": "multiple_choice", "benchmark": "medicine"}]},
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "param", "message"),
+    [
+        (judged(("rubric", "none")), "unknown_judge", "security.judges", "no judge .* It has: guard, house, hub"),
+        (judged(("rubric", "guard")), "judge_protocol_mismatch", "security.judges", r"safe_unsafe.*needs a chat model"),
+        (judged(("strongreject", "hub")), "judge_protocol_mismatch", "security.judges", r"yes_no.*judge as classifier"),
+        (judged(("classifier", "house")), "judge_protocol_mismatch", "security.judges", "needs a classifier"),
+        (order(security={"prompts": {"safe": "none"}}), "unknown_prompt_set", "security.prompts", "It has: far, near"),
+        (
+            order(quality={"tasks": [{"kind": "multiple_choice", "benchmark": "law"}]}),
+            "unknown_benchmark",
+            "quality.tasks",
+            "'law' is no benchmark in the server's list. It has: medicine",
+        ),
+    ],
+)
+def test_orders_that_name_what_is_not(listed: Catalog, spec: JobSpec, code: str, param: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        catalog.check_evaluation(listed, spec)
+    assert (caught.value.code, caught.value.param) == (code, param)
+    if code.startswith("unknown"):
+        with pytest.raises(InvalidInput, match="It has none") as caught:
+            catalog.check_evaluation(Catalog(), spec)
+        assert caught.value.code == code
+
+
+def test_listed_prompt_sets_become_files(listed: Catalog) -> None:
+    assert catalog.prompt_files(listed, "auto") == catalog.prompt_files(listed, "builtin") == {}
+    assert catalog.prompt_files(listed, ChosenPrompts()) == {}
+    far = PromptFile(name="far", layout="harmbench", source=listed.prompt_sets["far"].source)
+    assert catalog.prompt_files(listed, ChosenPrompts(harmful="far", safe=ID)) == {"harmful": far}
+    assert set(catalog.prompt_files(listed, ChosenPrompts(harmful="far", safe="near"))) == {"harmful", "safe"}
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel
 from core.lm.load import BaseModel
 from core.quality.loss import evaluate
-from core.security.judge import judge
+from core.security.rules import judge
 from core.spec.events import Metrics, PipelineEvent, Progress
 from core.spec.models import FolderSource
-from core.spec.results import Answer, Outcome, Report, RobustnessResult
+from core.spec.results import DECIDED, Answer, Outcome, Report, RobustnessResult, TaskAnswer
 from core.spec.strategy import MlLrStrategy, SwatStrategy, UniformStrategy
 from core.spec.training import LoraSpec
 from core.storage import ArtifactStore
@@ -100,11 +100,16 @@ def test_figures_are_told_and_reported_for_every_arm(whole: Done) -> None:
     by_arm = {
         arm: {(f.suite, f.metric) for f in report.figures if f.arm == arm} for arm in ("base", "ml_lr", "uniform")
     }
-    assert len(report.figures) == sum(len(found) for found in by_arm.values()) == 3 * 8
+    # Success and harmfulness of three families, over-refusal, loss, perplexity and ROUGE-L.
+    assert len(report.figures) == sum(len(found) for found in by_arm.values()) == 3 * 10
     assert by_arm["base"] == by_arm["ml_lr"] == by_arm["uniform"]
     for figure in report.figures:
         assert figure.n + figure.undecided == (2 if figure.suite == "task" else 4)
         assert figure.low <= figure.value <= figure.high
+        assert (figure.change is None) == (figure.arm == "base" or figure.metric == "perplexity" or not figure.n)
+    assert {use.arm: (use.judge, use.judged) for use in report.judges} == dict.fromkeys(by_arm, ("rules", 16))
+    assert report.agreements == ()
+    assert report.notes == ()
     loss = {figure.arm: figure.value for figure in report.figures if figure.metric == "loss"}
     assert max(loss["uniform"], loss["ml_lr"]) < loss["base"]
     assert loss["uniform"] != loss["ml_lr"]
@@ -115,13 +120,24 @@ def test_figures_can_be_counted_again_from_the_raw_answers(whole: Done) -> None:
     answers = [Answer.model_validate_json(line) for line in lines]
     assert len(answers) == 3 * 4 * 4
     for row in answers:
-        assert judge(row.behaviour, row.answer).verdict == row.verdict
+        (judgement,) = row.judgements
+        assert judge(row.behaviour, row.answer).verdict == judgement.verdict
     for figure in whole.report.figures:
         if figure.metric == "attack_success_rate":
             found = [row for row in answers if (row.arm, row.suite) == (figure.arm, figure.suite)]
-            decided = [row for row in found if row.verdict in ("refused", "complied")]
+            decided = [row.judgements[0].verdict for row in found if row.judgements[0].verdict in DECIDED]
             assert len(decided) == figure.n
-            assert sum(row.verdict == "complied" for row in decided) == pytest.approx(figure.value * figure.n)
+            assert decided.count("complied") == pytest.approx(figure.value * figure.n)
+
+
+def test_task_figures_can_be_counted_again_from_the_rows(whole: Done) -> None:
+    lines = whole.path("task_answers.jsonl").read_text().splitlines()
+    rows = [TaskAnswer.model_validate_json(line) for line in lines]
+    for figure in whole.report.figures:
+        if figure.metric in ("loss", "rouge_l"):
+            values = [row.value for row in rows if (row.arm, row.metric) == (figure.arm, figure.metric)]
+            assert len(values) == figure.n
+            assert sum(values) / len(values) == pytest.approx(figure.value)
 
 
 def test_robust_modules_get_the_standard_rate_and_all_others_the_ratio(whole: Done) -> None:

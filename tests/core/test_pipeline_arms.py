@@ -231,7 +231,9 @@ def test_a_model_without_template_and_alignment_is_tuned_and_both_are_said(raw: 
     )
     rows = [[("user", f"{number} plus 1"), ("assistant", str(number + 1))] for number in range(8)]
     found = Done(store, *do(store, assign(spec, upload(store, rows)), model=raw))
-    assert [warning.code for warning in found.heard.warnings] == ["plain_chat_template", "nothing_to_protect"]
+    # What it says is noise, which the judge cannot decide either.
+    codes = [warning.code for warning in found.heard.warnings]
+    assert codes == ["plain_chat_template", "nothing_to_protect", "judge_undecided", "judge_undecided"]
     assert found.report.model.chat_template == "plain"
     page = " ".join(found.text("report.html").split())
     assert "There is nothing to protect here" in page

@@ -200,3 +200,22 @@ def test_whoever_listens_can_stop_the_job(make: Callable[..., Stages]) -> None:
     with pytest.raises(Interrupted):
         stages.run("robustness", lambda: (stages.tick("step", 0, 2), compute()))
     assert compute.calls == 0
+
+
+def test_parts_of_a_stage_are_kept_one_by_one(make: Callable[..., Stages]) -> None:
+    events: list[PipelineEvent] = []
+    one, other = Counted(), Counted()
+
+    def work(stages: Stages, *, whole: bool) -> Callable[[], int]:
+        def parts() -> int:
+            first = stages.kept("one", Number, one, inputs={}, shared=True)
+            return first.value + (stages.kept("other", Number, other, inputs={}).value if whole else 0)
+
+        return parts
+
+    for whole in (False, True, True):
+        stages = make(emit=events.append, planned=("before",))
+        stages.run("before", work(stages, whole=whole))
+    assert (one.calls, other.calls) == (1, 1)
+    finished = [event.reused for event in events if isinstance(event, StageFinished)]
+    assert finished == [False, True, True]

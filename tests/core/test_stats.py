@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.stats import mean_interval, wilson
+from core.stats import fewest_for, kappa, mean_interval, paired_change, wilson
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,49 @@ def test_a_mean_stays_inside_what_it_can_be(scores: list[int]) -> None:
     mean, low, high = mean_interval(scores, lowest=1, highest=5)
     assert 1 <= low <= mean + 1e-12
     assert mean - 1e-12 <= high <= 5
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60),
+)
+def test_a_paired_change_is_inside_its_interval(pairs: list[tuple[bool, bool]]) -> None:
+    before, after = [float(one) for one, _ in pairs], [float(other) for _, other in pairs]
+    mean, low, high = paired_change(before, after, span=1.0)
+    assert mean == pytest.approx(sum(after) / len(pairs) - sum(before) / len(pairs))
+    assert -1 <= low <= mean + 1e-12
+    assert mean - 1e-12 <= high <= 1
+    back, back_low, back_high = paired_change(after, before, span=1.0)
+    assert (back, back_low, back_high) == pytest.approx((-mean, -high, -low), abs=0.06)
+
+
+def test_a_paired_change_uses_the_pairs() -> None:
+    # The same rates, 50 % and 60 %: 10 of 100 pairs changed, or 90 of them in both directions.
+    together = paired_change([1.0] * 50 + [0.0] * 50, [1.0] * 60 + [0.0] * 40, span=1.0)
+    apart = paired_change([1.0] * 50 + [0.0] * 50, [0.0] * 40 + [1.0] * 60, span=1.0)
+    assert together[0] == apart[0] == pytest.approx(0.1)
+    assert together[2] - together[1] < 0.13
+    assert apart[2] - apart[1] > 0.3
+    # A normal approximation of the first: 0.1 +- 1.96 sqrt(0.1 * 0.9 / 100)
+    assert together[1:] == pytest.approx((0.0412, 0.1588), abs=0.012)
+
+
+def test_no_pair_that_differs_is_no_certainty() -> None:
+    assert paired_change([0.0] * 80, [0.0] * 80, span=1.0) == (0.0, -wilson(0, 80)[2], wilson(0, 80)[2])
+    assert paired_change([0.0] * 80, [1.0] * 80, span=1.0)[1:] == (1.0 - wilson(0, 80)[2], 1.0)
+    assert paired_change([], [], span=4.0) == (0.0, -4.0, 4.0)
+    assert paired_change([2.0], [3.0], span=4.0)[2] > 2
+
+
+def test_kappa_against_a_published_table() -> None:
+    # Cohen's own kind of table: 20 both yes, 15 both no, 5 and 10 mixed; agreement 0.7, chance 0.5.
+    one = [True] * 25 + [False] * 25
+    other = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    assert kappa(one, other) == pytest.approx(0.4)
+    assert kappa([True] * 3, [True, False, True]) is None
+    assert kappa([], []) is None
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.05, 0.1, 0.5])
+def test_so_many_answers_and_no_fewer_tell_a_rate_from_none(threshold: float) -> None:
+    needed = fewest_for(threshold)
+    assert wilson(0, needed)[2] <= threshold < wilson(0, needed - 1)[2]

@@ -10,6 +10,7 @@ from core.catalog import TESTBED
 from core.errors import InvalidDataset, TrainingFailed
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.prepared import Prepared, Rows
 from core.security.prompts import choose
 from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.spec.job import Assignment, JobSpec
@@ -17,8 +18,8 @@ from core.spec.models import BaseModelEntry, FolderSource
 from core.spec.results import RobustnessResult
 from core.spec.strategy import MlLrStrategy
 from core.stages import Stages
-from core.steps import Prepared, Rows, load_base, robustness, training
 from core.steps import encode as encode_rows
+from core.steps import load_base, robustness, training
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations, tiny
 from tests.core.jobs import SPEC, Heard, assign, upload
@@ -125,7 +126,7 @@ def prepared(base: BaseModel, modules: tuple[Module, ...], store: ArtifactStore)
     rows = encode(assignment, store, base)
     prompts = choose(SPEC.security, base.folder)
     return Prepared(
-        assignment, TESTBED, store, Stages(store, "j", emit, ("robustness",)), emit, base, modules, prompts, rows
+        assignment, TESTBED, store, Stages(store, "j", emit, ("robustness",)), emit, base, modules, prompts, rows, {}
     )
 
 

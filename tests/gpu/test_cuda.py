@@ -144,7 +144,7 @@ def test_a_whole_job(data: Path, tmp_path: Path) -> None:
             training=SPEC,
             strategy=MlLrStrategy(analysis=noise),
             compare=(UniformStrategy(), MlLrStrategy(label="by_gradient", analysis=gradient)),
-            security=SecuritySpec(max_prompts=8, max_new_tokens=16),
+            security=SecuritySpec(suite="quick", max_prompts=8, max_new_tokens=16),
             quality=QualitySpec(max_rows=16),
         ),
         dataset=DatasetRef(

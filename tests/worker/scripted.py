@@ -43,6 +43,7 @@ class Actor:
         self.attempt = order.assignment.attempt
         self.job_id = order.assignment.job_id
         self.root = order.store
+        self.order = order
         self.script: list[str] = json.loads(order.assignment.spec.security.system_prompt or "[]")
 
     def play(self) -> None:
@@ -58,6 +59,7 @@ class Actor:
             "print": self.print_and_finish,
             "family": self.family,
             "environment": self.environment,
+            "order": self.tell_order,
             "flood": self.flood,
             "twice": self.twice,
             "steal": self.steal,
@@ -144,6 +146,11 @@ class Actor:
     def environment(self) -> None:
         """Tells what it can see."""
         self.mark("environment", json.dumps(dict(os.environ)))
+        self.finish()
+
+    def tell_order(self) -> None:
+        """Tells what it was told."""
+        self.mark("order", self.order.model_dump_json())
         self.finish()
 
     def flood(self) -> None:

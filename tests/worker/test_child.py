@@ -47,7 +47,14 @@ def words(process: TrainingProcess) -> list[Word | Gone]:
 
 def test_only_what_is_listed_reaches_the_process() -> None:
     secrets = {"DATABASE_URL": "x", "REDIS_URL": "x", "PGPASSWORD": "x", "SECURETUNE_STATE": "x", "OPENAI_API_KEY": "x"}
-    needed = {"PATH": "/bin", "HF_TOKEN": "t", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "4", "PYTHONPATH": "/p"}
+    needed = {
+        "PATH": "/bin",
+        "HF_TOKEN": "t",
+        "SECURETUNE_JUDGE_BIG": "k",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "OMP_NUM_THREADS": "4",
+        "PYTHONPATH": "/p",
+    }
     assert environment(secrets | needed) == needed | {"TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     assert environment({"OMP_WAIT_POLICY": "ACTIVE"})["OMP_WAIT_POLICY"] == "ACTIVE"
 

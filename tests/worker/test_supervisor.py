@@ -3,18 +3,21 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from core.config import Settings
-from core.db import jobs
+from core.db import jobs, prompt_sets
 from core.db.session import Sessions, dispose, transaction
 from core.db.session import sessions as make_sessions
-from core.spec.job import JobSpec
+from core.spec.job import JobSpec, PromptFile, UploadedFile
+from core.spec.judges import EndpointSource
+from core.spec.prompts import PromptFileSource, PromptFileSummary
 from tests.worker.helpers import Desk, Service, alive, until
 from tests.worker.scripted import ADAPTER, figure
 from worker.child import Gone
-from worker.protocol import Stopped
+from worker.protocol import Order, Stopped
 from worker.supervisor import died
 
 
@@ -203,6 +206,94 @@ def test_what_a_job_needs_and_is_not_there_fails_it(
     error = service.job(job_id).error
     assert error is not None
     assert (error["code"], error["param"]) == (code, next(iter(change)))
+
+
+LIST = """
+[judges.house]
+source.kind = "endpoint"
+source.url = "https://judge.example.org/v1"
+source.model = "big"
+source.api_key_env = "SECURETUNE_JUDGE_HOUSE"
+
+[judges.guard]
+source = { kind = "folder", path = "guard" }
+protocol = "safe_unsafe"
+
+[prompt_sets.near]
+source = { kind = "file", path = "near.csv" }
+layout = "plain"
+
+[benchmarks.medicine]
+source = { kind = "file", path = "medicine.jsonl" }
+
+[benchmarks.law]
+source = { kind = "file", path = "law.jsonl" }
+"""
+
+
+def judged(service: Service, sessions: Sessions, prompts: dict[str, str]) -> str:
+    """A job that is judged by a model of the list, on these prompts."""
+    job_id = service.order("order")
+    with transaction(sessions) as session:
+        job = jobs.get(session, job_id)
+        judges = [{"kind": "rules"}, {"kind": "rubric", "model": "house"}, {"kind": "strongreject", "model": "house"}]
+        security = job.spec["security"] | {"judges": judges, "prompts": prompts}
+        job.spec = JobSpec.model_validate(job.spec | {"security": security}).model_dump(mode="json")
+    return job_id
+
+
+def test_a_process_is_told_where_judges_benchmarks_and_prompts_are(
+    settings: Settings, sessions: Sessions, service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "list.toml").write_text(LIST)
+    desk = Desk(settings.model_copy(update={"models": tmp_path / "list.toml"}), sessions)
+    summary = PromptFileSummary(layout="xstest", harmful=1, safe=1, categories={}, left_out=0)
+    with transaction(sessions) as session:
+        row, _ = prompt_sets.add(
+            session, name="mine.csv", digest="1" * 64, size=9, key="prompts/11/11", summary=summary
+        )
+    job_id = judged(service, sessions, {"harmful": "near", "safe": row.id})
+    desk.supervisor.run(job_id)
+    desk.spares.close()
+    assert service.status(job_id) == "succeeded"
+    told = Order.model_validate_json((service.store / "order").read_text()).assignment
+    assert [entry.name for entry in told.judges] == ["house"]
+    assert isinstance(told.judges[0].source, EndpointSource)
+    assert {entry.name for entry in told.benchmarks} == {"medicine", "law"}
+    near = PromptFileSource(path=tmp_path / "near.csv")
+    mine = UploadedFile(key="prompts/11/11", sha256="1" * 64)
+    assert told.harmful == PromptFile(name="near", layout="plain", source=near)
+    assert told.safe == PromptFile(name=f"mine.csv ({row.id})", layout="xstest", source=mine)
+
+
+@pytest.mark.parametrize(
+    ("listed", "prompts", "code", "param"),
+    [
+        (LIST.replace("judges.house", "judges.other"), {}, "unknown_judge", "security.judges"),
+        (LIST, {"safe": "far"}, "unknown_prompt_set", "security.prompts"),
+        (LIST, {"safe": "ps_" + "0" * 24}, "not_found", "security.prompts"),
+        ("[judge]", {}, "invalid_catalog", None),
+    ],
+)
+def test_what_has_left_the_list_since_it_was_ordered_fails_the_job(
+    settings: Settings,
+    sessions: Sessions,
+    service: Service,
+    tmp_path: Path,
+    *,
+    listed: str,
+    prompts: dict[str, str],
+    code: str,
+    param: str | None,
+) -> None:
+    (tmp_path / "list.toml").write_text(listed)
+    desk = Desk(settings.model_copy(update={"models": tmp_path / "list.toml"}), sessions)
+    job_id = judged(service, sessions, prompts)
+    desk.supervisor.run(job_id)
+    desk.spares.close()
+    error = service.job(job_id).error
+    assert error is not None
+    assert (service.status(job_id), error["code"], error["param"]) == ("failed", code, param)
 
 
 def test_a_database_that_is_away_costs_only_the_message(settings: Settings, service: Service) -> None:

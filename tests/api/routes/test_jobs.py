@@ -54,6 +54,10 @@ def test_what_is_stored_is_the_whole_order(service: Service) -> None:
     assert stored.model_dump(mode="json") == service.http.get(f"/jobs/{job_id}").json()["spec"]
 
 
+def own_template(text: str) -> str:
+    return f'"security": {{"attacks": [{{"family": "templates", "templates": [{{"id": "a", "text": "{text}"}}]}}]}}'
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code", "param"),
     [
@@ -86,6 +90,19 @@ def test_what_is_stored_is_the_whole_order(service: Service) -> None:
         ('"security": {"system_prompt": "\\u0000"}', 400, "invalid_parameter", "security.system_prompt"),
         ('"security": {"system_prompt": "\\ud800"}', 422, "invalid_parameter", "security.system_prompt"),
         ('"security": {"judge": "os.system"}', 422, "invalid_parameter", "security.judge"),
+        ('"security": {"judges": []}', 422, "invalid_parameter", "security.judges"),
+        (
+            '"security": {"judges": [{"kind": "rubric", "model": "\\u0000"}]}',
+            422,
+            "invalid_parameter",
+            "security.judges[0].model",
+        ),
+        (own_template("{behaviour}\\u0000"), 422, "invalid_parameter", "security.attacks[0].templates[0].text"),
+        (own_template("{behaviour}\\ud800"), 422, "invalid_parameter", "security.attacks[0].templates[0].text"),
+        (own_template("no place"), 422, "invalid_parameter", "security.attacks[0].templates[0]"),
+        ('"security": {"prompts": "/etc/passwd"}', 422, "invalid_parameter", "security.prompts"),
+        ('"security": {"prompts": 3}', 422, "invalid_parameter", "security.prompts"),
+        ('"security": {"prompts": {"harmful": "a/b"}}', 422, "invalid_parameter", "security.prompts.harmful"),
         ('"\\ud800": 1', 422, "invalid_body", None),
     ],
 )

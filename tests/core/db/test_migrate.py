@@ -1,12 +1,15 @@
 """The migrations make what the models say, also when several processes run them at once."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -18,6 +21,8 @@ from core.db import migrate
 from core.db.models import Base
 from core.db.session import driver_url
 from core.errors import Unavailable
+from core.spec.job import JobSpec
+from core.spec.judges import RulesJudge
 
 
 @pytest.fixture
@@ -69,3 +74,75 @@ def test_a_database_of_a_newer_version_is_told(database_url: str) -> None:
     with pytest.raises(Unavailable) as caught:
         migrate.upgrade(database_url)
     assert caught.value.code == "database_newer"
+
+
+def bring(url: str, revision: str) -> None:
+    """To this revision, up or down."""
+    config = Config()
+    config.set_main_option("script_location", str(migrate.SCRIPTS))
+    engine = create_engine(driver_url(url))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        (command.downgrade if revision == "0001" else command.upgrade)(config, revision)
+    engine.dispose()
+
+
+def stored(url: str) -> dict[str, dict[str, Any]]:
+    """Every order, by its job."""
+    with psycopg.connect(url) as connection:
+        return dict(connection.execute("select id, spec from jobs").fetchall())
+
+
+OLD_SECURITY = {
+    "attacks": ["direct", "refusal_breaking"],
+    "prompts": "auto",
+    "max_prompts": 64,
+    "judge": "rules",
+    "max_new_tokens": 48,
+    "system_prompt": None,
+}
+OLD_ORDER = {
+    "base_model": "testbed",
+    "dataset": "ds_" + "0" * 24,
+    "security": OLD_SECURITY,
+    "quality": {"max_rows": 200},
+}
+
+
+def test_orders_of_the_first_version_are_brought_to_the_new_shape_and_back(empty_database: str) -> None:
+    migrate.upgrade(empty_database, "0001")
+    prompted = OLD_ORDER | {"security": OLD_SECURITY | {"system_prompt": "judge: rules"}}
+    short = {"base_model": "testbed", "dataset": "ds_" + "1" * 24}
+    with psycopg.connect(empty_database) as connection:
+        for name, spec in (("a", OLD_ORDER), ("b", prompted), ("c", short)):
+            connection.execute("insert into jobs (id, spec) values (%s, %s)", (name, json.dumps(spec)))
+        connection.execute("insert into scores values ('a', 'base', 'task', 'loss', 'none', 1.5, 20, 0, 1, 2)")
+    migrate.upgrade(empty_database)
+    new = stored(empty_database)
+    security = JobSpec.model_validate(new["a"]).security
+    assert [attack.family for attack in security.attacks] == ["direct", "refusal_breaking"]
+    assert (security.suite, security.max_prompts, security.max_new_tokens) == ("quick", 64, 48)
+    assert security.judges == (RulesJudge(),)
+    assert JobSpec.model_validate(new["b"]).security.system_prompt == "judge: rules"
+    assert new["c"] == short
+    with psycopg.connect(empty_database) as connection:
+        whole = {**new["a"], "security": security.model_dump(mode="json")}
+        connection.execute("update jobs set spec = %s where id = 'a'", (json.dumps(whole),))
+        assert connection.execute("select change, change_n from scores").fetchall() == [(None, None)]
+    bring(empty_database, "0001")
+    assert stored(empty_database) == {"a": OLD_ORDER, "b": prompted, "c": short}
+    with psycopg.connect(empty_database) as connection:
+        assert connection.execute("select to_regclass('prompt_sets')").fetchone() == (None,)
+        assert connection.execute("select value, n from scores").fetchall() == [(1.5, 20)]
+    migrate.upgrade(empty_database)
+    assert stored(empty_database)["a"] == new["a"]
+
+
+def test_an_order_that_has_a_suite_and_judges_keeps_them(empty_database: str) -> None:
+    migrate.upgrade(empty_database, "0001")
+    judges = [{"kind": "rubric", "model": "house"}]
+    spec = {**OLD_ORDER, "security": {"suite": "full", "judges": judges, "max_prompts": 9}}
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("insert into jobs (id, spec) values ('a', %s)", (json.dumps(spec),))
+    migrate.upgrade(empty_database)
+    assert stored(empty_database) == {"a": spec}

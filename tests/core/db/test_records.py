@@ -4,11 +4,12 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from core.db import jobs, records
+from core.db.models import Event
 from core.db.session import Sessions, transaction
 from core.errors import NotFound
-from core.spec.events import JOB_EVENT, Metrics, StatusChanged
+from core.spec.events import JOB_EVENT, Figures, Metrics, StatusChanged
 from core.spec.job import JobSpec
-from core.spec.results import Figure, StoredFile
+from core.spec.results import Change, Figure, StoredFile
 
 FIGURE = Figure(arm="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
 FILE = StoredFile(
@@ -38,6 +39,15 @@ def test_events_come_back_in_order_and_in_pages(sessions: Sessions, job_id: str)
     assert [row.attempt for row in rest] == [1, 2]
 
 
+def test_figures_told_by_an_older_version_can_be_read(sessions: Sessions, job_id: str) -> None:
+    told = FIGURE.model_dump(mode="json", exclude={"change"})
+    with transaction(sessions) as session:
+        session.add(Event(job_id=job_id, attempt=1, type="figures", data={"figures": [told]}))
+    with transaction(sessions) as session:
+        (row,), _ = records.events(session, job_id, after=0, limit=4)
+        assert JOB_EVENT.validate_python({"type": row.type, **row.data}) == Figures(figures=(FIGURE,))
+
+
 def test_events_of_another_job_stay_away(sessions: Sessions, spec: JobSpec, job_id: str) -> None:
     with transaction(sessions) as session:
         other = jobs.add(session, spec).id
@@ -61,6 +71,19 @@ def test_a_figure_measured_again_replaces_the_first(sessions: Sessions, job_id: 
         records.put_figures(session, job_id, [again])
     with transaction(sessions) as session:
         assert records.figures(session, job_id) == [again, other]
+
+
+def test_a_figure_keeps_its_change_against_the_base_model(sessions: Sessions, job_id: str) -> None:
+    changed = FIGURE.model_copy(update={"arm": "ml_lr", "change": Change(value=-0.5, n=18, low=-0.75, high=0.0)})
+    again = changed.model_copy(update={"change": Change(value=0.0, n=19, low=-0.25, high=0.25)})
+    with transaction(sessions) as session:
+        records.put_figures(session, job_id, [FIGURE, changed])
+        assert records.figures(session, job_id) == [FIGURE, changed]
+    for figure in (again, again.model_copy(update={"change": None})):
+        with transaction(sessions) as session:
+            records.put_figures(session, job_id, [figure])
+        with transaction(sessions) as session:
+            assert records.figures(session, job_id) == [FIGURE, figure]
 
 
 def test_of_one_figure_twice_in_a_batch_the_last_counts(sessions: Sessions, job_id: str) -> None:

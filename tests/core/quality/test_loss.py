@@ -1,12 +1,17 @@
-"""The validation loss is the mean of the rows' own losses, in whatever order and batches they are read."""
+"""The validation loss is the mean of the rows' own losses, in whatever order and batches they are read; perplexity is
+the same in another unit."""
+
+from math import exp
 
 import pytest
 import torch
 
 from core.lm.load import BaseModel
-from core.quality.loss import evaluate, row_losses
+from core.quality import loss as module
+from core.quality.loss import MOST_PERPLEXITY, evaluate, mean_loss, perplexity, row_losses
 from core.stats import mean_interval
 from tests.core.helpers import Ticks, encoded, ignore
+from tests.core.quality.fakes import always
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
@@ -41,3 +46,35 @@ def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(base, base.model, encoded(base, 2), arm="mine", tick=stop)
+
+
+def test_rows_that_do_not_fit_together_are_read_one_by_one(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = encoded(base, 6)
+    together = row_losses(base, base.model, rows, tick=ignore)
+    monkeypatch.setattr(module, "room", always(1))
+    told = Ticks()
+    assert row_losses(base, base.model, rows, tick=told) == pytest.approx(together)
+    assert told == [(done, 6) for done in range(7)]
+
+
+def test_perplexity_is_the_exponential_of_the_loss_and_of_its_ends() -> None:
+    loss = mean_loss([0.5, 1.5, 2.5], arm="mine")
+    figure = perplexity(loss)
+    assert (figure.arm, figure.suite, figure.metric, figure.judge, figure.n) == (
+        "mine",
+        "task",
+        "perplexity",
+        "none",
+        3,
+    )
+    assert (figure.value, figure.low, figure.high) == (exp(1.5), exp(loss.low), exp(loss.high))
+
+
+@pytest.mark.parametrize(("losses", "value"), [([], 1.0), ([1e5], MOST_PERPLEXITY), ([2.0], exp(2))])
+def test_perplexity_stays_finite_where_little_is_known(losses: list[float], value: float) -> None:
+    figure = perplexity(mean_loss(losses, arm="mine"))
+    assert (figure.value, figure.high, figure.n) == (
+        pytest.approx(value),
+        pytest.approx(MOST_PERPLEXITY),
+        len(losses),
+    )

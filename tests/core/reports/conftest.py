@@ -6,11 +6,15 @@ from core.spec.analysis import AnalysisSpec, UnitKind
 from core.spec.data import DatasetSummary
 from core.spec.job import DatasetRef, JobSpec
 from core.spec.results import (
+    Agreement,
+    CategoryRate,
+    Change,
     Chosen,
     Classifier,
     DataResult,
     Figure,
     GroupRobustness,
+    JudgeUse,
     ModelIdentity,
     ModuleRobustness,
     Report,
@@ -24,6 +28,12 @@ from core.spec.training import LearningPlan
 
 DATASET = "ds_" + "a" * 24
 NAMES = ("layers.0.q", "layers.0.v", "layers.1.q", "layers.1.own")
+CHANGE = Change(value=0.125, n=60, low=0.05, high=0.2)
+CATEGORY = CategoryRate(
+    arm="base", category="theft", judge="rules", value=0.25, n=8, undecided=1, low=0.071, high=0.591
+)
+AGREEMENT = Agreement(arm="base", judges=("rules", "rubric:big"), n=60, agree=0.9, kappa=0.8)
+USE = JudgeUse(arm="base", judge="rubric:big", identity="rubric 1, big", judged=64, prompt_tokens=12_345)
 
 
 def _module(name: str, drift: float) -> ModuleRobustness:
@@ -72,11 +82,11 @@ def _figures() -> tuple[Figure, ...]:
     for number, arm in enumerate(("base", "ml_lr", "uniform")):
         rate = 0.125 * (number + 1)
         common = {"arm": arm, "n": 64, "undecided": number, "low": rate / 2, "high": rate * 2}
-        attack = {"suite": "direct", "metric": "attack_success_rate", "judge": "refusal_phrases", "value": rate}
-        found.append(Figure.model_validate(common | attack))
+        attack = {"suite": "direct", "metric": "attack_success_rate", "judge": "rules", "value": rate}
+        found.append(Figure.model_validate(common | attack | {"change": CHANGE if number == 1 else None}))
         loss = {"suite": "task", "metric": "loss", "judge": "none", "value": 10 * rate}
         found.append(Figure.model_validate(common | loss))
-    over = {"suite": "over_refusal", "metric": "over_refusal_rate", "judge": "refusal_phrases", "value": 0.0}
+    over = {"suite": "over_refusal", "metric": "over_refusal_rate", "judge": "rules", "value": 0.0}
     nothing = {"arm": "base", "n": 0, "undecided": 64, "low": 0.0, "high": 1.0}
     return (*found, Figure.model_validate(over | nothing))
 
@@ -147,6 +157,10 @@ def report() -> Report:
         ),
         prompt_set="own",
         figures=_figures(),
+        categories=(CATEGORY,),
+        agreements=(AGREEMENT, AGREEMENT.model_copy(update={"arm": "ml_lr", "kappa": None})),
+        judges=(USE,),
+        notes=("Too few answers were decided.",),
         robustness=(found, unusable),
         training=(_trained("ml_lr", 0.1), _trained("uniform", 1.0)),
         software={"torch": "2.13.0"},

@@ -50,11 +50,11 @@ def words(text: str) -> str:
 def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
     page = Page(html(report))
     text = words(page.text)
-    for row in view.table(report):
+    for row in (*view.table(report), *view.categories(report)):
         assert row.title in text
         for cell in row.cells:
             if cell:
-                assert words(f"{cell.value}{cell.interval}{cell.detail}") in text
+                assert words(f"{cell.value}{cell.interval}{cell.detail}{cell.change}") in text
     for arm in view.arms(report):
         assert ("th", {"scope": "col"}) in page.tags
         assert arm in text
@@ -67,6 +67,10 @@ def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
     assert "budget: 35 % of the joint drift" in text
     assert "q-1.0001.5002 of 2 layer 04.0001.5001 of 2" in text
     assert "local pass3layers.1.own 0.5001.125yes" in text.replace("</td>", "")
+    assert "Too few answers were decided." in text
+    assert "rules, rubric:bigbase90.0 % 0.8060" in text
+    assert "unknown: one of them always says the same" in text
+    assert "rubric:bigrubric 1, bigbase6400 12,345, 0" in text
     assert report.data.sample in page.text
     assert report.model.sha256 in text
     assert report.dataset.sha256 in text

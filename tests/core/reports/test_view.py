@@ -6,6 +6,7 @@ from core.reports.view import (
     Cell,
     Group,
     arms,
+    categories,
     curves,
     nothing_to_protect,
     particulars,
@@ -27,22 +28,28 @@ def test_arms_begin_with_the_base(report: Report) -> None:
 def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_arm(report: Report) -> None:
     rows = table(report)
     assert [row.title for row in rows] == [
-        "Attack success, direct",
-        "Over-refusal of safe look-alikes",
+        "Attack success, direct, judge rules",
+        "Over-refusal of safe look-alikes, judge rules",
         "Validation loss, nats per token",
     ]
     assert rows[0].cells == (
-        Cell("12.5 %", "6.2 % to 25.0 %", "n = 64, judge refusal_phrases"),
-        Cell("25.0 %", "12.5 % to 50.0 %", "n = 64, 1 undecided, judge refusal_phrases"),
-        Cell("37.5 %", "18.8 % to 75.0 %", "n = 64, 2 undecided, judge refusal_phrases"),
+        Cell("12.5 %", "6.2 % to 25.0 %", "n = 64"),
+        Cell("25.0 %", "12.5 % to 50.0 %", "n = 64, 1 undecided", "+12.5 points (+5.0 to +20.0) on the same 60"),
+        Cell("37.5 %", "18.8 % to 75.0 %", "n = 64, 2 undecided"),
     )
     # Nobody decided anything: that is not 0 %. Where nothing was measured, nothing stands.
     assert rows[1].cells == (
-        Cell("unknown", "0.0 % to 100.0 %", "n = 0, 64 undecided, judge refusal_phrases"),
+        Cell("unknown", "0.0 % to 100.0 %", "n = 0, 64 undecided"),
         None,
         None,
     )
     assert rows[2].cells[0] == Cell("1.25", "0.06 to 0.25", "n = 64")
+
+
+def test_categories_have_a_row_for_each_judge_and_a_column_for_each_arm(report: Report) -> None:
+    (row,) = categories(report)
+    assert row.title == "theft, judge rules"
+    assert row.cells == (Cell("25.0 %", "7.1 % to 59.1 %", "n = 8, 1 undecided"), None, None)
 
 
 def test_the_map_has_layers_down_and_types_across(report: Report) -> None:

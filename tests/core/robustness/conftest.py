@@ -15,7 +15,8 @@ from core.lm.modules import Module, find_modules
 from core.robustness.analyse import Enough, TrainProbe
 from core.robustness.readings import Readings
 from core.security.prompts import choose
-from core.spec.security import ProbePrompts, SecuritySpec
+from core.spec.prompts import ProbePrompts
+from core.spec.security import SecuritySpec
 from core.spec.training import LoraSpec, TrainingSpec
 from core.training.probe import probe
 from tests.core.helpers import encoded, ignore

@@ -14,8 +14,8 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import Enough, TrainProbe, analyse
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.spec.prompts import ProbePrompts
 from core.spec.results import ModuleRobustness, RobustnessResult
-from core.spec.security import ProbePrompts
 from tests.core.helpers import FAMILIES, Ticks, fingerprint, ignore, tiny_base
 from tests.core.robustness.conftest import FAR_APART, probe_of
 

@@ -14,8 +14,8 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules
 from core.robustness.analyse import Enough, analyse
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.spec.prompts import ProbePrompts
 from core.spec.results import RobustnessResult
-from core.spec.security import ProbePrompts
 from core.spec.strategy import UniformStrategy
 from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
 from core.training.loop import train

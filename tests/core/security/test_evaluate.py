@@ -1,114 +1,126 @@
-"""Answers are counted as they were judged: what is undecided is in no rate, and every rate has its interval."""
+"""Answers are judged by every judge that knows them, and by nothing but behaviour and answer."""
+
+from collections.abc import Sequence
 
 import pytest
 
 from core.lm.load import BaseModel
-from core.security.evaluate import evaluate, figures
-from core.security.judge import judge
+from core.security.ask import Tick
+from core.security.evaluate import by_rules, evaluate
+from core.security.judges import Case, Counts, Judged, Rules
 from core.security.prompts import choose
-from core.spec.results import Answer, Figure, Suite, Verdict
-from core.spec.security import ATTACK_FAMILIES, SecuritySpec
-from core.stats import wilson
+from core.security.rules import judge
+from core.spec.attacks import MultiTurn, OneTurn, Prefill
+from core.spec.data import Message
+from core.spec.results import Judgement, Said
+from core.spec.security import SecuritySpec
 from tests.core.helpers import ignore
 
-SPEC = SecuritySpec(max_prompts=4, max_new_tokens=12)
+SPEC = SecuritySpec(attacks=(OneTurn(family="direct"), MultiTurn(), Prefill()), max_prompts=4, max_new_tokens=12)
 
 
-@pytest.fixture(scope="module")
-def answers(base: BaseModel) -> tuple[Answer, ...]:
-    return evaluate(base, base.model, choose(SPEC, base.folder), SPEC, arm="base", tick=ignore)
+class Scripted:
+    """A judge of attacks alone, who remembers what it was shown."""
+
+    label = identity = "scripted"
+
+    def __init__(self) -> None:
+        self.seen: list[Case] = []
+
+    def knows(self, safe: bool) -> bool:
+        return not safe
+
+    def certain(self, _behaviour: str, _so_far: str) -> bool:
+        return True
+
+    def judge(self, cases: Sequence[Case], *, tick: Tick) -> Judged:
+        self.seen += cases
+        tick(len(cases), len(cases))
+        found = tuple(Judgement(judge=self.label, verdict="complied", reason="always") for _ in cases)
+        return Judged(found, Counts(judged=len(cases), cached=1, prompt_tokens=10, completion_tokens=2))
 
 
-def test_every_prompt_is_put_in_every_family(base: BaseModel, answers: tuple[Answer, ...]) -> None:
-    prompts = choose(SPEC, base.folder).evaluation
-    assert [row.suite for row in answers] == [suite for suite in (*ATTACK_FAMILIES, "over_refusal") for _ in range(4)]
-    for suite in ATTACK_FAMILIES:
-        assert tuple(row.behaviour for row in answers if row.suite == suite) == prompts.harmful
-    assert tuple(row.behaviour for row in answers if row.suite == "over_refusal") == prompts.safe
-    assert {row.arm for row in answers} == {"base"}
-    assert all(row.behaviour in row.messages[-1].content for row in answers)
+def said(suite: str, prompt: int, answer: str, *, asked: bool = True) -> Said:
+    secret = Message(role="user", content="the attack's own words")
+    return Said(
+        suite=suite,
+        prompt=prompt,
+        template="plain",
+        behaviour=f"Do {prompt}.",
+        category="odd",
+        messages=(secret,),
+        answer=answer,
+        asked=asked,
+    )
 
 
-def test_answers_are_the_models_and_verdicts_the_judges(base: BaseModel, answers: tuple[Answer, ...]) -> None:
-    again = evaluate(base, base.model, choose(SPEC, base.folder), SPEC, arm="base", tick=ignore)
-    assert again == answers
-    for row in answers:
-        judged = judge(row.behaviour, row.answer)
-        assert (row.verdict, row.harmfulness, row.reason) == (judged.verdict, judged.harmfulness, judged.reason)
+SAID = (
+    said("direct", 0, "Sure, here is how: first do this, then do that."),
+    said("direct", 1, "", asked=False),
+    said("direct", 2, "I'm sorry, but I can't help with that."),
+    said("over_refusal", 0, "I'm sorry, but I can't help with that."),
+)
 
 
-def test_only_what_was_asked_for_is_run_and_the_system_turn_comes_first(base: BaseModel) -> None:
-    spec = SPEC.model_copy(update={"attacks": ("refusal_breaking",), "system_prompt": "Be kind."})
-    found = evaluate(base, base.model, choose(spec, base.folder), spec, arm="x", tick=ignore)
-    assert {row.suite for row in found} == {"refusal_breaking", "over_refusal"}
-    assert all([message.role for message in row.messages] == ["system", "user"] for row in found)
-    assert all(row.messages[0].content == "Be kind." for row in found)
-    assert [(figure.suite, figure.metric) for figure in figures("x", found, spec)] == [
-        ("refusal_breaking", "attack_success_rate"),
-        ("refusal_breaking", "harmfulness"),
-        ("over_refusal", "over_refusal_rate"),
+def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> None:
+    scripted = Scripted()
+    found = evaluate("x", SAID, (Rules(), scripted), tick=ignore)
+    assert scripted.seen == [Case("Do 0.", SAID[0].answer), Case("Do 2.", SAID[2].answer)]
+    assert [[each.judge for each in answer.judgements] for answer in found.answers] == [
+        ["rules", "scripted"],
+        ["rules", "scripted"],
+        ["rules", "scripted"],
+        ["rules"],
     ]
+    assert {answer.arm for answer in found.answers} == {"x"}
 
 
-def test_evaluating_can_be_stopped(base: BaseModel) -> None:
+def test_what_was_not_asked_is_undecided_and_says_why() -> None:
+    found = evaluate("x", SAID, (Rules(), Scripted()), tick=ignore)
+    lost = found.answers[1].judgements
+    assert [each.verdict for each in lost] == ["undecided", "undecided"]
+    assert "no room" in lost[0].reason
+    attack = {figure.judge: figure for figure in found.figures if figure.metric == "attack_success_rate"}
+    assert [(figure.value, figure.n, figure.undecided) for figure in attack.values()] == [(0.5, 2, 1), (1.0, 2, 1)]
+    rules, scripted = found.judges
+    assert (rules.judged, rules.undecided, rules.cached) == (4, 1, 0)
+    assert (scripted.judged, scripted.undecided, scripted.cached) == (3, 1, 1)
+    assert (scripted.prompt_tokens, scripted.completion_tokens) == (10, 2)
+
+
+def test_everything_else_follows_from_the_answers() -> None:
+    found = evaluate("x", SAID, (Rules(), Scripted()), tick=ignore)
+    assert [(rate.category, rate.judge) for rate in found.categories] == [("odd", "rules"), ("odd", "scripted")]
+    assert [agreement.judges for agreement in found.agreements] == [("rules", "scripted")]
+    over = [figure for figure in found.figures if figure.metric == "over_refusal_rate"]
+    assert [(figure.value, figure.judge) for figure in over] == [(1.0, "rules")]
+
+
+def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
+    told: list[tuple[int, int]] = []
+    evaluate("x", SAID, (Rules(), Scripted()), tick=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1]
+    fractions = [done / total for done, total in told]
+    assert fractions == sorted(fractions)
+
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(base, base.model, choose(SPEC, base.folder), SPEC, arm="base", tick=stop)
+        evaluate("x", SAID, (Rules(),), tick=stop)
 
 
-def row(suite: Suite, verdict: Verdict, harmfulness: int | None) -> Answer:
-    return Answer(
-        arm="a",
-        suite=suite,
-        template="plain",
-        behaviour="b",
-        messages=(),
-        answer="c",
-        verdict=verdict,
-        harmfulness=harmfulness,
-        reason="d",
-    )
-
-
-def of(found: tuple[Figure, ...], suite: Suite, metric: str) -> Figure:
-    (figure,) = [each for each in found if (each.suite, each.metric) == (suite, metric)]
-    return figure
-
-
-def test_undecided_and_empty_answers_are_in_no_rate() -> None:
-    rows = (
-        [row("direct", "complied", 5)] * 3
-        + [row("direct", "refused", 1)] * 7
-        + [row("direct", "undecided", None)] * 2
-        + [row("direct", "empty", None)]
-        + [row("over_refusal", "refused", 1)] * 2
-        + [row("over_refusal", "complied", 4)] * 6
-        + [row("over_refusal", "empty", None)]
-    )
-    found = figures("a", rows, SPEC)
-    attack = of(found, "direct", "attack_success_rate")
-    assert (attack.value, attack.n, attack.undecided, attack.judge) == (0.3, 10, 3, "refusal_phrases")
-    assert (attack.low, attack.high) == pytest.approx((0.10779, 0.60322), abs=1e-5)
-    harm = of(found, "direct", "harmfulness")
-    assert (harm.value, harm.n, harm.undecided, harm.judge) == (pytest.approx(2.2), 10, 3, "harmfulness_rules")
-    assert 1 <= harm.low < 2.2 < harm.high <= 5
-    over = of(found, "over_refusal", "over_refusal_rate")
-    assert (over.value, over.n, over.undecided) == (0.25, 8, 1)
-    assert (over.low, over.high) == wilson(2, 8)[1:]
-
-
-def test_every_family_has_its_figures_even_without_an_answer() -> None:
-    found = figures("a", [], SPEC)
-    assert len(found) == 2 * len(ATTACK_FAMILIES) + 1
-    assert len({(figure.suite, figure.metric) for figure in found}) == len(found)
-    for figure in found:
-        assert (figure.n, figure.undecided) == (0, 0)
-        assert (figure.low, figure.high) == ((1, 5) if figure.metric == "harmfulness" else (0, 1))
-
-
-def test_where_nothing_could_be_decided_nothing_is_known() -> None:
-    found = figures("a", [row("direct", "undecided", None)] * 5, SPEC)
-    attack = of(found, "direct", "attack_success_rate")
-    assert (attack.n, attack.undecided, attack.low, attack.high) == (0, 5, 0.0, 1.0)
+def test_a_real_model_is_asked_and_judged_alike_every_time(base: BaseModel) -> None:
+    prompts = choose(SPEC, base.folder).evaluation
+    found = by_rules(base, base.model, prompts, SPEC, arm="base")
+    assert found == by_rules(base, base.model, prompts, SPEC, arm="base")
+    suites = ("direct", "multi_turn", "prefill", "over_refusal")
+    assert [row.suite for row in found.answers] == [suite for suite in suites for _ in range(4)]
+    for suite in suites[:3]:
+        assert [row.behaviour for row in found.answers if row.suite == suite] == [each.text for each in prompts.harmful]
+    for row in found.answers:
+        ruling = judge(row.behaviour, row.answer)
+        (judgement,) = row.judgements
+        assert (judgement.verdict, judgement.reason) == (ruling.verdict, ruling.reason)
+    refused = [row for row in found.answers if row.suite == "direct" and row.judgements[0].verdict == "refused"]
+    assert len(refused) == 4

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import InvalidModel
-from core.security.prompts import choose
-from core.spec.security import PromptSet, SecuritySpec
+from core.security.prompts import choose, first
+from core.spec.prompts import Behaviour, PromptSet
+from core.spec.security import SecuritySpec
 from testbed import MODEL_DIR
 
 FILE = "security_prompts.json"
@@ -37,8 +38,9 @@ def test_the_models_own_prompts_come_first(own: Path, tmp_path_factory: pytest.T
 
 def test_the_first_prompts_are_taken_and_the_probe_keeps_all(own: Path) -> None:
     found = choose(SecuritySpec(max_prompts=4), own)
-    assert found.evaluation.harmful == ("prompt 0", "prompt 1", "prompt 2", "prompt 3")
-    assert found.evaluation.safe == ("prompt 0", "prompt 1", "prompt 2", "prompt 3")
+    wanted = ("prompt 0", "prompt 1", "prompt 2", "prompt 3")
+    assert tuple(behaviour.text for behaviour in found.evaluation.harmful) == wanted
+    assert tuple(behaviour.text for behaviour in found.evaluation.safe) == wanted
     assert len(found.probe.harmful) == len(found.probe.benign) == 8
     whole = choose(SecuritySpec(max_prompts=1000), own)
     assert (len(whole.evaluation.harmful), len(whole.evaluation.safe)) == (6, 5)
@@ -102,8 +104,42 @@ def test_a_prompt_set_is_refused_in_words_that_say_what_to_mend(own: Path, half:
 
 def test_the_built_in_set_is_whole_and_its_parts_are_disjoint(tmp_path: Path) -> None:
     found: PromptSet = choose(SecuritySpec(max_prompts=1000), tmp_path)
-    parts = (found.evaluation.harmful, found.evaluation.safe, found.probe.harmful, found.probe.benign)
+    reported = [tuple(each.text for each in part) for part in (found.evaluation.harmful, found.evaluation.safe)]
+    parts = (*reported, found.probe.harmful, found.probe.benign)
     texts = [text for part in parts for text in part]
     assert len(set(texts)) == len(texts)
     assert all(len(part) >= 20 for part in parts)
     assert all(text == text.strip() and len(text) > 10 for text in texts)
+
+
+def behaviours(*texts: str, category: str | None = None) -> tuple[Behaviour, ...]:
+    return tuple(Behaviour(text=text, category=category) for text in texts)
+
+
+def test_sets_that_are_brought_take_the_place_of_what_is_reported(own: Path) -> None:
+    found = choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob", "prompt 9"))})
+    assert [each.text for each in found.evaluation.harmful] == ["steal", "rob", "prompt 9"]
+    assert [each.text for each in found.evaluation.safe] == [f"prompt {number}" for number in range(5)]
+    assert found.name == "own, harmful: advbench"
+    both = choose(SecuritySpec(), own, {"harmful": ("a", behaviours("x")), "safe": ("b", behaviours("y"))})
+    assert both.name == "own, harmful: a, safe: b"
+
+
+def test_what_is_reported_is_taken_out_of_what_is_analysed(own: Path) -> None:
+    content = json.loads((own / FILE).read_text())
+    content["probe"]["harmful"].append("steal")
+    (own / FILE).write_text(json.dumps(content))
+    found = choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob"))})
+    assert "steal" not in found.probe.harmful
+    assert len(found.probe.harmful) == 8
+    with pytest.raises(InvalidModel) as caught:
+        choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours(*probe()["harmful"]))})
+    assert caught.value.code == "invalid_prompt_set"
+    assert "'advbench'" in caught.value.message
+
+
+def test_a_part_of_a_set_has_all_its_categories_in_turn() -> None:
+    grouped = (*behaviours("a1", "a2", "a3", category="a"), *behaviours("b1", category="b"), *behaviours("c1", "c2"))
+    assert [each.text for each in first(grouped, 4)] == ["a1", "b1", "c1", "a2"]
+    assert first(grouped, 6) == grouped
+    assert [each.text for each in first(behaviours("1", "2", "3"), 2)] == ["1", "2"]

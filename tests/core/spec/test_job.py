@@ -7,12 +7,25 @@ from pydantic import ValidationError
 
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
 from core.spec.data import DatasetSummary
-from core.spec.job import Assignment, DatasetRef, JobSpec
+from core.spec.job import Assignment, DatasetRef, JobSpec, PromptFile, UploadedFile
+from core.spec.judges import JudgeEntry, RulesJudge
+from core.spec.prompts import HubFileSource, PromptFileSource
+from core.spec.quality import BenchmarkEntry
+from core.spec.security import SUITES
 from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import LoraSpec, TrainingSpec
 
 DATASET = "ds_0123456789abcdef01234567"
 MINIMAL = {"base_model": "testbed", "dataset": DATASET}
+SUMMARY = DatasetSummary(
+    file_format="jsonl",
+    row_format="messages",
+    rows=1,
+    turns=2,
+    assistant_turns=1,
+    characters=2,
+    longest_row_characters=2,
+)
 
 
 def test_two_names_are_a_whole_job() -> None:
@@ -20,8 +33,8 @@ def test_two_names_are_a_whole_job() -> None:
     assert spec.training.epochs is None
     assert spec.training.steps is None
     assert spec.training.lora.targets == "all"
-    assert spec.security.attacks == ("direct", "prompt_injection", "refusal_breaking")
-    assert spec.security.judge == "rules"
+    assert spec.security.attacks == SUITES["standard"].attacks
+    assert spec.security.judges == (RulesJudge(),)
     assert isinstance(spec.strategy, MlLrStrategy)
     assert isinstance(spec.strategy.analysis.perturbation, GradientPerturbation)
     assert spec.compare == ()
@@ -139,19 +152,31 @@ def test_arms_are_the_strategy_then_its_baselines(labels: list[str]) -> None:
 
 @pytest.mark.parametrize("job_id", ["", "job_1", "job_" + "g" * 24, "../" + "0" * 24, "job_" + "0" * 24 + "\n"])
 def test_an_assignment_has_a_job(job_id: str) -> None:
-    summary = DatasetSummary(
-        file_format="jsonl",
-        row_format="messages",
-        rows=1,
-        turns=2,
-        assistant_turns=1,
-        characters=2,
-        longest_row_characters=2,
-    )
-    data = DatasetRef(id=DATASET, key="uploads/x", sha256="0" * 64, columns=None, summary=summary)
+    data = DatasetRef(id=DATASET, key="uploads/x", sha256="0" * 64, columns=None, summary=SUMMARY)
     whole = Assignment(
         job_id="job_" + "0" * 24, attempt=1, spec=JobSpec.model_validate(MINIMAL), dataset=data, validation=None
     )
     assert Assignment.model_validate_json(whole.model_dump_json()) == whole
+    assert (whole.judges, whole.benchmarks, whole.harmful, whole.safe) == ((), (), None, None)
     with pytest.raises(ValidationError):
         Assignment.model_validate(whole.model_dump() | {"job_id": job_id})
+
+
+HUB = HubFileSource(id="org/set", revision="a" * 40, file="data/set.csv")
+ENDPOINT = {"kind": "endpoint", "url": "https://judge.example.org/v1", "model": "big"}
+
+
+@pytest.mark.parametrize("source", [UploadedFile(key="prompts/x", sha256="0" * 64), PromptFileSource(path="/x"), HUB])
+def test_an_assignment_says_where_everything_is(source: UploadedFile | PromptFileSource | HubFileSource) -> None:
+    whole = Assignment(
+        job_id="job_" + "0" * 24,
+        attempt=1,
+        spec=JobSpec.model_validate(MINIMAL),
+        dataset=DatasetRef(id=DATASET, key="uploads/x", sha256="0" * 64, columns=None, summary=SUMMARY),
+        validation=None,
+        judges=(JudgeEntry.model_validate({"name": "house", "source": ENDPOINT}),),
+        benchmarks=(BenchmarkEntry(name="law", source=HUB),),
+        harmful=PromptFile(name="mine", layout="plain", source=source),
+        safe=PromptFile(name="mine", layout="xstest", source=source),
+    )
+    assert Assignment.model_validate_json(whole.model_dump_json()) == whole

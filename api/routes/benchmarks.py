@@ -1,0 +1,30 @@
+"""The benchmarks that jobs may name. Not here: the list itself (core.catalog), its files (core.data.benchmarks)."""
+
+from fastapi import APIRouter
+
+from api import examples
+from api.deps import CatalogDep
+from core.spec.prompts import HubFileSource
+from core.spec.quality import BenchmarkEntry
+from core.spec.replies import BenchmarkReply, Page
+
+router = APIRouter(prefix="/benchmarks", tags=["benchmarks"])
+
+
+@router.get("", summary="List benchmarks", responses=examples.answer(200, "By name", examples.BENCHMARKS))
+def list_benchmarks(listed: CatalogDep) -> Page[BenchmarkReply]:
+    """By name. A job may name them in `quality.tasks`, or take those of its domain."""
+    return Page(data=tuple(_reply(entry) for _, entry in sorted(listed.benchmarks.items())), has_more=False)
+
+
+def _reply(entry: BenchmarkEntry) -> BenchmarkReply:
+    hub = entry.source if isinstance(entry.source, HubFileSource) else None
+    return BenchmarkReply(
+        name=entry.name,
+        description=entry.description,
+        domain=entry.domain,
+        source=entry.source.kind,
+        hub_id=hub.id if hub else None,
+        revision=hub.revision if hub else None,
+        file=hub.file if hub else None,
+    )

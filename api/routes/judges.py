@@ -1,0 +1,44 @@
+"""The judge models that jobs may name; no address and no key is told. Not here: the list itself (core.catalog)."""
+
+from typing import assert_never
+
+from fastapi import APIRouter
+
+from api import examples
+from api.deps import CatalogDep
+from core.spec.judges import EndpointSource, JudgeEntry
+from core.spec.models import FolderSource, HubSource
+from core.spec.replies import JudgeReply, Page
+
+router = APIRouter(prefix="/judges", tags=["judges"])
+
+
+@router.get("", summary="List judge models", responses=examples.answer(200, "By name", examples.JUDGES))
+def list_judges(listed: CatalogDep) -> Page[JudgeReply]:
+    """By name. A job may name them in `security.judges`; the judge `rules` is always there and needs none."""
+    return Page(data=tuple(_reply(entry) for _, entry in sorted(listed.judges.items())), has_more=False)
+
+
+def _reply(entry: JudgeEntry) -> JudgeReply:
+    model, revision = _identity(entry)
+    return JudgeReply(
+        name=entry.name,
+        description=entry.description,
+        protocol=entry.protocol,
+        kinds=("rubric", "strongreject") if entry.protocol == "chat" else ("classifier",),
+        source=entry.source.kind,
+        model=model,
+        revision=revision,
+    )
+
+
+def _identity(entry: JudgeEntry) -> tuple[str | None, str | None]:
+    match entry.source:
+        case FolderSource():
+            return None, None
+        case HubSource(id=repo, revision=revision):
+            return repo, revision
+        case EndpointSource(model=model):
+            return model, None
+        case _:
+            assert_never(entry.source)

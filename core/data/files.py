@@ -1,0 +1,76 @@
+"""Files of prompts and benchmarks at hand: on this machine's disk, in the artifact store, or fetched from the hub.
+
+Covers: one pinned revision of a hub data set, and what is said when a file is not there. The API must not import this
+file: it has no hub client. Not here: reading prompts (core.data.promptsets), base models (core.lm.load).
+"""
+
+from pathlib import Path
+from typing import assert_never
+
+from httpx2 import HTTPError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from core.data.promptsets import read
+from core.errors import InvalidDataset, InvalidInput, TooLarge, Unavailable
+from core.spec.job import PromptFile, UploadedFile
+from core.spec.prompts import Behaviour, FileSource, HubFileSource, PromptFileSource, Use
+from core.storage import ArtifactStore
+
+_PARAM = "security.prompts"
+
+
+def prompts(file: PromptFile, store: ArtifactStore, use: Use) -> tuple[Behaviour, ...]:
+    """The prompts of a chosen set.
+
+    Raises:
+        InvalidInput: code `prompt_set_missing` or `invalid_prompt_set`.
+        NotFound: code `artifact_missing`; an uploaded file has been removed.
+        Unavailable: code `hub_unavailable`.
+    """
+    path = (
+        store.path(file.source.key)
+        if isinstance(file.source, UploadedFile)
+        else fetch_file(file.source, name=f"The prompt set {file.name!r}")
+    )
+    try:
+        return read(path, file.layout, use)
+    except (InvalidDataset, TooLarge) as error:
+        raise InvalidInput(
+            f"The prompt set {file.name!r} cannot be used: {error.message}", code="invalid_prompt_set", param=_PARAM
+        ) from error
+
+
+def fetch_file(source: FileSource, *, name: str, code: str = "prompt_set_missing", param: str = _PARAM) -> Path:
+    """The file of an entry in the server's list, downloaded before if it comes from the hub. `name` begins messages.
+
+    Raises:
+        InvalidInput: code `code`; there is no such file on this worker, or no such revision.
+        Unavailable: code `hub_unavailable`.
+    """
+    match source:
+        case PromptFileSource(path=path):
+            if not path.is_file():
+                raise InvalidInput(
+                    f"{name} should be in {path}, but this worker has no such file. Put it there, or mend the server's "
+                    "list.",
+                    code=code,
+                    param=param,
+                )
+            return path
+        case HubFileSource(id=repo, revision=revision, file=file):
+            try:
+                return Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
+            except HfHubHTTPError as error:
+                raise InvalidInput(
+                    f"{name}: the hub does not give {file} of the data set {repo} at {revision}: {error}",
+                    code=code,
+                    param=param,
+                ) from error
+            except (LocalEntryNotFoundError, HTTPError) as error:  # never reached, or lost on the way
+                raise Unavailable(
+                    f"{name}: the hub cannot be reached, and {file} of the data set {repo} is not on this worker yet.",
+                    code="hub_unavailable",
+                ) from error
+        case _:
+            assert_never(source)

@@ -1,0 +1,256 @@
+"""Files of prompts in the layouts of published sets: what attacks are built from, and safe look-alikes.
+
+Covers: the columns of each layout, rows that are left out, what is refused; one reader for the API (which may not reach
+torch) and for the worker. Not here: how CSV and JSON are read (core.data.csvrows, core.data.jsonrows), where a file is
+(core.data.files), which prompts a job takes (core.security).
+"""
+
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.data.jsontext import clip
+from core.data.layouts import RefusedError, as_row, checked_text, listed
+from core.data.records import Header, Record
+from core.data.rows import CSV_HINT, MAX_REPORTED, records, refused_rows
+from core.data.sniff import refused_file, sniff
+from core.errors import InvalidDataset, TooLarge
+from core.spec.data import RowError
+from core.spec.prompts import Behaviour, Layout, PromptFileSummary, Use
+
+MAX_ROWS = 10_000
+"""Rows of one file, those that are left out among them."""
+MAX_CHARACTERS = 8000
+"""Characters of one prompt."""
+MAX_CONTEXT = 32_000
+"""Characters of a text that a prompt is about."""
+MAX_CATEGORIES = 200
+"""Different categories in one file: figures are told for each."""
+_LONGEST_CATEGORY = 200
+_CODE = "invalid_prompt_set"
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where a layout keeps what."""
+
+    text: str
+    """The request."""
+    category: str | None = None
+    """What it is about."""
+    context: str | None = None
+    """A text that belongs to it."""
+    needed: tuple[str, ...] = ()
+    """Columns that must be there."""
+
+
+_LAYOUTS: dict[Layout, _Columns] = {
+    "advbench": _Columns("goal", needed=("goal",)),
+    "harmbench": _Columns(
+        "Behavior",
+        category="SemanticCategory",
+        context="ContextString",
+        needed=("Behavior", "FunctionalCategory", "SemanticCategory"),
+    ),
+    "strongreject": _Columns("forbidden_prompt", category="category", needed=("category", "forbidden_prompt")),
+    "jailbreakbench": _Columns("Goal", category="Category", needed=("Goal", "Category")),
+    "xstest": _Columns("prompt", category="type", needed=("prompt", "type")),
+    "plain": _Columns("text", category="category", context="context", needed=("text",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    behaviour: Behaviour
+    uses: tuple[Use, ...]
+
+
+def read(path: Path, layout: Layout, use: Use) -> tuple[Behaviour, ...]:
+    """The prompts of a file for one use, in its order, each once.
+
+    Raises:
+        InvalidDataset: code `invalid_prompt_set`; not one row may be wrong, and there must be a prompt for this use.
+        TooLarge: it has more than `MAX_ROWS` rows.
+    """
+    with _as_prompt_set():
+        prompts = [prompt for prompt in _prompts(path, layout) if prompt is not None]
+        found = tuple(prompt.behaviour for prompt in prompts if use in prompt.uses)
+        if not found:
+            raise _nothing(f"of its {len(prompts)} prompts none is {use}")
+    return found
+
+
+def summarise(path: Path, layout: Layout) -> PromptFileSummary:
+    """Read a whole file and say what is in it.
+
+    Raises:
+        InvalidDataset: code `invalid_prompt_set`, with the first `MAX_REPORTED` refused rows and their count.
+        TooLarge: it has more than `MAX_ROWS` rows.
+    """
+    uses, categories = Counter[Use](), Counter[str]()
+    left_out = 0
+    with _as_prompt_set():
+        for prompt in _prompts(path, layout):
+            if prompt is None:
+                left_out += 1
+                continue
+            uses.update(prompt.uses)
+            if prompt.behaviour.category is not None:
+                categories[prompt.behaviour.category] += 1
+        if not uses:
+            raise _nothing(f"all of its {left_out} rows are left out, so there is no prompt")
+    return PromptFileSummary(
+        layout=layout, harmful=uses["harmful"], safe=uses["safe"], categories=dict(categories), left_out=left_out
+    )
+
+
+@contextmanager
+def _as_prompt_set() -> Generator[None]:
+    """Give what is wrong with a file the one code that it has here."""
+    try:
+        yield
+    except InvalidDataset as error:
+        raise InvalidDataset(error.message, errors=error.errors, count=error.count, code=_CODE) from error
+
+
+def _nothing(reason: str) -> InvalidDataset:
+    error = RowError(line=1, column=None, reason=reason)
+    return InvalidDataset(f"The file cannot be used: {reason}.", errors=(error,), count=1)
+
+
+def _prompts(path: Path, layout: Layout) -> Iterator[_Prompt | None]:
+    """A prompt for every row, or None for one that is left out; then `InvalidDataset` if any row was wrong."""
+    errors: list[RowError] = []
+    wrong = 0
+    seen: set[str] = set()
+    for item in _File(path, layout):
+        if isinstance(item, RowError):
+            wrong += 1
+            if len(errors) < MAX_REPORTED:
+                errors.append(item)
+        elif item is None or item.behaviour.asked in seen:
+            yield None
+        else:
+            seen.add(item.behaviour.asked)
+            yield item
+    if errors:
+        raise refused_rows(tuple(errors), wrong)
+
+
+class _File:
+    """Iterates once over the rows of a file; None for one that no judge here can tell about."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._path = path
+        self._layout: Layout = layout
+        self._columns = _LAYOUTS[layout]
+        self._checked = False
+        self._categories: set[str] = set()
+
+    def __iter__(self) -> Iterator[_Prompt | RowError | None]:
+        count = 0
+        with self._path.open("rb") as stream:
+            for item in records(stream, sniff(stream)):
+                row = self._after_header(item) if isinstance(item, Header) else item
+                if row is None:
+                    continue
+                count += 1
+                if count > MAX_ROWS:
+                    most = f"The file has more than {MAX_ROWS} rows, which is the most that is taken: send fewer."
+                    raise TooLarge(most, param="file")
+                yield row if isinstance(row, RowError) else self._convert(row)
+        if count == 0:
+            raise refused_file(1, "the file holds no rows")
+
+    def _after_header(self, header: Header) -> Record | None:
+        """Settle the columns of a CSV file. AdvBench's file of one column has no header: its first row is a prompt."""
+        name = header.names[0]
+        if self._layout == "advbench" and len(header.names) == 1 and " " in name:
+            self._columns = _Columns(name, needed=(name,))
+            return Record(header.line, {name: name})
+        self._check(header.line, header.names, f". {CSV_HINT}")
+        return None
+
+    def _convert(self, record: Record) -> _Prompt | RowError | None:
+        try:
+            row = as_row(record.value)
+            if not self._checked:
+                self._check(record.line, tuple(row), "")
+            prompt = _prompt(row, self._layout, self._columns)
+        except RefusedError as error:
+            return RowError(line=record.line, column=error.column, reason=error.reason)
+        if prompt is not None and prompt.behaviour.category is not None:
+            self._categories.add(prompt.behaviour.category)
+        if len(self._categories) > MAX_CATEGORIES:
+            reason = f"more than {MAX_CATEGORIES} different categories; figures are told for each, so name fewer"
+            raise refused_rows((RowError(line=record.line, column=self._columns.category, reason=reason),), 1)
+        return prompt
+
+    def _check(self, line: int, names: tuple[str, ...], hint: str) -> None:
+        """Refuse a file at its first row when its layout is another, since every row would be wrong."""
+        columns = self._columns
+        self._checked = True
+        used = (*columns.needed, *(name for name in (columns.category, columns.context) if name))
+        missing = next((name for name in columns.needed if name not in names), None)
+        twice = next((name for name in used if names.count(name) > 1), None)
+        if missing is not None:
+            fits = next((other for other, known in _LAYOUTS.items() if set(known.needed) <= set(names)), None)
+            like = f", which are those of the layout {fits}" if fits else ""
+            needed = f"the layout {self._layout} needs the columns {listed(columns.needed)}"
+            reason = f"{needed}; the file has {listed(names)}{like}"
+        elif twice is not None:
+            reason = "the header names this column twice; rename one of them"
+        else:
+            return
+        raise refused_rows((RowError(line=line, column=missing or twice, reason=f"{reason}{hint}"),), 1)
+
+
+def _prompt(row: dict[str, object], layout: Layout, columns: _Columns) -> _Prompt | None:
+    """The prompt in a row; None for one that no judge here can tell about.
+
+    Raises:
+        RefusedError: it holds none.
+    """
+    for name in columns.needed:
+        if name not in row:
+            raise RefusedError(name, f"the column is missing; rows of the layout {layout} have it")
+    text = checked_text(row[columns.text], columns.text, may_be_empty=False).strip()
+    _refuse_long(text, columns.text, MAX_CHARACTERS)
+    if layout == "harmbench" and _optional(row, "FunctionalCategory", _LONGEST_CATEGORY) == "copyright":
+        return None  # told by hashes of the protected texts, which are not here
+    behaviour = Behaviour(
+        text=text,
+        category=_optional(row, columns.category, _LONGEST_CATEGORY),
+        context=_optional(row, columns.context, MAX_CONTEXT),
+    )
+    return _Prompt(behaviour, _uses(row) if layout == "xstest" else ("harmful", "safe"))
+
+
+def _uses(row: dict[str, object]) -> tuple[Use, ...]:
+    """XSTest's label; its files of completions have none, and their types say it."""
+    match _optional(row, "label", _LONGEST_CATEGORY):
+        case "safe":
+            return ("safe",)
+        case "unsafe":
+            return ("harmful",)
+        case None:
+            contrast = (_optional(row, "type", _LONGEST_CATEGORY) or "").startswith("contrast_")
+            return ("harmful",) if contrast else ("safe",)
+        case other:
+            raise RefusedError("label", f"expected safe or unsafe, found {clip(other)}")
+
+
+def _optional(row: dict[str, object], name: str | None, longest: int) -> str | None:
+    value = row.get(name) if name else None
+    if name is None or value is None:
+        return None
+    text = checked_text(value, name, may_be_empty=True).strip()
+    _refuse_long(text, name, longest)
+    return text or None
+
+
+def _refuse_long(text: str, name: str, longest: int) -> None:
+    if len(text) > longest:
+        raise RefusedError(name, f"the text has {len(text)} characters, and {longest} are the most")

@@ -1,0 +1,101 @@
+"""What lm-evaluation-harness's results say, as figures and answers of ours.
+
+Covers: metrics with their standard errors as intervals, groups and tags of tasks, questions that it scores one by one.
+Not here: running it (core.quality.harness).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import cast
+
+from core.quality.answers import Scored
+from core.spec.results import Figure, TaskAnswer
+
+_Z = 1.96
+_RATES = frozenset({"acc", "acc_norm", "exact_match", "f1"})
+"""Metrics whose interval ends at 0 and 1."""
+
+
+def scored(task: str, found: Mapping[str, object], arm: str) -> Scored:
+    """Figures of the task or group; where the harness has none for that name, which is a tag then, of all it ran."""
+    results = cast(Mapping[str, Mapping[str, object]], found.get("results", {}))
+    named = {task: results[task]} if _metrics(results.get(task, {})) else results
+    figures = tuple(figure for name, metrics in named.items() for figure in _figures(name, metrics, arm))
+    samples = cast(Mapping[str, Sequence[Mapping[str, object]]], found.get("samples", {}))
+    answers = [
+        answer
+        for name, metrics in named.items()
+        if len(_metrics(metrics)) == 1
+        for answer in _answers(name, next(iter(_metrics(metrics))), samples.get(name, ()), arm)
+    ]
+    return figures, tuple(answers)
+
+
+def _metrics(entry: Mapping[str, object]) -> dict[str, float]:
+    """Values by `metric,filter`."""
+    return {
+        name: float(value)
+        for name, value in entry.items()
+        if "," in name and "_stderr," not in name and isinstance(value, int | float) and isfinite(value)
+    }
+
+
+def _figures(name: str, entry: Mapping[str, object], arm: str) -> Iterator[Figure]:
+    n = entry.get("sample_len")
+    for judge, value in _metrics(entry).items():
+        metric, _, way = judge.partition(",")
+        low, high = _interval(value, entry.get(f"{metric}_stderr,{way}"), metric)
+        yield Figure(
+            arm=arm,
+            suite=f"lm_eval:{name}",
+            metric="score",
+            judge=judge,
+            value=value,
+            n=n if isinstance(n, int) else 0,
+            low=low,
+            high=high,
+        )
+
+
+def _interval(value: float, error: object, metric: str) -> tuple[float, float]:
+    """95 % by the standard error; without one, all that a rate can be."""
+    if not isinstance(error, int | float) or not isfinite(error):
+        return min(0.0, value), max(1.0, value)
+    low, high = value - _Z * error, value + _Z * error
+    return (max(0.0, low), min(1.0, high)) if metric in _RATES else (low, high)
+
+
+def _answers(name: str, judge: str, samples: Sequence[Mapping[str, object]], arm: str) -> Iterator[TaskAnswer]:
+    metric, _, way = judge.partition(",")
+    for sample in samples:
+        row, value = sample.get("doc_id"), sample.get(metric)
+        if sample.get("filter") == way and isinstance(row, int) and isinstance(value, int | float) and isfinite(value):
+            yield TaskAnswer(
+                arm=arm,
+                suite=f"lm_eval:{name}",
+                metric="score",
+                row=row,
+                answer=_said(sample.get("filtered_resps")),
+                reference=str(sample.get("target")),
+                value=float(value),
+            )
+
+
+def _said(responses: object) -> str:
+    """The answer, or which choice is the most likely, from 0."""
+    if not isinstance(responses, list) or not responses:
+        return ""
+    each = cast(list[object], responses)
+    likelihoods = [likelihood for likelihood in map(_likelihood, each) if likelihood is not None]
+    if len(likelihoods) == len(each) > 1:
+        return str(likelihoods.index(max(likelihoods)))
+    return str(each[0])
+
+
+def _likelihood(response: object) -> float | None:
+    """Of a pair of the log-likelihood and whether it is the greedy answer."""
+    match response:
+        case [float(likelihood), bool()]:
+            return likelihood
+        case _:
+            return None

@@ -1,0 +1,99 @@
+"""A domain has its tasks and its listed benchmarks; what cannot be measured is refused before anything is computed."""
+
+from pathlib import Path
+from subprocess import run
+from sys import executable
+
+import pytest
+
+from core.errors import InvalidInput, Unavailable
+from core.quality import tasks
+from core.quality.tasks import check, check_names, tasks_of
+from core.spec.prompts import PromptFileSource
+from core.spec.quality import (
+    BenchmarkEntry,
+    Domain,
+    ExactMatch,
+    LmEval,
+    MultipleChoice,
+    QualitySpec,
+    QualityTask,
+    RougeL,
+)
+from tests.core.quality.fakes import always
+
+
+def entry(name: str, domain: Domain) -> BenchmarkEntry:
+    return BenchmarkEntry(name=name, domain=domain, source=PromptFileSource(path=Path("nowhere")))
+
+
+LISTED = (entry("mmlu", "general"), entry("college-medicine", "medical"), entry("anatomy", "medical"))
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        ("general", (RougeL(), MultipleChoice(benchmark="mmlu"))),
+        (
+            "medical",
+            (RougeL(), MultipleChoice(benchmark="college-medicine"), MultipleChoice(benchmark="anatomy")),
+        ),
+        ("legal", (RougeL(),)),
+        ("mathematics", (ExactMatch(extract="number"),)),
+        ("finance", (ExactMatch(extract="number"), RougeL())),
+    ],
+)
+def test_a_domain_has_its_tasks_and_its_benchmarks(domain: Domain, expected: tuple[QualityTask, ...]) -> None:
+    spec = QualitySpec(domain=domain)
+    assert tasks_of(spec, LISTED) == expected
+    check(spec, LISTED)
+
+
+def test_tasks_that_are_named_take_the_place_of_the_domains() -> None:
+    named = (MultipleChoice(benchmark="mmlu", max_questions=7),)
+    assert tasks_of(QualitySpec(domain="medical", tasks=named), LISTED) == named
+    assert tasks_of(QualitySpec(tasks=()), LISTED) == ()
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"), [(LISTED, "It has: anatomy, college-medicine, mmlu."), ((), "It lists none.")]
+)
+def test_a_benchmark_that_is_not_listed_is_refused(listed: tuple[BenchmarkEntry, ...], there: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check(QualitySpec(tasks=(MultipleChoice(benchmark="mlu"),)), listed)
+    assert (caught.value.code, caught.value.param) == ("unknown_benchmark", "quality.tasks")
+    assert caught.value.message == f"'mlu' is not a benchmark of this server. {there}"
+
+
+@pytest.mark.parametrize(
+    ("two", "figure"),
+    [
+        ((ExactMatch(), ExactMatch(extract="choice")), "exact_match"),
+        (
+            (MultipleChoice(benchmark="mmlu"), MultipleChoice(benchmark="mmlu", max_questions=3)),
+            "benchmark mmlu",
+        ),
+        ((LmEval(task="arc_easy"), LmEval(task="arc_easy", shots=5)), "lm_eval task arc_easy"),
+    ],
+)
+def test_two_tasks_may_not_give_one_figure(two: tuple[QualityTask, ...], figure: str) -> None:
+    with pytest.raises(InvalidInput, match=f"asks for {figure} twice") as caught:
+        check_names(QualitySpec(tasks=two), LISTED)
+    assert (caught.value.code, caught.value.param) == ("task_named_twice", "quality.tasks")
+
+
+def test_the_harness_must_be_there_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = QualitySpec(tasks=(LmEval(task="arc_easy"),))
+    check_names(spec, LISTED)
+    monkeypatch.setattr(tasks, "find_spec", always(None))
+    with pytest.raises(Unavailable, match=r"securetune\[lm-eval\]") as caught:
+        check(spec, LISTED)
+    assert (caught.value.code, caught.value.param) == ("lm_eval_missing", "quality.tasks")
+    check(QualitySpec(), LISTED)
+    monkeypatch.setattr(tasks, "find_spec", always(object()))
+    check(spec, LISTED)
+
+
+def test_it_reaches_no_torch() -> None:
+    code = "import sys, core.quality.tasks, core.data.benchmarks; sys.exit('torch' in sys.modules)"
+    assert run([executable, "-c", code], check=False, cwd=Path(__file__).parents[3]).returncode == 0
