@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from core.lm.prompts import pad
 
-_ROOM = 16
+_ROOM = 64
 """Slots that are held in advance: keys and values are copied once in so many steps, not in each."""
 _WORTH = 2
 """Beginnings are computed apart where that saves one token in so many: another pass over the model has its price."""
@@ -35,17 +35,19 @@ _Set = tuple[int, Sequence[int]]
 
 
 class _Layer(DynamicLayer):
-    """Keys and values of one layer, each `batch heads slots width`, in tensors with room behind the slots in use.
+    """Keys and values of one layer, each `batch heads slots width`: a part of larger tensors, the room.
 
-    A step writes one slot, and what no row needs any more in front is passed over: nothing else is copied. It stands in
-    for layers with a sliding window too, and keeps what has left the window: the model's mask hides it, and rows of any
-    length can join.
+    A step writes one slot; rows that leave, join or are passed over in front move nothing else. It stands in for layers
+    with a sliding window too, and keeps what has left the window: the model's mask hides it, and rows of any length can
+    join.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._room: tuple[Tensor, Tensor] | None = None
         self._first = 0
+        self._clean = 0
+        """Slots of the room before this one were never written. What is masked must be a number, too."""
 
     @override
     def update(
@@ -55,53 +57,68 @@ class _Layer(DynamicLayer):
         if self._room is None:
             self.hold(key_states, value_states)
             return key_states, value_states
-        self._reserve(key_states.shape[-2])
-        start, end = self._end, self._end + key_states.shape[-2]
+        rows, new = len(key_states), key_states.shape[-2]
+        if self._end + new > self._rooms[0].shape[-2]:
+            self.reserve(rows, 0, behind=new + _ROOM)
+        end = self._end
         for room, states in zip(self._rooms, (key_states, value_states), strict=True):
-            room[:, :, start:end] = states
-        self._use(self._first, end)
+            room[:rows, :, end : end + new] = states
+        self._use(rows, self._first, end + new)
         return self.held()
 
-    @override
-    def reset(self) -> None:
-        """Hold nothing."""
-        super().reset()
-        self._room = None
-
-    def hold(self, keys: Tensor, values: Tensor, *, slots: int | None = None) -> None:
-        """From now on these; of which only the first slots are in use, if their number is given."""
-        self._room = keys, values
+    def hold(self, keys: Tensor, values: Tensor) -> None:
+        """From now on these."""
+        self._room, self._clean = (keys, values), 0
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._use(0, keys.shape[-2] if slots is None else slots)
+        self._use(len(keys), 0, keys.shape[-2])
 
     def held(self) -> tuple[Tensor, Tensor]:
-        """The slots in use."""
+        """What is in use."""
         if self.keys is None or self.values is None:
             raise ValueError("The model has not read anything yet.")
         return self.keys, self.values
 
+    def reserve(self, rows: int, slots: int, *, behind: int) -> None:
+        """Have room for so many rows of so many slots in all, and for slots behind them."""
+        held, (whole, _, capacity, _) = self.held(), self._rooms[0].shape
+        used = held[0].shape[-2]
+        before = max(0, slots - used)
+        if rows <= whole and before <= self._first and self._end + behind <= capacity:
+            return
+        if rows <= whole and not before and not self._clean and used + behind <= capacity:
+            for room, states in zip(self._rooms, held, strict=True):
+                room[: len(states), :, :used] = states.clone()
+        else:
+            rows = max(rows, len(held[0]))
+            keys, values = (_roomy(states, rows, before, before + used + behind) for states in held)
+            self._room, self._clean = (keys, values), before
+        self._use(len(held[0]), before, before + used)
+
     def fit(self, slots: int) -> None:
         """Use so many of the last slots, with padding in front where there are fewer."""
-        if slots <= self._end:
-            self._use(self._end - slots, self._end)
-        else:
-            self._renew(slots - self.get_seq_length(), slots + _ROOM)
-            self._use(0, slots)
+        rows = len(self.held()[0])
+        self.reserve(rows, slots, behind=0)
+        first = self._end - slots
+        if first < self._clean:
+            for room in self._rooms:
+                room[:, :, first : self._clean] = 0
+            self._clean = first
+        self._use(rows, first, self._end)
 
-    def keep(self, index: Tensor) -> None:
-        """From now on these rows."""
-        kept = [each.index_select(0, index) for each in self.held()]
-        # Into the room that is held already: fresh memory costs more than another copy.
-        keys, values = (room[: len(index)] for room in self._rooms)
-        self._room = keys, values
-        for room, states in zip(self._room, kept, strict=True):
-            room[:, :, self._first : self._end] = states
-        self._use(self._first, self._end)
+    def move(self, sources: Tensor, targets: Tensor, rows: int) -> None:
+        """Put some rows in the place of others; from now on use so many of the first rows."""
+        for states in self.held():
+            states.index_copy_(0, targets, states.index_select(0, sources))
+        self._use(rows, self._first, self._end)
 
-    def put(self, index: Tensor, others: tuple[Tensor, Tensor]) -> None:
-        """Other rows in the place of these, their last slots in the last slots."""
-        for own, states in zip(self.held(), others, strict=True):
-            own[:, :, own.shape[-2] - states.shape[-2] :].index_copy_(0, index, states)
+    def join(self, others: tuple[Tensor, Tensor]) -> None:
+        """Use other rows too, their last slots in the last slots; there must be room for them."""
+        start, end = len(self.held()[0]), self._end
+        rows, first = start + len(others[0]), end - others[0].shape[-2]
+        for room, states in zip(self._rooms, others, strict=True):
+            room[start:rows, :, self._clean : first] = 0
+            room[start:rows, :, first:end] = states
+        self._use(rows, self._first, end)
 
     def pick(self, source: Tensor) -> None:
         """From now on these slots of each row, `batch slots`."""
@@ -123,26 +140,9 @@ class _Layer(DynamicLayer):
     def _end(self) -> int:
         return self._first + self.get_seq_length()
 
-    def _use(self, first: int, end: int) -> None:
+    def _use(self, rows: int, first: int, end: int) -> None:
         keys, values = self._rooms
-        self._first, self.keys, self.values = first, keys[:, :, first:end], values[:, :, first:end]
-
-    def _reserve(self, new: int) -> None:
-        """Have room for new slots behind the last."""
-        slots, capacity = self.get_seq_length(), self._rooms[0].shape[-2]
-        if self._end + new <= capacity:
-            return
-        if slots + new + _ROOM > capacity:
-            self._renew(0, slots + new + _ROOM)
-        else:  # enough have been passed over in front
-            for room, states in zip(self._rooms, self.held(), strict=True):
-                room[:, :, :slots] = states.clone()
-        self._use(0, slots)
-
-    def _renew(self, before: int, slots: int) -> None:
-        """Move to tensors of so many slots, behind padding."""
-        keys, values = (_stack([states], before + states.shape[-2], slots) for states in self.held())
-        self._room = keys, values
+        self._first, self.keys, self.values = first, keys[:rows, :, first:end], values[:rows, :, first:end]
 
 
 class Rows:
@@ -157,39 +157,49 @@ class Rows:
         """Slots of each row, padding included."""
         return self.cache.get_seq_length()
 
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row."""
-        return [self.slots - pad for pad in self._pads]
-
     def layers(self) -> list[_Layer]:
         """The layers that hold anything."""
         return list(_layers(self.cache))
 
-    def keep(self, chosen: Sequence[int]) -> None:
-        """From now on these rows only."""
-        lengths = [self.lengths[place] for place in chosen]
-        index = torch.tensor(chosen, device=self._device)
+    def reserve(self, rows: int, slots: int) -> None:
+        """Have room for so many rows of so many slots in all, and for some steps."""
+        for layer in self.layers():
+            layer.reserve(rows, slots, behind=_ROOM)
+
+    def join(self, others: "Rows") -> None:
+        """Go on with other rows too, behind those that are here."""
+        lengths = self._lengths + others._lengths
+        for layer, other in zip(self.layers(), others.layers(), strict=True):
+            layer.reserve(len(lengths), max(lengths), behind=0)
+            layer.fit(max(lengths))
+            layer.join(other.held())
+        self._pad(lengths)
+
+    def leave(self, stay: Sequence[int]) -> list[int]:
+        """Go on with these rows only. Returns which row stands in each place now: the last ones fill the gaps."""
+        staying = set(stay)
+        moved = [place for place in stay if place >= len(stay)]
+        gaps = [place for place in range(len(stay)) if place not in staying]
+        order = list(range(len(stay)))
+        for gap, place in zip(gaps, moved, strict=True):
+            order[gap] = place
+        lengths = [self._lengths[place] for place in order]
+        sources, targets = (torch.tensor(each, dtype=torch.long, device=self._device) for each in (moved, gaps))
         for layer in self.layers():
             layer.fit(max(lengths))
-            layer.keep(index)
+            layer.move(sources, targets, len(stay))
         self._pad(lengths)
+        return order
 
-    def put(self, places: Sequence[int], others: "Rows", chosen: Sequence[int]) -> None:
-        """The chosen ones of other rows in these places; of what stood there nothing is left."""
-        lengths = self.lengths
-        for place, other in zip(places, chosen, strict=True):
-            lengths[place] = others.lengths[other]
-        slots = max(*lengths, others.slots)
-        there, index = torch.tensor(places, device=self._device), torch.tensor(chosen, device=self._device)
-        for layer, other in zip(self.layers(), others.layers(), strict=True):
-            layer.fit(slots)
-            keys, values = other.held()
-            layer.put(there, (keys.index_select(0, index), values.index_select(0, index)))
-        self._pad(lengths)
+    @property
+    def _lengths(self) -> list[int]:
+        """Tokens of each row."""
+        slots = self.slots
+        return [slots - pad for pad in self._pads]
 
     def _pad(self, lengths: Sequence[int]) -> None:
-        self._pads = [self.slots - length for length in lengths]
+        slots = self.slots
+        self._pads = [slots - length for length in lengths]
         self.pads = torch.tensor(self._pads, device=self._device)
         """Empty slots before each row's first token, beside the model: `batch`."""
 
@@ -197,9 +207,9 @@ class Rows:
 class Decoder:
     """A model whose rows can be moved about between its steps."""
 
-    def __init__(self, model: PreTrainedModel, pad_id: int, *, window: int | None) -> None:
-        """`decoder_of` finds the window: the most slots among which tokens may lie with a gap; None is any number."""
-        self._model, self._pad_id, self._window = model, pad_id, window
+    def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
+        """For a model that `decoder_of` looks at."""
+        self._model, self._pad_id, self._window = model, pad_id, _window(model)
         names = signature(model.forward).parameters
         self._placed = "position_ids" in names
         # The head of a large vocabulary costs as much as several layers: it is asked for the last position only.
@@ -207,22 +217,26 @@ class Decoder:
         self.slot_bytes = 0
         """What one slot of one row takes."""
 
-    def try_out(self) -> bool:
-        """Whether rows that are read in parts and stepped say what whole passes say; tried on a few tokens."""
-        whole = torch.cat([self._whole(row)[:, -2:] for row in _TRIED])
-        rows, first = self.read([row[:-1] for row in _TRIED], self._begun(_TRIED, [_TRIED_HEAD] * len(_TRIED)))
-        second = self.step(rows, torch.tensor([row[-1] for row in _TRIED], device=first.device))
-        held = sum(each.nbytes for layer in rows.layers() for each in layer.held())
-        self.slot_bytes = held // (rows.slots * len(_TRIED))
-        close = 1e-3 if self._model.dtype == torch.float32 else 1e-1
-        return bool((torch.stack([first, second], dim=1) - whole).norm() <= close * whole.norm())
+    def works(self, *, shared: bool) -> bool:
+        """Whether rows that are read and stepped say what whole rows say, tried on a few tokens.
+
+        `shared` tries it with a beginning that is read apart.
+        """
+        try:
+            return self._tried([_TRIED_HEAD if shared else 0] * len(_TRIED))
+        except (RuntimeError, ValueError, TypeError, IndexError):  # what models say to what they are not made for
+            return False
 
     def shared(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """How many tokens of each prompt are worth computing once for all prompts that begin with them."""
-        heads = self._begun(prompts, beginnings(prompts))
+        heads = beginnings(prompts)
         distinct = {tuple(prompt[:head]) for prompt, head in zip(prompts, heads, strict=True)}
         saved = sum(heads) - sum(map(len, distinct))
-        return heads if saved * _WORTH >= sum(map(len, prompts)) else [0] * len(prompts)
+        # Between a beginning and what follows it lies padding, which a window would count.
+        reach = max(heads) + max(len(prompt) - head for prompt, head in zip(prompts, heads, strict=True))
+        near = self._window is None or reach <= self._window
+        worth = saved * _WORTH >= sum(map(len, prompts))
+        return heads if near and worth and self.works(shared=True) else [0] * len(prompts)
 
     def read(self, prompts: Sequence[Sequence[int]], heads: Sequence[int]) -> tuple[Rows, Tensor]:
         """Read prompts, the first `heads` tokens of each only once for all that have the same.
@@ -245,6 +259,7 @@ class Decoder:
         for layer in _layers(cache):
             keys, values = layer.held()
             layer.hold(keys.index_select(0, there), values.index_select(0, there))
+            layer.reserve(len(index), 0, behind=max(map(len, tails)))
         logits = self._read(cache, tails, before=_filled(heads, width))
         return self._closed(cache, heads, tails), logits
 
@@ -254,15 +269,17 @@ class Decoder:
         mask = (slots >= rows.pads[:, None]).long()
         return self._forward(rows.cache, tokens[:, None], mask, rows.slots - rows.pads[:, None])
 
-    def _begun(self, prompts: Sequence[Sequence[int]], heads: Sequence[int]) -> list[int]:
-        """These heads, or none: padding lies between a head and what follows, and a window would count it."""
-        reach = max(heads) + max(len(prompt) - head for prompt, head in zip(prompts, heads, strict=True))
-        return list(heads) if self._window is None or reach <= self._window else [0] * len(prompts)
-
-    def _whole(self, row: Sequence[int]) -> Tensor:
-        """Logits of a row by itself, without a cache: `1 seq vocabulary`."""
-        ids = torch.tensor([row], device=self._model.device)
-        return self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
+    def _tried(self, heads: Sequence[int]) -> bool:
+        ids, mask = pad(_TRIED, self._pad_id, side="right")
+        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
+        logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+        wanted = torch.stack([row[len(tokens) - 2 : len(tokens)] for row, tokens in zip(logits, _TRIED, strict=True)])
+        rows, first = self.read([tokens[:-1] for tokens in _TRIED], heads)
+        second = self.step(rows, torch.tensor([tokens[-1] for tokens in _TRIED], device=ids.device))
+        held = sum(each.nbytes for layer in rows.layers() for each in layer.held())
+        self.slot_bytes = held // (rows.slots * len(_TRIED))
+        close = 1e-3 if self._model.dtype == torch.float32 else 1e-1
+        return bool((torch.stack([first, second], dim=1) - wanted).norm() <= close * wanted.norm())
 
     def _read(self, cache: DynamicCache, prompts: Sequence[Sequence[int]], before: Tensor | None = None) -> Tensor:
         """Read prompts after what the cache holds, of which `before` says where tokens are: `batch slots`."""
@@ -294,34 +311,12 @@ class Decoder:
 def decoder_of(model: PreTrainedModel, pad_id: int) -> Decoder | None:
     """The model as a decoder; None where it keeps anything but keys and values (a recurrent state, say).
 
-    Whether it can be one is tried, with beginnings that are read apart and without, and not looked up. Call it in eval
-    mode; an adapter may be on, and be changed afterwards.
+    Whether it can be one is tried, and not only looked up. Call it in eval mode.
     """
     if "past_key_values" not in signature(model.forward).parameters or _empty_cache(model) is None:
         return None
-    for window in dict.fromkeys((_window(model), 0)):
-        decoder = Decoder(model, pad_id, window=window)
-        try:
-            if decoder.try_out():
-                return decoder
-        except (RuntimeError, ValueError, TypeError, IndexError):  # what models say to what they are not made for
-            continue
-    return None
-
-
-def stacked(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, one behind the other. The parts are used up: each layer's memory is free again at once."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    lengths = [length for rows in parts for length in rows.lengths]
-    slots = max(lengths)
-    for layers in zip(*(rows.layers() for rows in parts), strict=True):
-        keys, values = zip(*(layer.held() for layer in layers), strict=True)
-        for layer in layers:
-            layer.reset()
-        layers[0].hold(_stack(keys, slots, slots + _ROOM), _stack(values, slots, slots + _ROOM), slots=slots)
-    return Rows(first.cache, lengths, first.pads.device)
+    decoder = Decoder(model, pad_id)
+    return decoder if decoder.works(shared=False) else None
 
 
 def beginnings(prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -394,12 +389,9 @@ def _filled(lengths: Sequence[int], width: int) -> Tensor:
     return (torch.arange(width) >= width - torch.tensor(lengths)[:, None]).long()
 
 
-def _stack(states: Sequence[Tensor], used: int, slots: int) -> Tensor:
-    """Keys or values of several rows, one behind the other, in so many slots of which the first are used."""
-    _, heads, _, width = states[0].shape
-    whole = states[0].new_empty((sum(map(len, states)), heads, slots, width))
-    for part, each in zip(whole.split(list(map(len, states))), states, strict=True):
-        own = each.shape[-2]
-        part[:, :, : used - own] = 0  # never seen, but what is masked must be a number
-        part[:, :, used - own : used] = each
-    return whole
+def _roomy(states: Tensor, rows: int, before: int, slots: int) -> Tensor:
+    """The same within so many rows and slots, behind some that are not used."""
+    used, heads, width = states.shape[-2], states.shape[1], states.shape[3]
+    room = states.new_empty((rows, heads, slots, width))
+    room[: len(states), :, before : before + used] = states
+    return room

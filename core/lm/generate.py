@@ -25,7 +25,7 @@ from transformers import (
 )
 from typing_extensions import override
 
-from core.lm.decode import Decoder, Rows, decoder_of, stacked
+from core.lm.decode import Decoder, Rows, decoder_of
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.spec.data import Message
@@ -40,20 +40,24 @@ SettledText = Callable[[int, str], bool]
 ROOM = 16
 """Least room for an answer, in tokens (or `max_new_tokens`, if that is less): with less, a prompt is not asked. So many
 show whether a model refuses; and a prompt that is cut to make room is another prompt."""
-BATCH_ROWS = 512
-"""Most rows in a batch. What bounds it is memory: this keeps what a step does for each row, beside the model, short."""
 
-_SETTLED_EVERY = 16
+_CPU_ROWS, _GPU_ROWS = 128, 512
+"""Most rows in a batch where nobody says: so many that what a step costs beside them is little. On a CPU, more of them
+only make rows wider than they need be; on a GPU, memory is the bound for all but small models."""
 _CPU_BYTES = 1 << 30
 """For the keys and values of a batch, without a GPU."""
 _GPU_SHARE = 0.4
 """The same on a GPU, of what the weights leave of it. It is not what is free at the moment: a batch is to be the same
-in every run, since another one rounds differently. The rest is for logits, and for what is copied or read."""
+in every run, since another one rounds differently. Rows that join are held twice for a moment; and there are logits."""
 _CPU_READ, _GPU_READ = 1024, 8192
 """Most tokens, padding included, that are read in one pass: on a CPU what its caches hold, on a GPU what fills it."""
-_LEFT, _JOINED = 4, 1
-"""Rows leave once those that have ended cost a quarter of a step, and others take their places once they cost a whole
-one: about what it costs to move the rows that go on, and to read the prompts of others."""
+_PADDED = 16
+"""Padding is one part in so many of these at most: then another pass costs less."""
+_LEFT = 8
+"""Rows leave once those that have ended cost one part in so many of a step: about what it costs to close their gaps."""
+_REFILLED = 0.75
+"""Rows join once this share of a batch is left: reading a few prompts costs almost as much as reading many."""
+_SETTLED_EVERY = 16
 _OPAQUE_ROWS = 64
 """Rows in a batch where the size of the cache is not known."""
 _PARTS = 1000
@@ -75,7 +79,7 @@ def answer(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-    batch_size: int = BATCH_ROWS,
+    batch_size: int | None = None,
     settled: SettledText | None = None,
 ) -> list[str | None]:
     """The answers of `model` (the base itself, or the base with an adapter), in the order of the conversations.
@@ -126,27 +130,27 @@ def continue_tokens(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-    batch_size: int = BATCH_ROWS,
+    batch_size: int | None = None,
     settled: Settled | None = None,
 ) -> list[list[int]]:
     """The tokens that follow each prompt, without padding; they end with the terminator if it was reached.
 
     Temperature 0 takes the likeliest token. Else tokens are drawn from those that make up `top_p` of the probability,
     by chance that belongs to `seed` and the prompt's index alone: neither the other prompts nor the batches matter. A
-    prompt that fills the context, or is empty, is followed by nothing. `batch_size` bounds the rows in a batch, and so
-    does the memory that they take. Prompts may be the same: they are read once.
+    prompt that fills the context, or is empty, is followed by nothing. A batch has `batch_size` rows at most, and no
+    more than there is memory for. What prompts share is read once, whole prompts too.
     """
     rows = [
         _Row(index, list(prompt), room=min(max_new_tokens, base.context - len(prompt)) if prompt else 0)
         for index, prompt in enumerate(prompts)
     ]
-    asked = sorted((row for row in rows if row.room > 0), key=lambda row: len(row.prompt))
+    asked = [row for row in rows if row.room > 0]
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     choice = _Choice(temperature, top_p, seed)
     answers = _Answers(rows, frozenset(base.stop_ids), tick, settled)
     decoder = decoder_of(inner, base.pad_id) if isinstance(inner, PreTrainedModel) and asked else None
     if decoder is None:
-        _generate(base, model, asked, choice=choice, answers=answers, batch_size=min(batch_size, _OPAQUE_ROWS))
+        _generate(base, model, asked, choice=choice, answers=answers, batch_size=batch_size or _OPAQUE_ROWS)
     else:
         _Engine(base, decoder, choice, answers, batch_size).run(asked)
     answers.finish()
@@ -161,8 +165,8 @@ class _Row:
     prompt: list[int]
     room: int
     """Most tokens of the answer."""
-    head: int = 0
-    """How many tokens of the prompt are read together with other prompts that begin with the same."""
+    head: tuple[int, ...] = ()
+    """The beginning of the prompt that is read together with other prompts that begin with it."""
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
     chance: list[float] = field(default_factory=list)
@@ -251,76 +255,94 @@ class _Batch:
     tokens: Tensor
     """What was chosen for each row and is not read yet: `batch`."""
     idle: int = 0
-    """Steps of rows that had ended, since the batch changed."""
+    """Steps of rows that had ended, since rows left."""
 
-    def places(self, *, ended: bool) -> list[int]:
-        """Of rows that have ended, or that go on."""
-        return [place for place, row in enumerate(self.rows) if row.ended == ended]
+    def join(self, other: "_Batch") -> None:
+        """Take in the rows of another batch."""
+        self.read.join(other.read)
+        self.rows += other.rows
+        self.tokens = torch.cat([self.tokens, other.tokens])
+
+    def leave(self, stay: Sequence[int]) -> None:
+        """Go on with the rows in these places only."""
+        order = self.read.leave(stay)
+        self.rows = [self.rows[place] for place in order]
+        self.tokens = self.tokens[order]
+        self.idle = 0
 
 
 class _Engine:
-    """Steps a batch. Rows that end leave it, and rows that wait take their places, when it pays."""
+    """Steps a batch; rows leave it when they have ended, and rows that wait join it when there is room."""
 
-    def __init__(self, base: BaseModel, decoder: Decoder, choice: _Choice, answers: _Answers, batch_size: int) -> None:
+    def __init__(
+        self, base: BaseModel, decoder: Decoder, choice: _Choice, answers: _Answers, batch_size: int | None
+    ) -> None:
         self._decoder, self._choice, self._answers = decoder, choice, answers
-        self._batch_size, self._bytes, self._context = batch_size, _budget(base), base.context
-        self._most_read = _CPU_READ if base.device.type == "cpu" else _GPU_READ
+        self._context, self._bytes = base.context, _budget(base)
+        cpu = base.device.type == "cpu"
+        self._batch_size = batch_size or (_CPU_ROWS if cpu else _GPU_ROWS)
+        self._most_read = _CPU_READ if cpu else _GPU_READ
         self._waiting: deque[_Row] = deque()
+        self._full = 0
+        self._longest = 0
 
     def run(self, rows: Sequence[_Row]) -> None:
-        """Answer all rows, sorted by length."""
+        """Answer all rows."""
         for row, head in zip(rows, self._decoder.shared([row.prompt for row in rows]), strict=True):
-            row.head = head
-        self._waiting.extend(rows)
-        while self._waiting:
-            batch = self._started()
-            while going := len(batch.places(ended=False)):
-                if self._pays(batch, going):
-                    self._change(batch)
-                batch.tokens = self._choice(self._decoder.step(batch.read, batch.tokens), batch.rows)
-                self._take_down(batch)
+            row.head = tuple(row.prompt[:head])
+        self._waiting.extend(_by_head(rows, lambda row: len(row.prompt)))
+        self._longest = max(len(row.prompt) for row in rows)
+        batch = self._changed(None)
+        while batch is not None:
+            batch.tokens = self._choice(self._decoder.step(batch.read, batch.tokens), batch.rows)
+            self._take_down(batch)
+            batch = self._changed(batch)
 
-    def _started(self) -> _Batch:
-        """Rows that waited, as many as there is room for."""
-        parts = [self._begun(some) for some in _passes(self._joining([], self._batch_size), self._most_read)]
-        rows = [row for part in parts for row in part.rows]
-        return _Batch(rows, stacked([part.read for part in parts]), torch.cat([part.tokens for part in parts]))
+    def _changed(self, batch: _Batch | None) -> _Batch | None:
+        """The batch as it goes on; None when everything is answered."""
+        while True:
+            batch = batch and self._left(batch)
+            if batch is not None and len(batch.rows) > _REFILLED * self._full:
+                return batch
+            joining = self._joining(batch.rows if batch is not None else [])
+            if not joining:
+                return batch
+            batch = self._joined(batch, joining)
 
-    def _pays(self, batch: _Batch, going: int) -> bool:
-        """Whether the batch is to change: some time after rows have ended.
+    def _left(self, batch: _Batch) -> _Batch | None:
+        """The batch without rows that have ended, when that pays; None when all have.
 
         Past the end of the context no row may be fed, ended or not.
         """
-        ended = [row for row in batch.rows if row.ended]
-        batch.idle += len(ended)
-        full = any(len(row.prompt) + len(row.tokens) >= self._context for row in ended)
-        return full or batch.idle * (_JOINED if self._waiting else _LEFT) > going
+        stay = [place for place, row in enumerate(batch.rows) if not row.ended]
+        if not stay:
+            return None
+        batch.idle += len(batch.rows) - len(stay)
+        full = any(row.ended and len(row.prompt) + len(row.tokens) >= self._context for row in batch.rows)
+        if full or batch.idle * _LEFT > len(stay):
+            batch.leave(stay)
+        return batch
 
-    def _change(self, batch: _Batch) -> None:
-        """Rows that wait take the places of rows that have ended; places that are left over are closed."""
-        joining = self._joining([row for row in batch.rows if not row.ended], len(batch.rows))
+    def _joined(self, batch: _Batch | None, joining: Sequence[_Row]) -> _Batch | None:
+        """The batch with rows that waited."""
+        count = len(joining) + (len(batch.rows) if batch is not None else 0)
         for some in _passes(joining, self._most_read):
             part = self._begun(some)
-            chosen = part.places(ended=False)
-            places = batch.places(ended=True)[: len(chosen)]
-            if not chosen:
+            if batch is not None:
+                batch.join(part)
                 continue
-            batch.read.put(places, part.read, chosen)
-            batch.tokens[places] = part.tokens[chosen]
-            for place, other in zip(places, chosen, strict=True):
-                batch.rows[place] = part.rows[other]
-        going = batch.places(ended=False)
-        if len(going) < len(batch.rows):
-            batch.read.keep(going)
-            batch.tokens = batch.tokens[going]
-            batch.rows = [batch.rows[place] for place in going]
-        batch.idle = 0
+            batch = part
+            # Longer prompts come later: with room in front for them, nothing has to be moved then.
+            fits = count * self._longest * self._decoder.slot_bytes <= self._bytes
+            batch.read.reserve(count, self._longest if fits else 0)
+        self._full = count
+        return batch
 
-    def _joining(self, going: Sequence[_Row], most: int) -> list[_Row]:
-        """Rows that wait and for which there is room beside those that go on: `most` rows together."""
+    def _joining(self, going: Sequence[_Row]) -> list[_Row]:
+        """Rows that wait and for which there is room beside those that go on."""
         found: list[_Row] = []
         longest = max((row.longest for row in going), default=0)
-        while self._waiting and len(going) + len(found) < most:
+        while self._waiting and len(going) + len(found) < self._batch_size:
             longest, count = max(longest, self._waiting[0].longest), len(going) + len(found) + 1
             if count > 1 and count * longest * self._decoder.slot_bytes > self._bytes:
                 break
@@ -329,7 +351,7 @@ class _Engine:
 
     def _begun(self, rows: list[_Row]) -> _Batch:
         """Rows whose prompts are read, and whose first token is chosen."""
-        read, logits = self._decoder.read([row.prompt for row in rows], [row.head for row in rows])
+        read, logits = self._decoder.read([row.prompt for row in rows], [len(row.head) for row in rows])
         for row in rows:
             self._choice.prepare(row)
         batch = _Batch(rows, read, self._choice(logits, rows))
@@ -341,20 +363,30 @@ class _Engine:
         self._answers.tell(batch.rows)
 
 
+def _by_head(rows: Sequence[_Row], size: Callable[[_Row], int]) -> list[_Row]:
+    """Rows by size, but those that begin alike together."""
+    largest: dict[tuple[int, ...], int] = {}
+    for row in rows:
+        largest[row.head] = max(size(row), largest.get(row.head, 0)) if row.head else 0
+    return sorted(rows, key=lambda row: (largest[row.head] or size(row), row.head, size(row)))
+
+
 def _passes(rows: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
     """Rows in sets that are read in one pass each, with little padding after what they share."""
     some: list[_Row] = []
     heads: set[tuple[int, ...]] = set()
-    for row in sorted(rows, key=lambda row: len(row.prompt) - row.head):
-        head = tuple(row.prompt[: row.head])
-        tail = len(row.prompt) - row.head
-        shared = {*heads, head}
-        if some and (len(some) + 1) * tail + len(shared) * max(map(len, shared)) > most:
+    longest = total = 0
+    for row in _by_head(rows, lambda row: len(row.prompt) - len(row.head)):
+        tail = len(row.prompt) - len(row.head)
+        reach, shared, count = max(longest, tail), {*heads, row.head}, len(some) + 1
+        whole = count * reach + len(shared) * max(map(len, shared))
+        padding = count * reach - total - tail
+        if some and (whole > most or padding * _PADDED > most):
             yield [*some]
             some.clear()
-            shared = {head}
+            reach, shared, total = tail, {row.head}, 0
         some.append(row)
-        heads = shared
+        longest, heads, total = reach, shared, total + tail
     if some:
         yield some
 
@@ -396,7 +428,7 @@ def _generate(
     base: BaseModel, model: nn.Module, rows: Sequence[_Row], *, choice: _Choice, answers: _Answers, batch_size: int
 ) -> None:
     """Answer all rows in transformers' own loop: for models whose cache holds more than keys and values."""
-    left = iter(rows)
+    left = iter(sorted(rows, key=lambda row: len(row.prompt)))
     while some := list(islice(left, batch_size)):
         for row in some:
             choice.prepare(row)

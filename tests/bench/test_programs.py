@@ -15,6 +15,8 @@ PROGRAMS = {
     "upload": ["--small", "1", "--large", "2", "--runs", "1"],
     "analysis": ["--repeats=1", "--probes=8", "--rows=1", "--steps=1", "--layers=2", "--every=7"],
     "training": ["--rounds=1", "--steps=1", "--rows=16", "--batch-size=4"],
+    "generation": ["--rounds=1", "--prompts=14", "--tokens=4", "--sizes=3"],
+    "evaluation": ["--suite=quick", "--runs=1", "--steps=1", "--max-prompts=4"],
     "first_step": ["--jobs", "0"],
     "cancel": ["--jobs", "1"],
 }

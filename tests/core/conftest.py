@@ -64,8 +64,8 @@ def modules(base: "BaseModel") -> "tuple[Module, ...]":
 
 
 @pytest.fixture(scope="session")
-def labelled_data() -> Path:
-    """The folder with human-labelled answers beside the repository; tests that need it are skipped without it."""
+def public_data() -> Path:
+    """The folder with the public data sets beside the repository; tests that need it are skipped without it."""
     folder = Path(__file__).parents[3] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the public data sets are not beside the repository")

@@ -1,4 +1,4 @@
-"""What the tests of core.data share: a way to write a file, a small real tokenizer, and where the public data lies."""
+"""What the tests of core.data share: a way to write a file, and a small real tokenizer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,15 +34,6 @@ def write(tmp_path: Path) -> Callable[[bytes | str], Path]:
         return path
 
     return _write
-
-
-@pytest.fixture(scope="session")
-def public_data() -> Path:
-    """The folder with the public data sets beside the repository; tests that need it are skipped without it."""
-    folder = Path(__file__).parents[4] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("the public data sets are not beside the repository")
-    return folder
 
 
 @pytest.fixture(scope="session")

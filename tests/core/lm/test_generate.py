@@ -7,6 +7,7 @@ Not here: how fast it is (bench.generation).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol, cast
 
 import pytest
@@ -92,30 +93,21 @@ class Passes:
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[Passes]:
-    """Everything that the model reads after it was tried out."""
+    """Everything that the model reads, but for what it is tried out with."""
     passes = Passes()
+    trial = {token for row in decode._TRIED for token in row}
 
     def note(_model: nn.Module, _args: object, kwargs: dict[str, Tensor]) -> None:
-        rows, width = kwargs["input_ids"].shape
-        passes.shapes.append((rows, width))
+        ids = kwargs["input_ids"]
+        rows, width = ids.shape
+        if rows > len(decode._TRIED) or not set(ids.flatten().tolist()) <= trial | {0}:
+            passes.shapes.append((rows, width))
 
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
         yield passes
     finally:
         handle.remove()
-
-
-def untried(passes: Passes, trial: Passes) -> Passes:
-    """The same without the passes of a trial."""
-    return Passes(passes.shapes[len(trial.shapes) :])
-
-
-def trial_of(base: BaseModel) -> Passes:
-    """What a model is tried with."""
-    with watched(base.model) as passes, torch.inference_mode():
-        assert decoder_of(base.model, base.pad_id) is not None
-    return passes
 
 
 def recurrent(family: str, base: BaseModel) -> BaseModel:
@@ -208,12 +200,12 @@ def test_a_model_that_fails_its_trial_is_asked_by_transformers(
     wanted = one_by_one(other, alike, 12)
     for outcome in (False, RuntimeError("shapes do not fit")):
 
-        def try_out(_self: object, outcome: bool | RuntimeError = outcome) -> bool:
+        def tried(*_: object, outcome: bool | RuntimeError = outcome) -> bool:
             if isinstance(outcome, RuntimeError):
                 raise outcome
             return outcome
 
-        monkeypatch.setattr(decode.Decoder, "try_out", try_out)
+        monkeypatch.setattr(decode.Decoder, "_tried", tried)
         assert decoder_of(other.model, other.pad_id) is None
         assert continue_tokens(other, other.model, alike, max_new_tokens=12, tick=ignore) == wanted
 
@@ -344,7 +336,7 @@ def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], batch_si
 def test_the_answers_of_a_batch_count_as_they_grow(base: BaseModel, prompts: list[list[int]]) -> None:
     told = Ticks()
     other = endless(base)
-    continue_tokens(other, other.model, prompts[:4], max_new_tokens=3, tick=told, batch_size=4)
+    continue_tokens(other, other.model, [prompts[1]] * 4, max_new_tokens=3, tick=told, batch_size=4)
     assert told == [(1, 4), (2, 4), (4, 4)]
 
 
@@ -472,30 +464,26 @@ def test_chance_belongs_to_the_seed_and_the_row(base: BaseModel, prompts: list[l
 
 def test_what_prompts_share_is_read_once(base: BaseModel, alike: list[list[int]]) -> None:
     other = endless(base)
-    trial = trial_of(other)
     with watched(other.model) as seen:
         continue_tokens(other, other.model, alike, max_new_tokens=2, tick=ignore)
-    passes = untried(seen, trial)
-    first = passes.shapes[0]
+    first = seen.shapes[0]
     assert first[0] < len(alike)
-    assert passes.read < 0.75 * sum(map(len, alike))
+    assert seen.read < 0.75 * sum(map(len, alike))
 
 
 def test_many_answers_to_one_prompt_read_it_once(base: BaseModel, prompts: list[list[int]]) -> None:
     other = endless(base)
-    trial = trial_of(other)
     with watched(other.model) as seen:
         continue_tokens(other, other.model, [prompts[3]] * 10, max_new_tokens=4, tick=ignore, temperature=1.0)
-    assert untried(seen, trial).shapes == [(1, len(prompts[3]) - 1), (10, 1), (10, 1), (10, 1), (10, 1)]
+    assert seen.shapes == [(1, len(prompts[3]) - 1), (10, 1), (10, 1), (10, 1), (10, 1)]
 
 
 def test_rows_that_end_leave_and_rows_that_wait_join(base: BaseModel, prompts: list[list[int]]) -> None:
     many = [*prompts, *(prompt[:-2] for prompt in prompts)] * 4
-    trial = trial_of(base)
     for batch_size in (64, 10):
         with watched(base.model) as seen:
             rows = continue_tokens(base, base.model, many, max_new_tokens=30, tick=ignore, batch_size=batch_size)
-        stepped = untried(seen, trial).stepped
+        stepped = seen.stepped
         assert max(stepped) <= batch_size
         answered = sum(map(len, rows))
         assert len({len(row) for row in rows}) > 3
@@ -514,10 +502,9 @@ def test_memory_bounds_a_batch(
     longest = max(map(len, alike)) + 12
     monkeypatch.setattr(generate, "_CPU_BYTES", rows_held * longest * slot_bytes)
     wanted = one_by_one(other, alike, 12)
-    trial = trial_of(other)
     with watched(other.model) as seen:
         assert continue_tokens(other, other.model, alike, max_new_tokens=12, tick=ignore) == wanted
-    assert max(untried(seen, trial).stepped) <= max(1, rows_held)
+    assert max(seen.stepped) <= max(1, rows_held)
 
 
 def test_long_prompts_are_read_a_few_at_a_time(
@@ -526,18 +513,42 @@ def test_long_prompts_are_read_a_few_at_a_time(
     monkeypatch.setattr(generate, "_CPU_READ", 64)
     other = tiny_base("llama", base)
     wanted = one_by_one(other, prompts, 12)
-    trial = trial_of(other)
     with watched(other.model) as seen:
         assert continue_tokens(other, other.model, prompts, max_new_tokens=12, tick=ignore) == wanted
-    read = [rows * width for rows, width in untried(seen, trial).shapes if width > 1]
+    read = [rows * width for rows, width in seen.shapes if width > 1]
     assert len(read) > 1
     assert max(read) <= 64
 
 
-def test_long_answers_outgrow_their_room(base: BaseModel) -> None:
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mistral", "gemma2", "mixtral"])
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_come_and_go_at_any_time_change_no_answer(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch, family: str, seed: int
+) -> None:
+    chance = Random(seed)  # noqa: S311 - nothing is kept secret
+    other = tiny_base(family, base)
+    other.model.generation_config = GenerationConfig(eos_token_id=chance.sample(range(VOCABULARY), 120))
+    begun = [[chance.randrange(10, VOCABULARY) for _ in range(chance.randrange(20))] for _ in range(4)]
+    some = [
+        [*chance.choice(begun), *(chance.randrange(10, VOCABULARY) for _ in range(chance.randrange(1, 20)))]
+        for _ in range(40)
+    ]
+    monkeypatch.setattr(decode, "_ROOM", chance.choice([1, 3, 64]))
+    monkeypatch.setattr(decode, "_WORTH", chance.choice([2, 100]))
+    monkeypatch.setattr(generate, "_CPU_READ", chance.choice([32, 200, 1024]))
+    monkeypatch.setattr(generate, "_CPU_BYTES", chance.choice([1 << 15, 1 << 17, 1 << 30]))
+    monkeypatch.setattr(generate, "_LEFT", chance.choice([1, 8, 1000]))
+    monkeypatch.setattr(generate, "_REFILLED", chance.choice([0.1, 0.75, 1.0]))
+    size = chance.choice([3, 10, 64])
+    found = continue_tokens(other, other.model, some, max_new_tokens=24, tick=ignore, batch_size=size)
+    assert found == one_by_one(other, some, 24)
+
+
+@pytest.mark.parametrize("room", [1, 7])
+def test_long_answers_outgrow_their_room(base: BaseModel, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr(decode, "_ROOM", room)
     other = endless(base)
     some = [[7, 8, 9], [10, 11], [12] * 9]
-    assert decode._ROOM < 50
     assert continue_tokens(other, other.model, some, max_new_tokens=50, tick=ignore) == one_by_one(other, some, 50)
 
 

@@ -172,8 +172,8 @@ def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel, monkeypatch: 
         letter_scores(base, base.model, QUESTIONS, tick=stop)
 
 
-def test_mmlu_is_answered_by_chance_by_a_model_that_knows_nothing(base: BaseModel, labelled_data: Path) -> None:
-    questions = read(labelled_data / "mmlu_subset" / "clinical_knowledge_test.jsonl", most=40)
+def test_mmlu_is_answered_by_chance_by_a_model_that_knows_nothing(base: BaseModel, public_data: Path) -> None:
+    questions = read(public_data / "mmlu_subset" / "clinical_knowledge_test.jsonl", most=40)
     (figure,), answers = multiple_choice(base, base.model, questions, suite="clinical", arm="base", tick=ignore)
     assert (figure.n, len(answers)) == (40, 40)
     assert figure.low < 0.25 < figure.high

@@ -237,13 +237,13 @@ def test_parts_are_told_as_one_and_never_go_back() -> None:
     assert {total for _, total in told} == {14}
 
 
-def test_gsm8k_and_mmlu_as_they_are_published(base: BaseModel, labelled_data: Path) -> None:
+def test_gsm8k_and_mmlu_as_they_are_published(base: BaseModel, public_data: Path) -> None:
     columns = ColumnMap(prompt="question", completion="answer")
-    rows = load(labelled_data / "gsm8k" / "test.jsonl", columns, max_rows=100_000)[:12]
+    rows = load(public_data / "gsm8k" / "test.jsonl", columns, max_rows=100_000)[:12]
     spec = QualitySpec(
         tasks=(ExactMatch(), MultipleChoice(benchmark="mathematics", max_questions=8)), max_new_tokens=24
     )
-    questions = read(labelled_data / "mmlu_subset" / "elementary_mathematics_test.jsonl", most=20)
+    questions = read(public_data / "mmlu_subset" / "elementary_mathematics_test.jsonl", most=20)
     figures, answers = evaluate(
         base, base.model, held_of(base, rows, 1024), spec, {"mathematics": questions}, arm="base", tick=ignore
     )

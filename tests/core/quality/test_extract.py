@@ -181,9 +181,9 @@ def test_odd_texts_take_no_time(odd: str) -> None:
     assert time.monotonic() - begun < 10  # tried in every way, they would take days
 
 
-def test_gsm8k_says_what_it_says(labelled_data: Path) -> None:
+def test_gsm8k_says_what_it_says(public_data: Path) -> None:
     rows = [
-        json.loads(line) for line in (labelled_data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads(line) for line in (public_data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert len(rows) > 1000
     for row in rows:
