@@ -8,6 +8,7 @@ Not here: which token is chosen, when an answer ends, and how many rows go at on
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from itertools import pairwise
 
@@ -21,8 +22,9 @@ from core.lm.prompts import pad
 
 _ROOM = 64
 """Slots that are held in advance: keys and values are copied once in so many steps, not in each."""
-_WORTH = 2
-"""Beginnings are computed apart where that saves one token in so many: another pass over the model has its price."""
+_WORTH_ROOT, _WORTH = 8, 2
+"""What all prompts begin with is read apart where that saves one token in so many, and what some begin with where it
+saves one in so many of the others: the one costs a pass over the model in all, the other many."""
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """What configurations call the farthest slot that a layer looks back to."""
 
@@ -204,6 +206,15 @@ class Rows:
         """Empty slots before each row's first token, beside the model: `batch`."""
 
 
+@dataclass(frozen=True)
+class _Read:
+    """Rows under way that may have gaps."""
+
+    cache: DynamicCache
+    mask: Tensor
+    """Where their tokens are: `batch slots`, in the host's memory."""
+
+
 class Decoder:
     """A model whose rows can be moved about between its steps."""
 
@@ -214,6 +225,9 @@ class Decoder:
         self._placed = "position_ids" in names
         # The head of a large vocabulary costs as much as several layers: it is asked for the last position only.
         self._short = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
+        self._root: _Read | None = None
+        self.root = 0
+        """How many tokens all prompts begin with; they are read once."""
         self.slot_bytes = 0
         """What one slot of one row takes."""
 
@@ -227,41 +241,46 @@ class Decoder:
         except (RuntimeError, ValueError, TypeError, IndexError):  # what models say to what they are not made for
             return False
 
-    def shared(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """How many tokens of each prompt are worth computing once for all prompts that begin with them."""
-        heads = beginnings(prompts)
-        distinct = {tuple(prompt[:head]) for prompt, head in zip(prompts, heads, strict=True)}
+    def share(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Read what all prompts begin with, if that is worth it.
+
+        Returns how many tokens of each, behind that, are worth reading once for all prompts that go on with the same.
+        """
+        total = sum(map(len, prompts))
+        first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
+        root = min(_common(first, last), min(map(len, prompts)) - 1)
+        root = root if root * (len(prompts) - 1) * _WORTH_ROOT >= total else 0
+        rest = [prompt[root:] for prompt in prompts]
+        heads = beginnings(rest)
+        distinct = {tuple(prompt[:head]) for prompt, head in zip(rest, heads, strict=True)}
         saved = sum(heads) - sum(map(len, distinct))
-        # Between a beginning and what follows it lies padding, which a window would count.
-        reach = max(heads) + max(len(prompt) - head for prompt, head in zip(prompts, heads, strict=True))
+        if saved * _WORTH < sum(map(len, rest)):
+            heads = [0] * len(prompts)
+        # Between what is read apart and what follows lies padding, which a window would count.
+        reach = root + max(heads) + max(len(prompt) - head for prompt, head in zip(rest, heads, strict=True))
         near = self._window is None or reach <= self._window
-        worth = saved * _WORTH >= sum(map(len, prompts))
-        return heads if near and worth and self.works(shared=True) else [0] * len(prompts)
+        if not ((root or any(heads)) and near and self.works(shared=True)):
+            return [0] * len(prompts)
+        if root:
+            self._root, _ = self._further(None, [0], [prompts[0][:root]])
+            self.root = root
+        return heads
 
     def read(self, prompts: Sequence[Sequence[int]], heads: Sequence[int]) -> tuple[Rows, Tensor]:
-        """Read prompts, the first `heads` tokens of each only once for all that have the same.
+        """Read prompts; behind the root, so many tokens of each only once for all that have the same.
 
         Returns their rows, in order, and the logits of what follows each: `batch vocabulary`.
         """
-        cache = _empty_cache(self._model)
-        if cache is None:
-            raise TypeError(f"{type(self._model).__name__} has a cache of its own kind")
-        begun = {tuple(prompt[:head]): None for prompt, head in zip(prompts, heads, strict=True) if head}
-        if not begun:
-            logits = self._read(cache, prompts)
-            return Rows(cache, [len(prompt) for prompt in prompts], self._model.device), logits
-        places = {head: place for place, head in enumerate(begun)}
-        width = max(map(len, begun))
-        tails = [prompt[head:] for prompt, head in zip(prompts, heads, strict=True)]
-        self._read(cache, list(begun))
-        index = [places.get(tuple(prompt[:head]), 0) for prompt, head in zip(prompts, heads, strict=True)]
-        there = torch.tensor(index, device=self._model.device)
-        for layer in _layers(cache):
-            keys, values = layer.held()
-            layer.hold(keys.index_select(0, there), values.index_select(0, there))
-            layer.reserve(len(index), 0, behind=max(map(len, tails)))
-        logits = self._read(cache, tails, before=_filled(heads, width))
-        return self._closed(cache, heads, tails), logits
+        before, index = self._root, [0] * len(prompts)
+        rest = [prompt[self.root :] for prompt in prompts]
+        if any(heads):
+            own = [tuple(prompt[:head]) for prompt, head in zip(rest, heads, strict=True)]
+            places = {head: place for place, head in enumerate(dict.fromkeys(own))}
+            before, _ = self._further(before, [0] * len(places), list(places))
+            index = [places[head] for head in own]
+        tails = [prompt[head:] for prompt, head in zip(rest, heads, strict=True)]
+        read, logits = self._further(before, index, tails)
+        return self._closed(read), logits
 
     def step(self, rows: Rows, tokens: Tensor) -> Tensor:
         """One more token for each row, `batch`. Returns the logits of what follows each: `batch vocabulary`."""
@@ -281,13 +300,24 @@ class Decoder:
         close = 1e-3 if self._model.dtype == torch.float32 else 1e-1
         return bool((torch.stack([first, second], dim=1) - wanted).norm() <= close * wanted.norm())
 
-    def _read(self, cache: DynamicCache, prompts: Sequence[Sequence[int]], before: Tensor | None = None) -> Tensor:
-        """Read prompts after what the cache holds, of which `before` says where tokens are: `batch slots`."""
-        ids, mask = pad(prompts, self._pad_id, side="left")
-        mask = mask if before is None else torch.cat([before, mask], dim=1)
+    def _further(
+        self, before: _Read | None, index: Sequence[int], tails: Sequence[Sequence[int]]
+    ) -> tuple[_Read, Tensor]:
+        """Read on: each tail behind the row of its index, which others may go on from too. Returns logits as well."""
+        cache = _empty_cache(self._model)
+        if cache is None:
+            raise TypeError(f"{type(self._model).__name__} has a cache of its own kind")
+        ids, mask = pad(tails, self._pad_id, side="left")
+        if before is not None:
+            there = torch.tensor(index, device=self._model.device)
+            for own, layer in zip(cache.layers, before.cache.layers, strict=True):
+                if isinstance(own, _Layer) and isinstance(layer, _Layer) and layer.is_initialized:
+                    own.hold(*(each.index_select(0, there) for each in layer.held()))
+                    own.reserve(len(index), 0, behind=ids.shape[1])
+            mask = torch.cat([before.mask[list(index)], mask], dim=1)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        there = [each.to(self._model.device) for each in (ids, mask, positions)]
-        return self._forward(cache, *there)
+        logits = self._forward(cache, *(each.to(self._model.device) for each in (ids, mask, positions)))
+        return _Read(cache, mask), logits
 
     def _forward(self, cache: DynamicCache, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         placed = {"position_ids": positions} if self._placed else {}
@@ -296,16 +326,14 @@ class Decoder:
         )
         return output.logits[:, -1].float()
 
-    def _closed(self, cache: DynamicCache, heads: Sequence[int], tails: Sequence[Sequence[int]]) -> Rows:
-        """Rows whose beginnings are moved up to what follows them."""
-        lengths = torch.tensor([[head + len(tail), len(tail)] for head, tail in zip(heads, tails, strict=True)])
-        whole, rest = lengths[:, :1], lengths[:, 1:]
-        slots, longest, gap = cache.get_seq_length(), int(whole.max()), int(rest.max()) - rest
-        wanted = torch.arange(slots - longest, slots)
-        source = torch.where(wanted >= slots - rest, wanted, (wanted - gap).clamp(min=0)).to(self._model.device)
-        for layer in _layers(cache):
-            layer.pick(source)
-        return Rows(cache, whole[:, 0].tolist(), self._model.device)
+    def _closed(self, read: _Read) -> Rows:
+        """Rows without gaps: what they hold is moved to the last slots."""
+        lengths, slots = read.mask.sum(1).tolist(), read.mask.shape[1]
+        if max(lengths) < slots or bool((read.mask.diff(dim=1) < 0).any()):
+            source = read.mask.argsort(dim=1, stable=True)[:, slots - max(lengths) :].to(self._model.device)
+            for layer in _layers(read.cache):
+                layer.pick(source)
+        return Rows(read.cache, lengths, self._model.device)
 
 
 def decoder_of(model: PreTrainedModel, pad_id: int) -> Decoder | None:
@@ -382,11 +410,6 @@ def _window(model: PreTrainedModel) -> int | None:
     config = model.config.get_text_config()
     known = (getattr(config, name, None) for name in _WINDOWS)
     return min((size for size in known if isinstance(size, int) and size > 0), default=None)
-
-
-def _filled(lengths: Sequence[int], width: int) -> Tensor:
-    """Mask of rows that end at the last slot: `batch width`."""
-    return (torch.arange(width) >= width - torch.tensor(lengths)[:, None]).long()
 
 
 def _roomy(states: Tensor, rows: int, before: int, slots: int) -> Tensor:

@@ -166,7 +166,9 @@ class _Row:
     room: int
     """Most tokens of the answer."""
     head: tuple[int, ...] = ()
-    """The beginning of the prompt that is read together with other prompts that begin with it."""
+    """What some prompts go on with, behind what all begin with; it is read once for them."""
+    tail: int = 0
+    """How many tokens are left."""
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
     chance: list[float] = field(default_factory=list)
@@ -288,8 +290,10 @@ class _Engine:
 
     def run(self, rows: Sequence[_Row]) -> None:
         """Answer all rows."""
-        for row, head in zip(rows, self._decoder.shared([row.prompt for row in rows]), strict=True):
-            row.head = tuple(row.prompt[:head])
+        heads = self._decoder.share([row.prompt for row in rows])
+        for row, head in zip(rows, heads, strict=True):
+            row.head = tuple(row.prompt[self._decoder.root :][:head])
+            row.tail = len(row.prompt) - self._decoder.root - head
         self._waiting.extend(_by_head(rows, lambda row: len(row.prompt)))
         self._longest = max(len(row.prompt) for row in rows)
         batch = self._changed(None)
@@ -376,17 +380,16 @@ def _passes(rows: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
     some: list[_Row] = []
     heads: set[tuple[int, ...]] = set()
     longest = total = 0
-    for row in _by_head(rows, lambda row: len(row.prompt) - len(row.head)):
-        tail = len(row.prompt) - len(row.head)
-        reach, shared, count = max(longest, tail), {*heads, row.head}, len(some) + 1
+    for row in _by_head(rows, lambda row: row.tail):
+        reach, shared, count = max(longest, row.tail), {*heads, row.head}, len(some) + 1
         whole = count * reach + len(shared) * max(map(len, shared))
-        padding = count * reach - total - tail
+        padding = count * reach - total - row.tail
         if some and (whole > most or padding * _PADDED > most):
             yield [*some]
             some.clear()
-            reach, shared, total = tail, {row.head}, 0
+            reach, shared, total = row.tail, {row.head}, 0
         some.append(row)
-        longest, heads, total = reach, shared, total + tail
+        longest, heads, total = reach, shared, total + row.tail
     if some:
         yield some
 
