@@ -7,6 +7,7 @@ Not here: how fast it is (bench.generation).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from random import Random
 from typing import Protocol, cast
 
@@ -462,13 +463,27 @@ def test_chance_belongs_to_the_seed_and_the_row(base: BaseModel, prompts: list[l
 # What is computed.
 
 
-def test_what_prompts_share_is_read_once(base: BaseModel, alike: list[list[int]]) -> None:
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_what_all_prompts_begin_with_is_read_once(base: BaseModel, alike: list[list[int]], batch_size: int) -> None:
     other = endless(base)
+    some = alike[:4]
+    common = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*some, strict=False))))
+    longest = max(map(len, some)) - common
     with watched(other.model) as seen:
-        continue_tokens(other, other.model, alike, max_new_tokens=2, tick=ignore)
-    first = seen.shapes[0]
-    assert first[0] < len(alike)
-    assert seen.read < 0.75 * sum(map(len, alike))
+        continue_tokens(other, other.model, some, max_new_tokens=2, tick=ignore, batch_size=batch_size)
+    assert seen.shapes[0] == (1, common)
+    assert all(width <= longest for _, width in seen.shapes[1:])
+    assert seen.read <= common + len(some) * longest
+
+
+def test_what_some_prompts_begin_with_is_read_once_for_them(base: BaseModel) -> None:
+    other = endless(base)
+    begun = [[20 + number] * 12 for number in range(3)]
+    some = [[*begun[number % 3], 30 + number, 40, 50] for number in range(12)]
+    with watched(other.model) as seen:
+        found = continue_tokens(other, other.model, some, max_new_tokens=5, tick=ignore)
+    assert seen.shapes[:2] == [(3, 12), (12, 3)]
+    assert found == one_by_one(other, some, 5)
 
 
 def test_many_answers_to_one_prompt_read_it_once(base: BaseModel, prompts: list[list[int]]) -> None:
@@ -520,8 +535,8 @@ def test_long_prompts_are_read_a_few_at_a_time(
     assert max(read) <= 64
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mistral", "gemma2", "mixtral"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mistral"])
+@pytest.mark.parametrize("seed", range(3))
 def test_rows_that_come_and_go_at_any_time_change_no_answer(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch, family: str, seed: int
 ) -> None:
@@ -531,17 +546,18 @@ def test_rows_that_come_and_go_at_any_time_change_no_answer(
     begun = [[chance.randrange(10, VOCABULARY) for _ in range(chance.randrange(20))] for _ in range(4)]
     some = [
         [*chance.choice(begun), *(chance.randrange(10, VOCABULARY) for _ in range(chance.randrange(1, 20)))]
-        for _ in range(40)
+        for _ in range(20)
     ]
     monkeypatch.setattr(decode, "_ROOM", chance.choice([1, 3, 64]))
-    monkeypatch.setattr(decode, "_WORTH", chance.choice([2, 100]))
+    monkeypatch.setattr(decode, "_WORTH", chance.choice([1, 2, 100]))
+    monkeypatch.setattr(decode, "_WORTH_ROOT", chance.choice([1, 8, 1000]))
     monkeypatch.setattr(generate, "_CPU_READ", chance.choice([32, 200, 1024]))
     monkeypatch.setattr(generate, "_CPU_BYTES", chance.choice([1 << 15, 1 << 17, 1 << 30]))
     monkeypatch.setattr(generate, "_LEFT", chance.choice([1, 8, 1000]))
     monkeypatch.setattr(generate, "_REFILLED", chance.choice([0.1, 0.75, 1.0]))
     size = chance.choice([3, 10, 64])
-    found = continue_tokens(other, other.model, some, max_new_tokens=24, tick=ignore, batch_size=size)
-    assert found == one_by_one(other, some, 24)
+    found = continue_tokens(other, other.model, some, max_new_tokens=16, tick=ignore, batch_size=size)
+    assert found == one_by_one(other, some, 16)
 
 
 @pytest.mark.parametrize("room", [1, 7])
@@ -552,8 +568,8 @@ def test_long_answers_outgrow_their_room(base: BaseModel, monkeypatch: pytest.Mo
     assert continue_tokens(other, other.model, some, max_new_tokens=50, tick=ignore) == one_by_one(other, some, 50)
 
 
-def most_saved(prompts: Sequence[tuple[int, ...]], depth: int = 0) -> int:
-    """Tokens that the best parting into sets that begin alike saves; prompts begin alike up to `depth`."""
+def saved(prompts: Sequence[tuple[int, ...]], depth: int = 0) -> int:
+    """Tokens saved by sets that stay whole or part at their next token, whichever is more; alike up to `depth`."""
     if len(prompts) < 2:
         return 0
     here = (len(prompts) - 1) * depth
@@ -569,15 +585,15 @@ def _within(prompts: Sequence[tuple[int, ...]], depth: int) -> int:
     nexts: dict[int, list[tuple[int, ...]]] = {}
     for prompt in prompts:
         nexts.setdefault(prompt[depth], []).append(prompt)
-    return sum(most_saved(each, depth + 1) for each in nexts.values())
+    return sum(saved(each, depth + 1) for each in nexts.values())
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple), max_size=12))
-def test_beginnings_leave_the_fewest_tokens(prompts: list[tuple[int, ...]]) -> None:
+def test_beginnings_leave_few_tokens(prompts: list[tuple[int, ...]]) -> None:
     heads = beginnings(prompts)
     assert all(0 <= head < len(prompt) for head, prompt in zip(heads, prompts, strict=True))
     distinct = {prompt[:head] for prompt, head in zip(prompts, heads, strict=True)}
-    assert sum(heads) - sum(map(len, distinct)) >= most_saved(prompts)
+    assert sum(heads) - sum(map(len, distinct)) >= saved(prompts)
 
 
 def test_beginnings_of_very_many_prompts_within_each_other() -> None:

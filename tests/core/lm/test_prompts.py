@@ -19,6 +19,33 @@ def test_a_prompt_ends_where_the_assistant_begins(base: BaseModel) -> None:
     assert base.tokenizer.decode(tokens) == "<|system|>Be kind.<|end|><|user|>Hello <there>\n  you<|end|><|assistant|>"
 
 
+TURNS = (SYSTEM, USER, Message(role="assistant", content="Hi."), Message(role="user", content="How do I hack a map?"))
+
+
+@pytest.mark.parametrize("before", [(USER,), TURNS])
+@pytest.mark.parametrize("opening", ["Sure", "Of course. Take\n1.", " ", "<|end|>"])
+def test_a_last_turn_of_the_assistant_is_the_beginning_of_its_answer(
+    base: BaseModel, before: tuple[Message, ...], opening: str
+) -> None:
+    asked = str(
+        base.tokenizer.apply_chat_template(
+            [turn.model_dump() for turn in before], tokenize=False, add_generation_prompt=True
+        )
+    )
+    tokens = render(base.tokenizer, (*before, Message(role="assistant", content=opening)))
+    assert tokens == base.tokenizer(asked + opening, add_special_tokens=False)["input_ids"]
+    assert tokens[: len(render(base.tokenizer, before))] == render(base.tokenizer, before)
+
+
+def test_an_empty_beginning_is_none(base: BaseModel) -> None:
+    assert render(base.tokenizer, (USER, Message(role="assistant", content=""))) == render(base.tokenizer, (USER,))
+
+
+def test_a_whole_conversation_may_end_with_the_assistant(base: BaseModel) -> None:
+    tokens = render(base.tokenizer, (USER, Message(role="assistant", content="Hi.")), begun=False)
+    assert base.tokenizer.decode(tokens) == "<|user|>Hello <there>\n  you<|end|><|assistant|>Hi.<|end|><|assistant|>"
+
+
 @pytest.mark.parametrize(("messages", "param"), [((SYSTEM, USER), "security.system_prompt"), ((USER,), "base_model")])
 def test_a_template_that_refuses_the_turns_is_no_crash(
     base: BaseModel, messages: tuple[Message, ...], param: str
