@@ -27,8 +27,6 @@ _WORTH_ROOT, _WORTH = 8, 2
 saves one in so many of the others: the one costs a pass over the model in all, the other many."""
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """What configurations call the farthest slot that a layer looks back to."""
-
-
 _TRIED: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 8, 9))
 """Whatever tokens."""
 _TRIED_HEAD = 3
@@ -185,7 +183,8 @@ class Rows:
         order = list(range(len(stay)))
         for gap, place in zip(gaps, moved, strict=True):
             order[gap] = place
-        lengths = [self._lengths[place] for place in order]
+        before = self._lengths
+        lengths = [before[place] for place in order]
         sources, targets = (torch.tensor(each, dtype=torch.long, device=self._device) for each in (moved, gaps))
         for layer in self.layers():
             layer.fit(max(lengths))

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,9 @@ class Endpoint:
 
     @property
     def identity(self) -> str:
-        """The model's name there, and where."""
-        return f"{self._source.model} at {self._source.url.host}:{self._source.url.port}"
+        """The model's name there, and a digest of where: whoever reads a report need not learn the address."""
+        where = sha256(f"{self._source.url.host}:{self._source.url.port}".encode()).hexdigest()
+        return f"{self._source.model} at server {where[:8]}"
 
     def check(self, beat: Beat, *, raw: bool) -> None:
         """Ask it something tiny, as a raw prompt or in a conversation, with one retry at most.

@@ -13,6 +13,7 @@ from core.errors import InvalidInput, InvalidModel, Unavailable
 from core.lm.load import BaseModel
 from core.security import rules
 from core.security.judges import Case, JudgementCache, check, local, opened
+from core.security.judges.endpoint import Endpoint
 from core.spec.judges import (
     ClassifierJudge,
     EndpointSource,
@@ -127,8 +128,8 @@ def test_several_judges_of_one_model() -> None:
     assert (found[2][0].score, found[2][0].harmfulness, found[2][1].score) == (0.75, 4.0, None)
     assert {each.judge for each in found[1]} == {"rubric:remote"}
     identities = [judge.identity for judge in judges]
-    host = f"some-model at {server.url.removeprefix('http://')}"
-    assert identities == [f"{rules.NAME} {rules.VERSION}", f"rubric-1, {host}", f"strongreject-1, {host}"]
+    remote = Endpoint("remote", server.source()).identity
+    assert identities == [f"{rules.NAME} {rules.VERSION}", f"rubric-1, {remote}", f"strongreject-1, {remote}"]
 
 
 def test_rules_alone() -> None:
