@@ -39,13 +39,8 @@ def row_losses(
     return losses
 
 
-def evaluate(base: BaseModel, model: nn.Module, rows: Sequence[Encoded], *, arm: str, tick: Tick) -> Figure:
-    """Mean loss over rows with its 95 % t interval; every row counts the same, however long it is."""
-    return mean_loss(row_losses(base, model, rows, tick=tick), arm=arm)
-
-
 def mean_loss(losses: Sequence[float], *, arm: str) -> Figure:
-    """The same of losses that are known already, nats per token."""
+    """Mean of rows' losses, nats per token, with its 95 % t interval; each counts the same, however long its row is."""
     value, low, high = mean_interval(losses, lowest=0.0, highest=_MOST)
     return Figure(arm=arm, suite=TASK, metric="loss", judge="none", value=value, n=len(losses), low=low, high=high)
 

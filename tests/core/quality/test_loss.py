@@ -8,7 +8,7 @@ import torch
 
 from core.lm.load import BaseModel
 from core.quality import loss as module
-from core.quality.loss import MOST_PERPLEXITY, evaluate, mean_loss, perplexity, row_losses
+from core.quality.loss import MOST_PERPLEXITY, mean_loss, perplexity, row_losses
 from core.stats import mean_interval
 from tests.core.helpers import Ticks, encoded, ignore
 from tests.core.quality.fakes import always
@@ -29,7 +29,7 @@ def test_each_row_has_its_own_loss_in_the_order_of_the_rows(base: BaseModel, bat
 def test_the_figure_is_their_mean_with_its_interval(base: BaseModel) -> None:
     rows = encoded(base, 10)
     losses = row_losses(base, base.model, rows, tick=ignore)
-    figure = evaluate(base, base.model, rows, arm="mine", tick=ignore)
+    figure = mean_loss(row_losses(base, base.model, rows, tick=ignore), arm="mine")
     assert (figure.arm, figure.suite, figure.metric, figure.judge) == ("mine", "task", "loss", "none")
     assert (figure.n, figure.undecided) == (10, 0)
     assert (figure.value, figure.low, figure.high) == mean_interval(losses, lowest=0.0, highest=1e6)
@@ -45,7 +45,7 @@ def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(base, base.model, encoded(base, 2), arm="mine", tick=stop)
+        row_losses(base, base.model, encoded(base, 2), tick=stop)
 
 
 def test_rows_that_do_not_fit_together_are_read_one_by_one(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:

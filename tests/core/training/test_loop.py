@@ -18,7 +18,7 @@ from core.errors import TrainingFailed
 from core.lm.adapter import attached, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.quality.loss import evaluate
+from core.quality.loss import mean_loss, row_losses
 from core.spec.results import TrainedStep, ValidatedStep
 from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
 from core.training.idle import rest
@@ -303,7 +303,7 @@ def test_the_validation_loss_is_that_of_the_task_figures_and_changes_nothing(ben
             for name, value in tuned.named_parameters():
                 if name in bench.after:
                     value.copy_(bench.after[name])
-        figure = evaluate(base, tuned.eval(), held_out, arm="x", tick=ignore)
+        figure = mean_loss(row_losses(base, tuned.eval(), held_out, tick=ignore), arm="x")
     assert done.validation[-1].loss == pytest.approx(figure.value, rel=1e-5)
 
 
