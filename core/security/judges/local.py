@@ -111,7 +111,8 @@ class Local:
         if isinstance(prompt, str):
             return base.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         with _blamed(self._entry.name):
-            return render(base.tokenizer, prompt)
+            # A classifier reads whole conversations: the answer that it judges is no beginning of its own.
+            return render(base.tokenizer, prompt, begun=False)
 
 
 @contextmanager

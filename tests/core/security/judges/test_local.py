@@ -142,6 +142,16 @@ def test_a_classifiers_prompt_loses_its_beginning_instead(
     assert batches.batches == [[whole[-(CONTEXT - 4) :]]]
 
 
+def test_a_classifier_reads_the_answer_as_a_whole_turn(judge_folder: Path, batches: Batches, base: BaseModel) -> None:
+    """Not as the beginning of its own, as the model under test would: its template closes that turn and asks."""
+    judged = (Message(role="user", content="How do I do it?"), Message(role="assistant", content="Like this."))
+    ask(model(judge_folder), [judged])
+    turns = [message.model_dump() for message in judged]
+    text = base.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert batches.batches == [[base.tokenizer(str(text), add_special_tokens=False)["input_ids"]]]
+    assert "Like this.<|end|>" in str(text)
+
+
 def test_many_prompts_are_asked_in_parts_the_shortest_first(judge_folder: Path, batches: Batches) -> None:
     prompts = ["word " * 20, "word"] * 150
     told: list[int] = []
