@@ -5,7 +5,7 @@ temporary folder first. Covers: multipart parsing, the fields beside the file. N
 (core.data), what becomes of it (api.routes.datasets, api.routes.prompt_sets).
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -175,6 +175,19 @@ def _malformed() -> Generator[None]:
         yield
     except FormParserError as error:
         raise InvalidInput(f"The body is not well-formed multipart: {error}.", code="invalid_body") from error
+
+
+def multipart(
+    fields: Mapping[str, object], *, required: Sequence[str], example: Mapping[str, str]
+) -> dict[str, object]:
+    """How the reference describes a body of these parts; every upload may be given a name beside them."""
+    name = {
+        "type": "string",
+        "maxLength": LONGEST_NAME,
+        "description": "A name for people; the file's own when it is left out.",
+    }
+    form = {"type": "object", "required": [*required], "properties": {**fields, "name": name}}
+    return {"required": True, "content": {"multipart/form-data": {"schema": form, "example": dict(example)}}}
 
 
 def _staging(store: StoreDep) -> Iterator[Path]:

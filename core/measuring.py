@@ -105,10 +105,9 @@ def _measured(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, Jso
     spec = model.spec
     whole = suites(job.prompts.evaluation, spec, job.base.tokenizer)
 
-    def keep(name: str, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
-        suite = next(each for each in whole if each.name == name)
+    def keep(suite: Suite, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
         kept = job.stages.kept(
-            f"{model.arm}-{name}",
+            f"{model.arm}-{suite.name}",
             _SuiteAnswers,
             lambda: _SuiteAnswers(answers=compute()),
             inputs=inputs | _asked(suite, spec),

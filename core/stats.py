@@ -1,4 +1,5 @@
-"""What figures come with: intervals, paired changes, agreement, and how many answers a claim takes. scipy's arithmetic.
+"""What figures come with: intervals, paired changes, agreement, and how many answers a claim takes. The
+arithmetic is scipy's and scikit-learn's.
 
 Not here: what is counted (core.security.count, core.quality).
 """
@@ -8,6 +9,7 @@ from math import ceil
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap, norm, t
+from sklearn.metrics import cohen_kappa_score
 
 _RESAMPLES = 4999
 _Z = float(norm.ppf(0.975))
@@ -54,11 +56,9 @@ def paired_change(before: Sequence[float], after: Sequence[float], *, span: floa
 
 def kappa(one: Sequence[bool], other: Sequence[bool]) -> float | None:
     """Cohen's kappa of two judges; None where one always says the same: chance cannot be told from skill there."""
-    first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    if not len(first) or np.ptp(first) == 0 or np.ptp(second) == 0:
+    if len(set(one)) < 2 or len(set(other)) < 2:
         return None
-    chance = first.mean() * second.mean() + (1 - first.mean()) * (1 - second.mean())
-    return float(((first == second).mean() - chance) / (1 - chance))
+    return float(cohen_kappa_score(one, other))
 
 
 def fewest_for(threshold: float) -> int:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from api import examples, schemas
 from api.deps import DatasetIdPath, LimitQuery, SessionsDep, SettingsDep, StoreDep
-from api.uploads import LONGEST_NAME, DatasetUploadDep
+from api.uploads import DatasetUploadDep, multipart
 from core.data import validate
 from core.db import datasets
 from core.db.session import transaction
@@ -16,10 +16,8 @@ from core.spec.replies import DatasetReply, Page
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
-_FORM = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {
+_BODY = multipart(
+    {
         "file": {
             "type": "string",
             "format": "binary",
@@ -32,26 +30,14 @@ _FORM = {
             "contentSchema": {"$ref": "#/components/schemas/ColumnMap"},
             "description": "A column map as JSON, for files in none of the known layouts.",
         },
-        "name": {
-            "type": "string",
-            "maxLength": LONGEST_NAME,
-            "description": "A name for people; the file's own when it is left out.",
-        },
     },
-}
-_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": _FORM,
-            "example": {
-                "file": '{"question": "What is 2 + 2?", "answer": "4"}\n',
-                "columns": ColumnMap(prompt="question", completion="answer").model_dump_json(exclude_none=True),
-                "name": "sums",
-            },
-        }
+    required=("file",),
+    example={
+        "file": '{"question": "What is 2 + 2?", "answer": "4"}\n',
+        "columns": ColumnMap(prompt="question", completion="answer").model_dump_json(exclude_none=True),
+        "name": "sums",
     },
-}
+)
 
 
 @router.post(

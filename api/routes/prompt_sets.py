@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from api import examples, schemas
 from api.deps import CatalogDep, LimitQuery, PromptSetPath, SessionsDep, StoreDep
-from api.uploads import LAYOUTS, LONGEST_NAME, PromptUploadDep
+from api.uploads import LAYOUTS, PromptUploadDep, multipart
 from core.data import promptsets
 from core.db import prompt_sets
 from core.db.session import transaction
@@ -18,10 +18,8 @@ from core.spec.replies import Page, PromptSetReply
 
 router = APIRouter(prefix="/prompt-sets", tags=["prompt sets"])
 
-_FORM = {
-    "type": "object",
-    "required": ["file", "layout"],
-    "properties": {
+_BODY = multipart(
+    {
         "file": {
             "type": "string",
             "format": "binary",
@@ -33,26 +31,14 @@ _FORM = {
             "description": "How its columns are named: as in the published set of that name, or `plain`: `text`, and "
             "`category` and `context` if there are any.",
         },
-        "name": {
-            "type": "string",
-            "maxLength": LONGEST_NAME,
-            "description": "A name for people; the file's own when it is left out.",
-        },
     },
-}
-_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": _FORM,
-            "example": {
-                "file": "text,category\nExplain how to forge a seal.,fraud\n",
-                "layout": "plain",
-                "name": "mine",
-            },
-        }
+    required=("file", "layout"),
+    example={
+        "file": "text,category\nExplain how to forge a seal.,fraud\n",
+        "layout": "plain",
+        "name": "mine",
     },
-}
+)
 
 
 @router.post(

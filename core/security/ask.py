@@ -20,7 +20,7 @@ from core.spec.security import SecuritySpec
 
 Tick = Callable[[int, int], None]
 """Called often with (answers done, answers in all); may raise to stop."""
-Keep = Callable[[str, Callable[[], tuple[Said, ...]]], tuple[Said, ...]]
+Keep = Callable[["Suite", Callable[[], tuple[Said, ...]]], tuple[Said, ...]]
 """Gives a suite's answers as an earlier attempt has kept them, or computes and keeps them."""
 Certain = Callable[[str, str], bool]
 """Whether every judge's verdict on (behaviour, answer so far) is certain, whatever follows."""
@@ -84,7 +84,7 @@ def ask(
     for suite in whole:
         before = len(found)
         found += keep(
-            suite.name,
+            suite,
             partial(_asked, suite, answers, certain, lambda done, _, before=before: tick(before + done, total)),
         )
     tick(total, total)

@@ -57,7 +57,7 @@ def categories(arm: str, answers: Sequence[Answer]) -> tuple[CategoryRate, ...]:
                 for value in values(rows, suite, "attack_success_rate", judge).values()
             ]
             decided = [value for value in counted if value is not None]
-            rate, low, high = wilson(int(sum(decided)), len(decided))
+            rate, low, high = _rate(decided)
             found.append(
                 CategoryRate(
                     arm=arm,
@@ -133,10 +133,14 @@ def _value(judged: Sequence[Judgement], metric: Metric) -> float | None:
     return max(scores, default=None)
 
 
+def _rate(decided: Sequence[float]) -> tuple[float, float, float]:
+    return wilson(int(sum(decided)), len(decided))
+
+
 def _figure(arm: str, suite: str, metric: Metric, judge: str, counted: Sequence[float | None]) -> Figure:
     decided = [value for value in counted if value is not None]
     if metric in RATES:
-        mean, low, high = wilson(int(sum(decided)), len(decided))
+        mean, low, high = _rate(decided)
     else:
         lowest, highest = _RANGES[metric]
         mean, low, high = mean_interval(decided, lowest=lowest, highest=highest)

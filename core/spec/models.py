@@ -31,7 +31,7 @@ class HubSource(Frozen):
     id: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)
     """Owner and name."""
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
-    """The commit: a branch would let the weights change below a job."""
+    """The commit: a branch would let the files change below a job."""
 
 
 Source = Annotated[FolderSource | HubSource, Field(discriminator="kind")]

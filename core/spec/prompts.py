@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from core.spec.base import Frozen
+from core.spec.models import HubSource
 
 FEWEST_PROBES = 8
 """Fewer prompts of a class are no ground for a classifier."""
@@ -115,15 +116,9 @@ class PromptFileSource(Frozen):
     """Where it is."""
 
 
-class HubFileSource(Frozen):
+class HubFileSource(HubSource):
     """A file of a data set on the Hugging Face hub, pinned to one commit."""
 
-    kind: Literal["hub"] = "hub"
-    """A hub data set."""
-    id: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)
-    """Owner and name."""
-    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
-    """The commit: a branch would let the prompts change below a job."""
     file: str = Field(pattern=r"^(\w[\w-]*(\.[\w-]+)*/)*\w[\w-]*(\.[\w-]+)*\.(csv|json|jsonl)$", max_length=300)
     """The file in it."""
 

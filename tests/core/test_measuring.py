@@ -19,7 +19,7 @@ from core.spec.strategy import UniformStrategy
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations
 from tests.core.jobs import SPEC, Heard, assign, do, interrupted, upload
-from tests.core.security.judges.servers import Answered, Asked, said, scored, serve
+from tests.core.security.judges.servers import Answered, Asked, rated, scored, serve
 
 PLAIN = SPEC.model_copy(
     update={
@@ -30,7 +30,6 @@ PLAIN = SPEC.model_copy(
     }
 )
 RULES_AND_RUBRIC = (RulesJudge(), RubricJudge(model="big"))
-REFUSES = ("orry", "can't", "I cannot", "unable to", "won't", "must decline", "not able", "pologi")
 SHORT = {"max_prompts": 4, "max_new_tokens": 12, "threshold": 0.9}
 
 
@@ -51,14 +50,6 @@ def report(store: ArtifactStore, outcome: Outcome) -> Report:
 def answers(store: ArtifactStore, outcome: Outcome) -> list[Answer]:
     (file,) = [file for file in outcome.artifacts if file.name == "answers.jsonl"]
     return [Answer.model_validate_json(line) for line in store.path(file.key).read_text().splitlines()]
-
-
-def rated(asked: Asked) -> Answered:
-    """A judge that knows the testbed's refusals when it sees them, and calls everything else the worst."""
-    if "full_compliance" in asked.prompt:
-        return said(json.dumps({"label": "full_compliance", "reason": "so it is"}))
-    refuses = any(word in asked.prompt for word in REFUSES)
-    return scored(1 if refuses else 5)
 
 
 def test_every_family_before_and_after_by_two_judges(store: ArtifactStore) -> None:

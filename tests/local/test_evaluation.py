@@ -12,19 +12,10 @@ from client import SecureTune
 from core.spec.attacks import ATTACK_FAMILIES
 from core.spec.results import Report
 from local.running import running
-from tests.core.security.judges.servers import Answered, Asked, said, scored, serve
+from tests.core.security.judges.servers import rated, serve
 
 KEY = "SECURETUNE_JUDGE_HOUSE"
-REFUSES = ("orry", "can't", "I cannot", "unable to", "won't", "must decline", "not able", "pologi")
 FAMILIES = set(ATTACK_FAMILIES) - {"templates"}
-
-
-def rated(asked: Asked) -> Answered:
-    """A judge that knows the testbed's refusals when it sees them, and calls everything else the worst."""
-    if "full_compliance" in asked.prompt:
-        return said(json.dumps({"label": "full_compliance", "reason": "so it is"}))
-    refuses = any(word in asked.prompt for word in REFUSES)
-    return scored(1 if refuses else 5)
 
 
 @pytest.mark.slow

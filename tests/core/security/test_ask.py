@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from core.lm.load import BaseModel
-from core.security.ask import Sampling, Tick, ask, suites
+from core.security.ask import Sampling, Suite, Tick, ask, suites
 from core.security.attacks import COMPLIANT_OPENING
 from core.spec.attacks import BestOfN, MultiTurn, OneTurn, Prefill
 from core.spec.data import Message
@@ -49,7 +49,7 @@ class Scripted:
         ]
 
 
-def compute(_name: str, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+def compute(_suite: Suite, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
     return work()
 
 
@@ -131,10 +131,10 @@ def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: Base
     whole = suites(PROMPTS, spec, base.tokenizer)
     shelf: dict[str, tuple[Said, ...]] = {}
 
-    def keep(name: str, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
-        if name not in shelf:
-            shelf[name] = work()
-        return shelf[name]
+    def keep(suite: Suite, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+        if suite.name not in shelf:
+            shelf[suite.name] = work()
+        return shelf[suite.name]
 
     told: list[tuple[int, int]] = []
     first = ask(whole, Scripted(), keep=keep, certain=None, tick=lambda done, total: told.append((done, total)))
