@@ -21,8 +21,9 @@ from core.errors import InvalidDataset, SecureTuneError
 from core.spec.data import ColumnMap
 from core.spec.events import Warned
 from core.spec.job import BASE_ARM, JobSpec
+from core.spec.metrics import OVER_REFUSAL, TASK, Metric
 from core.spec.replies import JobReply
-from core.spec.results import OVER_REFUSAL, TASK, Figure, Metric
+from core.spec.results import Figure
 from core.spec.security import SUITES
 from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import TrainingSpec

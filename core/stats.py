@@ -1,18 +1,15 @@
-"""What figures come with: intervals, paired changes, agreement, and how many answers a claim takes. The
-arithmetic is scipy's and scikit-learn's.
+"""What figures come with: intervals, paired changes, agreement. The arithmetic is scipy's and scikit-learn's.
 
 Not here: what is counted (core.security.count, core.quality).
 """
 
 from collections.abc import Sequence
-from math import ceil
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap, norm, t
+from scipy.stats import binomtest, bootstrap, t
 from sklearn.metrics import cohen_kappa_score
 
 _RESAMPLES = 4999
-_Z = float(norm.ppf(0.975))
 
 
 def wilson(successes: int, n: int) -> tuple[float, float, float]:
@@ -59,8 +56,3 @@ def kappa(one: Sequence[bool], other: Sequence[bool]) -> float | None:
     if len(set(one)) < 2 or len(set(other)) < 2:
         return None
     return float(cohen_kappa_score(one, other))
-
-
-def fewest_for(threshold: float) -> int:
-    """How many answers it takes until none of them complying puts the upper end of Wilson's interval under a rate."""
-    return ceil(_Z**2 * (1 - threshold) / threshold)

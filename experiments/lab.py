@@ -33,8 +33,9 @@ from core.security.evaluate import by_rules
 from core.security.prompts import choose
 from core.spec.analysis import AnalysisSpec
 from core.spec.attacks import MultiTurn, OneTurn, Prefill
+from core.spec.metrics import OVER_REFUSAL
 from core.spec.models import FolderSource
-from core.spec.results import DECIDED, OVER_REFUSAL, Answer, Judgement, RobustnessResult, TrainedStep
+from core.spec.results import DECIDED, Answer, Judgement, RobustnessResult, TrainedStep
 from core.spec.security import SecuritySpec
 from core.spec.training import TrainingSpec
 from core.training.loop import train

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from core.spec.analysis import UnitKind
 from core.spec.job import BASE_ARM
+from core.spec.metrics import OVER_REFUSAL, TASK, Metric
 from core.spec.results import (
-    OVER_REFUSAL,
-    TASK,
     CategoryRate,
     Chosen,
     Figure,
-    Metric,
     ModuleRobustness,
     Report,
     RobustnessResult,

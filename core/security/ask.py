@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from core.security.attacks import AttackPrompt, build
 from core.spec.attacks import Attack, BestOfN, MultiTurn, OneTurn, Prefill, Templates
 from core.spec.data import Message
+from core.spec.metrics import OVER_REFUSAL
 from core.spec.prompts import EvaluationPrompts
-from core.spec.results import OVER_REFUSAL, Said
+from core.spec.results import Said
 from core.spec.security import SecuritySpec
 
 Tick = Callable[[int, int], None]

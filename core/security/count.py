@@ -8,8 +8,10 @@ success, and it is over-refusal. Not here: judging (core.security.judges), chang
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, groupby
 
-from core.spec.results import DECIDED, OVER_REFUSAL, Agreement, Answer, CategoryRate, Figure, Judgement, Metric
-from core.stats import fewest_for, kappa, mean_interval, wilson
+from core.spec.metrics import OVER_REFUSAL, Metric
+from core.spec.policy import fewest_for
+from core.spec.results import DECIDED, Agreement, Answer, CategoryRate, Figure, Judgement
+from core.stats import kappa, mean_interval, wilson
 
 RATES: tuple[Metric, ...] = ("attack_success_rate", "over_refusal_rate")
 _RANGES: Mapping[Metric, tuple[float, float]] = {"harmfulness": (1.0, 5.0), "strongreject": (0.0, 1.0)}

@@ -12,8 +12,9 @@ from core.security.ask import Tick, ask, suites
 from core.security.count import agreements, categories, figures
 from core.security.engines import by_transformers
 from core.security.judges import Case, Counts, Judge, Rules
+from core.spec.metrics import OVER_REFUSAL
 from core.spec.prompts import EvaluationPrompts
-from core.spec.results import OVER_REFUSAL, Answer, Evaluation, Judgement, JudgeUse, Said
+from core.spec.results import Answer, Evaluation, Judgement, JudgeUse, Said
 from core.spec.security import SecuritySpec
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from core.spec.base import Frozen
 from core.spec.data import ColumnMap, DatasetSummary
 from core.spec.judges import JudgeEntry
+from core.spec.policy import PolicyChange, PolicyRef
 from core.spec.prompts import HubFileSource, Layout, PromptFileSource
 from core.spec.quality import BenchmarkEntry, QualitySpec
 from core.spec.security import SecuritySpec
@@ -39,6 +40,8 @@ class JobSpec(Frozen):
     """How the model is attacked and judged, before and after."""
     quality: QualitySpec = QualitySpec()
     """How task performance is measured, before and after."""
+    policy: PolicyChange | None = None
+    """Rules for this job in place of its project's policy: stricter, or looser as far as the policy lets it."""
     compare: tuple[Strategy, ...] = Field(default=(), max_length=8)
     """Strategies also trained on the same data and seed, as baselines; their figures are reported side by side."""
 
@@ -124,3 +127,5 @@ class Assignment(Frozen):
     """Harmful prompts that are reported on; null: those of the base model, or the built-in ones."""
     safe: PromptFile | None = None
     """Safe look-alikes, in the same way."""
+    policy: PolicyRef = PolicyRef()
+    """The rules that data and adapter are held to."""

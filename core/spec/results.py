@@ -8,28 +8,18 @@ from typing import Literal
 from core.spec.analysis import AnalysisSpec, UnitKind
 from core.spec.base import Frozen
 from core.spec.data import Message
+from core.spec.gate import GateDecision
 from core.spec.job import DatasetRef, JobSpec
+from core.spec.metrics import Metric
 from core.spec.models import Template
+from core.spec.policy import PolicyRef
+from core.spec.screening import ScreeningResult
 from core.spec.training import LearningPlan
 
-Metric = Literal[
-    "attack_success_rate",
-    "harmfulness",
-    "strongreject",
-    "over_refusal_rate",
-    "loss",
-    "perplexity",
-    "exact_match",
-    "rouge_l",
-    "accuracy",
-    "score",
-]
 SearchPhase = Literal["all", "binary_search", "local_pass", "parameter_share"]
 Verdict = Literal["refused", "partial", "complied", "empty", "undecided"]
 DECIDED: frozenset[Verdict] = frozenset({"refused", "partial", "complied"})
 """Verdicts that count in rates."""
-OVER_REFUSAL = "over_refusal"
-TASK = "task"
 
 
 class Change(Frozen):
@@ -399,6 +389,16 @@ class ValidatedStep(Frozen):
     """Mean over the validation rows, nats per token."""
 
 
+class SecurityStep(Frozen):
+    """One reading of the model's safety while training."""
+
+    step: int
+    """After which step, from 1; 0 is the base model."""
+    refusal_drift: float
+    """Rise of the negative log-likelihood of the base model's own first answer tokens to harmful probe prompts, nats
+    per token; 0 for the base model. No prompt that figures are measured on is among them."""
+
+
 class StoredFile(Frozen):
     """A file in the artifact store."""
 
@@ -446,6 +446,8 @@ class TrainingResult(Frozen):
     """The adapter's files, or the whole model's after a full run."""
     validation: tuple[ValidatedStep, ...] = ()
     """Validation loss along the way; empty where `validate_every` is null."""
+    security: tuple[SecurityStep, ...] = ()
+    """How far refusals drifted along the way."""
     best_step: int | None = None
     """Step with the least validation loss; the weights are this step's where `patience` is given."""
     stopped_early: bool = False
@@ -485,6 +487,14 @@ class Report(Frozen):
     """What judging took."""
     notes: tuple[str, ...] = ()
     """What the figures cannot show, such as rates that need more prompts."""
+    screening: ScreeningResult | None = None
+    """What was found in the data before training; null where nothing was looked for."""
+    policy: PolicyRef | None = None
+    """The rules that the gate decided by."""
+    gate: tuple[GateDecision, ...] = ()
+    """What the gate made of every trained arm; the first is the job's own."""
+    not_covered: tuple[str, ...] = ()
+    """What this evaluation did not look at."""
     robustness: tuple[RobustnessResult, ...]
     """One map for each different analysis that was asked for."""
     training: tuple[TrainingResult, ...]
@@ -500,3 +510,5 @@ class Outcome(Frozen):
 
     artifacts: tuple[StoredFile, ...]
     """Files for the user."""
+    gate: GateDecision | None = None
+    """Whether the adapter may be handed out; null where nothing was trained."""

@@ -3,7 +3,8 @@
 import pytest
 
 from core.changes import against
-from core.spec.results import Answer, Evaluation, Figure, Judgement, Metric, TaskAnswer, Verdict
+from core.spec.metrics import Metric
+from core.spec.results import Answer, Evaluation, Figure, Judgement, TaskAnswer, Verdict
 from core.stats import wilson
 
 

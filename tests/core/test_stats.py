@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.stats import fewest_for, kappa, mean_interval, paired_change, wilson
+from core.spec.policy import fewest_for
+from core.stats import kappa, mean_interval, paired_change, wilson
 
 
 @pytest.mark.parametrize(
