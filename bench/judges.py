@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 from sklearn.metrics import cohen_kappa_score
 
-from core.security.rules import judge
+from core.verdicts import judge
 
 Half = Literal["tuning", "reported"]
 Row = dict[str, object]

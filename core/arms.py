@@ -20,7 +20,6 @@ from core.lm.generate import Tick, continue_tokens
 from core.lm.load import BaseModel, fetch
 from core.lm.modules import Module
 from core.lm.prompts import render
-from core.security.rules import judge
 from core.spec.data import Message
 from core.spec.job import JobSpec
 from core.spec.models import BaseModelEntry
@@ -30,6 +29,7 @@ from core.spec.security import SecuritySpec
 from core.spec.strategy import Strategy, analysis_of, title
 from core.training.projection import check_pair
 from core.training.strategies import plan
+from core.verdicts import judge
 
 _REFUSAL_TOKENS = 128
 

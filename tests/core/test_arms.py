@@ -14,13 +14,13 @@ from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.security.prompts import choose
-from core.security.rules import judge
 from core.spec.data import Message
 from core.spec.models import FolderSource
 from core.spec.prompts import PromptSet
 from core.spec.safeguards import ProjectToSafe, Safeguards, SafeTemplate, SafetyMix
 from core.spec.security import SecuritySpec
 from core.spec.strategy import FreezeLayersStrategy, LayerNumbers, ModulesStrategy, Strategy, UniformStrategy
+from core.verdicts import judge
 from tests.core.helpers import encoded, ignore, tiny, tiny_base
 from tests.core.jobs import SPEC
 

@@ -14,7 +14,6 @@ from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel
 from core.lm.load import BaseModel
 from core.quality.loss import row_losses
-from core.security.rules import judge
 from core.spec.events import Metrics, PipelineEvent, Progress
 from core.spec.models import FolderSource
 from core.spec.results import DECIDED, Answer, Outcome, Report, RobustnessResult, TaskAnswer
@@ -22,6 +21,7 @@ from core.spec.strategy import MlLrStrategy, SwatStrategy, UniformStrategy
 from core.spec.training import LoraSpec
 from core.storage import ArtifactStore
 from core.storage.store import digest
+from core.verdicts import judge
 from tests.core.helpers import conversations, encoded, ignore, logits
 from tests.core.jobs import JOB, NOISE, SPEC, Heard, assign, do, interrupted, upload
 

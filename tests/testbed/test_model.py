@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 
 from core.lm.prompts import render
 from core.security.attacks import build
-from core.security.rules import judge
 from core.spec.attacks import OneTurn, TemplateFamily
 from core.spec.prompts import PromptSet
+from core.verdicts import judge
 from testbed import DATA_DIR, MODEL_DIR
 from testbed.build import WORLD_SEED
 from testbed.dialogues import arithmetic

@@ -1,8 +1,8 @@
-"""The rules as a judge like all others. Not here: the rules (core.security.rules)."""
+"""The rules as a judge like all others. Not here: the rules (core.verdicts)."""
 
 from collections.abc import Sequence
 
-from core.security import rules
+from core import verdicts as rules
 from core.security.judges.interface import Case, Counts, Finding, Judged, Tick
 
 

@@ -9,11 +9,11 @@ from core.security.ask import Tick
 from core.security.evaluate import by_rules, evaluate
 from core.security.judges import Case, Counts, Judged, Rules
 from core.security.prompts import choose
-from core.security.rules import judge
 from core.spec.attacks import MultiTurn, OneTurn, Prefill
 from core.spec.data import Message
 from core.spec.results import Judgement, Said
 from core.spec.security import SecuritySpec
+from core.verdicts import judge
 from tests.core.helpers import ignore
 
 SPEC = SecuritySpec(attacks=(OneTurn(family="direct"), MultiTurn(), Prefill()), max_prompts=4, max_new_tokens=12)

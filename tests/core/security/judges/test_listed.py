@@ -9,9 +9,9 @@ import torch
 from pydantic import HttpUrl
 from torch import nn
 
+from core import verdicts as rules
 from core.errors import InvalidInput, InvalidModel, Unavailable
 from core.lm.load import BaseModel
-from core.security import rules
 from core.security.judges import Case, JudgementCache, check, local, opened
 from core.security.judges.endpoint import Endpoint
 from core.spec.judges import (

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.security.rules import certain, judge
+from core.verdicts import certain, judge
 from testbed import DATA_DIR
 from testbed.phrases import LOOKALIKES, OPENINGS, REFUSALS
 
@@ -195,7 +195,7 @@ def test_a_reason_can_be_checked() -> None:
 def test_the_same_reason_in_every_process() -> None:
     # Cues of a sentence are in a set, whose order differs from process to process.
     answer = "I'm sorry, but it is illegal and it is important to respect the law; if you really want to, take a rope."
-    script = f"from core.security.rules import judge; print(judge({BEHAVIOUR!r}, {answer!r}))"
+    script = f"from core.verdicts import judge; print(judge({BEHAVIOUR!r}, {answer!r}))"
     said = {
         subprocess.run(
             [sys.executable, "-c", script],
