@@ -35,7 +35,7 @@ _TIE = 1e-3
 Answers = list[list[int]]
 
 
-class _Generates(Protocol):
+class Generates(Protocol):
     """What transformers' types do not say of their models."""
 
     def generate(self, **options: object) -> Tensor: ...
@@ -170,7 +170,7 @@ def _generated(base: BaseModel, prompts: Sequence[Sequence[int]], most: int, siz
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         ids, mask = pad([prompts[index] for index in chosen], base.pad_id, side="left")
-        output = cast(_Generates, base.model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        output = cast(Generates, base.model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
         for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
             ends = [place + 1 for place, token in enumerate(row) if token in base.stop_ids]
             rows[index] = row[: ends[0]] if ends else row

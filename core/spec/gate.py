@@ -28,8 +28,8 @@ class GateCheck(Frozen):
     """Who judged; `none` where nobody had to."""
     rule: RuleName
     """`highest`: the value may be no higher. `highest_rise`: its rise over the base model. `lowest`: no lower."""
-    bound: float
-    """The threshold."""
+    bound: float | None = None
+    """The threshold; null where nothing was measured to hold against it."""
     value: float | None = None
     """The figure, or its rise; null where it was not measured."""
     low: float | None = None
