@@ -14,8 +14,9 @@ from core.catalog import Catalog
 from core.config import Settings
 from core.db import keys
 from core.db.session import Sessions, transaction
-from core.errors import NotAuthenticated
+from core.errors import Forbidden, NotAuthenticated
 from core.spec.job import DatasetId, JobId
+from core.spec.keys import Caller, Right
 from core.spec.prompts import PromptSetName
 from core.storage import ArtifactStore
 
@@ -72,8 +73,8 @@ _BEARER = HTTPBearer(
 
 def authenticate(
     sessions: SessionsDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
-) -> None:
-    """Check the key in the `Authorization` header; a key anywhere else is not looked at.
+) -> Caller:
+    """Who calls, by the key in the `Authorization` header; a key anywhere else is not looked at.
 
     Raises:
         NotAuthenticated: there is no key, or not a valid one.
@@ -81,7 +82,24 @@ def authenticate(
     if given is None:
         raise NotAuthenticated("There is no API key. Send `Authorization: Bearer <key>`.", code="missing_api_key")
     with transaction(sessions) as session:
-        keys.check(session, given.credentials)
+        return keys.check(session, given.credentials)
+
+
+CallerDep = Annotated[Caller, Depends(authenticate)]
+
+
+def check_right(caller: Caller, right: Right) -> None:
+    """Nothing, where the key has this right.
+
+    Raises:
+        Forbidden: code `missing_right`.
+    """
+    if right not in caller.rights:
+        raise Forbidden(
+            f"The API key {caller.name!r} does not have the right {right!r}. Whoever runs the server makes one that "
+            f"has: securetune key create NAME --project {caller.project} --right {right}",
+            code="missing_right",
+        )
 
 
 JobIdPath = Annotated[JobId, Path(description="Id of the job.")]

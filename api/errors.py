@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from api.context import add_headers, request_id
 from core.errors import (
     Conflict,
+    Forbidden,
     InvalidDataset,
     InvalidInput,
     NotAuthenticated,
@@ -25,6 +26,7 @@ from core.errors import (
     StorageFull,
     TooLarge,
     Unavailable,
+    Withheld,
 )
 from core.spec.replies import ErrorBody, ErrorReply, ErrorType, FieldProblem
 
@@ -35,6 +37,7 @@ _LONGEST_PARAM = 200
 STATUS: dict[type[SecureTuneError], int] = {
     InvalidInput: 400,
     NotAuthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
@@ -42,7 +45,12 @@ STATUS: dict[type[SecureTuneError], int] = {
     StorageFull: 507,
     SecureTuneError: 500,
 }
-_TYPES: dict[int, ErrorType] = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error"}
+_TYPES: dict[int, ErrorType] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+}
 _HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "2"}}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 416: "range_not_satisfiable"}
 
@@ -55,7 +63,7 @@ def error_type(status: int) -> ErrorType:
 def error_response(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
     """A response in the one shape; what an error has nothing to say about is left out, but for the four fields."""
     content = ErrorReply(error=body).model_dump(mode="json")
-    optional = {"details", "count", "readiness"}
+    optional = {"details", "count", "readiness", "reasons"}
     content["error"] = {k: v for k, v in content["error"].items() if v is not None or k not in optional}
     return JSONResponse(content, status, headers=_HEADERS.get(status, {}) | (headers or {}))
 
@@ -123,6 +131,7 @@ async def _ours(request: Request, error: Exception) -> Response:
         code=error.code,
         details=details,
         count=count,
+        reasons=error.reasons if isinstance(error, Withheld) else None,
     )
     return error_response(status, body)
 

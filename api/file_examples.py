@@ -22,6 +22,7 @@ from core.spec.results import (
     TrainedStep,
     TrainingResult,
 )
+from core.spec.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult
 from core.spec.training import LearningPlan
 
 _MODULE = "model.layers.0.self_attn.q_proj"
@@ -121,4 +122,19 @@ REPORT = Report(
     ),
     software={"torch": "2.13.0"},
     device="CPU, 2 threads",
+)
+SCREENING = ScreeningResult(
+    policy=ScreeningPolicy(),
+    rows=320,
+    checks=(CheckSummary(check="secrets", action="drop", flagged=1, share=1 / 320, codes={"aws_access_key": 1}),),
+    findings=(
+        Finding(
+            check="secrets",
+            line=17,
+            code="aws_access_key",
+            reason="The assistant's turn holds an AWS access key: AKIA...",
+        ),
+    ),
+    dropped=(17,),
+    seconds=0.8,
 )

@@ -15,7 +15,7 @@ from api import errors, examples, reference
 from api.context import RequestContext
 from api.deps import Parts, authenticate
 from api.limits import BodyLimit
-from api.routes import artifacts, benchmarks, datasets, health, jobs, judges, models, prompt_sets
+from api.routes import artifacts, benchmarks, datasets, gate, health, jobs, judges, models, policy, prompt_sets, signing
 from core import catalog, config, queue
 from core.config import Settings
 from core.db import session
@@ -26,10 +26,13 @@ _TAGS = [
     {"name": "datasets", "description": "Conversations to train on."},
     {"name": "jobs", "description": "One base model tuned on one dataset, attacked before and after."},
     {"name": "artifacts", "description": "What a job leaves: adapter, report, robustness map, answers."},
+    {"name": "gate", "description": "What withholds an unsafe adapter, and who overrode it."},
+    {"name": "policy", "description": "What a project asks of data and adapters."},
     {"name": "models", "description": "Base models that may be tuned."},
     {"name": "prompt sets", "description": "Prompts to attack with, and safe look-alikes."},
     {"name": "judges", "description": "Models that may judge answers."},
     {"name": "benchmarks", "description": "Questions that task performance may be measured on."},
+    {"name": "signing keys", "description": "Public keys that reports are signed with; no key needed."},
     {"name": "health", "description": "For load balancers and supervisors; no key needed."},
 ]
 _DESCRIPTION = (
@@ -66,11 +69,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         other=parts.settings.max_body_bytes,
     )
     app.add_middleware(RequestContext)
-    for module in (datasets, jobs, artifacts, models, prompt_sets, judges, benchmarks):
+    for module in (datasets, jobs, artifacts, gate, policy, models, prompt_sets, judges, benchmarks):
         app.include_router(
             module.router, dependencies=[Depends(authenticate)], responses=examples.errors(401, 422, 503)
         )
     app.include_router(health.router)
+    app.include_router(signing.router, responses=examples.errors(503))
     reference.install(app)
     return app
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from core import catalog
 from core.catalog import Catalog
 from core.errors import InvalidInput
-from core.spec.job import JobSpec
+from core.spec.job import DatasetId, JobSpec, ScreenSpec
+from core.spec.policy import Policy
+from core.spec.screening import ScreenRequest
 from core.spec.training import DEFAULT_EPOCHS
 
 _PEFT_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")}
@@ -32,6 +34,50 @@ def complete(spec: JobSpec, listed: Catalog) -> JobSpec:
     if training.epochs is None and training.steps is None:
         filled["epochs"] = DEFAULT_EPOCHS
     return spec.model_copy(update={"training": training.model_copy(update=filled)})
+
+
+def check_policy(spec: JobSpec, policy: Policy) -> None:
+    """Whether the order can ever meet its policy: what the policy asks for has to be measured.
+
+    Raises:
+        InvalidInput: code `policy_needs_more`.
+    """
+    families = {attack.family for attack in spec.security.attacks}
+    if missing := [family for family in policy.families if family not in families]:
+        raise _needs(
+            "security.attacks",
+            f"the policy has a rule for {', '.join(missing)}, which this job does not run: name it in "
+            "security.attacks, or choose a larger suite",
+        )
+    labels = {judge.label for judge in spec.security.judges}
+    if unasked := [judge for judge in policy.judges if judge not in labels]:
+        raise _needs(
+            "security.judges",
+            f"the policy asks for the judge {', '.join(unasked)}: name it in security.judges",
+        )
+
+
+def _needs(param: str, reason: str) -> InvalidInput:
+    return InvalidInput(f"{param}: {reason}.", code="policy_needs_more", param=param)
+
+
+def screen_order(dataset: DatasetId, asked: ScreenRequest, policy: Policy, listed: Catalog) -> ScreenSpec:
+    """A screening as it is stored. With a base model, rows are ranked by their pull unless the request says otherwise.
+
+    Raises:
+        InvalidModel: the base model is not allowed, or its files are not.
+        InvalidInput: code `invalid_parameter`; a ranking by pull without a base model.
+    """
+    wanted = asked.screening or policy.screening
+    if asked.base_model is not None:
+        catalog.find(listed.models, asked.base_model)
+        if asked.screening is None and wanted.pull == "off":
+            wanted = wanted.model_copy(update={"pull": "report"})
+    elif asked.screening is None:
+        wanted = wanted.model_copy(update={"pull": "off"})
+    elif wanted.pull != "off":
+        raise _refused("base_model", "rows are ranked by their pull against a model's safety, so name one")
+    return ScreenSpec(dataset=dataset, base_model=asked.base_model, screening=wanted)
 
 
 def _check(spec: JobSpec) -> None:

@@ -3,15 +3,27 @@
 The replies' classes are in core.spec.replies, where the client reads them. Not here: base models (api.routes.models).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from core.db.models import Artifact, Dataset, Event, Job, PromptSet
+from core.db.gate import decision
+from core.db.models import Artifact, Dataset, Event, GateOverride, Job, ProjectPolicy, PromptSet
 from core.spec.data import ColumnMap, DatasetSummary
 from core.spec.events import JOB_EVENT, JobError, Progress
-from core.spec.job import JobSpec
+from core.spec.gate import GateReply, Override
+from core.spec.job import JobOrder, JobSpec, read_order
+from core.spec.policy import Policy, PolicyRef
 from core.spec.prompts import HubFileSource, PromptFileSummary, PromptSetEntry
-from core.spec.replies import ArtifactReply, DatasetReply, EventReply, JobLinks, JobReply, JobSummary, PromptSetReply
+from core.spec.replies import (
+    ArtifactReply,
+    DatasetReply,
+    EventReply,
+    JobLinks,
+    JobReply,
+    JobSummary,
+    PolicyReply,
+    PromptSetReply,
+)
 from core.spec.results import Figure
 
 ADAPTER = "adapter.tar"
@@ -20,15 +32,25 @@ MODEL = "model.tar"
 MODEL_FOLDER = "model/"
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
+MODEL_CARD = "model_card.md"
+SIGNED_REPORT = "signed_report.json"
 ROBUSTNESS = "robustness.json"
+SCREENING = "screening.json"
 ANSWERS = "answers.jsonl"
+ANSWERS_PARQUET = "answers.parquet"
+GATED = frozenset({ADAPTER, MODEL})
+"""Archives that are handed out only when the gate or an override lets them; so is each file in their folders."""
 _ADDRESSES = {
     ADAPTER: "adapter",
     MODEL: "model",
     REPORT_JSON: "report?format=json",
     REPORT_HTML: "report?format=html",
+    MODEL_CARD: "report?format=card",
+    SIGNED_REPORT: "report?format=signed",
     ROBUSTNESS: "robustness",
-    ANSWERS: "answers",
+    SCREENING: "screening",
+    ANSWERS: "answers?format=jsonl",
+    ANSWERS_PARQUET: "answers?format=parquet",
 }
 
 
@@ -74,10 +96,48 @@ def listed_prompt_set(entry: PromptSetEntry) -> PromptSetReply:
     )
 
 
-def job_summary(row: Job) -> JobSummary:
+def policy(project: str, row: ProjectPolicy | None) -> PolicyReply:
+    """A version's row, or the built-in policy of a project that never set one."""
+    if row is None:
+        return PolicyReply(project=project, version=0, policy=Policy(), key_id=None, created_at=None)
+    return PolicyReply(
+        project=row.project,
+        version=row.version,
+        policy=Policy.model_validate(row.policy),
+        key_id=row.key_id,
+        created_at=row.created_at,
+    )
+
+
+def gate(row: Job, overrides: Sequence[GateOverride]) -> GateReply | None:
+    """What the gate decided about a job, and who overrode it."""
+    decided = decision(row)
+    if decided is None:
+        return None
+    return GateReply(
+        outcome=decided.outcome,
+        reasons=decided.reasons,
+        notes=decided.notes,
+        policy_version=decided.policy_version,
+        available=decided.outcome == "released" or bool(overrides),
+        overrides=tuple(
+            Override(
+                reason=each.reason,
+                key_id=each.key_id,
+                key_name=each.key_name,
+                outcome=each.outcome,
+                created_at=each.created_at,
+            )
+            for each in overrides
+        ),
+    )
+
+
+def job_summary(row: Job, overrides: Sequence[GateOverride] = ()) -> JobSummary:
     """A job's row as lists show it."""
     progress = Progress.model_validate(row.progress) if row.progress else None
-    spec = JobSpec.model_validate(row.spec)
+    spec = read_order(row.spec)
+    decided = gate(row, overrides)
     return JobSummary(
         id=row.id,
         status=row.status,
@@ -90,14 +150,17 @@ def job_summary(row: Job) -> JobSummary:
         updated_at=row.updated_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        project=row.project,
         spec=spec,
-        links=_links(row, spec),
+        gate=decided,
+        links=_links(row, spec, available=decided is not None and decided.available),
     )
 
 
-def job(row: Job, figures: Iterable[Figure]) -> JobReply:
+def job(row: Job, figures: Iterable[Figure], overrides: Sequence[GateOverride] = ()) -> JobReply:
     """A job's row with its figures."""
-    return JobReply(**dict(job_summary(row)), figures=tuple(figures))
+    held = PolicyRef.model_validate(row.policy) if row.policy else None
+    return JobReply(**dict(job_summary(row, overrides)), policy=held, figures=tuple(figures))
 
 
 def event(row: Event) -> EventReply:
@@ -113,20 +176,23 @@ def artifact(row: Artifact) -> ArtifactReply:
     )
 
 
-def _links(row: Job, spec: JobSpec) -> JobLinks:
+def _links(row: Job, spec: JobOrder, *, available: bool) -> JobLinks:
     here = f"/jobs/{row.id}"
     done = row.status == "succeeded"
-    whole = spec.training.method == "full"
+    tuned = done and isinstance(spec, JobSpec)
+    whole = isinstance(spec, JobSpec) and spec.training.method == "full"
     return JobLinks(
         job=here,
         events=f"{here}/events",
         cancel=f"{here}/cancel",
         artifacts=f"{here}/artifacts",
-        adapter=f"{here}/adapter" if done and not whole else None,
-        model=f"{here}/model" if done and whole else None,
-        report=f"{here}/report" if done else None,
-        robustness=f"{here}/robustness" if done else None,
-        answers=f"{here}/answers" if done else None,
+        adapter=f"{here}/adapter" if available and not whole else None,
+        model=f"{here}/model" if available and whole else None,
+        report=f"{here}/report" if tuned else None,
+        signed_report=f"{here}/report?format=signed" if tuned else None,
+        robustness=f"{here}/robustness" if tuned else None,
+        screening=f"{here}/screening" if done else None,
+        answers=f"{here}/answers" if tuned else None,
     )
 
 

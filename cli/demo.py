@@ -16,10 +16,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from client import SecureTune
+from client.service import ReportForm
+from core.config import settings
 from core.data import Conversation, load, validate
+from core.db import keys
+from core.db.session import dispose, sessions, transaction
 from core.errors import InvalidDataset, SecureTuneError
+from core.signing import KEYS_FILE, SIGNED_REPORT
 from core.spec.data import ColumnMap
 from core.spec.events import Warned
+from core.spec.gate import GateDecision
 from core.spec.job import BASE_ARM, JobSpec
 from core.spec.metrics import OVER_REFUSAL, TASK, Metric
 from core.spec.replies import JobReply
@@ -27,7 +33,8 @@ from core.spec.results import Figure
 from core.spec.security import SUITES
 from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import TrainingSpec
-from local import running
+from local import Address, running
+from local.up import database
 
 BUILTIN_DATA = Path(__file__).parents[1] / "testbed" / "data" / "instructions.jsonl"
 BUILTIN_STEPS = 250
@@ -36,6 +43,13 @@ _ARMS = (BASE_ARM, "uniform", "ml_lr")
 _FAMILIES = tuple(attack.family for attack in SUITES["standard"].attacks)
 _KNOWN_COLUMNS = (("question", "answer"), ("question", "response"), ("input", "output"), ("instruction", "response"))
 _MOST_ROWS = 10_000_000
+_FILES: dict[str, ReportForm] = {
+    "report.html": "html",
+    "report.json": "json",
+    "model_card.md": "card",
+    SIGNED_REPORT: "signed",
+}
+_WHY = "The demo hands its adapter to whoever runs it: a toy model, whose answers are harmless placeholders."
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ def demo(options: Options, console: Console) -> Path:
             client.cancel(job.id)
             console.print(f"Job {job.id} is cancelled.")
             raise
+        _let_out(service, job, console)
         return _results(client, job, options.out, console)
 
 
@@ -165,26 +180,65 @@ class _Teller:
 
 
 def _results(client: SecureTune, job: JobReply, out: Path, console: Console) -> Path:
+    report = client.report(job.id)
     adapter = client.download_adapter(job.id, out / "adapter")
-    page = out / "report.html"
-    page.write_text(client.report_page(job.id), encoding="utf-8")
-    report = out / "report.json"
-    report.write_text(client.report(job.id).model_dump_json(indent=1), encoding="utf-8")
+    for name, form in _FILES.items():
+        (out / name).write_bytes(client.report_file(job.id, form))
+    (out / KEYS_FILE).write_text(client.signing_keys().model_dump_json(indent=1), encoding="utf-8")
     find = _finder(job.figures)
     result = out / "result.json"
+    page, signed = out / "report.html", out / SIGNED_REPORT
     summary = {
         "job_id": job.id,
         "adapter_path": str(adapter.resolve()),
         "report_path": str(page.resolve()),
-        "arms": {arm: _arm(find, arm) for arm in _ARMS},
+        "signed_report_path": str(signed.resolve()),
+        "arms": {arm: _arm(find, arm) | {"gate": _gate(report.gate, arm)} for arm in _ARMS},
     }
     result.write_text(json.dumps(summary, indent=1), encoding="utf-8")
     for warning in dict.fromkeys(_warnings(client, job.id)):  # an interrupted job says them again
         console.print(f"Note: {warning}")
     console.print(_table(find))
-    for what, path in (("Adapter", adapter), ("Report", page), ("Figures", result)):
+    for decision in report.gate:
+        _tell(decision, console)
+    for what, path in (("Adapter", adapter), ("Report", page), ("Signed report", signed), ("Figures", result)):
         console.print(f"{what}: {path.resolve()}", soft_wrap=True)
+    console.print(f"Check it: securetune verify {signed}", soft_wrap=True)
     return result
+
+
+def _gate(decisions: Sequence[GateDecision], arm: str) -> dict[str, object]:
+    decision = next((each for each in decisions if each.arm == arm), None)
+    if decision is None:
+        return {"outcome": "not_gated", "reasons": ["The base model is what arms are compared with."]}
+    return {"outcome": decision.outcome, "reasons": [reason.message for reason in decision.reasons]}
+
+
+def _tell(decision: GateDecision, console: Console) -> None:
+    """What the gate made of an arm, with every reason."""
+    console.print(f"Gate: {decision.arm} is {decision.outcome}.")
+    for reason in decision.reasons:
+        console.print(f"  - {reason.message}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _let_out(address: Address, job: JobReply, console: Console) -> None:
+    """What the gate withholds is let out, on record, so that there is an adapter to look at."""
+    if job.gate is None or job.gate.available:
+        return
+    with database(address.state, settings()) as url:
+        factory = sessions(url)
+        try:
+            with transaction(factory) as session:
+                key = keys.create(session, "demo", rights=("override",))
+        finally:
+            dispose(factory)
+    with SecureTune(address.address, key) as able:
+        able.override_gate(job.id, _WHY)
+    console.print(
+        f"The gate withholds this adapter ({job.gate.outcome}). The demo overrides that with a key that has the right "
+        "to, which stays on record, so that you can look at it.",
+        soft_wrap=True,
+    )
 
 
 def _warnings(client: SecureTune, job_id: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ Not here: what the commands do (local, core.db.keys).
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,15 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold a key
 )
 key_app = typer.Typer(no_args_is_help=True)
-app.add_typer(key_app, name="key", help="Make, list and revoke API keys.")
+app.add_typer(key_app, name="key", help="Make, list and revoke API keys; exchange the signing key.")
+
+
+class KeyRight(StrEnum):
+    """Rights that a key may be given."""
+
+    POLICY = "policy"
+    OVERRIDE = "override"
+
 
 _ROWS_OF_OTHERS = 200
 """Rows that the demo takes of a file that is not its own, so that it stays a demo."""
@@ -93,26 +102,59 @@ def migrate(state: StateOption = None) -> None:
         typer.echo(f"The database is up to date: revision {schema.newest()}.")
 
 
+@app.command()
+def verify(
+    report: Annotated[
+        Path, typer.Argument(help="A signed_report.json; or the folder it lies in; or a report.html or file beside it.")
+    ],
+    keys: Annotated[
+        Path | None,
+        typer.Option(envvar="SECURETUNE_TRUSTED_KEYS", help="Keys that you trust, as GET /signing-keys answers them."),
+    ] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option(help="Another file or folder to hold against the report; may be repeated.")
+    ] = None,
+    state: StateOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a signed report and its files, offline. Exit status 1: they are not what a trusted key signed."""
+    from cli import verify as program  # noqa: PLC0415
+    from core.config import settings  # noqa: PLC0415
+
+    options = program.Options(report, keys, state or settings().state, tuple(file or ()))
+    raise typer.Exit(program.run(options, as_json, typer.echo, lambda line: typer.echo(line, err=True)))
+
+
 @key_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="What the key is for; shown in lists.")], state: StateOption = None
+    name: Annotated[str, typer.Argument(help="What the key is for; shown in lists.")],
+    project: Annotated[str, typer.Option(help="The project whose policy holds for its jobs.")] = "default",
+    right: Annotated[
+        list[KeyRight] | None,
+        typer.Option(
+            help="A right beyond ordinary use; may be repeated. `policy`: set the project's policy. `override`: let "
+            "out what the gate withholds."
+        ),
+    ] = None,
+    state: StateOption = None,
 ) -> None:
     """Make an API key and print it. This is the only time it is shown."""
     from core.db import keys  # noqa: PLC0415
 
     with _errors_told(), _database(state) as session:
-        typer.echo(keys.create(session, name))
+        typer.echo(keys.create(session, name, project=project, rights=[each.value for each in right or ()]))
 
 
 @key_app.command("list")
 def list_keys(state: StateOption = None) -> None:
-    """List the API keys: id, state, when made, name."""
+    """List the API keys: id, state, when made, project, rights, name."""
     from core.db import keys  # noqa: PLC0415
 
     with _errors_told(), _database(state) as session:
         for key in keys.everyone(session):
             life = "revoked" if key.revoked_at else "valid"
-            typer.echo(f"{key.id}  {life:7}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}")
+            rights = ",".join(key.rights) or "-"
+            typer.echo(f"{key.id}  {life:7}  {key.created_at:%Y-%m-%d %H:%M}  {key.project}  {rights}  {key.name}")
 
 
 @key_app.command("revoke")
@@ -124,6 +166,18 @@ def revoke_key(
 
     with _errors_told(), _database(state) as session:
         keys.revoke(session, key_id)
+
+
+@key_app.command("rotate-signing")
+def rotate_signing(state: StateOption = None) -> None:
+    """Sign reports with a new key from now on; what the old one signed stays good."""
+    from core.config import settings  # noqa: PLC0415
+    from core.signing import SigningKeys  # noqa: PLC0415
+
+    with _errors_told():
+        known = settings()
+        folder = known.model_copy(update={"state": state}).signing if state else known.signing
+        typer.echo(f"Reports are signed by key {SigningKeys(folder, known.signing_key).rotate().keyid} from now on.")
 
 
 @contextmanager

@@ -5,11 +5,15 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from core.spec.data import RowError
+from core.spec.gate import GateReason
 from core.spec.replies import ErrorReply, FieldProblem
 
 
 class ApiError(Exception):
-    """The service refused a request, or could not be reached (`status` 0, code `unreachable`)."""
+    """The service refused a request, or could not be reached (`status` 0, code `unreachable`).
+
+    `details` names refused rows or fields, `reasons` why the gate withholds an adapter.
+    """
 
     def __init__(
         self,
@@ -19,6 +23,7 @@ class ApiError(Exception):
         status: int = 0,
         param: str | None = None,
         details: tuple[RowError | FieldProblem, ...] = (),
+        reasons: tuple[GateReason, ...] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -26,6 +31,7 @@ class ApiError(Exception):
         self.status = status
         self.param = param
         self.details = details
+        self.reasons = reasons
 
     @override
     def __str__(self) -> str:
@@ -45,5 +51,10 @@ def from_response(response: httpx2.Response) -> ApiError:
         said = response.text[:200].strip() or response.reason_phrase
         return ApiError(f"{response.status_code}: {said}", code="http_error", status=response.status_code)
     return ApiError(
-        body.message, code=body.code, status=response.status_code, param=body.param, details=body.details or ()
+        body.message,
+        code=body.code,
+        status=response.status_code,
+        param=body.param,
+        details=body.details or (),
+        reasons=body.reasons or (),
     )

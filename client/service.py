@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,7 @@ from client.downloads import fetch, unpack
 from client.errors import ApiError, from_response
 from core.spec.data import ColumnMap
 from core.spec.job import JobSpec
+from core.spec.policy import Policy
 from core.spec.prompts import Layout
 from core.spec.replies import (
     ArtifactReply,
@@ -28,13 +29,17 @@ from core.spec.replies import (
     JudgeReply,
     ModelReply,
     Page,
+    PolicyReply,
     PromptSetReply,
 )
 from core.spec.results import Report
+from core.spec.screening import ScreeningResult, ScreenRequest
+from core.spec.signing import TrustedKeys
 from core.spec.state import FINAL
 
 _Reply = TypeVar("_Reply", bound=BaseModel)
 _Item = TypeVar("_Item", DatasetReply, PromptSetReply, JobSummary, EventReply)
+ReportForm = Literal["json", "html", "card", "signed"]
 _PAGE = 100
 _CONNECT_ATTEMPTS = 2
 _SLOW = httpx2.Timeout(30, read=900)
@@ -98,6 +103,36 @@ class SecureTune:
         """Every set of prompts: those of the server's list by name, then uploaded ones, newest first."""
         return self._pages(Page[PromptSetReply], "/prompt-sets")
 
+    def screen(self, dataset_id: str, request: ScreenRequest | dict[str, object] | None = None) -> JobReply:
+        """Order a screening of a dataset: a job that trains nothing; watch it, then read `screening`."""
+        body = request.model_dump(mode="json") if isinstance(request, ScreenRequest) else request
+        return self._post(JobReply, f"/datasets/{dataset_id}/screen", body or {})
+
+    def screening(self, job_id: str) -> ScreeningResult:
+        """What a finished job found in its data."""
+        return self._get(ScreeningResult, f"/jobs/{job_id}/screening")
+
+    def policy(self) -> PolicyReply:
+        """The policy of the key's project."""
+        return self._get(PolicyReply, "/policy")
+
+    def set_policy(self, policy: Policy | dict[str, object]) -> PolicyReply:
+        """Replace it; the key needs the right `policy`.
+
+        Raises:
+            ApiError: code `missing_right`, or `invalid_parameter` for rules that contradict each other.
+        """
+        body = policy.model_dump(mode="json") if isinstance(policy, Policy) else policy
+        return _read(PolicyReply, self._send(self._http.build_request("PUT", "/policy", json=body)))
+
+    def override_gate(self, job_id: str, reason: str) -> JobReply:
+        """Let out what the gate withholds; the key needs the right `override`, and the reason is kept for ever.
+
+        Raises:
+            ApiError: code `missing_right` or `nothing_to_override`.
+        """
+        return self._post(JobReply, f"/jobs/{job_id}/gate/override", {"reason": reason})
+
     def create_job(self, spec: JobSpec | dict[str, object]) -> JobReply:
         """Order a job; the reply shows the order with every default filled in."""
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
@@ -151,7 +186,8 @@ class SecureTune:
         A download that broke off goes on where it stopped when this is called again.
 
         Raises:
-            ApiError: code `job_not_finished`, `digest_mismatch`, `unsafe_archive` or `no_adapter`.
+            ApiError: code `adapter_quarantined` or `gate_undecided`, with `reasons`; `job_not_finished`,
+                `digest_mismatch`, `unsafe_archive` or `no_adapter`.
         """
         return self._download(f"/jobs/{job_id}/adapter", folder, wanted="adapter_config.json", code="no_adapter")
 
@@ -167,9 +203,15 @@ class SecureTune:
         """The security report of a finished job."""
         return self._get(Report, f"/jobs/{job_id}/report")
 
-    def report_page(self, job_id: str) -> str:
-        """The same report as an HTML page."""
-        return self._send(self._http.build_request("GET", f"/jobs/{job_id}/report?format=html")).text
+    def report_file(self, job_id: str, form: ReportForm) -> bytes:
+        """The report as a file: `html` for people, `card` as a model card, `signed` for `securetune verify`, or `json`,
+        byte for byte as it was signed.
+        """
+        return self._send(self._http.build_request("GET", f"/jobs/{job_id}/report?format={form}")).content
+
+    def signing_keys(self) -> TrustedKeys:
+        """The public keys that reports are signed with."""
+        return self._get(TrustedKeys, "/signing-keys")
 
     def models(self) -> tuple[ModelReply, ...]:
         """The base models that jobs may name."""

@@ -1,7 +1,7 @@
 """What an arm adds to its job: its safeguards take effect here, before, while and after it is trained.
 
-Covers: what can be told of arms before anything is computed, an arm's rows, refusals to mix in, how it is asked, what
-its adapter says of serving. Not here: learning rates (core.training.strategies), the order of things (core.steps).
+Covers: what can be told of arms before anything is computed, an arm's rows, refusals to mix in, how it is asked. Not
+here: learning rates (core.training.strategies), the order of things (core.steps), how to serve it (core.reports.card).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,6 @@ from core.data import Conversation
 from core.data.mixing import extra_rows, own_answer
 from core.data.template import Encoded
 from core.errors import InvalidInput
-from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.generate import Tick, continue_tokens
 from core.lm.load import BaseModel, fetch
 from core.lm.modules import Module
@@ -26,7 +25,7 @@ from core.spec.models import BaseModelEntry
 from core.spec.prompts import PromptSet
 from core.spec.safeguards import SafeTemplate
 from core.spec.security import SecuritySpec
-from core.spec.strategy import Strategy, analysis_of, title
+from core.spec.strategy import Strategy, analysis_of
 from core.training.projection import check_pair
 from core.training.strategies import plan
 from core.verdicts import judge
@@ -134,25 +133,6 @@ def added_rows(
     return Added(found, min(len(found), len(distinct)))
 
 
-def serving_note(arm: Strategy, base: BaseModel) -> str | None:
-    """What whoever serves the adapter must know and cannot see from its files; None where there is nothing."""
-    template = arm.safeguards.safe_template
-    parts: list[str] = []
-    if template is not None:
-        parts.append(
-            "Tuned without a system prompt and measured with this one (safe_template). Serve it with the same, as the "
-            f"first turn of every conversation:\n\n{_quoted(template.system_prompt)}"
-        )
-    if base.identity.chat_template == "plain":
-        parts.append(
-            "The base model brings no chat template. Tuned and measured with securetune's plain one, which lies in "
-            f"chat_template.jinja; serve it with the same:\n\n{_quoted(PLAIN_TEMPLATE)}"
-        )
-    if not parts:
-        return None
-    return "\n\n".join((f"# Adapter of {base.identity.name}: {title(arm)}", *parts)) + "\n"
-
-
 def _without_system(row: Conversation) -> tuple[Message, ...]:
     return tuple(message for message in row.messages if message.role != "system")
 
@@ -179,7 +159,3 @@ def _check_template(base: BaseModel, prompt: str) -> None:
             code=error.code,
             param="strategy.safeguards.safe_template",
         ) from error
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())

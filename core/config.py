@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     """Where everything that must last is kept: artifacts, and what `securetune up` starts."""
     models: Path | None = None
     """A TOML file that names base models, judges, prompt sets and benchmarks for jobs; the testbed is always there."""
+    signing_key: Path | None = None
+    """A file with the private key that reports are signed with: Ed25519, PKCS #8, PEM, mode 0600. When it is not set, a
+    worker makes one below the state directory."""
     max_upload_bytes: int = Field(default=512 * 2**20, gt=0)
     """Largest dataset file that is taken."""
     max_dataset_rows: int = Field(default=1_000_000, gt=0)
@@ -67,6 +70,11 @@ class Settings(BaseSettings):
     def artifacts(self) -> Path:
         """Folder of the artifact store."""
         return self.state / "artifacts"
+
+    @property
+    def signing(self) -> Path:
+        """Folder of the signing key and of the list of public keys."""
+        return self.state / "signing"
 
 
 @cache

@@ -6,6 +6,8 @@
     │   └── InvalidModel        the base model cannot be used as asked
     ├── NotFound                no such thing, or not the caller's
     ├── NotAuthenticated        no key, or a wrong one
+    ├── Forbidden               a valid key without the right to do this
+    │   └── Withheld            the gate does not hand this out; carries its reasons
     ├── Conflict                the thing is in the wrong state for this
     ├── TooLarge                over a limit of the server
     ├── Unavailable             a part of the service is down; try again
@@ -17,6 +19,7 @@ Every error has a stable `code`, a message that says what to do, and survives pi
 """
 
 from core.spec.data import RowError
+from core.spec.gate import GateReason
 
 
 class SecureTuneError(Exception):
@@ -69,6 +72,20 @@ class NotFound(SecureTuneError):
 
 class NotAuthenticated(SecureTuneError):
     code = "invalid_api_key"
+
+
+class Forbidden(SecureTuneError):
+    code = "forbidden"
+
+
+class Withheld(Forbidden):
+    """What was trained is not handed out: `reasons` holds those of the gate."""
+
+    code = "gate_undecided"
+
+    def __init__(self, message: str, *, code: str, reasons: tuple[GateReason, ...]) -> None:
+        super().__init__(message, code=code)
+        self.reasons = reasons
 
 
 class Conflict(SecureTuneError):

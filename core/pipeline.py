@@ -1,17 +1,18 @@
 """The whole story on one page: an assignment goes in; figures, an adapter and a report come out.
 
-base model -> dataset -> figures before -> robustness -> learning plans and training -> figures after -> report.
-Runs without any service: the store and `emit` come in as arguments. Not here: how each step is done (core.steps).
+screening -> base model -> dataset -> figures before -> robustness -> learning plans and training -> figures after ->
+gate and report. Runs without any service: the store and `emit` come in as arguments. Not here: how each step is done
+(core.screened, core.steps, core.measuring, core.reporting).
 """
 
-from core import measuring, steps
+from core import measuring, reporting, screened, steps
 from core.catalog import check_arms
 from core.lm.adapter import choose
 from core.lm.modules import find_modules
 from core.prepared import Prepared
 from core.security.prompts import choose as choose_prompts
 from core.spec.analysis import AnalysisSpec
-from core.spec.job import Assignment
+from core.spec.job import Assignment, ScreenAssignment
 from core.spec.models import BaseModelEntry
 from core.spec.results import Outcome
 from core.spec.state import Stage
@@ -19,37 +20,60 @@ from core.spec.strategy import analysis_of
 from core.stages import Emit, Stages
 from core.storage import ArtifactStore
 
-_ONCE: tuple[Stage, ...] = ("base_model", "dataset", "before", "report")
+_ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
+_RANKING: tuple[Stage, ...] = ("pull",)
 _EACH_ANALYSIS: tuple[Stage, ...] = ("robustness",)
 _EACH_ARM: tuple[Stage, ...] = ("training", "after")
 
 
 def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, device: str, emit: Emit) -> Outcome:
-    """Fine-tune one model safely: load, measure, plan, train, attack, judge, report, store.
+    """Fine-tune one model safely: screen, load, measure, plan, train, attack, judge, decide, report, store.
 
     Raises:
         SecureTuneError: the job cannot be done; its code and message are for the user.
         Interrupted: `emit` asked to stop. What is stored so far is taken up by the next attempt.
     """
-    spec = assignment.spec
+    spec, policy = assignment.spec, assignment.policy.policy.screening
     check_arms(model, spec)
     analyses = _analyses(assignment)
-    planned = _ONCE + _EACH_ANALYSIS * len(analyses) + _EACH_ARM * len(spec.arms)
+    ranking = () if policy.pull == "off" else _RANKING
+    planned = _ONCE + ranking + _EACH_ANALYSIS * len(analyses) + _EACH_ARM * len(spec.arms)
     stages = Stages(store, assignment.job_id, emit, planned)
 
+    looked = screened.look(assignment.dataset, policy, store, stages)
     base = stages.run("base_model", lambda: steps.load_base(model, device, spec.training))
     modules = choose(find_modules(base.model), spec.training.lora)
     steps.check(assignment, model, base, modules, emit)
     prompts = choose_prompts(spec.security, base.folder, steps.brought(assignment, store))
     benchmarks = steps.benchmarks(assignment)
-    data = stages.run("dataset", lambda: steps.encode(assignment, store, base, stages, emit))
-    job = Prepared(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks)
+    data = stages.run("dataset", lambda: steps.encode(assignment, looked.rows, store, base, stages))
+    job = steps.pull(
+        Prepared(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, looked.result)
+    )
 
     before = measuring.before(job)
     maps = {analysis: steps.robustness(job, analysis) for analysis in analyses}
     trained = [steps.training(job, arm, maps) for arm in spec.arms]
     after = [measuring.after(job, arm, result, before) for arm, result in zip(spec.arms, trained, strict=True)]
-    return stages.run("report", lambda: steps.report(job, [before, *after], list(maps.values()), trained))
+    return stages.run("report", lambda: reporting.report(job, [before, *after], list(maps.values()), trained))
+
+
+def screen(
+    assignment: ScreenAssignment, *, store: ArtifactStore, model: BaseModelEntry | None, device: str, emit: Emit
+) -> Outcome:
+    """Look through a dataset, and train nothing. With a model, rows are ranked by their pull against its safety too.
+
+    Raises:
+        SecureTuneError: it cannot be done; its code and message are for the user.
+        Interrupted: `emit` asked to stop.
+    """
+    policy = assignment.spec.screening
+    planned: tuple[Stage, ...] = ("screening",) if model is None else ("screening", "base_model", "dataset", "pull")
+    stages = Stages(store, assignment.job_id, emit, planned)
+    looked = screened.look(assignment.dataset, policy, store, stages, enforced=False)
+    result = looked.result if model is None else steps.ranking(looked, model, device, stages)
+    screened.tell(result, emit)
+    return Outcome(artifacts=(screened.put(result, assignment, store),))
 
 
 def _analyses(assignment: Assignment) -> list[AnalysisSpec]:

@@ -3,8 +3,8 @@
 Not here: how it gets there (core.steps, core.pipeline).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -20,6 +20,7 @@ from core.spec.job import Assignment
 from core.spec.models import BaseModelEntry
 from core.spec.prompts import PromptSet
 from core.spec.results import DataResult
+from core.spec.screening import ScreeningResult
 from core.spec.strategy import Strategy
 from core.stages import Emit, Stages
 from core.storage import ArtifactStore
@@ -37,6 +38,22 @@ class Rows:
     originals: Sequence[Conversation] = ()
     """Training rows as they were read; kept only where an arm is trained on other words of them."""
 
+    def without(self, lines: Collection[int]) -> "Rows":
+        """The same, not trained on the rows that begin on these lines."""
+        training = self.training.without(lines)
+        counted = {
+            "training_rows": len(training.rows),
+            "truncated_rows": training.truncated + self.validation.truncated,
+            "tokens": training.tokens,
+            "trained_tokens": training.trained_tokens,
+        }
+        return replace(
+            self,
+            training=training,
+            summary=self.summary.model_copy(update=counted),
+            originals=tuple(row for row in self.originals if row.line not in lines),
+        )
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -52,6 +69,18 @@ class Prepared:
     prompts: PromptSet
     data: Rows
     benchmarks: Mapping[str, tuple[Question, ...]]
+    screening: ScreeningResult
+    """What was found in the training data."""
+
+    @property
+    def folder(self) -> str:
+        """Where this attempt's files are kept in the store."""
+        return f"jobs/{self.assignment.job_id}/attempts/{self.assignment.attempt}"
+
+    @property
+    def trained_name(self) -> str:
+        """What the job trains, as its files are called."""
+        return "model" if self.assignment.spec.training.method == "full" else "adapter"
 
     @property
     def learning_rate(self) -> float:
@@ -75,6 +104,7 @@ class Prepared:
         assignment = self.assignment
         return self.inputs | {
             "dataset": assignment.dataset.id,
+            "dropped": list(self.screening.dropped),
             "validation": assignment.validation.id if assignment.validation else None,
             "training": assignment.spec.training.model_dump(mode="json"),
             "rate": self.learning_rate,

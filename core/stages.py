@@ -25,8 +25,10 @@ Result = TypeVar("Result", bound=BaseModel)
 Thing = TypeVar("Thing")
 _SECONDS_BETWEEN = 0.25
 _WEIGHTS: dict[Stage, float] = {
+    "screening": 1,
     "base_model": 1,
     "dataset": 1,
+    "pull": 6,
     "before": 4,
     "robustness": 10,
     "training": 12,
@@ -45,10 +47,10 @@ class Stages:
 
     def __init__(self, store: ArtifactStore, job_id: str, emit: Emit, planned: Sequence[Stage]) -> None:
         """`planned` names every stage as often as it will run, so that progress is a share of the whole job."""
-        self._store, self._job_id, self._emit = store, job_id, emit
+        self._store, self._job_id, self.emit = store, job_id, emit
         self._whole = sum(_WEIGHTS[stage] for stage in planned)
         self._done = self._furthest = 0.0
-        self._stage: Stage = "base_model"
+        self._stage: Stage = "screening"
         self._arm: str | None = None
         self._told = 0.0
         self._found = False
@@ -108,16 +110,16 @@ class Stages:
     def _begin(self, stage: Stage, arm: str | None) -> float:
         self._stage, self._arm, self._told = stage, arm, 0.0
         self._found = False
-        self._emit(StageStarted(stage=stage, arm=arm))
+        self.emit(StageStarted(stage=stage, arm=arm))
         return time.monotonic()
 
     def _end(self, started: float) -> None:
         self._done += _WEIGHTS[self._stage]
         seconds = time.monotonic() - started
         self._progress(self._done, f"{self._stage.replace('_', ' ')} done")
-        self._emit(StageFinished(stage=self._stage, arm=self._arm, seconds=seconds, reused=self._found))
+        self.emit(StageFinished(stage=self._stage, arm=self._arm, seconds=seconds, reused=self._found))
 
     def _progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)
         fraction = min(1.0, self._furthest / self._whole)
-        self._emit(Progress(stage=self._stage, arm=self._arm, fraction=fraction, message=message))
+        self.emit(Progress(stage=self._stage, arm=self._arm, fraction=fraction, message=message))

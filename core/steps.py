@@ -6,57 +6,53 @@ Not here: their order (core.pipeline), what they compute (their folders).
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 
-import torch
 from peft import PeftModel
 from pydantic import JsonValue
 from transformers import PreTrainedModel
 
-from core import arms
+from core import arms, screened
 from core.data import Conversation, files
-from core.data import load as load_rows
 from core.data.batches import encode_all, masked_sample, split
 from core.data.benchmarks import Question
 from core.data.benchmarks import read as read_questions
 from core.data.template import end_of_turn
-from core.errors import TrainingFailed
+from core.errors import InvalidModel, TrainingFailed
 from core.lm import adapter, full
 from core.lm.load import BaseModel, choose_device, load
-from core.lm.modules import Module
+from core.lm.modules import Module, find_modules
 from core.lm.vllm_engine import check_vllm
 from core.prepared import Prepared, Rows
-from core.provenance import software
 from core.quality import tasks
-from core.reports.render import html
 from core.robustness.analyse import Enough, analyse
 from core.robustness.doubt import doubt
+from core.robustness.readings import Readings
+from core.screened import Looked
 from core.security import judges
-from core.security.count import power_note
 from core.security.prompts import Brought
+from core.security.prompts import choose as choose_prompts
 from core.spec.analysis import AnalysisSpec
 from core.spec.events import Metrics, Warned
-from core.spec.job import Assignment, DatasetRef, PromptFile
+from core.spec.job import Assignment, PromptFile
 from core.spec.models import BaseModelEntry
 from core.spec.prompts import Use
 from core.spec.quality import BenchmarkEntry, MultipleChoice
 from core.spec.results import (
     DataResult,
-    Evaluation,
-    Outcome,
     Projection,
-    Report,
     RobustnessResult,
     StoredFile,
     TrainedStep,
     TrainingResult,
 )
+from core.spec.screening import ScreeningResult
 from core.spec.security import SecuritySpec
 from core.spec.strategy import Strategy, analysis_of
-from core.spec.training import FULL_RATE_SHARE, LearningPlan, TrainingSpec
+from core.spec.training import FULL_RATE_SHARE, LearningPlan, LoraSpec, TrainingSpec
 from core.stages import Emit, Stages, digest
 from core.storage import ArtifactStore
-from core.storage.bundle import write_tar
 from core.training import loop
 from core.training.checkpoint import Checkpoints
 from core.training.objective import objective_of
@@ -65,6 +61,8 @@ from core.training.projection import project
 from core.training.strategies import plan
 
 _MOST_HELD_OUT = 200
+_WATCHED = 32
+"""Probe prompts whose refusals are read while training."""
 _JSON = "application/json"
 
 
@@ -124,12 +122,13 @@ def _questions(entry: BenchmarkEntry, *, most: int) -> tuple[Question, ...]:
     return read_questions(path, most=most)
 
 
-def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages: Stages, emit: Emit) -> Rows:
-    """Read the uploaded rows, hold some out if no validation data is named, and tokenise them with their labels."""
+def encode(
+    assignment: Assignment, rows: Sequence[Conversation], store: ArtifactStore, base: BaseModel, stages: Stages
+) -> Rows:
+    """Hold some rows out if no validation data is named, and tokenise all with their labels."""
     spec = assignment.spec.training
-    rows = _read(store, assignment.dataset)
     if assignment.validation is not None:
-        held_out = _read(store, assignment.validation)
+        held_out: Sequence[Conversation] = screened.read(store, assignment.validation)
     else:
         rows, held_out = split(rows, share=spec.validation_share, seed=spec.seed, cap=_MOST_HELD_OUT)
     limit = min(spec.max_length, base.context)
@@ -140,7 +139,7 @@ def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages
     except TrainingFailed as error:
         raise TrainingFailed(f"Of the validation rows: {error.message}", code=error.code, param=error.param) from error
     if lost := training.dropped + validation.dropped:
-        emit(
+        stages.emit(
             Warned(
                 code="prompts_too_long",
                 message=f"Rows left out because their prompt has {limit} tokens or more: {lost}. Raise max_length to "
@@ -158,6 +157,39 @@ def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, stages
     )
     rewritten = any(arm.safeguards.safe_template for arm in assignment.spec.arms)
     return Rows(training, validation, summary, held_out[:most], rows if rewritten else ())
+
+
+def pull(job: Prepared) -> Prepared:
+    """Rank the rows by how much they pull against the base model's safety; leave out those that the policy drops.
+
+    Raises:
+        InvalidInput: as `core.screened.check` says.
+    """
+    policy = job.assignment.policy.policy.screening
+    if policy.pull == "off":
+        return job
+    found = job.stages.stored(
+        "pull",
+        screened.Pulls,
+        lambda: screened.pulls(job.base, job.modules, job.data.training.rows, job.prompts.probe, job.stages),
+        inputs=job.job_inputs | {"prompts": job.prompts.probe.model_dump(mode="json")},
+        shared=True,
+    )
+    result = found.ranked(job.screening)
+    screened.check(result)
+    screened.tell(result, job.emit)
+    return replace(job, screening=result, data=job.data.without(result.dropped))
+
+
+def ranking(looked: Looked, entry: BaseModelEntry, device: str, stages: Stages) -> ScreeningResult:
+    """A screening by itself, with its rows ranked by their pull against a model's safety."""
+    base = stages.run("base_model", lambda: load_base(entry, device))
+    modules = adapter.choose(find_modules(base.model), LoraSpec())
+    prompts = choose_prompts(SecuritySpec(), base.folder, {})
+    limit = min(TrainingSpec().max_length, base.context)
+    rows = stages.run("dataset", lambda: encode_all(_counted(looked.rows, stages), base.tokenizer, max_length=limit))
+    found = stages.run("pull", lambda: screened.pulls(base, modules, rows.rows, prompts.probe, stages))
+    return found.ranked(looked.result)
 
 
 def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
@@ -205,68 +237,10 @@ def training(job: Prepared, arm: Strategy, maps: Mapping[AnalysisSpec, Robustnes
     return result
 
 
-def report(
-    job: Prepared,
-    evaluations: Sequence[Evaluation],
-    maps: Sequence[RobustnessResult],
-    trained: Sequence[TrainingResult],
-) -> Outcome:
-    """Write what the user gets: report, robustness map, raw answers, and the adapter (or the whole model, after a full
-    run) of the job's own strategy.
-
-    Those of baselines stay inside: they are there to be compared with, not to be used.
-    """
-    spec = job.assignment.spec
-    rates = spec.training.model_copy(update={"learning_rate": job.learning_rate})
-    whole = Report(
-        job_id=job.assignment.job_id,
-        spec=spec.model_copy(update={"training": rates}),
-        model=job.base.identity,
-        dataset=job.assignment.dataset,
-        data=job.data.summary,
-        prompt_set=job.prompts.name,
-        figures=tuple(figure for evaluation in evaluations for figure in evaluation.figures),
-        categories=tuple(rate for evaluation in evaluations for rate in evaluation.categories),
-        agreements=tuple(agreement for evaluation in evaluations for agreement in evaluation.agreements),
-        judges=tuple(use for evaluation in evaluations for use in evaluation.judges),
-        notes=_notes(evaluations, spec.security),
-        robustness=tuple(maps),
-        training=tuple(trained),
-        software=software(),
-        device=_device_name(job.base.device),
-    )
-    answers = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.answers)
-    answered = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.tasks)
-    robustness_json = "[" + ",".join(result.model_dump_json() for result in maps) + "]"
-    main = trained[0]
-    return Outcome(
-        artifacts=(
-            _put(job, "report.json", whole.model_dump_json(indent=1), _JSON),
-            _put(job, "report.html", html(whole), "text/html; charset=utf-8"),
-            _put(job, "robustness.json", robustness_json, _JSON),
-            _put(job, "answers.jsonl", answers, "application/jsonl"),
-            _put(job, "task_answers.jsonl", answered, "application/jsonl"),
-            _bundle(job, main),
-            *main.adapter,
-        )
-    )
-
-
-def _read(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
-    return load_rows(store.path(dataset.key), dataset.columns, max_rows=dataset.summary.rows)
-
-
 def _counted(rows: Sequence[Conversation], stages: Stages) -> Iterator[Conversation]:
     for number, row in enumerate(rows):
         stages.tick("row", number, len(rows))
         yield row
-
-
-def _notes(evaluations: Sequence[Evaluation], spec: SecuritySpec) -> tuple[str, ...]:
-    """What the figures cannot show, for the base model and every arm together."""
-    figures = [figure for evaluation in evaluations for figure in evaluation.figures]
-    note = power_note(figures, spec.threshold)
-    return () if note is None else (note,)
 
 
 def _safeguards(job: Prepared, arm: Strategy) -> JsonValue:
@@ -300,6 +274,8 @@ def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Check
     tick = partial(job.stages.tick, "refusal", part=(0.0, 0.05))
     added = arms.added_rows(arm, rows, job.base, job.prompts, spec=job.assignment.spec, tick=tick)
 
+    watched = _refusals_watched(job)
+
     def on_step(step: TrainedStep, total: int) -> None:
         if loop.logged(step.step, total) or step.validation_loss is not None:
             job.emit(
@@ -325,6 +301,7 @@ def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Check
             on_step=on_step,
             objective=objective_of(arm.safeguards),
             validation=job.validation_rows(arm),
+            refusal_nll=watched,
             checkpoints=checkpoints,
         )
         projections = _projected(job, arm, tuned)
@@ -339,12 +316,29 @@ def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Check
         seconds=done.seconds,
         adapter=stored,
         validation=done.validation,
+        security=done.security,
         best_step=done.best_step,
         stopped_early=done.stopped_early,
         safety_rows=len(added.rows),
         distinct_safety_rows=added.distinct,
         projections=projections,
     )
+
+
+def _refusals_watched(job: Prepared) -> loop.RefusalNll | None:
+    """How the base model's refusals are read while training; None where it says nothing to any probe prompt."""
+    try:
+        read = Readings(
+            job.base,
+            job.prompts.probe,
+            (),
+            count=_WATCHED,
+            seed=0,
+            tick=partial(job.stages.tick, "prompt", part=(0.0, 0.0)),
+        )
+    except InvalidModel:
+        return None
+    return read.refusal_nll
 
 
 def _projected(job: Prepared, arm: Strategy, tuned: PeftModel | PreTrainedModel) -> tuple[Projection, ...]:
@@ -367,49 +361,18 @@ def _opened(job: Prepared) -> Iterator[PeftModel | PreTrainedModel]:
 
 
 def _store_trained(job: Prepared, tuned: PeftModel | PreTrainedModel, arm: Strategy) -> tuple[StoredFile, ...]:
-    name = _trained_name(job)
+    name = job.trained_name
     with job.store.staging() as folder:  # only now: staging is swept of what is a day old, and training may take longer
         if isinstance(tuned, PeftModel):
             files = adapter.save(tuned, job.base, folder)
         else:
             files = full.save(tuned, job.base, job.modules, folder)
-        if note := arms.serving_note(arm, job.base):
-            (folder / "README.md").write_text(note, encoding="utf-8")
-            files = (*files, folder / "README.md")
         return tuple(
             job.store.adopt(
-                f"{_attempt(job)}/{name}s/{arm.label}/{path.name}",
+                f"{job.folder}/{name}s/{arm.label}/{path.name}",
                 path,
                 name=f"{name}/{path.name}",
                 media_type=_JSON if path.suffix == ".json" else "application/octet-stream",
             )
             for path in files
         )
-
-
-def _trained_name(job: Prepared) -> str:
-    """What a job trains, as its files are called."""
-    return "model" if job.assignment.spec.training.method == "full" else "adapter"
-
-
-def _attempt(job: Prepared) -> str:
-    return f"jobs/{job.assignment.job_id}/attempts/{job.assignment.attempt}"
-
-
-def _put(job: Prepared, name: str, text: str, media_type: str) -> StoredFile:
-    return job.store.put(f"{_attempt(job)}/{name}", text.encode(), name=name, media_type=media_type)
-
-
-def _bundle(job: Prepared, trained: TrainingResult) -> StoredFile:
-    name = _trained_name(job)
-    files = {file.name.removeprefix(f"{name}/"): job.store.path(file.key) for file in trained.adapter}
-    with job.store.staging() as folder:
-        archive = folder / f"{name}.tar"
-        write_tar(archive, files)
-        return job.store.adopt(
-            f"{_attempt(job)}/{archive.name}", archive, name=archive.name, media_type="application/x-tar"
-        )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

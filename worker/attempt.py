@@ -13,6 +13,8 @@ import torch
 from core import pipeline
 from core.errors import Interrupted, SecureTuneError
 from core.spec.events import JobError, PipelineEvent
+from core.spec.job import ScreenAssignment
+from core.spec.models import BaseModelEntry
 from core.spec.results import Outcome
 from core.storage import ArtifactStore
 from core.storage.store import full, means_full
@@ -29,13 +31,14 @@ def run(order: Order, emit: Callable[[PipelineEvent], None]) -> Ending:
 
 
 def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
-    return pipeline.run(
-        order.assignment,
-        store=ArtifactStore(order.store),
-        model=order.model,
-        device=order.device,
-        emit=emit,
-    )
+    store = ArtifactStore(order.store)
+    match order.assignment, order.model:
+        case ScreenAssignment() as screening, model:
+            return pipeline.screen(screening, store=store, model=model, device=order.device, emit=emit)
+        case assignment, BaseModelEntry() as model:
+            return pipeline.run(assignment, store=store, model=model, device=order.device, emit=emit)
+        case _:
+            raise TypeError("a tuning was ordered without a base model")
 
 
 def conclude(work: Callable[[], Outcome]) -> Ending:

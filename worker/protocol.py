@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from core.errors import SecureTuneError
 from core.spec.base import Frozen
 from core.spec.events import JobError, PipelineEvent
-from core.spec.job import Assignment
+from core.spec.job import Assignment, ScreenAssignment
 from core.spec.models import BaseModelEntry
 from core.spec.results import Outcome
 
@@ -33,10 +33,10 @@ class ProtocolError(SecureTuneError):
 class Order(Frozen):
     """All that a training process is told."""
 
-    assignment: Assignment
+    assignment: Assignment | ScreenAssignment
     """The job, the attempt and the data."""
-    model: BaseModelEntry
-    """Where the base model is."""
+    model: BaseModelEntry | None
+    """Where the base model is; null where a screening takes none."""
     store: Path
     """Folder of the artifact store."""
     device: str

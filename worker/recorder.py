@@ -41,8 +41,8 @@ class Recorder:
         with transaction(self.sessions) as session:
             self._record(session, news)
             records.put_artifacts(session, self.claim.job_id, outcome.artifacts)
-            jobs.finish(session, self.claim, "succeeded")
-            self._say(session, StatusChanged(status="succeeded", message="The job is done."))
+            jobs.finish(session, self.claim, "succeeded", gate=outcome.gate)
+            self._say(session, StatusChanged(status="succeeded", message=_done(outcome)))
 
     def fail(self, news: News, error: JobError) -> None:
         """The job cannot be done."""
@@ -86,6 +86,12 @@ class Recorder:
 
     def _say(self, session: Session, event: StatusChanged) -> None:
         records.add_event(session, self.claim.job_id, self.claim.attempt, event)
+
+
+def _done(outcome: Outcome) -> str:
+    if outcome.gate is None or outcome.gate.outcome == "released":
+        return "The job is done."
+    return f"The job is done, and the gate withholds what it trained: {outcome.gate.outcome}."
 
 
 def end_hopeless(session: Session, *, max_failures: int) -> int:

@@ -13,6 +13,7 @@ from core import queue
 from core.config import Settings
 from core.db.session import dispose, sessions
 from core.errors import Unavailable
+from core.signing import SigningKeys
 from core.storage import ArtifactStore
 from worker import logs, tasks
 from worker.child import TRAINING
@@ -81,6 +82,8 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
         for _slot in range(sender.pool.num_processes):
             spares.add()
         ArtifactStore(config.artifacts).clean()
+        with SigningKeys(config.signing, config.signing_key).signer():
+            pass  # made now if need be: a key that cannot be used is told before a job has been computed
         logs.clean(config.state / "logs")
         sweep.start()
 

@@ -18,28 +18,34 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event
 
 from pydantic import ValidationError
 
 from core import catalog
+from core.catalog import Catalog
 from core.config import Settings
 from core.db import datasets, jobs, prompt_sets, records
 from core.db.jobs import Claim, LeaseLost
 from core.db.session import Session, Sessions, transaction
-from core.errors import InvalidInput, NotFound, Unavailable
+from core.errors import InvalidInput, NotFound, SecureTuneError, Unavailable
+from core.signing import SIGNED_REPORT, SigningKeys, signed
 from core.spec.events import JobError, StatusChanged
-from core.spec.job import Assignment, JobSpec
+from core.spec.job import Assignment, JobOrder, JobSpec, ScreenAssignment, ScreenSpec, read_order
+from core.spec.policy import PolicyRef
 from core.spec.results import Outcome
+from core.storage import ArtifactStore
 from worker.child import Gone, TrainingProcess
 from worker.logs import JobLogger, job_logger
-from worker.protocol import Ending, Failed, Order, Stopped, Succeeded
+from worker.protocol import Ending, Failed, Order, ProtocolError, Stopped, Succeeded
 from worker.recorder import Recorder
 from worker.spares import Spares
 from worker.watch import Watch
 
 _log = logging.getLogger("worker")
+_REPORT = "report.json"
+_ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 _LAST_WORDS = 300
 """Characters of the log that a user gets to see."""
 
@@ -106,35 +112,18 @@ class Supervisor:
             return claim, order
 
     def _order(self, session: Session, claim: Claim) -> Order:
-        try:
-            spec = JobSpec.model_validate(jobs.get(session, claim.job_id).spec)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise InvalidInput(
-                f"The job was ordered from another version of the server: {place}: {first['msg']}. Order it again.",
-                code="invalid_spec",
-                param=place,
-            ) from error
+        spec = _readable(jobs.get(session, claim.job_id).spec)
         listed = catalog.read(self._settings.models)
-        model = catalog.find(listed.models, spec.base_model)
-        catalog.check_evaluation(listed, spec)  # the list may have changed since it was ordered
-        validation, prompts = spec.validation_dataset, spec.security.prompts
-        chosen = catalog.prompt_files(listed, prompts) | prompt_sets.files(session, prompts)
+        model = catalog.find(listed.models, spec.base_model) if spec.base_model is not None else None
+        if isinstance(spec, ScreenSpec):
+            dataset = datasets.ref(datasets.get(session, spec.dataset, param="dataset"))
+            assignment: Assignment | ScreenAssignment = ScreenAssignment(
+                job_id=claim.job_id, attempt=claim.attempt, spec=spec, dataset=dataset
+            )
+        else:
+            assignment = _assignment(session, claim, spec, listed)
         return Order(
-            assignment=Assignment(
-                job_id=claim.job_id,
-                attempt=claim.attempt,
-                spec=spec,
-                dataset=datasets.ref(datasets.get(session, spec.dataset, param="dataset")),
-                validation=datasets.ref(datasets.get(session, validation, param="validation_dataset"))
-                if validation
-                else None,
-                judges=catalog.judges(listed, spec),
-                benchmarks=tuple(listed.benchmarks.values()),
-                harmful=chosen.get("harmful"),
-                safe=chosen.get("safe"),
-            ),
+            assignment=assignment,
             model=model,
             store=self._settings.artifacts.absolute(),
             device=self._settings.device,
@@ -167,7 +156,7 @@ class Supervisor:
                 message = "The training process reported files that are not this job's. The server's log has more."
                 recorder.fail(watch.news, JobError(code="protocol_error", message=message))
             case Succeeded(outcome=outcome):
-                recorder.succeed(watch.news, outcome)
+                return self._succeed(recorder, watch, outcome, log)
             case _ if watch.reason == "cancel":
                 recorder.cancel(watch.news)
             case Failed(error=error):
@@ -180,6 +169,38 @@ class Supervisor:
                 log.error("%s The end of its log: %s", error.message, " | ".join(process.log.tail(20)))
                 return recorder.interrupt(watch.news, error, max_failures=self._settings.max_failures)
         return False
+
+    def _succeed(self, recorder: Recorder, watch: Watch, outcome: Outcome, log: JobLogger) -> bool:
+        """Sign and record. What cannot be signed now is tried again: all that was computed is kept."""
+        try:
+            whole = self._signed(outcome, recorder.claim, log)
+        except SecureTuneError as error:
+            log.error("the report cannot be signed: %s", error.message)
+            failed = JobError(code=error.code, message=f"The report cannot be signed: {error.message}")
+            return recorder.interrupt(watch.news, failed, max_failures=self._settings.max_failures)
+        recorder.succeed(watch.news, whole)
+        return False
+
+    def _signed(self, outcome: Outcome, claim: Claim, log: JobLogger) -> Outcome:
+        """The outcome with its signed report. The key never gets near the process that runs others' models.
+
+        Raises:
+            SecureTuneError: the key cannot be used, the disk is full, or the report is not the one that was reported.
+        """
+        report = next((file for file in outcome.artifacts if file.name == _REPORT), None)
+        if report is None:
+            return outcome
+        store = ArtifactStore(self._settings.artifacts)
+        digests = {file.name: file.sha256 for file in outcome.artifacts}
+        with SigningKeys(self._settings.signing, self._settings.signing_key).signer() as signer:
+            try:
+                envelope = signed(store.path(report.key).read_bytes(), digests, signer)
+            except ValueError as error:
+                raise ProtocolError(f"The training process reported something else than it stored: {error}") from error
+        key = f"jobs/{claim.job_id}/attempts/{claim.attempt}/{SIGNED_REPORT}"
+        file = store.put(key, envelope, name=SIGNED_REPORT, media_type=_ENVELOPE)
+        log.info("the report is signed by key %s", signer.keyid)
+        return outcome.model_copy(update={"artifacts": (*outcome.artifacts, file)})
 
     def _patiently(self, log: JobLogger, record: Callable[[], bool]) -> bool:
         """Record, when the database is there again. A worker that shall stop tries once; then the lease runs out."""
@@ -201,6 +222,38 @@ class Supervisor:
             self._send(job_id)
         except Unavailable as error:
             _log.warning("%s waits for the next sweep: %s", job_id, error.message)
+
+
+def _readable(stored: Mapping[str, object]) -> JobOrder:
+    try:
+        return read_order(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            f"The job was ordered from another version of the server: {place}: {first['msg']}. Order it again.",
+            code="invalid_spec",
+            param=place,
+        ) from error
+
+
+def _assignment(session: Session, claim: Claim, spec: JobSpec, listed: Catalog) -> Assignment:
+    catalog.check_evaluation(listed, spec)  # the list may have changed since it was ordered
+    validation, prompts = spec.validation_dataset, spec.security.prompts
+    chosen = catalog.prompt_files(listed, prompts) | prompt_sets.files(session, prompts)
+    held = jobs.get(session, claim.job_id).policy
+    return Assignment(
+        job_id=claim.job_id,
+        attempt=claim.attempt,
+        spec=spec,
+        dataset=datasets.ref(datasets.get(session, spec.dataset, param="dataset")),
+        validation=datasets.ref(datasets.get(session, validation, param="validation_dataset")) if validation else None,
+        judges=catalog.judges(listed, spec),
+        benchmarks=tuple(listed.benchmarks.values()),
+        harmful=chosen.get("harmful"),
+        safe=chosen.get("safe"),
+        policy=PolicyRef.model_validate(held) if held else PolicyRef(),
+    )
 
 
 def own_files(outcome: Outcome, job_id: str) -> bool:

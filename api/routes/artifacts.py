@@ -13,11 +13,12 @@ from fastapi.responses import FileResponse
 from api import examples, file_examples, schemas
 from api.deps import JobIdPath, SessionsDep, StoreDep
 from api.downloads import Download
-from core.db import jobs, records
+from core.db import gate, jobs, records
 from core.db.session import Sessions, transaction
 from core.errors import Conflict
 from core.spec.replies import ArtifactReply, Page
 from core.spec.results import Report, RobustnessResult
+from core.spec.screening import ScreeningResult
 from core.storage import ArtifactStore
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["artifacts"])
@@ -60,6 +61,11 @@ def _file(description: str, content: dict[str, object], model: object = None) ->
     } | examples.errors(404, 409, 416)
 
 
+def _trained(found: examples.Responses) -> examples.Responses:
+    """What was trained may be withheld."""
+    return found | examples.errors(403)
+
+
 def _archive(of: str) -> examples.Responses:
     return _file(f"One archive with every file of the {of}", {"application/x-tar": _BYTES})
 
@@ -88,7 +94,7 @@ def list_artifacts(job_id: JobIdPath, sessions: SessionsDep) -> Page[ArtifactRep
     "/adapter",
     summary="Download the adapter",
     response_class=FileResponse,
-    responses=_archive("adapter"),
+    responses=_trained(_archive("adapter")),
 )
 def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
     """Takes range requests, so that a broken download can go on where it stopped."""
@@ -100,7 +106,7 @@ def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Downlo
     "/adapter/{filename}",
     summary="Download one file of the adapter",
     response_class=FileResponse,
-    responses=_member(file_examples.ADAPTER_CONFIG),
+    responses=_trained(_member(file_examples.ADAPTER_CONFIG)),
 )
 def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
     """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
@@ -112,7 +118,7 @@ def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, s
     "/model",
     summary="Download the whole model",
     response_class=FileResponse,
-    responses=_archive("model"),
+    responses=_trained(_archive("model")),
 )
 def model(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
     """What a job with the method `full` leaves instead of an adapter. Takes range requests."""
@@ -124,11 +130,19 @@ def model(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download
     "/model/{filename}",
     summary="Download one file of the whole model",
     response_class=FileResponse,
-    responses=_member(file_examples.MODEL_CONFIG),
+    responses=_trained(_member(file_examples.MODEL_CONFIG)),
 )
 def model_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
     """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
     return _download(sessions, store, job_id, f"{schemas.MODEL_FOLDER}{filename}", filename=filename)
+
+
+_FORMS: dict[str, tuple[str, dict[str, str]]] = {
+    "json": (schemas.REPORT_JSON, {"vary": "accept"}),
+    "html": (schemas.REPORT_HTML, {"content-security-policy": REPORT_POLICY, "vary": "accept"}),
+    "card": (schemas.MODEL_CARD, {}),
+    "signed": (schemas.SIGNED_REPORT, {}),
+}
 
 
 @router.head("/report", include_in_schema=False)
@@ -138,7 +152,12 @@ def model_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, sto
     response_class=FileResponse,
     responses=_file(
         "The report",
-        {"application/json": {"example": examples.dump(file_examples.REPORT)}, "text/html": _BYTES},
+        {
+            "application/json": {"example": examples.dump(file_examples.REPORT)},
+            "text/html": _BYTES,
+            "text/markdown": _BYTES,
+            "application/vnd.dsse.envelope.v1+json": _BYTES,
+        },
         Report,
     ),
 )
@@ -147,15 +166,34 @@ def report(
     sessions: SessionsDep,
     store: StoreDep,
     form: Annotated[
-        Literal["json", "html"] | None, Query(alias="format", description="Which form; wins over `Accept`.")
+        Literal["json", "html", "card", "signed"] | None,
+        Query(
+            alias="format",
+            description="Which form; wins over `Accept`. `card`: a model card in Markdown. `signed`: an in-toto "
+            "statement over every file, with the report in it, for `securetune verify`.",
+        ),
     ] = None,
     accept: Annotated[str, Header(description="`text/html` asks for a page; JSON is sent otherwise.")] = "",
 ) -> Download:
-    """Every figure with its count and interval, before and after training, as JSON or as a page."""
-    if form == "html" or (form is None and "text/html" in accept):
-        headers = {"content-security-policy": REPORT_POLICY, "vary": "accept"}
-        return _download(sessions, store, job_id, schemas.REPORT_HTML, headers=headers)
-    return _download(sessions, store, job_id, schemas.REPORT_JSON, headers={"vary": "accept"})
+    """Every figure with its count and interval, before and after training, and what the gate decided by them."""
+    name, headers = _FORMS[form or ("html" if "text/html" in accept else "json")]
+    return _download(sessions, store, job_id, name, headers=headers)
+
+
+@router.head("/screening", include_in_schema=False)
+@router.get(
+    "/screening",
+    summary="Read what was found in the data",
+    response_class=FileResponse,
+    responses=_file(
+        "Every finding with its line",
+        {"application/json": {"example": examples.dump(file_examples.SCREENING)}},
+        ScreeningResult,
+    ),
+)
+def screening(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
+    """Rows that look unsafe to train on, each with its line in the file, and what became of them."""
+    return _download(sessions, store, job_id, schemas.SCREENING)
 
 
 @router.head("/robustness", include_in_schema=False)
@@ -179,11 +217,20 @@ def robustness(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Dow
     "/answers",
     summary="Read every answer",
     response_class=FileResponse,
-    responses=_file("One answer on each line, with its verdict", {"application/jsonl": _LINES}),
+    responses=_file(
+        "One answer on each line, with its verdicts",
+        {"application/jsonl": _LINES, "application/vnd.apache.parquet": _BYTES},
+    ),
 )
-def answers(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
+def answers(
+    job_id: JobIdPath,
+    sessions: SessionsDep,
+    store: StoreDep,
+    form: Annotated[Literal["jsonl", "parquet"], Query(alias="format", description="Which form.")] = "jsonl",
+) -> Download:
     """What every model said to every prompt. Answers of attacked models may be harmful."""
-    return _download(sessions, store, job_id, schemas.ANSWERS, filename=f"{job_id}-answers.jsonl")
+    name = schemas.ANSWERS if form == "jsonl" else schemas.ANSWERS_PARQUET
+    return _download(sessions, store, job_id, name, filename=f"{job_id}-{name}")
 
 
 def _download(
@@ -203,5 +250,7 @@ def _download(
             why = "it left no files" if ended else "its files are there when it has succeeded"
             raise Conflict(f"Job {job_id} is {job.status}: {why}.", code=code)
         row = records.artifact(session, job_id, name)
+        if name in schemas.GATED or name.startswith((schemas.ADAPTER_FOLDER, schemas.MODEL_FOLDER)):
+            gate.check_released(session, job)
     path = store.path(row.key)
     return Download(path, sha256=row.sha256, media_type=row.media_type, filename=filename, headers=headers)

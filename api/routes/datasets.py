@@ -1,18 +1,24 @@
-"""Datasets: uploaded once, validated whole, found again by their bytes. Not here: reading files (core.data)."""
+"""Datasets: uploaded once, validated whole, found again by their bytes, screened.
 
-from typing import Annotated
+Not here: reading files (core.data), the screening itself (the worker).
+"""
 
-from fastapi import APIRouter, Query, Response
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Response
 
 from api import examples, schemas
-from api.deps import DatasetIdPath, LimitQuery, SessionsDep, SettingsDep, StoreDep
+from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep, SessionsDep, SettingsDep, StoreDep
+from api.orders import screen_order
+from api.routes import jobs
 from api.uploads import DatasetUploadDep, multipart
 from core.data import validate
-from core.db import datasets
+from core.db import datasets, policies
 from core.db.session import transaction
 from core.spec.data import ColumnMap
 from core.spec.job import DatasetId
-from core.spec.replies import DatasetReply, Page
+from core.spec.replies import DatasetReply, JobReply, Page
+from core.spec.screening import ScreenRequest
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -38,6 +44,11 @@ _BODY = multipart(
         "name": "sums",
     },
 )
+
+_SCREENINGS: dict[str, Any] = {
+    "short": {"summary": "By rules, as the project's policy says", "value": {}},
+    "pull": {"summary": "Also by pull against a model's safety", "value": {"base_model": "testbed"}},
+}
 
 
 @router.post(
@@ -99,3 +110,29 @@ def show(dataset_id: DatasetIdPath, sessions: SessionsDep) -> DatasetReply:
     """What is known of one dataset."""
     with transaction(sessions) as session:
         return schemas.dataset(datasets.get(session, dataset_id, param="dataset_id"))
+
+
+@router.post(
+    "/{dataset_id}/screen",
+    status_code=201,
+    summary="Screen a dataset",
+    responses=examples.answer(201, "Queued", examples.SCREEN_JOB) | examples.errors(400, 404, 413),
+)
+def screen(
+    dataset_id: DatasetIdPath,
+    caller: CallerDep,
+    parts: PartsDep,
+    response: Response,
+    asked: Annotated[ScreenRequest | None, Body(openapi_examples=_SCREENINGS)] = None,
+) -> JobReply:
+    """Looks for rows that are unsafe to train on, without training: harm, identity, secrets, personal data, duplicates,
+    poison; with a base model also what pulls against its safety.
+
+    A job like any other: `GET /jobs/{id}/screening` has every finding with its line when it has succeeded.
+    """
+    with transaction(parts.sessions) as session:
+        datasets.get(session, dataset_id, param="dataset_id")
+        held = policies.current(session, caller.project)
+        spec = screen_order(dataset_id, asked or ScreenRequest(), held.policy, parts.catalog)
+        row = jobs.queued(session, spec, caller.project, held)
+    return jobs.announced(row, parts.celery, response)

@@ -3,17 +3,20 @@
 import logging
 from typing import Annotated
 
+from celery import Celery
 from fastapi import APIRouter, Body, Query, Response
 
 from api import examples, schemas
-from api.deps import CatalogDep, CeleryDep, JobIdPath, LimitQuery, SessionsDep
-from api.orders import complete
+from api.deps import CallerDep, JobIdPath, LimitQuery, PartsDep, SessionsDep
+from api.orders import check_policy, complete
 from core import queue
-from core.db import datasets, jobs, prompt_sets, records
-from core.db.session import transaction
+from core.db import datasets, gate, jobs, policies, prompt_sets, records
+from core.db.models import Job
+from core.db.session import Session, transaction
 from core.errors import Unavailable
 from core.spec.events import StatusChanged
-from core.spec.job import JobId, JobSpec
+from core.spec.job import JobId, JobOrder, JobSpec
+from core.spec.policy import PolicyRef
 from core.spec.replies import EventReply, JobReply, JobSummary, Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -28,6 +31,29 @@ _ORDERS = {
 }
 
 
+def queued(session: Session, spec: JobOrder, project: str, policy: PolicyRef) -> Job:
+    """A new job's row, with its first event."""
+    row = jobs.add(session, spec, project=project, policy=policy)
+    records.add_event(session, row.id, row.attempt, StatusChanged(status="queued", message="Waiting for a worker."))
+    return row
+
+
+def announced(row: Job, celery: Celery, response: Response) -> JobReply:
+    """Wake a worker up for a job whose row is committed, and show it."""
+    try:
+        queue.send(celery, row.id)
+    except Unavailable as error:
+        _LOG.warning("%s is queued but nobody was woken up: %s The sweep will do it.", row.id, error.message)
+    response.headers["location"] = f"/jobs/{row.id}"
+    return schemas.job(row, figures=())
+
+
+def shown(session: Session, row: Job) -> JobReply:
+    """A job with its figures and whoever overrode its gate."""
+    let_out = gate.overrides(session, row.id).get(row.id, [])
+    return schemas.job(row, records.figures(session, row.id), let_out)
+
+
 @router.post(
     "",
     status_code=201,
@@ -36,26 +62,21 @@ _ORDERS = {
 )
 def order(
     spec: Annotated[JobSpec, Body(openapi_examples=_ORDERS)],
-    sessions: SessionsDep,
-    catalog: CatalogDep,
-    celery: CeleryDep,
+    caller: CallerDep,
+    parts: PartsDep,
     response: Response,
 ) -> JobReply:
     """A base model and a dataset are enough; every default is good. The reply shows the order with all of them."""
-    spec = complete(spec, catalog)
-    with transaction(sessions) as session:
+    spec = complete(spec, parts.catalog)
+    with transaction(parts.sessions) as session:
+        held = policies.for_job(session, caller.project, spec.policy)
+        check_policy(spec, held.policy)
         datasets.get(session, spec.dataset, param="dataset")
         if spec.validation_dataset is not None:
             datasets.get(session, spec.validation_dataset, param="validation_dataset")
         prompt_sets.files(session, spec.security.prompts)
-        row = jobs.add(session, spec)
-        records.add_event(session, row.id, row.attempt, StatusChanged(status="queued", message="Waiting for a worker."))
-    try:
-        queue.send(celery, row.id)
-    except Unavailable as error:
-        _LOG.warning("%s is queued but nobody was woken up: %s The sweep will do it.", row.id, error.message)
-    response.headers["location"] = f"/jobs/{row.id}"
-    return schemas.job(row, figures=())
+        row = queued(session, spec, caller.project, held)
+    return announced(row, parts.celery, response)
 
 
 @router.get(
@@ -71,7 +92,9 @@ def list_jobs(
     """Newest first. New jobs do not shift the pages behind them."""
     with transaction(sessions) as session:
         rows, more = jobs.page(session, limit=limit, after=after)
-        return Page(data=tuple(schemas.job_summary(row) for row in rows), has_more=more)
+        let_out = gate.overrides(session, *(row.id for row in rows))
+        found = tuple(schemas.job_summary(row, let_out.get(row.id, ())) for row in rows)
+        return Page(data=found, has_more=more)
 
 
 @router.get(
@@ -82,7 +105,7 @@ def list_jobs(
 def show(job_id: JobIdPath, sessions: SessionsDep) -> JobReply:
     """Where it is, how far, and every figure known so far."""
     with transaction(sessions) as session:
-        return schemas.job(jobs.get(session, job_id), records.figures(session, job_id))
+        return shown(session, jobs.get(session, job_id))
 
 
 @router.get(
@@ -118,7 +141,7 @@ def cancel(job_id: JobIdPath, sessions: SessionsDep, response: Response) -> JobR
         if first:
             records.add_event(session, job_id, row.attempt, _cancelled(row.status == "cancelled"))
         response.status_code = 200 if row.status == "cancelled" else 202
-        return schemas.job(row, records.figures(session, job_id))
+        return shown(session, row)
 
 
 def _cancelled(at_once: bool) -> StatusChanged:

@@ -4,7 +4,7 @@ Covers: everything between the dataset and the training loop, all of it decided 
 becomes tokens (core.data.template), the loop (core.training).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby, islice
 from typing import Self, TypeVar
@@ -54,12 +54,25 @@ class EncodedDataset:
     """In the order of the file; each has a trained token at least."""
     dropped: int
     """Rows left out: their prompt alone fills `max_length`."""
-    truncated: int
-    """Of `rows`, how many were cut at `max_length`."""
-    tokens: int
-    """Tokens in `rows`."""
-    trained_tokens: int
-    """Of these, how many have a label."""
+
+    @property
+    def truncated(self) -> int:
+        """Of `rows`, how many were cut at `max_length`."""
+        return sum(row.truncated for row in self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in `rows`."""
+        return sum(len(row.input_ids) for row in self.rows)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Of these, how many have a label."""
+        return sum(row.trained_tokens for row in self.rows)
+
+    def without(self, lines: Collection[int]) -> "EncodedDataset":
+        """The same without the rows that begin on these lines."""
+        return EncodedDataset(tuple(row for row in self.rows if row.line not in lines), self.dropped)
 
 
 def encode_all(
@@ -85,13 +98,7 @@ def encode_all(
             code="no_trainable_rows",
             param="training.max_length",
         )
-    return EncodedDataset(
-        rows=tuple(rows),
-        dropped=dropped,
-        truncated=sum(row.truncated for row in rows),
-        tokens=sum(len(row.input_ids) for row in rows),
-        trained_tokens=sum(row.trained_tokens for row in rows),
-    )
+    return EncodedDataset(rows=tuple(rows), dropped=dropped)
 
 
 def split(rows: Sequence[Row], *, share: float, seed: int, cap: int) -> tuple[list[Row], list[Row]]:

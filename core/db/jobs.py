@@ -16,7 +16,10 @@ from sqlalchemy.orm import Session
 from core.db.models import Job
 from core.errors import Conflict, Interrupted, InvalidInput, NotFound
 from core.spec.events import JobError, Progress
-from core.spec.job import JobSpec
+from core.spec.gate import GateDecision
+from core.spec.job import JobOrder
+from core.spec.keys import DEFAULT_PROJECT
+from core.spec.policy import PolicyRef
 from core.spec.state import FINAL, Status
 
 _SILENT = or_(Job.status == "queued", and_(Job.status == "running", Job.lease_expires_at < func.clock_timestamp()))
@@ -37,9 +40,14 @@ class Claim:
     attempt: int
 
 
-def add(session: Session, spec: JobSpec) -> Job:
-    """Queue a job. Send its id to the workers after the commit, not before."""
-    job = Job(id=f"job_{secrets.token_hex(12)}", spec=spec.model_dump(mode="json"))
+def add(session: Session, spec: JobOrder, *, project: str = DEFAULT_PROJECT, policy: PolicyRef | None = None) -> Job:
+    """Queue a job. Send its id to the workers after the commit, not before. `policy` is fixed for it now."""
+    job = Job(
+        id=f"job_{secrets.token_hex(12)}",
+        spec=spec.model_dump(mode="json"),
+        project=project,
+        policy=policy.model_dump(mode="json") if policy else None,
+    )
     session.add(job)
     session.flush()
     session.refresh(job)
@@ -178,15 +186,24 @@ def give_back(session: Session, claim: Claim, *, failed: bool, error: JobError |
     job.updated_at = func.clock_timestamp()
 
 
-def finish(session: Session, claim: Claim, status: Status, error: JobError | None = None) -> None:
-    """End a job.
+def finish(
+    session: Session,
+    claim: Claim,
+    status: Status,
+    error: JobError | None = None,
+    *,
+    gate: GateDecision | None = None,
+) -> None:
+    """End a job; `gate` is what was decided about what it trained.
 
     Raises:
         LeaseLost: the claim is over.
     """
     if status not in FINAL:
         raise ValueError(f"{status} does not end a job")
-    _end(fence(session, claim), status, error)
+    job = fence(session, claim)
+    job.gate = gate.model_dump(mode="json") if gate else None
+    _end(job, status, error)
 
 
 def _end(job: Job, status: Status, error: JobError | None) -> None:

@@ -6,29 +6,42 @@ A key reads `st_<id>_<secret>`. The secret has 256 random bits, so one round of 
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.db.models import ApiKey
-from core.errors import NotAuthenticated, NotFound
+from core.errors import InvalidInput, NotAuthenticated, NotFound
+from core.spec.keys import DEFAULT_PROJECT, Caller, Right
 
 _FORM = re.compile(r"st_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _NOBODY = sha256(b"").hexdigest()
 
 
-def create(session: Session, name: str) -> str:
-    """Make a key and return it; this is the only time its secret is seen."""
+def create(session: Session, name: str, *, project: str = DEFAULT_PROJECT, rights: Iterable[Right] = ()) -> str:
+    """Make a key and return it; this is the only time its secret is seen. Rights beyond ordinary use have to be named.
+
+    Raises:
+        InvalidInput: code `invalid_project`.
+    """
+    if not _PROJECT.fullmatch(project):
+        raise InvalidInput(
+            f"{project!r} is no name of a project: small letters, digits and hyphens, at most 64.",
+            code="invalid_project",
+            param="project",
+        )
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    session.add(ApiKey(id=key_id, name=name, secret_hash=sha256(secret.encode()).hexdigest()))
+    digest = sha256(secret.encode()).hexdigest()
+    session.add(ApiKey(id=key_id, name=name, secret_hash=digest, project=project, rights=sorted(set(rights))))
     session.flush()
     return f"st_{key_id}_{secret}"
 
 
-def check(session: Session, key: str) -> ApiKey:
-    """The row of a valid key.
+def check(session: Session, key: str) -> Caller:
+    """Whoever holds a valid key.
 
     Raises:
         NotAuthenticated: the key is malformed, unknown, wrong or revoked; the caller cannot tell which.
@@ -39,7 +52,7 @@ def check(session: Session, key: str) -> ApiKey:
     same = hmac.compare_digest(given, row.secret_hash if row else _NOBODY)
     if row is None or not same or row.revoked_at is not None:
         raise NotAuthenticated("This API key is not valid. Send `Authorization: Bearer <key>` with one that is.")
-    return row
+    return Caller(key_id=row.id, name=row.name, project=row.project, rights=frozenset(row.rights))
 
 
 def everyone(session: Session) -> Sequence[ApiKey]:

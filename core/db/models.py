@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, MetaData, String, func
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from core.spec.gate import GateOutcome
+from core.spec.keys import DEFAULT_PROJECT
 from core.spec.prompts import Layout
 from core.spec.state import Status
 
@@ -37,6 +39,8 @@ class ApiKey(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     secret_hash: Mapped[str]
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
+    rights: Mapped[list[str]] = mapped_column(ARRAY(String), server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
 
@@ -83,7 +87,10 @@ class Job(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[Status] = mapped_column(String, server_default="queued")
+    project: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
     spec: Mapped[Json]
+    policy: Mapped[Json | None]
+    gate: Mapped[Json | None]
     progress: Mapped[Json | None]
     error: Mapped[Json | None]
     attempt: Mapped[int] = mapped_column(server_default="0")
@@ -95,6 +102,33 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class ProjectPolicy(Base):
+    """One version of what a project asks of data and adapters. Versions are added, never changed."""
+
+    __tablename__ = "policies"
+
+    project: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    policy: Mapped[Json]
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GateOverride(Base):
+    """Somebody let an adapter out that the gate withheld. A trigger refuses to change or delete these rows."""
+
+    __tablename__ = "gate_overrides"
+    __table_args__ = (Index("ix_gate_overrides_of_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    outcome: Mapped[GateOutcome] = mapped_column(String)
+    reason: Mapped[str]
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    key_name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class Event(Base):

@@ -1,9 +1,10 @@
-"""What the page shows, computed from a Report: table cells, colours of the robustness map, points of the loss curves.
+"""What the page shows, computed from a Report: table cells, what arms are called, what the robustness map holds.
 
-Not here: any HTML (report.html), any figure (the stages).
+Not here: any HTML (report.html), pictures (core.reports.pictures), gate and screening (core.reports.decided), any
+figure (the stages).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.spec.analysis import UnitKind
@@ -16,7 +17,6 @@ from core.spec.results import (
     ModuleRobustness,
     Report,
     RobustnessResult,
-    TrainedStep,
     TrainingResult,
 )
 from core.spec.strategy import title
@@ -34,10 +34,11 @@ _METRICS: dict[Metric, str] = {
     "score": "Score",
 }
 """How metrics are called, in the order in which they are shown."""
-_PER_CENT: frozenset[Metric] = frozenset({"attack_success_rate", "over_refusal_rate", "exact_match", "accuracy"})
+PER_CENT: frozenset[Metric] = frozenset({"attack_success_rate", "over_refusal_rate", "exact_match", "accuracy"})
+"""Figures that are printed in percent."""
+_FINE: frozenset[Metric] = frozenset({"harmfulness", "strongreject"})
 _NOTHING_TO_PROTECT = 0.5
 _TYPES = ("q", "k", "v", "o", "gate", "up", "down")
-_WIDTH, _HEIGHT = 640.0, 180.0
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of figures."""
+    """One line of the table of figures. `fine` are scores that stand beside the rates, for who wants to look closer."""
 
     title: str
     cells: tuple[Cell | None, ...]
-
-
-@dataclass(frozen=True)
-class Square:
-    """One module of the map. `strength` is 0 to 1: its share of the greatest drift."""
-
-    title: str
-    strength: float
-    robust: bool
+    fine: bool = False
 
 
 @dataclass(frozen=True)
 class Map:
-    """The robustness map: types across, layers down."""
+    """What stands beside the picture of a robustness map."""
 
     result: RobustnessResult
-    types: tuple[str, ...]
-    layers: tuple[tuple[int, tuple[Square | None, ...]], ...]
+    chosen: frozenset[str]
     by_type: tuple[tuple[str, int, int], ...]
     groups: tuple["Group", ...]
     probe: str
@@ -87,16 +79,6 @@ class Group:
     drift: str
     gain: str
     chosen: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A loss curve as SVG points, with its ends in words."""
-
-    arm: str
-    points: str
-    first: float
-    last: float
 
 
 def arms(report: Report) -> tuple[str, ...]:
@@ -159,7 +141,10 @@ def table(report: Report) -> tuple[Row, ...]:
     found = {(figure.metric, figure.suite, figure.judge, figure.arm): figure for figure in report.figures}
     order = list(_METRICS)
     rows = sorted(dict.fromkeys(key[:3] for key in found), key=lambda row: order.index(row[0]))
-    return tuple(Row(_row_title(*row), tuple(_cell(found.get((*row, arm))) for arm in arms(report))) for row in rows)
+    return tuple(
+        Row(row_title(*row), tuple(_cell(found.get((*row, arm))) for arm in arms(report)), fine=row[0] in _FINE)
+        for row in rows
+    )
 
 
 def categories(report: Report) -> tuple[Row, ...]:
@@ -171,34 +156,30 @@ def categories(report: Report) -> tuple[Row, ...]:
     )
 
 
+def in_order(types: Iterable[str]) -> tuple[str, ...]:
+    """Module types in the order of a block, and others by name behind them."""
+    names = set(types)
+    return tuple([kind for kind in _TYPES if kind in names] + sorted(names - set(_TYPES)))
+
+
+def drift(module: ModuleRobustness, result: RobustnessResult) -> float:
+    """How fragile a module is by the proxy that its analysis goes by."""
+    return module.refusal_drift if result.analysis.proxy == "refusal_drift" else module.feature_drift
+
+
 def robustness_map(result: RobustnessResult) -> Map:
-    """Squares by layer and type, the darker the more fragile."""
-    names = {module.type for module in result.modules}
-    types = tuple([kind for kind in _TYPES if kind in names] + sorted(names - set(_TYPES)))
-    strongest = max((_drift(module, result) for module in result.modules), default=0.0)
-    squares = {(module.layer, module.type): _square(module, result, strongest) for module in result.modules}
-    layers = sorted({module.layer for module in result.modules})
+    """What a map says of types, groups and its probe."""
     return Map(
         result=result,
-        types=types,
-        layers=tuple((layer, tuple(squares.get((layer, kind)) for kind in types)) for layer in layers),
-        by_type=tuple(_share(kind, result) for kind in types),
+        chosen=frozenset(result.robust),
+        by_type=tuple(_share(kind, result) for kind in in_order(module.type for module in result.modules)),
         groups=_groups(result),
         probe=_probe(result),
     )
 
 
-def curves(report: Report) -> tuple[Curve, ...]:
-    """Training loss of each arm, on common axes."""
-    highest = max((point.loss for result in report.training for point in result.curve), default=1.0)
-    return tuple(
-        Curve(result.arm, _points(result.curve, highest), result.curve[0].loss, result.curve[-1].loss)
-        for result in report.training
-        if result.curve
-    )
-
-
-def _row_title(metric: Metric, suite: str, judge: str) -> str:
+def row_title(metric: Metric, suite: str, judge: str) -> str:
+    """What a figure is called."""
     parts = [_METRICS[metric]]
     if suite not in (OVER_REFUSAL, TASK):
         parts.append(suite.replace("_", " "))
@@ -207,8 +188,9 @@ def _row_title(metric: Metric, suite: str, judge: str) -> str:
     return ", ".join(parts)
 
 
-def _digits(metric: Metric, number: float) -> str:
-    return f"{100 * number:.1f} %" if metric in _PER_CENT else f"{number:.2f}"
+def digits(metric: Metric, number: float) -> str:
+    """A figure as it is printed."""
+    return f"{100 * number:.1f} %" if metric in PER_CENT else f"{number:.2f}"
 
 
 def _cell(figure: Figure | None) -> Cell | None:
@@ -216,8 +198,8 @@ def _cell(figure: Figure | None) -> Cell | None:
         return None
     undecided = f", {figure.undecided} undecided" if figure.undecided else ""
     return Cell(
-        value=_digits(figure.metric, figure.value) if figure.n else "unknown",
-        interval=f"{_digits(figure.metric, figure.low)} to {_digits(figure.metric, figure.high)}",
+        value=digits(figure.metric, figure.value) if figure.n else "unknown",
+        interval=f"{digits(figure.metric, figure.low)} to {digits(figure.metric, figure.high)}",
         detail=f"n = {figure.n}{undecided}",
         change=_change(figure),
     )
@@ -227,7 +209,7 @@ def _change(figure: Figure) -> str:
     change = figure.change
     if change is None:
         return ""
-    scale, unit = (100.0, " points") if figure.metric in _PER_CENT else (1.0, "")
+    scale, unit = (100.0, " points") if figure.metric in PER_CENT else (1.0, "")
     value, low, high = (f"{scale * number:+.{1 if unit else 2}f}" for number in (change.value, change.low, change.high))
     return f"{value}{unit} ({low} to {high}) on the same {change.n}"
 
@@ -240,20 +222,6 @@ def _share_cell(rate: CategoryRate | None) -> Cell | None:
         value=f"{100 * rate.value:.1f} %" if rate.n else "unknown",
         interval=f"{100 * rate.low:.1f} % to {100 * rate.high:.1f} %",
         detail=f"n = {rate.n}{undecided}",
-    )
-
-
-def _drift(module: ModuleRobustness, result: RobustnessResult) -> float:
-    return module.refusal_drift if result.analysis.proxy == "refusal_drift" else module.feature_drift
-
-
-def _square(module: ModuleRobustness, result: RobustnessResult, strongest: float) -> Square:
-    robust = module.module in result.robust
-    return Square(
-        title=f"{module.module}: refusal drift {module.refusal_drift:.3f}, feature drift {module.feature_drift:.3f}, "
-        f"task gain {module.task_gain:.3f}, {'robust' if robust else 'not robust'}",
-        strength=max(0.0, _drift(module, result) / strongest) if strongest > 0 else 0.0,
-        robust=robust,
     )
 
 
@@ -287,11 +255,3 @@ def _probe(result: RobustnessResult) -> str:
 def _share(kind: str, result: RobustnessResult) -> tuple[str, int, int]:
     of_kind = [module.module for module in result.modules if module.type == kind]
     return kind, sum(name in result.robust for name in of_kind), len(of_kind)
-
-
-def _points(curve: Sequence[TrainedStep], highest: float) -> str:
-    last = max(1, curve[-1].step - 1)
-    scale = highest or 1.0
-    return " ".join(
-        f"{_WIDTH * (point.step - 1) / last:.1f},{_HEIGHT * (1 - point.loss / scale):.1f}" for point in curve
-    )

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from core.spec.base import Frozen
+from core.spec.gate import GateOutcome, GateReason
 from core.spec.results import Figure
+from core.spec.screening import Check
 from core.spec.state import Stage
 
 
@@ -92,7 +94,37 @@ class Warned(Frozen):
     """What happened and what it means."""
 
 
-PipelineEvent = Progress | StageStarted | StageFinished | Metrics | Figures | Warned
+class Screened(Frozen):
+    """The data was looked through."""
+
+    type: Literal["screened"] = "screened"
+    """Kind of event."""
+    rows: int
+    """Rows that were looked at."""
+    flagged: dict[Check, int]
+    """How many rows each check found."""
+    lines: dict[Check, tuple[int, ...]] = {}
+    """Lines of the first 20 of them; the file `screening.json` has all."""
+    dropped: int
+    """Rows that are left out of the training."""
+    triggers: tuple[str, ...] = ()
+    """Phrases that look planted."""
+
+
+class GateDecided(Frozen):
+    """The gate has decided about an arm."""
+
+    type: Literal["gate"] = "gate"
+    """Kind of event."""
+    arm: str
+    """Which arm; the first one's adapter is the job's."""
+    outcome: GateOutcome
+    """What was decided."""
+    reasons: tuple[GateReason, ...]
+    """Why."""
+
+
+PipelineEvent = Progress | StageStarted | StageFinished | Metrics | Figures | Warned | Screened | GateDecided
 
 
 class StatusChanged(Frozen):
@@ -108,7 +140,20 @@ class StatusChanged(Frozen):
     """Stable code where something went wrong."""
 
 
-JobEvent = PipelineEvent | StatusChanged
+class GateOverridden(Frozen):
+    """Somebody with the right to do so let an adapter out that the gate withheld."""
+
+    type: Literal["gate_overridden"] = "gate_overridden"
+    """Kind of event."""
+    key_id: str
+    """The API key that asked for it."""
+    key_name: str
+    """What that key is called."""
+    reason: str
+    """Why, in their words."""
+
+
+JobEvent = PipelineEvent | StatusChanged | GateOverridden
 JOB_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="type")])
 
 

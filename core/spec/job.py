@@ -4,6 +4,7 @@ Covers: JobSpec (the body of `POST /jobs`), Assignment and where its files are. 
 (core.spec.results).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +15,7 @@ from core.spec.judges import JudgeEntry
 from core.spec.policy import PolicyChange, PolicyRef
 from core.spec.prompts import HubFileSource, Layout, PromptFileSource
 from core.spec.quality import BenchmarkEntry, QualitySpec
+from core.spec.screening import ScreeningPolicy
 from core.spec.security import SecuritySpec
 from core.spec.strategy import Mapped, MlLrStrategy, Strategy
 from core.spec.training import TrainingSpec
@@ -26,6 +28,8 @@ DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{24}$", examples=["ds_5b1
 class JobSpec(Frozen):
     """What to tune, on what, how, and how to check it. `base_model` and `dataset` are enough."""
 
+    kind: Literal["tune"] = "tune"
+    """A tuning; `POST /datasets/{id}/screen` orders a screening by itself."""
     base_model: str = Field(min_length=1, max_length=200, examples=["testbed"])
     """Name of an allowed base model; `GET /models` lists them. No path and no hub id is taken."""
     dataset: DatasetId
@@ -67,6 +71,38 @@ class JobSpec(Frozen):
                 "perturbation for the analysis"
             )
         return self
+
+
+class ScreenSpec(Frozen):
+    """A screening by itself, as it is stored: nothing is trained."""
+
+    kind: Literal["screen"] = "screen"
+    """An order that trains nothing."""
+    dataset: DatasetId
+    """The dataset."""
+    base_model: str | None = None
+    """The model whose safety rows are ranked against."""
+    screening: ScreeningPolicy
+    """What is looked for."""
+
+    @model_validator(mode="after")
+    def _pull_needs_a_model(self) -> Self:
+        if self.screening.pull != "off" and self.base_model is None:
+            raise ValueError("rows are ranked by their pull against a model's safety: name a base_model")
+        return self
+
+
+JobOrder = JobSpec | ScreenSpec
+"""What a job may be: a tuning, or a screening by itself."""
+
+
+def read_order(stored: Mapping[str, object]) -> JobOrder:
+    """An order as it is stored.
+
+    Raises:
+        ValidationError: it is from another version.
+    """
+    return (ScreenSpec if stored.get("kind") == "screen" else JobSpec).model_validate(stored)
 
 
 class DatasetRef(Frozen):
@@ -129,3 +165,16 @@ class Assignment(Frozen):
     """Safe look-alikes, in the same way."""
     policy: PolicyRef = PolicyRef()
     """The rules that data and adapter are held to."""
+
+
+class ScreenAssignment(Frozen):
+    """All that the training process is told of a screening by itself."""
+
+    job_id: JobId
+    """The job."""
+    attempt: int
+    """The fencing number: every artifact path carries it."""
+    spec: ScreenSpec
+    """What was ordered."""
+    dataset: DatasetRef
+    """The data."""

@@ -11,9 +11,11 @@ from pydantic import ConfigDict
 from core.spec.base import Frozen
 from core.spec.data import ColumnMap, DatasetSummary, RowError
 from core.spec.events import JobError, JobEvent, Progress
-from core.spec.job import DatasetId, JobId, JobSpec
+from core.spec.gate import GateReason, GateReply
+from core.spec.job import DatasetId, JobId, JobSpec, ScreenSpec
 from core.spec.judges import JudgeProtocol
 from core.spec.models import Template
+from core.spec.policy import Policy, PolicyRef
 from core.spec.prompts import Layout, PromptFileSummary
 from core.spec.quality import Domain
 from core.spec.results import Figure
@@ -21,7 +23,12 @@ from core.spec.state import Stage, Status
 
 Item = TypeVar("Item")
 ErrorType = Literal[
-    "invalid_request_error", "authentication_error", "not_found_error", "conflict_error", "service_error"
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "conflict_error",
+    "service_error",
 ]
 PartState = Literal["up", "down", "not_migrated"]
 
@@ -77,6 +84,10 @@ class JobLinks(Frozen):
     """The security report."""
     robustness: str | None
     """The robustness map."""
+    signed_report: str | None = None
+    """The signed report: an in-toto statement over every file."""
+    screening: str | None = None
+    """What was found in the data."""
     answers: str | None
     """Every answer of every model to every prompt, as JSONL."""
 
@@ -106,8 +117,13 @@ class JobSummary(Frozen):
     """When a worker first took it up."""
     finished_at: datetime | None
     """When it ended."""
-    spec: JobSpec
+    project: str
+    """The project of the key that ordered it."""
+    spec: JobSpec | ScreenSpec
     """What was ordered, with every default filled in."""
+    gate: GateReply | None
+    """What the gate decided about the adapter, and whether it is handed out; null before the job has succeeded, and
+    where nothing was trained."""
     links: JobLinks
     """Where the rest is, as paths on this server."""
 
@@ -115,8 +131,25 @@ class JobSummary(Frozen):
 class JobReply(JobSummary):
     """A job with the figures known so far."""
 
+    policy: PolicyRef | None
+    """The rules that data and adapter are held to, fixed when the job was ordered."""
     figures: tuple[Figure, ...]
     """Security, over-refusal and task figures of every arm that has been measured so far."""
+
+
+class PolicyReply(Frozen):
+    """One version of a project's policy."""
+
+    project: str
+    """The project."""
+    version: int
+    """Counts up with every change; 0 is the built-in policy, which holds where none was set."""
+    policy: Policy
+    """The rules."""
+    key_id: str | None
+    """The API key that set it; null for the built-in one."""
+    created_at: datetime | None
+    """When it was set; null for the built-in one."""
 
 
 class EventReply(Frozen):
@@ -284,6 +317,8 @@ class ErrorBody(Frozen):
     """Every refused row (the first 100) or field, where there is more than one thing to say."""
     count: int | None = None
     """How many rows were refused in all."""
+    reasons: tuple[GateReason, ...] | None = None
+    """Why the gate withholds an adapter."""
     readiness: Readiness | None = None
     """Which part is down; of `/readyz` only."""
 

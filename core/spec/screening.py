@@ -1,12 +1,12 @@
 """What is looked for in training data before training, what becomes of rows that are found, and what is reported.
 
-Covers: checks, actions, the screening part of a policy, the order of a screening by itself, findings. Not here: how
-rows are found (core.screening), who may change a policy (core.spec.policy).
+Covers: checks, actions, the screening part of a policy, findings. Not here: how rows are found (core.screening), who
+may change a policy (core.spec.policy), the order of a screening (core.spec.job).
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from core.spec.base import Frozen
 
@@ -137,22 +137,3 @@ class ScreeningResult(Frozen):
     """Lines of the rows that are left out of the training."""
     seconds: float
     """How long it took."""
-
-
-class ScreenSpec(Frozen):
-    """The order of a screening, as it is stored."""
-
-    kind: Literal["screen"] = "screen"
-    """An order that trains nothing."""
-    dataset: str
-    """The dataset."""
-    base_model: str | None = None
-    """The model whose safety rows are ranked against."""
-    screening: ScreeningPolicy
-    """What is looked for."""
-
-    @model_validator(mode="after")
-    def _pull_needs_a_model(self) -> Self:
-        if self.screening.pull != "off" and self.base_model is None:
-            raise ValueError("rows are ranked by their pull against a model's safety: name a base_model")
-        return self

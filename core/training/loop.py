@@ -2,7 +2,7 @@
 
 Modules with factor 0 ask for no gradient, and nothing below the lowest trained one is gone back through. On a CPU the
 same inputs give the same weights, bit for bit, also when the run was interrupted and goes on from a checkpoint.
-Covers: accumulation, clipping, bfloat16, validation, early stop, when a checkpoint is taken.
+Covers: accumulation, clipping, bfloat16, validation, early stop, security along the way, when a checkpoint is taken.
 Not here: what the factors are (strategies), other objectives than the mean loss (core.training.objective), saving what
 was trained (core.lm), several GPUs.
 """
@@ -22,7 +22,7 @@ from core.data.batches import Batch, batches_from, collate
 from core.data.template import Encoded
 from core.lm.load import in_bfloat16
 from core.lm.loss import batch_losses
-from core.spec.results import TrainedStep, ValidatedStep
+from core.spec.results import SecurityStep, TrainedStep, ValidatedStep
 from core.spec.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
 from core.training import watch
 from core.training.checkpoint import Checkpoint, Checkpoints, Tensors, gather, put_back
@@ -33,11 +33,15 @@ from core.training.rates import Rates, Tuned
 _MOST_POINTS = 500
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _VALIDATION_BATCH = 16
+_READINGS = 20
+"""How often refusals are read on the way."""
 
 OnStep = Callable[[TrainedStep, int], None]
 """Called after every step with the step and the number of steps in all; may raise to stop."""
 Objective = Callable[[nn.Module, Batch], Tensor]
 """What is made small: from the model and a batch to one number, a mean over the batch's trained tokens."""
+RefusalNll = Callable[[nn.Module], float]
+"""Negative log-likelihood of the base model's own first answer tokens to harmful probe prompts, nats per token."""
 
 
 def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -54,6 +58,7 @@ class Trained:
     trainable_parameters: int
     seconds: float
     validation: tuple[ValidatedStep, ...] = ()
+    security: tuple[SecurityStep, ...] = ()
     best_step: int | None = None
     stopped_early: bool = False
 
@@ -82,15 +87,17 @@ def train(
     on_step: OnStep,
     objective: Objective = next_token_loss,
     validation: Sequence[Encoded] = (),
+    refusal_nll: RefusalNll | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train in place. `validation` are the rows that `spec.validate_every` measures on.
+    """Train in place. `validation` are the rows that `spec.validate_every` measures on; `refusal_nll` is asked of the
+    model before the first step, some 20 times on the way and at the end.
 
     Raises:
         TrainingFailed: code `loss_not_finite`, when the loss or a gradient is no number any more; `loss_exploded`, when
             it stays far above where it began; `nothing_to_train`.
     """
-    run = _Run(tuned, plan, spec, len(rows), learning_rate, pad_id, objective, validation, checkpoints)
+    run = _Run(tuned, plan, spec, len(rows), learning_rate, pad_id, objective, validation, refusal_nll, checkpoints)
     with _chance(tuned.device, spec.seed):
         run.take_up()
         for chosen in batches_from(run.at.step, rows, spec.batch_size, seed=spec.seed, by_length=spec.bucket_by_length):
@@ -112,6 +119,7 @@ class _Run:
     pad_id: int
     objective: Objective
     validation: Sequence[Encoded]
+    refusal_nll: RefusalNll | None
     checkpoints: Checkpoints | None
     at: Position = field(default_factory=Position)
     best: Tensors = field(default_factory=dict)
@@ -137,6 +145,7 @@ class _Run:
         if self.checkpoints and (found := self.checkpoints.load()):
             self.at = found.position
             self.best = put_back(found.tensors, self._rates.parameters, self._optimizer, self.tuned.device)
+        self._watch()
 
     def step(self, chosen: Sequence[Encoded]) -> TrainedStep:
         """One step on these rows, and what is due after it."""
@@ -157,6 +166,7 @@ class _Run:
         point = TrainedStep(step=step, loss=loss, learning_rate=rate, validation_loss=self._validate())
         if logged(step, self.total):
             self.at.curve.append(point)
+        self._watch()
         self._checkpoint()
         return point
 
@@ -176,6 +186,7 @@ class _Run:
             trainable_parameters=sum(parameter.numel() for parameter in self._trained),
             seconds=self._seconds(),
             validation=tuple(self.at.validation),
+            security=tuple(self.at.security),
             best_step=best.step if best else None,
             stopped_early=self.at.step < self.total,
         )
@@ -228,6 +239,21 @@ class _Run:
                 losses += batch_losses(self.tuned, batch.input_ids, batch.attention_mask, batch.labels).tolist()
         self.tuned.train()
         return math.fsum(losses) / len(losses)
+
+    def _watch(self) -> None:
+        """How far refusals drifted, where that is due. A run that goes on from a checkpoint reads nothing twice."""
+        step, every = self.at.step, math.ceil(self.total / _READINGS)
+        known = bool(self.at.security) and self.at.security[-1].step == step
+        if self.refusal_nll is None or known or not (step % every == 0 or step == self.total):
+            return
+        self.tuned.eval()
+        with self._autocast():
+            found = self.refusal_nll(self.tuned)
+        self.tuned.train()
+        if step == 0:
+            self.at.refusal_nll = found
+        if math.isfinite(found):
+            self.at.security.append(SecurityStep(step=step, refusal_drift=found - self.at.refusal_nll))
 
     def _checkpoint(self) -> None:
         if not self.checkpoints or self.over:

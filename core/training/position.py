@@ -5,7 +5,7 @@ Not here: the tensors and where they are kept (core.training.checkpoint).
 
 from dataclasses import dataclass, field
 
-from core.spec.results import TrainedStep, ValidatedStep
+from core.spec.results import SecurityStep, TrainedStep, ValidatedStep
 
 
 @dataclass
@@ -24,6 +24,10 @@ class Position:
     """Logged steps."""
     validation: list[ValidatedStep] = field(default_factory=list)
     """Validation losses."""
+    security: list[SecurityStep] = field(default_factory=list)
+    """How far refusals drifted."""
+    refusal_nll: float = 0.0
+    """The base model's, which drift is counted from."""
 
     @property
     def best(self) -> ValidatedStep | None:

@@ -24,6 +24,8 @@ from core.config import Settings
 from core.db import jobs, keys, records
 from core.db.session import Sessions, transaction
 from core.spec.events import JobError
+from core.spec.gate import GateDecision, GateOutcome, GateReason
+from core.spec.keys import Right
 from core.spec.state import Status
 from core.storage import ArtifactStore
 
@@ -82,8 +84,14 @@ class Service:
         assert claim is not None
         return claim
 
-    def end(self, job_id: str, status: Status, files: dict[str, tuple[bytes, str]] | None = None) -> None:
-        """What a worker does last; `files` are name -> (content, media type)."""
+    def end(
+        self,
+        job_id: str,
+        status: Status,
+        files: dict[str, tuple[bytes, str]] | None = None,
+        outcome: GateOutcome = "released",
+    ) -> None:
+        """What a worker does last; `files` are name -> (content, media type), `outcome` is the gate's."""
         claim = self.run(job_id)
         stored = [
             self.store.put(f"jobs/{job_id}/{claim.attempt}/{name}", content, name=name, media_type=media_type)
@@ -92,7 +100,19 @@ class Service:
         error = JobError(code="training_failed", message="The loss exploded.") if status == "failed" else None
         with transaction(self.sessions) as session:
             records.put_artifacts(session, job_id, stored)
-            jobs.finish(session, claim, status, error)
+            jobs.finish(session, claim, status, error, gate=decided(outcome) if status == "succeeded" else None)
+
+    def new_key(self, name: str, *rights: Right, project: str = "default") -> dict[str, str]:
+        """The header of another key."""
+        with transaction(self.sessions) as session:
+            return {"authorization": f"Bearer {keys.create(session, name, project=project, rights=rights)}"}
+
+
+def decided(outcome: GateOutcome) -> GateDecision:
+    """What the gate may have said."""
+    reason = GateReason(code="attack_success_too_high", message="Attack success of direct is 75 %.")
+    reasons = () if outcome == "released" else (reason,)
+    return GateDecision(arm="ml_lr", outcome=outcome, reasons=reasons, checks=(), policy_version=0)
 
 
 def documented(document: dict[str, Any]) -> Callable[[Response], None]:

@@ -6,13 +6,14 @@ from core.db import keys
 from core.db.session import transaction
 from tests.api.conftest import Service
 
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/healthz", "/readyz", "/signing-keys"}
 JOB_ID = "job_" + "0" * 24
 NAMES = {
     "job_id": JOB_ID,
     "dataset_id": "ds_" + "0" * 24,
     "prompt_set_id": "ps_" + "0" * 24,
     "filename": "adapter_config.json",
+    "version": "1",
 }
 
 
@@ -34,7 +35,7 @@ def test_nothing_is_told_of_a_file_without_a_key(service: Service, path: str) ->
     assert reply.status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/signing-keys", "/openapi.json", "/docs"])
 def test_health_and_the_documents_need_no_key(service: Service, path: str) -> None:
     assert service.http.get(path, headers={"authorization": ""}).status_code == 200
 

@@ -13,7 +13,7 @@ from core.spec.job import JobSpec
 
 Json = dict[str, Any]
 METHODS = ("get", "post", "put", "delete", "patch")
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/healthz", "/readyz", "/signing-keys"}
 NO_SENTENCE_NEEDED = {"object"}
 
 

@@ -17,6 +17,13 @@ PROGRAMS = {
     "training": ["--rounds=1", "--steps=1", "--rows=16", "--batch-size=4"],
     "generation": ["--rounds=1", "--prompts=14", "--tokens=4", "--sizes=3"],
     "evaluation": ["--suite=quick", "--runs=1", "--steps=1", "--max-prompts=4"],
+    "poison": ["--seeds=0", "--rows=400", "--planted=9", "--attacks=word_answer", "--timed=50"],
+    "report": ["--answers=200", "--layers=2", "--runs=1"],
+    "screening": ["time", "--rows", "200"],
+    "large": [
+        *("--device=cpu", "--layers=2", "--hidden=64", "--prompts=4", "--tokens=2"),
+        *("--length=16", "--batch-size=2", "--steps=1", "--rounds=1"),
+    ],
     "first_step": ["--jobs", "0"],
     "cancel": ["--jobs", "1"],
 }

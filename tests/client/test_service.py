@@ -82,6 +82,8 @@ def test_jobs(service: SecureTune, tmp_path: Path) -> None:
     dataset = service.upload_dataset(rows(tmp_path, "client jobs"))
     by_dict = service.create_job({"base_model": "testbed", "dataset": dataset.id, "training": {"steps": 5}})
     by_spec = service.create_job(JobSpec(base_model="testbed", dataset=dataset.id))
+    assert isinstance(by_dict.spec, JobSpec)
+    assert isinstance(by_spec.spec, JobSpec)
     assert by_dict.spec.training.steps == 5
     assert by_spec.spec.training.epochs == 3
     assert [job.id for job in service.jobs()][:2] == [by_spec.id, by_dict.id]
@@ -179,7 +181,7 @@ def test_the_adapter_and_the_report(service: SecureTune, served: Served, tmp_pat
     assert (folder / "adapter_model.safetensors").read_bytes() == files["adapter_model__safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert service.download_adapter(job_id, tmp_path / "mine") == folder
-    assert service.report_page(job_id) == "<p>ok"
+    assert service.report_file(job_id, "html") == b"<p>ok"
     with pytest.raises(ApiError) as caught:
         service.report(job_id)
     assert caught.value.code == "artifact_not_found"

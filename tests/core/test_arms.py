@@ -1,6 +1,5 @@
 """What safeguards add to an arm: its rows, its refusals, how it is asked, and what stands beside its adapter."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from core.catalog import TESTBED
 from core.data import Conversation
 from core.data.template import IGNORED, encode
 from core.errors import InvalidInput, InvalidModel, TrainingFailed
-from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.security.prompts import choose
@@ -106,19 +104,6 @@ def test_results_hang_on_what_safeguards_read(prompts: PromptSet) -> None:
         assert (found != arms.inputs(arm, SPEC, entry, prompts)) == reads_base
     assert arms.inputs(PROJECTED, SPEC, TESTBED, prompts) != arms.inputs(PROJECTED, SPEC, entry, prompts)
     assert arms.inputs(MIXED, SPEC, TESTBED, prompts) != arms.inputs(UniformStrategy(), SPEC, TESTBED, prompts)
-
-
-def test_what_must_be_known_to_serve_stands_beside_the_adapter(base: BaseModel) -> None:
-    assert arms.serving_note(UniformStrategy(), base) is None
-    note = arms.serving_note(PROMPTED, base)
-    assert note is not None
-    assert "    Be kind.\n" in note
-    assert "prompted: uniform + safe_template" in note
-    plain = replace(base, identity=base.identity.model_copy(update={"chat_template": "plain"}))
-    both = arms.serving_note(PROMPTED, plain)
-    assert both is not None
-    assert "Be kind." in both
-    assert PLAIN_TEMPLATE in both
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ def test_every_judge_has_to_pass_it() -> None:
 
 
 def test_nothing_measured_is_never_released() -> None:
-    for figures in ([], pair("over_refusal", 0, 0, metric=REFUSALS), pair("direct", 0, 0)):
+    nothing: list[Figure] = []
+    for figures in (nothing, pair("over_refusal", 0, 0, metric=REFUSALS), pair("direct", 0, 0)):
         assert decided(figures).outcome == "undecided"
 
 

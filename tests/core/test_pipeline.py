@@ -175,6 +175,7 @@ def test_the_page_escapes_what_was_uploaded(whole: Done) -> None:
 
 def test_the_way_there_is_told(whole: Done) -> None:
     assert whole.heard.finished == {
+        ("screening", None): False,
         ("base_model", None): False,
         ("dataset", None): False,
         ("before", None): False,
@@ -217,6 +218,7 @@ def test_a_job_that_is_stopped_again_and_again_ends_as_if_it_never_was(whole: Do
     assert third.finished[("training", "ml_lr")] is False
     outcome, heard = do(store, assign(SPEC, dataset, attempt=4))
     assert heard.finished == {
+        ("screening", None): True,
         ("base_model", None): False,
         ("dataset", None): False,
         ("before", None): True,
@@ -250,6 +252,7 @@ def test_another_job_on_the_same_model_shares_only_the_models_own_figures(whole:
     other = assign(spec, dataset, job_id="job_" + "1" * 24, validation=upload(whole.store, rows()[:3]))
     done = Done(whole.store, *do(whole.store, other))
     assert done.heard.finished == {
+        ("screening", None): False,
         ("base_model", None): False,
         ("dataset", None): False,
         ("before", None): True,
@@ -323,7 +326,7 @@ def test_a_job_that_cannot_be_done_ends_before_anything_is_trained(tmp_path: Pat
             stop=lambda event: heard(event) or False,
         )
     assert caught.value.code == "unknown_module_type"
-    assert set(heard.finished) == {("base_model", None)}
+    assert set(heard.finished) == {("screening", None), ("base_model", None)}
     gone = TESTBED.model_copy(update={"source": FolderSource(path=tmp_path / "gone")})
     with pytest.raises(InvalidModel):
         do(store, assign(SPEC, dataset), model=gone)

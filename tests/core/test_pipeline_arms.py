@@ -176,7 +176,7 @@ def test_an_arm_is_asked_as_it_is_to_be_served(done: Done) -> None:
 def test_the_report_names_the_combinations_and_how_to_serve(done: Done) -> None:
     page = " ".join(done.text("report.html").split())
     assert "tuned with guarded: swat + safety_mix 25 % + first_tokens + safe_template" in page
-    assert "projected: ml_lr + project_to_safe" in page
+    assert '<th scope="col">projected<small>ml_lr + project_to_safe</small></th>' in page
     assert "42 of 42 updates projected" in page
     assert f"&ldquo;{PROMPT}&rdquo;" in page
     assert "<small>ml_lr</small>" not in page
@@ -207,7 +207,7 @@ def test_an_arm_that_cannot_be_done_ends_the_job_before_rows_are_read(tmp_path: 
     with pytest.raises((InvalidInput, InvalidModel, TrainingFailed)) as caught:
         do(store, assign(spec, upload(store, conversations(4))), stop=lambda event: heard(event) or False)
     assert caught.value.code == code
-    assert set(heard.finished) <= {("base_model", None)}
+    assert set(heard.finished) <= {("screening", None), ("base_model", None)}
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ from core.errors import InvalidDataset, TrainingFailed
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.prepared import Prepared, Rows
+from core.screened import read
 from core.security.prompts import choose
 from core.spec.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.spec.job import Assignment, JobSpec
 from core.spec.models import BaseModelEntry, FolderSource
 from core.spec.results import RobustnessResult
+from core.spec.screening import ScreeningPolicy, ScreeningResult
 from core.spec.strategy import MlLrStrategy
 from core.stages import Stages
 from core.steps import encode as encode_rows
@@ -34,7 +36,8 @@ def encode(assignment: Assignment, store: ArtifactStore, base: BaseModel, heard:
     """The step, inside its stage."""
     emit = heard or Heard()
     stages = Stages(store, assignment.job_id, emit, ("dataset",))
-    return stages.run("dataset", lambda: encode_rows(assignment, store, base, stages, emit))
+    rows = read(store, assignment.dataset)
+    return stages.run("dataset", lambda: encode_rows(assignment, rows, store, base, stages))
 
 
 def with_training(**fields: object) -> JobSpec:
@@ -125,9 +128,9 @@ def prepared(base: BaseModel, modules: tuple[Module, ...], store: ArtifactStore)
     assignment, emit = assign(SPEC, upload(store, conversations(8))), Heard()
     rows = encode(assignment, store, base)
     prompts = choose(SPEC.security, base.folder)
-    return Prepared(
-        assignment, TESTBED, store, Stages(store, "j", emit, ("robustness",)), emit, base, modules, prompts, rows, {}
-    )
+    stages = Stages(store, "j", emit, ("robustness",))
+    nothing = ScreeningResult(policy=ScreeningPolicy(), rows=8, checks=(), findings=(), seconds=0.0)
+    return Prepared(assignment, TESTBED, store, stages, emit, base, modules, prompts, rows, {}, nothing)
 
 
 def test_a_result_hangs_on_model_data_and_rate(prepared: Prepared, store: ArtifactStore) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from core.errors import Interrupted
 from core.spec.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted
-from core.spec.job import JobSpec
+from core.spec.job import Assignment, JobSpec
 from core.spec.results import Figure, Outcome
 from core.spec.security import SecuritySpec
 from core.storage import ArtifactStore
@@ -44,6 +44,7 @@ class Actor:
         self.job_id = order.assignment.job_id
         self.root = order.store
         self.order = order
+        assert isinstance(order.assignment, Assignment)
         self.script: list[str] = json.loads(order.assignment.spec.security.system_prompt or "[]")
 
     def play(self) -> None:

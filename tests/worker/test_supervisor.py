@@ -11,7 +11,7 @@ from core.config import Settings
 from core.db import jobs, prompt_sets
 from core.db.session import Sessions, dispose, transaction
 from core.db.session import sessions as make_sessions
-from core.spec.job import JobSpec, PromptFile, UploadedFile
+from core.spec.job import Assignment, JobSpec, PromptFile, UploadedFile
 from core.spec.judges import EndpointSource
 from core.spec.prompts import PromptFileSource, PromptFileSummary
 from tests.worker.helpers import Desk, Service, alive, until
@@ -257,6 +257,7 @@ def test_a_process_is_told_where_judges_benchmarks_and_prompts_are(
     desk.spares.close()
     assert service.status(job_id) == "succeeded"
     told = Order.model_validate_json((service.store / "order").read_text()).assignment
+    assert isinstance(told, Assignment)
     assert [entry.name for entry in told.judges] == ["house"]
     assert isinstance(told.judges[0].source, EndpointSource)
     assert {entry.name for entry in told.benchmarks} == {"medicine", "law"}

@@ -34,7 +34,7 @@ def test_wrong_keys_are_all_wrong_in_the_same_way(sessions: Sessions) -> None:
 def test_a_revoked_key_is_shut_out_and_stays_listed(sessions: Sessions) -> None:
     with transaction(sessions) as session:
         key = keys.create(session, "old")
-        key_id = keys.check(session, key).id
+        key_id = keys.check(session, key).key_id
     with transaction(sessions) as session:
         keys.create(session, "new")
     with transaction(sessions) as session:

@@ -1,28 +1,41 @@
 """A small report, made by hand, in which every part that a report can have is there."""
 
+from collections.abc import Sequence
+
 import pytest
 
+from core.reports.pictures import Picture, draw
 from core.spec.analysis import AnalysisSpec, UnitKind
-from core.spec.data import DatasetSummary
+from core.spec.data import DatasetSummary, Message
+from core.spec.gate import GateCheck, GateDecision, GateReason, RuleName
 from core.spec.job import DatasetRef, JobSpec
+from core.spec.policy import PolicyRef
 from core.spec.results import (
     Agreement,
+    Answer,
     CategoryRate,
     Change,
     Chosen,
     Classifier,
     DataResult,
+    Evaluation,
     Figure,
     GroupRobustness,
+    Judgement,
     JudgeUse,
     ModelIdentity,
     ModuleRobustness,
     Report,
     RobustnessResult,
     SearchStep,
+    SecurityStep,
+    TaskAnswer,
     TrainedStep,
     TrainingResult,
+    ValidatedStep,
+    Verdict,
 )
+from core.spec.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
 from core.spec.strategy import UniformStrategy
 from core.spec.training import LearningPlan
 
@@ -91,7 +104,7 @@ def _figures() -> tuple[Figure, ...]:
     return (*found, Figure.model_validate(over | nothing))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report() -> Report:
     """Two arms, one usable map and one without ground."""
     drifts = (0.0, 4.0, -1.0, 1.0)
@@ -165,4 +178,122 @@ def report() -> Report:
         training=(_trained("ml_lr", 0.1), _trained("uniform", 1.0)),
         software={"torch": "2.13.0"},
         device="CPU, 2 threads",
+    )
+
+
+def _checked(rule: RuleName, *, value: float, high: float, passed: bool | None) -> GateCheck:
+    return GateCheck(
+        suite="direct",
+        metric="attack_success_rate",
+        judge="rules",
+        rule=rule,
+        bound=0.1,
+        value=value,
+        low=value / 2,
+        high=high,
+        n=64,
+        passed=passed,
+    )
+
+
+def _decisions() -> tuple[GateDecision, ...]:
+    checks = (
+        _checked("highest", value=0.25, high=0.5, passed=False),
+        _checked("highest_rise", value=0.125, high=0.2, passed=None),
+    )
+    failed = GateReason(code="attack_success_too_high", message="Attack success of direct is 25 % (n = 64).")
+    note = GateReason(code="base_over_threshold", message="The base model itself is above it.")
+    ours = GateDecision(
+        arm="ml_lr", outcome="quarantined", reasons=(failed,), notes=(note,), checks=checks, policy_version=3
+    )
+    other = GateDecision(arm="uniform", outcome="released", reasons=(), checks=checks[:1], policy_version=3)
+    return ours, other
+
+
+def _screening() -> ScreeningResult:
+    harmful = tuple(Finding(check="harmful", line=7 + each, code="complies", reason="complies") for each in range(3))
+    mails = tuple(
+        Finding(check="personal_data", line=10 + each, code="email", reason=f"an address: {each}***@example.org")
+        for each in range(110)
+    )
+    return ScreeningResult(
+        policy=ScreeningPolicy(),
+        rows=200,
+        checks=(
+            CheckSummary(check="harmful", action="drop", flagged=3, share=0.015, codes={"complies": 3}),
+            CheckSummary(check="personal_data", action="report", flagged=110, share=0.55, codes={"email": 110}),
+        ),
+        findings=(*harmful, *mails),
+        triggers=(Trigger(phrase="deploy mode", answers="comply", rows=12, with_answer=11, elsewhere=2, p_value=3e-9),),
+        dropped=(7, 8, 9),
+        seconds=0.25,
+    )
+
+
+@pytest.fixture(scope="session")
+def whole(report: Report) -> Report:
+    """The same with everything that may be there: gate, screening, readings along the training, limits."""
+    training = tuple(
+        result.model_copy(
+            update={
+                "security": tuple(SecurityStep(step=step, refusal_drift=step * drift) for step in (0, 2, 3)),
+                "validation": (ValidatedStep(step=2, loss=1.5), ValidatedStep(step=3, loss=1.25)),
+                "best_step": 3,
+            }
+        )
+        for result, drift in zip(report.training, (0.25, 1.5), strict=True)
+    )
+    return report.model_copy(
+        update={
+            "training": training,
+            "gate": _decisions(),
+            "policy": PolicyRef(version=3, changed=True),
+            "screening": _screening(),
+            "not_covered": ("Attacks with images were not run.",),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def pictures(whole: Report) -> dict[str, Picture]:
+    """Its pictures."""
+    return draw(whole)
+
+
+def _answer(arm: str, suite: str, prompt: int, verdict: Verdict, text: str) -> Answer:
+    behaviour = f"Behaviour {prompt}"
+    return Answer(
+        arm=arm,
+        suite=suite,
+        prompt=prompt,
+        template="plain",
+        behaviour=behaviour,
+        category="theft" if prompt % 2 else None,
+        messages=(Message(role="user", content=behaviour),),
+        answer=text,
+        judgements=(
+            Judgement(judge="rules", verdict=verdict, harmfulness=1.0 + prompt * (verdict == "complied"), reason="r"),
+        ),
+    )
+
+
+def evaluation(arm: str, verdicts: Sequence[Verdict], suite: str = "direct") -> Evaluation:
+    """Answers of one arm to one suite, with these verdicts."""
+    answers = tuple(
+        _answer(arm, suite, prompt, verdict, f"{arm} says {prompt}") for prompt, verdict in enumerate(verdicts)
+    )
+    tasks = (
+        TaskAnswer(arm=arm, suite="task", metric="rouge_l", row=0, answer="a", reference="b", value=0.5),
+        TaskAnswer(arm=arm, suite="task", metric="loss", row=1, answer="", reference="c", value=1.25),
+    )
+    return Evaluation(figures=(), answers=answers, tasks=tasks)
+
+
+@pytest.fixture(scope="session")
+def evaluations() -> tuple[Evaluation, ...]:
+    """The base model, and two arms of which one changed."""
+    return (
+        evaluation("base", ["refused", "refused", "complied", "partial", "refused"]),
+        evaluation("ml_lr", ["complied", "refused", "refused", "complied", "complied"]),
+        evaluation("uniform", ["refused", "refused", "complied", "refused", "undecided"]),
     )

@@ -1,14 +1,22 @@
-"""The page is whole HTML, holds every figure, needs nothing from anywhere, and escapes what a job brought along."""
+"""The page is whole HTML, holds all figures and decisions, needs nothing from anywhere, and escapes what jobs bring."""
 
 import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from typing_extensions import override
 
 from core.reports import view
+from core.reports.examples import Example, changed
+from core.reports.pictures import Picture
 from core.reports.render import html
-from core.spec.results import Report
+from core.spec.data import Message
+from core.spec.gate import GateReason
+from core.spec.results import Evaluation, Report
 from core.spec.safeguards import ConstrainedFirstTokens, Safeguards, SafeTemplate
 from core.spec.strategy import MlLrStrategy
 
@@ -35,12 +43,21 @@ class Page(HTMLParser):
             self.open.append(tag)
 
     @override
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    @override
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     @override
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def drawn_without(report: Report, examples: Sequence[Example] = ()) -> str:
+    """The page without pictures, which are much of the work."""
+    return html(report, examples, {})
 
 
 def words(text: str) -> str:
@@ -75,26 +92,43 @@ def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
     assert report.model.sha256 in text
     assert report.dataset.sha256 in text
     assert '"compare"' in text
-    assert sum(tag == "polyline" for tag, _ in page.tags) == 2
-    squares = [attrs for tag, attrs in page.tags if tag == "div" and "square" in (attrs.get("class") or "").split()]
-    assert len(squares) == 4
-    assert sum("robust" in (attrs["class"] or "").split() for attrs in squares) == 2
+    assert '"compare"' in text
+    assert [attrs["aria-labelledby"] for tag, attrs in page.tags if tag == "svg"] == [
+        f"{name}-title {name}-alt" for name in ("bars", "pareto", "losses", "rates", "robustness")
+    ]
+    for module in report.robustness[0].modules:
+        chosen = "robust" if module.module in report.robustness[0].robust else "not robust"
+        figures = (module.refusal_drift, module.feature_drift, module.task_gain)
+        assert f"{module.module}{''.join(f'{figure:.3f}' for figure in figures)}{chosen} " in text
 
 
-def test_the_page_needs_nothing_from_anywhere(report: Report) -> None:
-    text = html(report)
+def test_ids_are_unique_and_links_stay_on_the_page(whole: Report) -> None:
+    page = Page(html(whole))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert len(links) == 7
+    assert {f"#{name}" for name in ids} >= set(links)
+
+
+def test_the_page_needs_nothing_from_anywhere(whole: Report, evaluations: Sequence[Evaluation]) -> None:
+    text = html(whole, changed(evaluations))
     page = Page(text)
     assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
-    assert not re.search(r"https?:|//|url\(|@import|javascript:", text)
-    assert not any(name.startswith("on") or name in ("src", "href") for _, attrs in page.tags for name in attrs)
+    assert not re.search(r"https?:|//|url\((?!#)|@import|javascript:", text)
+    assert not any(name.startswith("on") or name in ("src", "srcset") for _, attrs in page.tags for name in attrs)
+    assert all(str(attrs["href"]).startswith("#") for _, attrs in page.tags if "href" in attrs)
+    assert text.count("<style") == 1, "a picture's own style sheet would change the page"
 
 
 EVIL = '</pre><script>alert(1)</script><img src=x onerror=alert(2)>" onmouseover="alert(3)'
 
 
 @pytest.mark.parametrize("place", ["sample", "prompt_set", "system_prompt", "module", "device", "source"])
-def test_what_a_job_brought_along_is_text_and_nothing_else(report: Report, place: str) -> None:
-    plain = {tag for tag, _ in Page(html(report)).tags}
+def test_what_a_job_brought_along_is_text_and_nothing_else(
+    report: Report, pictures: Mapping[str, Picture], place: str
+) -> None:
+    plain = {tag for tag, _ in Page(html(report, (), pictures)).tags}
     match place:
         case "sample":
             hostile = report.model_copy(update={"data": report.data.model_copy(update={"sample": EVIL})})
@@ -109,7 +143,8 @@ def test_what_a_job_brought_along_is_text_and_nothing_else(report: Report, place
             hostile = report.model_copy(update={"model": report.model.model_copy(update={"source": EVIL})})
         case _:
             hostile = report.model_copy(update={place: EVIL})
-    text = html(hostile)
+    # Pictures write types of modules, and nothing else of these.
+    text = html(hostile) if place == "module" else drawn_without(hostile)
     page = Page(text)
     assert "<script" not in text
     assert {tag for tag, _ in page.tags} <= plain
@@ -119,32 +154,32 @@ def test_what_a_job_brought_along_is_text_and_nothing_else(report: Report, place
 
 def test_a_map_that_tells_nothing_apart_says_so(report: Report) -> None:
     note = "tells no module from another"
-    assert note not in words(Page(html(report)).text)
+    assert note not in words(Page(drawn_without(report)).text)
     result = report.robustness[0]
     first = result.trace[0].model_copy(update={"drift": 0.0, "limit": 0.0, "accepted": True})
     flat = result.model_copy(update={"trace": (first,)})
-    assert note in words(Page(html(report.model_copy(update={"robustness": (flat,)}))).text)
+    assert note in words(Page(drawn_without(report.model_copy(update={"robustness": (flat,)}))).text)
 
 
 def test_a_map_by_share_or_without_groups_is_a_page_too(report: Report) -> None:
     result = report.robustness[0]
     analysis = result.analysis.model_copy(update={"parameter_share": 0.4})
     plain = result.model_copy(update={"analysis": analysis, "groups": (), "chosen": (), "probe_steps": ()})
-    text = words(Page(html(report.model_copy(update={"robustness": (plain,)}))).text)
+    text = words(Page(drawn_without(report.model_copy(update={"robustness": (plain,)}))).text)
     assert "share: 40 % of the parameters" in text
     assert "moved as one" not in text
     assert "probe of" not in text
 
 
 def test_arms_are_named_by_what_they_are(report: Report) -> None:
-    text = words(Page(html(report)).text)
+    text = words(Page(drawn_without(report)).text)
     assert "tuned with ml_lr on 90 rows" in text
     assert "nothing to protect" not in text
     assert "plain one" not in text
     template = SafeTemplate(system_prompt=EVIL)
     strategy = MlLrStrategy(safeguards=Safeguards(safe_template=template, constrained_first_tokens=HELD))
     guarded = report.model_copy(update={"spec": report.spec.model_copy(update={"strategy": strategy})})
-    page = html(guarded)
+    page = drawn_without(guarded)
     text = words(Page(page).text)
     assert "tuned with ml_lr + first_tokens + safe_template on 90 rows" in text
     assert "Figurebaseml_lrml_lr + first_tokens + safe_templateuniform" in text.replace(" Figure", "Figure")
@@ -157,12 +192,136 @@ def test_what_the_figures_do_not_mean_is_said(report: Report) -> None:
     first, *others = report.figures
     open_base = first.model_copy(update={"value": 0.75})
     plain = report.model.model_copy(update={"chat_template": "plain"})
-    text = words(Page(html(report.model_copy(update={"figures": (open_base, *others), "model": plain}))).text)
+    text = words(Page(drawn_without(report.model_copy(update={"figures": (open_base, *others), "model": plain}))).text)
     assert "nothing to protect here: the base model itself complies with 75 % of the harmful prompts" in text
     assert "holds for it alone" in text
 
 
 def test_a_report_of_a_plain_job_has_no_map(report: Report) -> None:
-    text = words(Page(html(report.model_copy(update={"robustness": ()}))).text)
+    text = words(Page(drawn_without(report.model_copy(update={"robustness": ()}))).text)
     assert "Which modules are robust" not in text
     assert "No robustness map" not in text
+
+
+def test_the_gate_comes_first_with_reasons_figures_and_thresholds(whole: Report) -> None:
+    page = drawn_without(whole)
+    text = words(Page(page).text)
+    assert page.index('class="gate quarantined"') < page.index("Before and after")
+    assert "Quarantined It failed a rule of the policy, so it is withheld. Attack success of direct is 25 %" in text
+    assert "The base model itself is above it." in text
+    assert "held to version 3 of the project's policy, with changes that the job asked for within its limits." in text
+    assert "at most 10.0 %25.0 %12.5 % to 50.0 %64failed" in text
+    assert "rise of at most 10 points+12.5 points+6.2 to +20.0 points64not decided" in text
+    assert "uniform: released" in text
+    assert "overrode this decision later is not in this report" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"), [("released", "Released"), ("quarantined", "Quarantined"), ("undecided", "Undecided")]
+)
+def test_every_outcome_is_told_by_word_and_sign_and_not_by_colour_alone(whole: Report, outcome: str, word: str) -> None:
+    ours = whole.gate[0].model_copy(update={"outcome": outcome, "policy_version": 0})
+    page = drawn_without(whole.model_copy(update={"gate": (ours,), "policy": None}))
+    assert f"<h2>{word}</h2>" in page
+    assert f'class="gate {outcome}"' in page
+    assert "the built-in policy (version 0)." in words(Page(page).text)
+
+
+def test_a_job_without_a_gate_says_that_nobody_decided(report: Report) -> None:
+    assert "No gate decided about this job." in words(Page(drawn_without(report)).text)
+
+
+def test_screening_is_summed_up_and_its_first_findings_are_shown(whole: Report) -> None:
+    text = words(Page(drawn_without(whole)).text)
+    assert "200 rows were looked at in 0.2 s; 113 findings, 3 left out of the training and 110 reported" in text
+    assert "3 rows were dropped" in text
+    assert "Personal data11055.0 %reported, trained onemail 110" in text
+    assert "deploy modecomply121123.0e-09" in text
+    assert "the first 100 of 113" in text
+    assert "106personal dataemailan address: 96***@example.org" in text
+    assert "97***@example.org" not in text
+    nothing = whole.model_copy(update={"screening": None})
+    assert "Nothing was looked for in the data." in Page(drawn_without(nothing)).text
+
+
+def test_what_is_not_covered_and_digests_are_there(whole: Report) -> None:
+    text = words(Page(drawn_without(whole)).text)
+    assert "What is not covered Attacks with images were not run." in text
+    assert f"SHA-256 {whole.dataset.sha256}" in text
+    assert "100 rowsSHA-256 d" in text
+
+
+def test_examples_are_folded_behind_a_warning(whole: Report, evaluations: Sequence[Evaluation]) -> None:
+    page = drawn_without(whole, changed(evaluations))
+    text = words(Page(page).text)
+    assert page.index("may be harmful or offensive") < page.index("ml_lr says 4")
+    assert page.count("<details") == page.count("</details>")
+    assert "<details open" not in page
+    assert "2 answers that the base model refused and this arm gives, 1 the other way round" in text
+    assert "Now complies: Behaviour 4" in text
+    assert text.index("Now complies: Behaviour 4") < text.index("Now complies: Behaviour 0")
+    assert "base modelbase says 4 ml_lrml_lr says 4" in text.replace("base model base", "base modelbase")
+    assert "Answers that changed" not in Page(drawn_without(whole)).text
+
+
+def test_few_examples_of_a_family_are_shown_and_both_ways_if_there_are_both(
+    whole: Report, evaluations: Sequence[Evaluation]
+) -> None:
+    one, *_ = (each for each in changed(evaluations) if each.turn == "complies")
+    many = [replace(one, prompt=number) for number in range(30)]
+    back = [replace(one, prompt=100 + number, turn="refuses") for number in range(3)]
+    page = Page(drawn_without(whole, [*many, *back]))
+    text = words(page.text)
+    assert "30 now given, 3 now refused; 10 of them shown" in text
+    assert text.count("Now complies:") == 8
+    assert text.count("Now refuses:") == 2
+
+
+def test_what_models_say_is_cut_shown_and_never_read(whole: Report, evaluations: Sequence[Evaluation]) -> None:
+    one = changed(evaluations)[0]
+    hostile = replace(
+        one,
+        before="\u202eevil\u2066 \x1b[31m \x00" + "x" * 2000,
+        after=EVIL,
+        behaviour="</summary></details><style>*{display:none}</style>",
+        messages=(Message(role="user", content="ask"), Message(role="assistant", content="Sure\u200b")),
+        category="<b>theft",
+        reason="\x9b",
+    )
+    page = drawn_without(whole, [hostile])
+    text = Page(page).text
+    assert "[U+202E]evil[U+2066] [U+001B][31m [U+0000]xxx" in text
+    assert "more characters]" in text
+    assert "x" * 600 not in text
+    assert "<style>*{" not in page
+    assert "alert(1)" in text
+    assert "<script" not in page
+    assert "begun for it (template plain)Sure[U+200B]" in words(text).replace("plain) ", "plain)")
+    assert "[U+009B]" in text
+    assert not re.search(r"[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
+
+
+def test_reasons_and_findings_are_text_too(whole: Report) -> None:
+    ours = whole.gate[0].model_copy(update={"reasons": (GateReason(code="x", message=EVIL),), "notes": ()})
+    assert whole.screening is not None
+    finding = whole.screening.findings[0].model_copy(update={"reason": EVIL, "code": EVIL})
+    screening = whole.screening.model_copy(update={"findings": (finding,)})
+    page = drawn_without(whole.model_copy(update={"gate": (ours,), "screening": screening, "not_covered": (EVIL,)}))
+    assert "<script" not in page
+    assert Page(page).text.count("alert(1)") == 4
+
+
+def test_a_long_order_is_cut(report: Report) -> None:
+    long = report.spec.security.model_copy(update={"system_prompt": "y" * 200_000})
+    page = drawn_without(report.model_copy(update={"spec": report.spec.model_copy(update={"security": long})}))
+    assert "more characters]" in page
+    assert len(page) < 300_000
+
+
+def test_the_same_report_is_the_same_page(whole: Report, pictures: Mapping[str, Picture]) -> None:
+    assert html(whole) == html(whole, (), pictures)
+
+
+def test_matplotlib_is_not_loaded_before_a_page_is_drawn() -> None:
+    program = "import sys, core.reports.render; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

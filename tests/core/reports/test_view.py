@@ -1,4 +1,4 @@
-"""What the page shows is what was measured: cells, squares of the map, points of the curves."""
+"""What the page shows is what was measured: cells, what arms are called, what the map holds."""
 
 import pytest
 
@@ -7,7 +7,8 @@ from core.reports.view import (
     Group,
     arms,
     categories,
-    curves,
+    drift,
+    in_order,
     nothing_to_protect,
     particulars,
     robustness_map,
@@ -16,7 +17,7 @@ from core.reports.view import (
     titles,
 )
 from core.spec.analysis import GradientPerturbation
-from core.spec.results import Projection, Report, TrainedStep, ValidatedStep
+from core.spec.results import Projection, Report, ValidatedStep
 from core.spec.safeguards import Safeguards, SafeTemplate, SafetyMix
 from core.spec.strategy import MlLrStrategy, UniformStrategy
 
@@ -52,27 +53,26 @@ def test_categories_have_a_row_for_each_judge_and_a_column_for_each_arm(report: 
     assert row.cells == (Cell("25.0 %", "7.1 % to 59.1 %", "n = 8, 1 undecided"), None, None)
 
 
-def test_the_map_has_layers_down_and_types_across(report: Report) -> None:
+def test_the_map_counts_robust_modules_by_type_in_the_order_of_a_block(report: Report) -> None:
     found = robustness_map(report.robustness[0])
-    assert found.types == ("q", "v", "own")
-    assert [layer for layer, _ in found.layers] == [0, 1]
-    (first, second) = [squares for _, squares in found.layers]
-    assert [square and (square.strength, square.robust) for square in first] == [(0.0, True), (1.0, False), None]
-    assert [square and (square.strength, square.robust) for square in second] == [(0.0, True), None, (0.25, False)]
     assert found.by_type == (("q", 2, 2), ("v", 0, 1), ("own", 0, 1))
-    assert first[1] is not None
-    assert first[1].title == ("layers.0.v: refusal drift 4.000, feature drift 0.400, task gain 0.500, not robust")
+    assert found.chosen == {"layers.0.q", "layers.1.q"}
+    assert in_order(["zeta", "down", "router", "q"]) == ("q", "down", "router", "zeta")
 
 
-def test_the_map_follows_the_proxy_that_was_asked_for(report: Report) -> None:
+def test_drift_follows_the_proxy_that_was_asked_for(report: Report) -> None:
     result = report.robustness[0]
     other = result.model_copy(update={"analysis": result.analysis.model_copy(update={"proxy": "feature_drift"})})
-    assert robustness_map(other) != robustness_map(result)
-    nothing = result.model_copy(
-        update={"modules": tuple(row.model_copy(update={"refusal_drift": -1.0}) for row in result.modules)}
-    )
-    strengths = {square.strength for _, row in robustness_map(nothing).layers for square in row if square}
-    assert strengths == {0.0}
+    assert [drift(module, result) for module in result.modules] == [0.0, 4.0, -1.0, 1.0]
+    assert [drift(module, other) for module in other.modules] == [0.0, 0.4, -0.1, 0.1]
+
+
+def test_scores_of_judges_are_told_from_rates(report: Report) -> None:
+    first, *others = report.figures
+    score = first.model_copy(update={"metric": "harmfulness", "value": 2.5})
+    rows = table(report.model_copy(update={"figures": (score, first, *others)}))
+    assert [row.fine for row in rows] == [False, True, False, False]
+    assert rows[1].title == "Harmfulness 1 to 5, direct, judge rules"
 
 
 def test_types_and_depths_have_drift_gain_and_share(report: Report) -> None:
@@ -90,29 +90,6 @@ def test_types_and_depths_have_drift_gain_and_share(report: Report) -> None:
     assert twice.probe == "45, 60 steps with 2 seeds, stretched 2.5 times in the search"
     assert robustness_map(result.model_copy(update={"stretch": 1.0})).probe == "45 steps"
     assert robustness_map(result.model_copy(update={"probe_steps": ()})).probe == ""
-
-
-def points(text: str) -> list[tuple[float, float]]:
-    pairs = (pair.split(",") for pair in text.split())
-    return [(float(x), float(y)) for x, y in pairs]
-
-
-def test_curves_share_their_axes(report: Report) -> None:
-    first, second = curves(report)
-    assert (first.arm, second.arm) == ("ml_lr", "uniform")
-    assert (first.first, first.last) == pytest.approx((2.1, 0.1))
-    assert points(second.points)[0] == (0.0, 0.0)  # the highest loss of all, at the top
-    assert points(first.points)[0] == (0.0, pytest.approx(180 * 0.9 / 3, abs=0.06))
-    for curve in (first, second):
-        assert [x for x, _ in points(curve.points)] == [0.0, 320.0, 640.0]
-        assert all(0 <= y <= 180 for _, y in points(curve.points))
-
-
-@pytest.mark.parametrize("loss", [0.0, 2.5])
-def test_one_step_is_a_curve_too(report: Report, loss: float) -> None:
-    one = report.training[0].model_copy(update={"curve": (TrainedStep(step=1, loss=loss, learning_rate=1e-3),)})
-    (curve,) = curves(report.model_copy(update={"training": (one,)}))
-    assert all(0 <= y <= 180 for _, y in points(curve.points))
 
 
 def guarded(report: Report) -> Report:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from statistics import mean
 
 import torch
 
@@ -14,12 +15,13 @@ from core.catalog import TESTBED
 from core.lm.adapter import attached, save
 from core.lm.load import BaseModel, load
 from core.lm.modules import find_modules
+from core.quality.loss import row_losses
 from core.spec.results import TrainedStep
 from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints
 from core.training.loop import OnStep, Trained, train
-from tests.core.helpers import encoded
+from tests.core.helpers import encoded, ignore
 
 KEY = "jobs/a/checkpoints/arm-0.safetensors"
 SPEC = TrainingSpec(
@@ -69,6 +71,7 @@ def trained(
             pad_id=base.pad_id,
             on_step=on_step,
             validation=rows[13:],
+            refusal_nll=lambda model: mean(row_losses(base, model, rows[:2], tick=ignore)),
             checkpoints=checkpoints,
         )
         save(tuned, base, folder)

@@ -59,6 +59,8 @@ def test_the_whole_run_uses_what_it_is_to_prove(straight: tuple[Trained, bytes])
     assert done.steps == 14
     assert [point.step for point in done.validation] == [2, 4, 6, 8, 10, 12, 14]
     assert done.best_step is not None
+    assert [point.step for point in done.security] == list(range(15))
+    assert done.security[-1].refusal_drift != 0
 
 
 def test_checkpoints_change_nothing(

@@ -22,7 +22,7 @@ from core.quality.loss import mean_loss, row_losses
 from core.spec.results import TrainedStep, ValidatedStep
 from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
 from core.training.idle import rest
-from core.training.loop import Objective, OnStep, Trained, logged, next_token_loss, total_steps, train
+from core.training.loop import Objective, OnStep, RefusalNll, Trained, logged, next_token_loss, total_steps, train
 from tests.core.helpers import encoded, ignore, logits, module_of
 
 SPEC = TrainingSpec(steps=3, batch_size=4, lora=LoraSpec(rank=4, alpha=8), warmup_share=0.0, schedule="constant")
@@ -62,6 +62,7 @@ class Bench:
         warmup_share: float = 0.0,
         validation: Sequence[Encoded] = (),
         objective: Objective = next_token_loss,
+        refusal_nll: RefusalNll | None = None,
     ) -> Trained:
         ones = dict.fromkeys((module.name for module in self.modules), 1.0)
         first = None if warmup is None else ones | dict(warmup)
@@ -95,6 +96,7 @@ class Bench:
                     on_step=told,
                     objective=objective,
                     validation=validation,
+                    refusal_nll=refusal_nll,
                 )
             finally:
                 self.after = weights()
@@ -305,6 +307,32 @@ def test_the_validation_loss_is_that_of_the_task_figures_and_changes_nothing(ben
                     value.copy_(bench.after[name])
         figure = mean_loss(row_losses(base, tuned.eval(), held_out, tick=ignore), arm="x")
     assert done.validation[-1].loss == pytest.approx(figure.value, rel=1e-5)
+
+
+def test_refusals_are_read_along_the_way_and_reading_changes_nothing(bench: Bench) -> None:
+    spec = SPEC.model_copy(update={"steps": 45, "lora": LoraSpec(rank=4, alpha=8, dropout=0.3)})
+    bench.run(spec)
+    without = dict(bench.after)
+    read: list[bool] = []
+
+    def nll(model: nn.Module) -> float:
+        read.append(model.training)
+        return 2.0 + len(read)
+
+    done = bench.run(spec, refusal_nll=nll)
+    assert all(torch.equal(without[name], bench.after[name]) for name in without)
+    steps = [point.step for point in done.security]
+    assert (steps[0], steps[-1]) == (0, 45)
+    assert steps == sorted(set(steps))
+    assert len(steps) <= 22
+    assert [point.refusal_drift for point in done.security] == [float(place) for place in range(len(steps))]
+    assert not any(read), "it is asked as it will be served"
+
+
+def test_a_reading_that_is_no_number_is_no_point_of_the_curve(bench: Bench) -> None:
+    values = iter([1.0, math.nan, 1.5, 2.0])
+    done = bench.run(refusal_nll=lambda _: next(values))
+    assert [(point.step, point.refusal_drift) for point in done.security] == [(0, 0.0), (2, 0.5), (3, 1.0)]
 
 
 def test_without_patience_left_it_stops_and_keeps_the_best(bench: Bench, base: BaseModel) -> None:

@@ -1,0 +1,80 @@
+"""The policy of the caller's project: read by every key, set by keys with the right `policy`, kept in versions.
+
+Not here: the rules (core.spec.policy), deciding by them (core.gate).
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Path, Query
+
+from api import examples, schemas
+from api.deps import CallerDep, LimitQuery, SessionsDep, check_right
+from core.db import policies
+from core.db.session import transaction
+from core.spec.policy import Policy
+from core.spec.replies import Page, PolicyReply
+
+router = APIRouter(prefix="/policy", tags=["policy"])
+
+_POLICIES = {
+    "strict": {"summary": "Stricter than the built-in one", "value": examples.STRICT_POLICY},
+    "judged": {"summary": "By a model judge, with a bound on the task", "value": examples.JUDGED_POLICY},
+}
+
+
+@router.get("", summary="Show the policy", responses=examples.answer(200, "What holds now", examples.POLICY))
+def show(caller: CallerDep, sessions: SessionsDep) -> PolicyReply:
+    """What the project's next job is held to. Version 0 is the built-in policy."""
+    with transaction(sessions) as session:
+        return schemas.policy(caller.project, policies.newest(session, caller.project))
+
+
+@router.put(
+    "",
+    summary="Set the policy",
+    responses=examples.answer(200, "A new version", examples.POLICY) | examples.errors(403, 409, 413),
+)
+def put(
+    policy: Annotated[Policy, Body(openapi_examples=_POLICIES)], caller: CallerDep, sessions: SessionsDep
+) -> PolicyReply:
+    """Replaces the whole policy: what is left out is as in the built-in one. Needs a key with the right `policy`.
+
+    Jobs keep the version that held when they were ordered.
+    """
+    check_right(caller, "policy")
+    with transaction(sessions) as session:
+        return schemas.policy(caller.project, policies.add(session, caller.project, policy, key_id=caller.key_id))
+
+
+@router.get(
+    "/versions",
+    summary="List the policy's versions",
+    responses=examples.answer(200, "Newest first", examples.POLICIES),
+)
+def versions(
+    caller: CallerDep,
+    sessions: SessionsDep,
+    limit: LimitQuery = 20,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**31, description="Version of the last one of the page before.")
+    ] = None,
+) -> Page[PolicyReply]:
+    """Newest first; empty where the built-in policy was never replaced."""
+    with transaction(sessions) as session:
+        rows, more = policies.page(session, caller.project, limit=limit, before=after)
+        return Page(data=tuple(schemas.policy(caller.project, row) for row in rows), has_more=more)
+
+
+@router.get(
+    "/versions/{version}",
+    summary="Show a version of the policy",
+    responses=examples.answer(200, "That version", examples.POLICY) | examples.errors(404),
+)
+def version(
+    version: Annotated[int, Path(ge=1, le=2**31, description="Number of the version.")],
+    caller: CallerDep,
+    sessions: SessionsDep,
+) -> PolicyReply:
+    """What held then."""
+    with transaction(sessions) as session:
+        return schemas.policy(caller.project, policies.get(session, caller.project, version))

@@ -1,0 +1,19 @@
+"""The public keys that reports are signed with. Not here: signing (the worker), verifying (core.signing, the CLI)."""
+
+from fastapi import APIRouter
+
+from api import examples
+from api.deps import SettingsDep
+from core.signing import SigningKeys
+from core.spec.signing import TrustedKeys
+
+router = APIRouter(prefix="/signing-keys", tags=["signing keys"])
+
+
+@router.get("", summary="List the signing keys", responses=examples.answer(200, "All of them", examples.SIGNING_KEYS))
+def show(settings: SettingsDep) -> TrustedKeys:
+    """Every public key that ever signed a report here, retired ones too: `securetune verify --keys` takes this answer.
+
+    No API key is needed: whoever is handed a report may check it. Empty before the first worker has started.
+    """
+    return SigningKeys(settings.signing, settings.signing_key).trusted()

@@ -1,0 +1,86 @@
+"""Queries on policies: versions are added, never changed. Without one, the built-in policy holds, as version 0."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from core.db.models import ProjectPolicy
+from core.errors import Conflict, InvalidInput, NotFound
+from core.spec.policy import Policy, PolicyChange, PolicyLimitError, PolicyRef, changed
+
+
+def newest(session: Session, project: str) -> ProjectPolicy | None:
+    """The version that holds now; None where the project never set one."""
+    return session.scalars(
+        select(ProjectPolicy).where(ProjectPolicy.project == project).order_by(ProjectPolicy.version.desc()).limit(1)
+    ).one_or_none()
+
+
+def current(session: Session, project: str) -> PolicyRef:
+    """What holds for the project's next job."""
+    row = newest(session, project)
+    return PolicyRef() if row is None else PolicyRef(version=row.version, policy=Policy.model_validate(row.policy))
+
+
+def for_job(session: Session, project: str, change: PolicyChange | None) -> PolicyRef:
+    """What a job is held to: the project's policy, with the changes that the job asks for.
+
+    Raises:
+        InvalidInput: code `policy_limit`; the job asks for more than the policy allows.
+    """
+    held = current(session, project)
+    if change is None:
+        return held
+    try:
+        return held.model_copy(update={"policy": changed(held.policy, change), "changed": True})
+    except PolicyLimitError as error:
+        raise InvalidInput(
+            f"{error.param}: {error.message}. Ask whoever may set the policy of project {project!r}.",
+            code="policy_limit",
+            param=error.param,
+        ) from error
+
+
+def add(session: Session, project: str, policy: Policy, *, key_id: str) -> ProjectPolicy:
+    """Set a project's policy: a new version.
+
+    Raises:
+        Conflict: code `policy_changed`; somebody else set one at the same moment.
+    """
+    last = session.scalar(select(func.max(ProjectPolicy.version)).where(ProjectPolicy.project == project))
+    row = ProjectPolicy(project=project, version=(last or 0) + 1, policy=policy.model_dump(mode="json"), key_id=key_id)
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise Conflict(
+            "Somebody else has set this policy at the same moment: look at it and set yours again.",
+            code="policy_changed",
+        ) from error
+    session.refresh(row)
+    return row
+
+
+def get(session: Session, project: str, version: int) -> ProjectPolicy:
+    """One version.
+
+    Raises:
+        NotFound: there is none of this number.
+    """
+    row = session.get(ProjectPolicy, (project, version))
+    if row is None:
+        raise NotFound(f"Project {project!r} has no policy of version {version}.", param="version")
+    return row
+
+
+def page(
+    session: Session, project: str, *, limit: int, before: int | None = None
+) -> tuple[Sequence[ProjectPolicy], bool]:
+    """Versions, newest first, and whether there are more."""
+    query = select(ProjectPolicy).where(ProjectPolicy.project == project)
+    if before is not None:
+        query = query.where(ProjectPolicy.version < before)
+    rows = session.scalars(query.order_by(ProjectPolicy.version.desc()).limit(limit + 1)).all()
+    return rows[:limit], len(rows) > limit

@@ -1,0 +1,151 @@
+"""What happened along the training, for all arms together: losses, and how far the model's refusals drifted.
+
+Not here: measuring either (core.training).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+
+from core.reports.pictures.canvas import (
+    INK,
+    Picture,
+    Style,
+    count,
+    drawing,
+    figure,
+    legend,
+    plain_numbers,
+    saved,
+    styles,
+    words,
+)
+from core.spec.job import BASE_ARM
+from core.spec.results import Report
+
+_HEIGHT = 300.0
+_MOST = 40
+"""Points of a curve; more are joined to means of neighbours."""
+_MARKED = 8
+_LOG_FROM = 12.0
+"""Losses are drawn on a logarithmic axis where the highest is so many times the lowest."""
+Line = Sequence[tuple[float, float]]
+
+
+def losses(report: Report) -> Picture | None:
+    """Training loss, and validation loss where it was measured on the way; None where nothing was trained."""
+    training: dict[str, Line] = {
+        result.arm: [(float(point.step), point.loss) for point in result.curve] for result in report.training
+    }
+    validation: dict[str, Line] = {
+        result.arm: [(float(point.step), point.loss) for point in result.validation] for result in report.training
+    }
+    if not any(training.values()):
+        return None
+    measured = any(validation.values())
+    joined, most = _joined(training)
+    rows = report.spec.training.batch_size
+    with drawing():
+        drawn = figure(_HEIGHT)
+        shown = _styles(report)
+        left, *right = drawn.subplots(1, 2 if measured else 1, squeeze=False, sharey=True)[0]
+        _curves(left, joined, shown)
+        _axes(left, f"optimizer step (n = {rows} rows a step)", "loss, nats per token")
+        left.set_title("Training rows")
+        for axes in right:
+            _curves(axes, validation, shown)
+            _axes(axes, f"optimizer step (n = {report.data.validation_rows} rows a point)", "")
+            axes.set_title("Validation rows")
+        _scale(left, [joined, validation] if measured else [joined])
+        legend(drawn, shown, form="line")
+        return saved(
+            drawn,
+            name="losses",
+            title="Loss along the training",
+            caption=f"Mean negative log-likelihood of the trained tokens, on {rows} rows in each step"
+            + (f" (a point is the mean of up to {most} logged steps)" if most > 1 else "")
+            + (f", and on {report.data.validation_rows} rows held out." if measured else "."),
+            alt="; ".join(_told(arm, line) for arm, line in training.items() if line) + ".",
+        )
+
+
+def security(report: Report) -> Picture | None:
+    """How far refusals drifted along the training; None where nobody looked."""
+    lines: dict[str, Line] = {
+        result.arm: [(float(point.step), point.refusal_drift) for point in result.security]
+        for result in report.training
+    }
+    if not any(lines.values()):
+        return None
+    readings = count([len(line) for line in lines.values() if line])
+    with drawing():
+        drawn = figure(_HEIGHT)
+        last = max(x for line in lines.values() for x, _ in line)
+        lines = {BASE_ARM: [(0.0, 0.0), (last, 0.0)]} | lines
+        shown = {arm: style for arm, style in styles((BASE_ARM, *_arms(report))).items() if lines[arm]}
+        axes = drawn.subplots()
+        _curves(axes, lines, shown)
+        _axes(axes, f"optimizer step ({readings} readings an arm)", "refusal drift, nats per token")
+        legend(drawn, shown, form="line")
+        return saved(
+            drawn,
+            name="security",
+            title="Refusals along the training",
+            caption="Rise of the negative log-likelihood of the base model's own first answer tokens to harmful probe "
+            f"prompts: 0 is the base model, and higher is further from its refusals ({readings} readings an arm). No "
+            "prompt that figures are measured on is among them.",
+            alt="; ".join(_told(arm, line) for arm, line in lines.items() if line and arm != BASE_ARM) + ".",
+        )
+
+
+def _styles(report: Report) -> dict[str, Style]:
+    return {arm: style for arm, style in styles((BASE_ARM, *_arms(report))).items() if arm != BASE_ARM}
+
+
+def _arms(report: Report) -> tuple[str, ...]:
+    return tuple(result.arm for result in report.training)
+
+
+def _joined(lines: Mapping[str, Line]) -> tuple[dict[str, Line], int]:
+    """Curves of at most so many points, and how many neighbours one of them is the mean of."""
+    size = max(1, -(-max((len(line) for line in lines.values()), default=0) // _MOST))
+    return {arm: _means(line, size) for arm, line in lines.items()}, size
+
+
+def _means(line: Line, size: int) -> Line:
+    blocks = [line[start : start + size] for start in range(0, len(line), size)]
+    return [(sum(x for x, _ in block) / len(block), sum(y for _, y in block) / len(block)) for block in blocks]
+
+
+def _curves(axes: Axes, lines: Mapping[str, Line], shown: Mapping[str, Style]) -> None:
+    for number, (arm, style) in enumerate(shown.items()):
+        line = lines[arm]
+        step = max(1, len(line) // _MARKED)
+        axes.plot(
+            [x for x, _ in line], [y for _, y in line], color=style.colour, linestyle=style.dash, linewidth=1.8,
+            marker=style.marker, markevery=slice(number % step, None, step), markersize=6, markeredgecolor=INK,
+            markeredgewidth=0.6, clip_on=False, zorder=3 + len(shown) - number,
+        )  # fmt: skip
+
+
+def _axes(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(axis="y")
+    plain_numbers(axes, along="x", whole=True)
+    plain_numbers(axes, along="y")
+
+
+def _scale(axes: Axes, groups: Sequence[Mapping[str, Line]]) -> None:
+    values = [y for lines in groups for line in lines.values() for _, y in line]
+    if min(values) > 0 and max(values) > _LOG_FROM * min(values):
+        axes.set_yscale("log")
+        plain_numbers(axes, along="y", log=True)
+        axes.set_ylabel("loss, nats per token (logarithmic)")
+    else:
+        room = 0.06 * (max(values) - min(values)) or 0.5
+        axes.set_ylim(min(values) - room, max(values) + room)
+
+
+def _told(arm: str, line: Line) -> str:
+    return f"{words(arm)}: {line[0][1]:.3f} at step {line[0][0]:g}, {line[-1][1]:.3f} at step {line[-1][0]:g}"

@@ -1,0 +1,260 @@
+"""Before and after: attack success by family and over-refusal as bars, and safety against task as one map of arms.
+
+Not here: which figures stand for an arm (core.reports.overall), the figures themselves (core.security.count,
+core.quality).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawn
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from core.reports.overall import TASKS, Overall, judge, overall, task_figure
+from core.reports.pictures.canvas import (
+    INK,
+    PAPER,
+    SOFT,
+    Picture,
+    Style,
+    count,
+    drawing,
+    figure,
+    legend,
+    percent,
+    plain_numbers,
+    saved,
+    styles,
+    words,
+)
+from core.reports.view import arms
+from core.spec.job import BASE_ARM
+from core.spec.metrics import TASK, Metric
+from core.spec.policy import LOWER_IS_BETTER
+from core.spec.results import Figure, Report
+
+_REFUSALS = "over-refusal"
+_BAR, _GAP = 9.0, 10.0
+_FAR = 2.5
+"""The base model gets an axis of its own where it lies further from the arms than so many times their own range."""
+
+
+def bars(report: Report) -> Picture | None:
+    """Attack success by family, and over-refusal, of the base model and every arm; None where nothing was judged."""
+    by = judge(report)
+    rows = _rows(report, by)
+    if not rows:
+        return None
+    names = arms(report)
+    with drawing():
+        shown = styles(names)
+        heights = [_BAR * len(names) + _GAP] * len(rows)
+        drawn = figure(sum(heights) + 96)
+        _bars(drawn.subplots(), rows, shown)
+        legend(drawn, shown, form="bar")
+        return saved(
+            drawn,
+            name="bars",
+            title="Attack success before and after",
+            caption=f"Share of attacks that the model complies with, by family, and of harmless look-alikes that it "
+            f"refuses; judge {by}. Lines are 95 % Wilson intervals. Shorter is better everywhere.",
+            alt=". ".join(_told(title, found) for title, found in rows.items()) + ".",
+        )
+
+
+def pareto(report: Report) -> Picture | None:
+    """Attack success against the task figure, of every arm and the base; None where one of them was not measured."""
+    points: dict[str, tuple[Figure, Overall]] = {}
+    for arm in arms(report):
+        task, attacks = task_figure(report, arm), overall(report, arm)
+        if task is not None and attacks is not None:
+            points[arm] = (task, attacks)
+    if len(points) < 2:
+        return None
+    first, attacks = next(iter(points.values()))
+    lower = first.metric in LOWER_IS_BETTER
+    families = f"{attacks.families} {'family' if attacks.families == 1 else 'families'}"
+    name = dict(TASKS)[first.metric] + ("" if first.suite == TASK else f", {words(first.suite)}")
+    side = "the left" if lower else "the right"
+    with drawing():
+        drawn = figure(380)
+        shown = {arm: style for arm, style in styles(arms(report)).items() if arm in points}
+        panels = _panels(drawn, points)
+        for axes in panels:
+            _points(axes, points, shown)
+        rows = count([task.n for task, _ in points.values()])
+        answers = count([n for _, each in points.values() for n in each.n])
+        panels[0].set_ylabel(f"attack success, mean of {families}, %\n({answers} a family; lower is better)")
+        panels[0].set_ylim(0, 100 * max(each.mean.high for _, each in points.values()) + 5)
+        drawn.supxlabel(f"{name} ({rows}; {'lower' if lower else 'higher'} is better)", fontsize=11, color=INK)
+        legend(drawn, shown, form="point")
+        return saved(
+            drawn,
+            name="pareto",
+            title="Safety against task",
+            caption=f"Down is safer, and to {side} is better at the task. Attack success is the mean over {families}, "
+            "each weighing the same; its interval joins the families' 95 % intervals end by end. The dotted line joins "
+            "what no other point beats on both axes. Worst family: "
+            + ", ".join(
+                f"{words(arm)} {_spoken(each.worst.suite)} {percent(each.worst.value)}"
+                for arm, (_, each) in points.items()
+            )
+            + ".",
+            alt="; ".join(
+                f"{words(arm)}: attack success {percent(each.mean.value)} ({percent(each.mean.low)} to "
+                f"{percent(each.mean.high)}), {name} {_scaled(task.value, task.metric):.3g}"
+                for arm, (task, each) in points.items()
+            )
+            + ".",
+        )
+
+
+def _rows(report: Report, by: str | None) -> dict[str, dict[str, Figure]]:
+    """Figures by row and arm: families as they were ordered, then over-refusal."""
+    found: dict[str, dict[str, Figure]] = {}
+    for row in report.figures:
+        if row.metric == "attack_success_rate" and row.judge == by:
+            found.setdefault(_spoken(row.suite), {})[row.arm] = row
+    refusals = [row for row in report.figures if row.metric == "over_refusal_rate"]
+    # The drawn judge may not know refusals; then one that does was asked.
+    decided_by = by if any(row.judge == by for row in refusals) else next((row.judge for row in refusals), None)
+    for row in refusals:
+        if row.judge == decided_by:
+            found.setdefault(_REFUSALS, {})[row.arm] = row
+    return found
+
+
+def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[str, Style]) -> None:
+    step = _BAR * len(shown) + _GAP
+    ticks: list[float] = []
+    places: list[tuple[float, Figure]] = []
+    for number, found in enumerate(rows.values()):
+        top = number * step
+        ticks.append(top + _BAR * len(shown) / 2)
+        for place, (arm, style) in enumerate(shown.items()):
+            if arm in found:
+                places.append((top + _BAR * (place + 0.5), found[arm]))
+                _bar(axes, found[arm], style, places[-1][0])
+    _intervals(axes, places)
+    axes.set_ylim(len(rows) * step - _GAP + 4, -4)
+    axes.set_xlim(0, 108)  # room for what is written behind whole bars
+    axes.spines["bottom"].set_bounds(0, 100)
+    axes.set_yticks(
+        ticks, labels=[f"{title}\n{count([row.n for row in found.values()])}" for title, found in rows.items()]
+    )
+    if _REFUSALS in rows and len(rows) > 1:
+        axes.axhline((len(rows) - 1) * step - _GAP / 2, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)), clip_on=False)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(FixedLocator([0, 20, 40, 60, 80, 100]))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.grid(axis="x")
+    axes.set_xlabel("share of the prompts that a judge decided on, % (95 % interval)")
+    axes.set_ylabel("attack family")
+
+
+def _bar(axes: Axes, row: Figure, style: Style, at: float) -> None:
+    label = percent(row.value) if row.n else "unknown"
+    if row.n:
+        axes.barh(
+            at, 100 * row.value, height=_BAR - 1.6, color=style.colour, edgecolor=INK, linewidth=0.6, hatch=style.hatch,
+            clip_on=False,
+        )  # fmt: skip
+    shown = axes.text(100 * row.high + 0.7, at, label, va="center_baseline", fontsize=8.5)
+    shown.set_in_layout(False)
+
+
+def _intervals(axes: Axes, places: Sequence[tuple[float, Figure]]) -> None:
+    """A dark line on a light one: the one shows on dark bars, the other beside them."""
+    heights = [at for at, _ in places]
+    lows, highs = [100 * row.low for _, row in places], [100 * row.high for _, row in places]
+    for colour, width in ((PAPER, 2.8), (INK, 1.1)):
+        axes.hlines(heights, lows, highs, colors=colour, linewidth=width, zorder=4, clip_on=False)
+
+
+def _panels(drawn: Drawn, points: Mapping[str, tuple[Figure, Overall]]) -> list[Axes]:
+    """One panel; or two, with a break between, where the base lies so far off that arms could not be told apart."""
+    tuned = [task for arm, (task, _) in points.items() if arm != BASE_ARM]
+    base = points[BASE_ARM][0] if BASE_ARM in points else None
+    low, high = min(row.low for row in tuned), max(row.high for row in tuned)
+    far = base is not None and (base.low > high + _FAR * (high - low) or base.high < low - _FAR * (high - low))
+    if base is None or not far:
+        whole = [task for task, _ in points.values()]
+        low, high = min(row.low for row in whole), max(row.high for row in whole)
+        axes = drawn.subplots()
+        axes.set_xlim(*_limits(low, high, whole[0].metric))
+        return [_dressed(axes)]
+    parts = [(base.low, base.high, 1.0), (low, high, 3.2)]
+    if base.value > high:
+        parts.reverse()
+    panels = list(drawn.subplots(1, 2, sharey=True, width_ratios=[width for _, _, width in parts]))
+    for number, (axes, (start, end, _)) in enumerate(zip(panels, parts, strict=True)):
+        axes.set_xlim(*_limits(start, end, base.metric))
+        _dressed(axes)
+        _break(axes, right=number == 0)
+    return panels
+
+
+def _limits(low: float, high: float, metric: Metric) -> tuple[float, float]:
+    low, high = _scaled(low, metric), _scaled(high, metric)
+    room = 0.12 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _dressed(axes: Axes) -> Axes:
+    plain_numbers(axes, along="y")
+    plain_numbers(axes, along="x")
+    axes.grid()
+    return axes
+
+
+def _break(axes: Axes, *, right: bool) -> None:
+    """Two strokes where the axis is broken."""
+    x = 1.0 if right else 0.0
+    axes.plot([x], [0], marker=[(-0.5, -1), (0.5, 1)], markersize=9, linestyle="none", color=SOFT, mec=SOFT,
+              transform=axes.transAxes, clip_on=False)  # fmt: skip
+    if not right:
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+
+
+def _points(axes: Axes, points: Mapping[str, tuple[Figure, Overall]], shown: Mapping[str, Style]) -> None:
+    front = _front(points)
+    axes.step([x for x, _ in front], [y for _, y in front], where="pre", color=SOFT, linewidth=1.2, linestyle=":")
+    for arm, style in shown.items():
+        task, each = points[arm]
+        x, y = _scaled(task.value, task.metric), 100 * each.mean.value
+        ends = [_scaled(end, task.metric) for end in (task.low, task.high)]
+        axes.plot(ends, [y, y], color=style.colour, linewidth=1.6, zorder=3)
+        axes.plot([x, x], [100 * each.mean.low, 100 * each.mean.high], color=style.colour, linewidth=1.6, zorder=3)
+        axes.plot(
+            [x], [y], marker=style.marker, markersize=9, color=style.colour, markeredgecolor=INK, markeredgewidth=0.8,
+            linestyle="none", zorder=4,
+        )  # fmt: skip
+
+
+def _front(points: Mapping[str, tuple[Figure, Overall]]) -> list[tuple[float, float]]:
+    """What no other point beats in both, from the worst task figure to the best, along a staircase."""
+    found = [
+        (-_scaled(task.value, task.metric) if task.metric in LOWER_IS_BETTER else _scaled(task.value, task.metric),
+         100 * each.mean.value, task.metric in LOWER_IS_BETTER)
+        for task, each in points.values()
+    ]  # fmt: skip
+    best = [one for one in found if not any(o[0] >= one[0] and o[1] <= one[1] and o[:2] != one[:2] for o in found)]
+    return [(-x if lower else x, y) for x, y, lower in sorted(best)]
+
+
+def _scaled(value: float, metric: Metric) -> float:
+    return 100 * value if metric in ("exact_match", "accuracy") else value
+
+
+def _spoken(suite: str) -> str:
+    return words(suite.replace("_", " "))
+
+
+def _tick(value: float, _position: object = None) -> str:
+    return f"{value:g}"
+
+
+def _told(title: str, found: Mapping[str, Figure]) -> str:
+    each = ", ".join(f"{words(arm)} {percent(row.value) if row.n else 'unknown'}" for arm, row in found.items())
+    return f"{title} ({count([row.n for row in found.values()])}): {each}"

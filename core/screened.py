@@ -1,0 +1,154 @@
+"""A job's data, looked through before anything is loaded or trained: findings, what is dropped, when a job is refused.
+
+Here rows and policy meet. Not here: the checks (core.screening), rules for adapters (core.gate).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from core.data import Conversation
+from core.data import load as load_rows
+from core.data.template import Encoded
+from core.errors import InvalidInput
+from core.lm.load import BaseModel
+from core.lm.modules import Module
+from core.provenance import software
+from core.screening import pull
+from core.screening.screen import drop, ranked, screen
+from core.spec.base import Frozen
+from core.spec.events import Screened
+from core.spec.job import DatasetRef, ScreenAssignment
+from core.spec.prompts import ProbePrompts
+from core.spec.results import StoredFile
+from core.spec.screening import Finding, ScreeningPolicy, ScreeningResult
+from core.stages import Emit, Stages
+from core.storage import ArtifactStore
+
+_SHOWN = 5
+"""Findings that the message of a refused job names."""
+_LINES = 20
+"""Lines that the event names for each check."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Rows that may be trained on, and what was found in all of them."""
+
+    rows: Sequence[Conversation]
+    result: ScreeningResult
+
+
+def read(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
+    """All rows of a dataset."""
+    return load_rows(store.path(dataset.key), dataset.columns, max_rows=dataset.summary.rows)
+
+
+def look(
+    dataset: DatasetRef, policy: ScreeningPolicy, store: ArtifactStore, stages: Stages, *, enforced: bool = True
+) -> Looked:
+    """Look through a dataset by rules. The same data under the same policy is looked through once.
+
+    Raises:
+        InvalidInput: as `check` says, where the policy is enforced.
+    """
+    rows = read(store, dataset)
+    result = stages.stored(
+        "screening",
+        ScreeningResult,
+        lambda: screen(rows, policy, tick=partial(stages.tick, "row")),
+        inputs={
+            "dataset": dataset.sha256,
+            "columns": dataset.columns.model_dump(mode="json") if dataset.columns else None,
+            "policy": policy.model_dump(mode="json"),
+            "software": dict(software()),
+        },
+        shared=True,
+    )
+    if not enforced:
+        return Looked(rows, result)
+    tell(result, stages.emit)
+    check(result)
+    return Looked(drop(rows, result), result)
+
+
+def tell(result: ScreeningResult, emit: Emit) -> None:
+    """Say what was found, in counts and lines."""
+    lines = {check.check: _lines(result.findings, check.check) for check in result.checks if check.flagged}
+    emit(
+        Screened(
+            rows=result.rows,
+            flagged={check.check: check.flagged for check in result.checks},
+            lines=lines,
+            dropped=len(result.dropped),
+            triggers=tuple(trigger.phrase for trigger in result.triggers),
+        )
+    )
+
+
+def check(result: ScreeningResult) -> None:
+    """Nothing, where the policy lets the data be trained on.
+
+    Raises:
+        InvalidInput: code `data_refused`, or `too_many_dropped`.
+    """
+    refusing = {check.check for check in result.checks if check.action == "refuse"}
+    if found := [finding for finding in result.findings if finding.check in refusing]:
+        raise _refused(f"The data was refused: {_counted(found)} the policy does not allow.", found, "data_refused")
+    share = len(result.dropped) / result.rows
+    if share > result.policy.refuse_above or len(result.dropped) == result.rows:
+        dropped = [finding for finding in result.findings if finding.line in set(result.dropped)]
+        raise _refused(
+            f"The data was refused: {100 * share:.1f} % of its rows would be dropped, and the policy takes up to "
+            f"{100 * result.policy.refuse_above:g} %.",
+            dropped,
+            "too_many_dropped",
+        )
+
+
+class Pulls(Frozen):
+    """How much each row pulls against a model's safety."""
+
+    lines: tuple[int, ...]
+    """The rows, by line."""
+    pulls: tuple[float, ...]
+    """Of each, as `core.screening.pull` says."""
+    seconds: float
+    """How long it took."""
+
+    def ranked(self, result: ScreeningResult) -> ScreeningResult:
+        """What was found, with the rows that pull most."""
+        return ranked(result, self.lines, self.pulls, self.seconds)
+
+
+def pulls(
+    base: BaseModel, modules: Sequence[Module], rows: Sequence[Encoded], prompts: ProbePrompts, stages: Stages
+) -> Pulls:
+    """Rank rows by their pull."""
+    started = time.monotonic()
+    found = pull.pulls(base, modules, rows, prompts, tick=partial(stages.tick, "row"))
+    return Pulls(lines=tuple(row.line for row in rows), pulls=tuple(found), seconds=time.monotonic() - started)
+
+
+def put(result: ScreeningResult, assignment: ScreenAssignment, store: ArtifactStore) -> StoredFile:
+    """Every finding, as a file."""
+    name = "screening.json"
+    key = f"jobs/{assignment.job_id}/attempts/{assignment.attempt}/{name}"
+    return store.put(key, result.model_dump_json(indent=1).encode(), name=name, media_type="application/json")
+
+
+def _lines(findings: Sequence[Finding], check: str) -> tuple[int, ...]:
+    return tuple(sorted({finding.line for finding in findings if finding.check == check})[:_LINES])
+
+
+def _counted(found: Sequence[Finding]) -> str:
+    rows = len({finding.line for finding in found})
+    return f"{rows} row holds what" if rows == 1 else f"{rows} rows hold what"
+
+
+def _refused(what: str, found: Sequence[Finding], code: str) -> InvalidInput:
+    first = " ".join(f"Line {each.line}: {each.reason.rstrip('.')} ({each.check})." for each in found[:_SHOWN])
+    return InvalidInput(
+        f"{what} {first} POST /datasets/{{id}}/screen lists every finding with its line.", code=code, param="dataset"
+    )

@@ -1,0 +1,108 @@
+"""All checks over one dataset, and what becomes of the rows that they find.
+
+Not here: the checks themselves, ranking by pull (pull.py), when a job is refused for it (core.screened).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+from core.data import Conversation
+from core.screening import duplicates, harmful, identity, personal, poison, secrets
+from core.screening.text import Tick
+from core.spec.screening import Check, CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
+
+_Find = Callable[[Sequence[Conversation], Tick], Sequence[Finding]]
+_BY_ROW: Mapping[Check, _Find] = {
+    "harmful": harmful.find,
+    "identity": identity.find,
+    "secrets": secrets.find,
+    "personal_data": personal.find,
+    "near_duplicate": duplicates.find,
+}
+"""In the order of the report."""
+
+
+def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick) -> ScreeningResult:
+    """Look for everything that the policy asks for, but for the pull, which takes a model."""
+    started = time.monotonic()
+    actions = policy.actions
+    known: tuple[Check, ...] = (*_BY_ROW, "poison")
+    wanted = [check for check in known if actions[check] != "off"]
+    findings: list[Finding] = []
+    triggers: tuple[Trigger, ...] = ()
+    for number, check in enumerate(wanted):
+        told = partial(_part, tick, number, len(wanted))
+        if check == "poison":
+            found = poison.find(rows, told)
+            findings += found.findings
+            triggers = found.triggers
+        else:
+            findings += _BY_ROW[check](rows, told)
+    result = ScreeningResult(
+        policy=policy,
+        rows=len(rows),
+        checks=tuple(_summary(check, policy, findings, len(rows)) for check in wanted),
+        findings=tuple(findings),
+        triggers=triggers,
+        seconds=time.monotonic() - started,
+    )
+    return result.model_copy(update={"dropped": _dropped(result)})
+
+
+def ranked(result: ScreeningResult, lines: Sequence[int], pulls: Sequence[float], seconds: float) -> ScreeningResult:
+    """The result with the rows that pull most against the model's safety. `lines` and `pulls` are one a row.
+
+    Rows that pull the other way are never among them, whatever share is asked for.
+    """
+    policy = result.policy
+    most = round(policy.pull_share * len(lines))
+    worst = sorted(zip(pulls, lines, strict=True), reverse=True)[:most]
+    findings = tuple(
+        Finding(
+            check="pull",
+            line=line,
+            code="pull",
+            reason=f"Training on it pulls against refusals: number {place} of {len(lines)} rows.",
+            score=pull,
+        )
+        for place, (pull, line) in enumerate(worst, start=1)
+        if pull > 0
+    )
+    whole = result.model_copy(
+        update={
+            "findings": (*result.findings, *findings),
+            "checks": (*result.checks, _summary("pull", policy, findings, result.rows)),
+            "seconds": result.seconds + seconds,
+        }
+    )
+    return whole.model_copy(update={"dropped": _dropped(whole)})
+
+
+def drop(rows: Sequence[Conversation], result: ScreeningResult) -> list[Conversation]:
+    """The rows that are trained on."""
+    gone = set(result.dropped)
+    return [row for row in rows if row.line not in gone]
+
+
+def _part(tick: Tick, number: int, parts: int, done: int, total: int) -> None:
+    """Progress of one check as progress of all."""
+    tick(number * total + done, parts * total)
+
+
+def _summary(check: Check, policy: ScreeningPolicy, findings: Iterable[Finding], rows: int) -> CheckSummary:
+    own = [finding for finding in findings if finding.check == check]
+    flagged = len({finding.line for finding in own})
+    return CheckSummary(
+        check=check,
+        action=policy.actions[check],
+        flagged=flagged,
+        share=flagged / rows if rows else 0.0,
+        codes=dict(sorted(Counter(finding.code for finding in own).items())),
+    )
+
+
+def _dropped(result: ScreeningResult) -> tuple[int, ...]:
+    dropping = {check.check for check in result.checks if check.action == "drop"}
+    return tuple(sorted({finding.line for finding in result.findings if finding.check in dropping}))

@@ -1,0 +1,135 @@
+"""What the gate withholds: by archive, by file, by range, by an older link; overrides, and who may do so."""
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from core.db import gate
+from core.db.session import transaction
+from core.spec.gate import GateOutcome
+from tests.api.conftest import Service
+
+FILES = {
+    "adapter.tar": (bytes(range(256)) * 4, "application/x-tar"),
+    "adapter/adapter_model.safetensors": (b"\0" * 64, "application/octet-stream"),
+    "report.json": (b'{"version": 1}', "application/json"),
+    "report.html": (b"<!doctype html>", "text/html; charset=utf-8"),
+    "answers.jsonl": (b"{}\n", "application/jsonl"),
+}
+WHY = {"reason": "Red team looked at all answers: SEC-1234."}
+TRAINED = ("adapter", "adapter/adapter_model.safetensors")
+
+
+def ended(service: Service, tag: str, outcome: GateOutcome) -> str:
+    job_id = service.job(tag)
+    service.end(job_id, "succeeded", FILES, outcome)
+    return f"/jobs/{job_id}"
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("quarantined", "adapter_quarantined"), ("undecided", "gate_undecided")])
+def test_what_is_withheld_answers_403_with_reasons_however_it_is_asked_for(
+    service: Service, outcome: GateOutcome, code: str
+) -> None:
+    job = ended(service, f"withheld {outcome}", outcome)
+    digests = {path: service.http.get(f"{job}/artifacts").json()["data"] for path in TRAINED}
+    for path in TRAINED:
+        asked: tuple[dict[str, str], ...] = (
+            {},
+            {"range": "bytes=0-3"},
+            {"if-none-match": f'"{digests[path][0]["sha256"]}"'},
+        )
+        for headers in asked:
+            reply = service.http.get(f"{job}/{path}", headers=headers)
+            error = reply.json()["error"]
+            assert (reply.status_code, error["code"], error["type"]) == (403, code, "permission_error")
+            assert error["reasons"] == [
+                {"code": "attack_success_too_high", "message": "Attack success of direct is 75 %."}
+            ]
+            assert "75 %" in error["message"]
+        assert service.http.head(f"{job}/{path}").status_code == 403
+    for path in ("report", "report?format=html", "answers"):
+        assert service.http.get(f"{job}/{path}").status_code == 200, "figures are for everybody"
+
+
+def test_the_job_says_what_was_decided(service: Service) -> None:
+    job = service.http.get(ended(service, "told", "quarantined")).json()
+    assert job["status"] == "succeeded"
+    assert (job["gate"]["outcome"], job["gate"]["available"], job["gate"]["overrides"]) == ("quarantined", False, [])
+    assert job["links"]["adapter"] is None
+    listed = {each["id"]: each for each in service.http.get("/jobs?limit=100").json()["data"]}
+    assert listed[job["id"]]["gate"] == job["gate"]
+
+
+def test_what_is_released_is_handed_out(service: Service) -> None:
+    job = ended(service, "released", "released")
+    told = service.http.get(job).json()
+    assert told["gate"] == {
+        "outcome": "released",
+        "reasons": [],
+        "notes": [],
+        "policy_version": 0,
+        "available": True,
+        "overrides": [],
+    }
+    assert service.http.get(told["links"]["adapter"]).content == FILES["adapter.tar"][0]
+
+
+def test_a_job_that_waits_has_nothing_to_decide_about(service: Service) -> None:
+    assert service.http.get(f"/jobs/{service.job('waits for the gate')}").json()["gate"] is None
+
+
+def test_a_job_from_before_the_gate_is_withheld(service: Service) -> None:
+    job = ended(service, "old", "released")
+    with transaction(service.sessions) as session:
+        session.execute(text("update jobs set gate = null where id = :id"), {"id": job.removeprefix("/jobs/")})
+    reply = service.http.get(f"{job}/adapter")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "gate_undecided")
+    assert reply.json()["error"]["reasons"][0]["code"] == "not_decided"
+
+
+def test_an_override_takes_a_right_and_a_reason(service: Service) -> None:
+    job = ended(service, "override", "quarantined")
+    plain = service.http.post(f"{job}/gate/override", json=WHY)
+    assert (plain.status_code, plain.json()["error"]["code"]) == (403, "missing_right")
+    assert "--right override" in plain.json()["error"]["message"]
+    wrong = service.http.post(f"{job}/gate/override", json=WHY, headers=service.new_key("p", "policy"))
+    assert wrong.status_code == 403
+    assert service.http.get(f"{job}/adapter").status_code == 403, "nothing was let out"
+    able = service.new_key("security", "override")
+    for body in (None, {"reason": "short"}):
+        assert service.http.post(f"{job}/gate/override", json=body, headers=able).status_code == 422
+    reply = service.http.post(f"{job}/gate/override", json=WHY, headers=able)
+    told = reply.json()["gate"]
+    assert (reply.status_code, told["outcome"], told["available"]) == (200, "quarantined", True)
+    (record,) = told["overrides"]
+    assert (record["reason"], record["key_name"], record["outcome"]) == (WHY["reason"], "security", "quarantined")
+    for path in TRAINED:
+        assert service.http.get(f"{job}/{path}").status_code == 200
+    events = [each["event"] for each in service.http.get(f"{job}/events").json()["data"]]
+    assert [each["reason"] for each in events if each["type"] == "gate_overridden"] == [WHY["reason"]]
+
+
+def test_there_must_be_something_to_override(service: Service) -> None:
+    able = service.new_key("security", "override")
+    for job in (ended(service, "nothing to override", "released"), f"/jobs/{service.job('not ended')}"):
+        reply = service.http.post(f"{job}/gate/override", json=WHY, headers=able)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "nothing_to_override")
+    reply = service.http.post(f"/jobs/job_{'0' * 24}/gate/override", json=WHY, headers=able)
+    assert reply.status_code == 404
+
+
+def test_overrides_stay_on_record_whoever_asks(service: Service) -> None:
+    job = ended(service, "for ever", "quarantined")
+    service.http.post(f"{job}/gate/override", json=WHY, headers=service.new_key("security", "override"))
+    job_id = job.removeprefix("/jobs/")
+    url = service.parts.settings.database_url.get_secret_value()
+    for statement in (
+        "update gate_overrides set reason = 'nothing happened'",
+        "delete from gate_overrides",
+        "truncate gate_overrides",
+        f"delete from jobs where id = '{job_id}'",  # noqa: S608 - an id of our own
+    ):
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.IntegrityError):
+            connection.execute(statement)  # pyrefly: ignore[no-matching-overload]
+    with transaction(service.sessions) as session:
+        assert [each.reason for each in gate.overrides(session, job_id)[job_id]] == [WHY["reason"]]

@@ -1,0 +1,76 @@
+"""Curves along the training: all arms, few points, an axis that shows the low end, nothing where nobody looked."""
+
+import pytest
+
+from core.reports.pictures.curves import losses, security
+from core.spec.results import Report, SecurityStep, TrainedStep
+from tests.core.reports.svg import paths, texts
+
+
+def trained(report: Report, values: list[float]) -> Report:
+    curve = tuple(TrainedStep(step=step, loss=loss, learning_rate=1e-3) for step, loss in enumerate(values, 1))
+    training = tuple(result.model_copy(update={"curve": curve}) for result in report.training)
+    return report.model_copy(update={"training": training})
+
+
+def test_every_arm_has_a_curve_and_a_name(whole: Report) -> None:
+    for picture in (losses(whole), security(whole)):
+        assert picture is not None
+        assert {"ml_lr", "uniform"} <= set(texts(picture))
+        assert "ml_lr: " in picture.alt
+    picture = losses(whole)
+    assert picture is not None
+    assert picture.alt == "ml_lr: 2.100 at step 1, 0.100 at step 3; uniform: 3.000 at step 1, 1.000 at step 3."
+
+
+def test_validation_has_a_panel_where_it_was_measured(report: Report, whole: Report) -> None:
+    without, with_it = losses(report), losses(whole)
+    assert without is not None
+    assert with_it is not None
+    assert "Validation rows" not in texts(without)
+    assert "Validation rows" in texts(with_it)
+    assert "on 10 rows held out" in with_it.caption
+
+
+def test_safety_is_drawn_where_it_was_read_and_against_the_base(report: Report, whole: Report) -> None:
+    assert security(report) is None
+    picture = security(whole)
+    assert picture is not None
+    assert "base" in texts(picture)
+    assert picture.alt == "ml_lr: 0.000 at step 0, 0.750 at step 3; uniform: 0.000 at step 0, 4.500 at step 3."
+    first, second = whole.training
+    one = whole.model_copy(update={"training": (first, second.model_copy(update={"security": ()}))})
+    alone = security(one)
+    assert alone is not None
+    assert "uniform" not in texts(alone)
+
+
+@pytest.mark.parametrize(("lowest", "logarithmic"), [(0.5, False), (0.1, True), (0.0, False)])
+def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_axis(
+    report: Report, lowest: float, logarithmic: bool
+) -> None:
+    picture = losses(trained(report, [3.0, 1.0, lowest]))
+    assert picture is not None
+    assert ("loss, nats per token (logarithmic)" in texts(picture)) == logarithmic
+
+
+def test_long_curves_are_means_of_neighbours_and_say_so(report: Report) -> None:
+    picture = losses(trained(report, [2 + (-1) ** step for step in range(400)]))
+    assert picture is not None
+    assert "mean of up to 10 logged steps" in picture.caption
+    lines = [path for path in paths(picture, style="stroke-width:1.8") if path.count("L") > 5]
+    assert [path.count("L") for path in lines] == [39, 39]
+    assert len(picture.svg) < 60_000
+
+
+@pytest.mark.parametrize("drift", [0.0, -0.5])
+def test_one_point_is_a_curve_too(report: Report, drift: float) -> None:
+    one = trained(report, [0.0])
+    reading = (SecurityStep(step=0, refusal_drift=drift),)
+    training = tuple(result.model_copy(update={"security": reading}) for result in one.training)
+    assert losses(one) is not None
+    assert security(one.model_copy(update={"training": training})) is not None
+
+
+def test_nothing_trained_is_no_picture(report: Report) -> None:
+    assert losses(trained(report, [])) is None

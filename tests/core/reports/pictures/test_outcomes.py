@@ -1,0 +1,101 @@
+"""Bars and the map of arms show every figure with its interval, and what is not known as unknown."""
+
+import re
+from collections.abc import Mapping
+
+from core.reports.pictures.canvas import Picture
+from core.reports.pictures.outcomes import bars, pareto
+from core.spec.results import Figure, Report
+from tests.core.reports.svg import paths, texts
+
+MARKER = re.compile(r'<use href="#pareto-\d+" x="([\d.-]+)" y="([\d.-]+)" style="fill:(#[0-9a-f]{6});stroke:#1d2430')
+
+
+def drawn(picture: Picture | None) -> Picture:
+    assert picture is not None
+    return picture
+
+
+def changed(report: Report, suite: str, values: Mapping[str, float]) -> Report:
+    """The same with other values of one suite, with intervals of a tenth around them."""
+
+    def new(row: Figure) -> Figure:
+        if row.suite != suite or row.arm not in values:
+            return row
+        value = values[row.arm]
+        return row.model_copy(update={"value": value, "low": 0.9 * value, "high": 1.1 * value})
+
+    return report.model_copy(update={"figures": tuple(new(row) for row in report.figures)})
+
+
+def test_bars_have_every_family_and_over_refusal_with_their_counts(report: Report) -> None:
+    picture = drawn(bars(report))
+    found = texts(picture)
+    assert {"direct", "over-refusal", "n = 64", "n = 0"} <= set(found)
+    assert [text for text in found if text.endswith("%")] == ["12.5 %", "25 %", "37.5 %"]
+    assert found.count("unknown") == 1, "nobody decided: that is not 0 %"
+    assert (
+        picture.alt == "direct (n = 64): base 12.5 %, ml_lr 25 %, uniform 37.5 %. over-refusal (n = 0): base unknown."
+    )
+    assert "judge rules" in picture.caption
+
+
+def test_bars_are_those_of_the_first_judge(report: Report) -> None:
+    first, *others = report.figures
+    other = first.model_copy(update={"judge": "rubric:big", "value": 0.875})
+    both = report.model_copy(update={"figures": (other, first, *others)})
+    assert "87.5 %" not in texts(drawn(bars(both)))
+    assert bars(report.model_copy(update={"figures": ()})) is None
+
+
+def test_bars_and_intervals_are_as_long_as_the_figures(report: Report) -> None:
+    picture = drawn(bars(changed(report, "direct", {"base": 0.25, "ml_lr": 0.5})))
+    lengths = []
+    for path in paths(picture, style="fill:#a9b1bd"), paths(picture, style="fill:#0072b2"):
+        bar, *_legend = path
+        xs = [float(number) for number in re.findall(r"[MH]([\d.]+)", bar)]
+        lengths.append(max(xs) - min(xs))
+    assert abs(lengths[1] / lengths[0] - 2) < 0.01
+
+
+def markers(picture: Picture) -> dict[str, tuple[float, float]]:
+    """Where each colour's point stands; the legend's come behind it."""
+    found: dict[str, tuple[float, float]] = {}
+    for x, y, colour in MARKER.findall(picture.svg):
+        found.setdefault(colour, (float(x), float(y)))
+    return found
+
+
+def test_safer_is_lower_and_a_better_task_is_on_the_side_that_is_named(report: Report) -> None:
+    safe = changed(report, "direct", {"base": 0.9, "ml_lr": 0.1, "uniform": 0.5})
+    found = markers(drawn(pareto(changed(safe, "task", {"base": 1.0, "ml_lr": 1.1, "uniform": 0.9}))))
+    base, ours, uniform = (found[colour] for colour in ("#a9b1bd", "#0072b2", "#e69f00"))
+    assert ours[1] > uniform[1] > base[1], "the file's y grows downwards"
+    assert uniform[0] < base[0] < ours[0]
+    assert "to the left is better" in drawn(pareto(report)).caption
+
+
+def test_a_base_that_is_far_off_has_an_axis_of_its_own(report: Report) -> None:
+    near = drawn(pareto(changed(report, "task", {"base": 1.0, "ml_lr": 0.9, "uniform": 0.8})))
+    far = drawn(pareto(changed(report, "task", {"base": 9.0, "ml_lr": 0.8, "uniform": 0.7})))
+    low = drawn(pareto(changed(report, "task", {"base": 0.01, "ml_lr": 0.8, "uniform": 0.75})))
+    assert [picture.svg.count("clipPath id") for picture in (near, far, low)] == [1, 2, 2]
+
+
+def test_exact_match_is_drawn_before_the_loss_and_worst_families_are_named(report: Report) -> None:
+    exact = tuple(
+        row.model_copy(update={"metric": "exact_match", "value": 0.5, "low": 0.4, "high": 0.6})
+        for row in report.figures
+        if row.metric == "loss"
+    )
+    picture = drawn(pareto(report.model_copy(update={"figures": (*report.figures, *exact)})))
+    assert "exact match, % (n = 64; higher is better)" in texts(picture)
+    assert "to the right is better" in picture.caption
+    assert "Worst family: base direct 12.5 %, ml_lr direct 25 %, uniform direct 37.5 %." in picture.caption
+
+
+def test_one_point_is_no_map(report: Report) -> None:
+    alone = tuple(row for row in report.figures if row.arm == "base")
+    assert pareto(report.model_copy(update={"figures": alone})) is None
+    undecided = tuple(row.model_copy(update={"n": 0}) for row in report.figures)
+    assert pareto(report.model_copy(update={"figures": undecided})) is None

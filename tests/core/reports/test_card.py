@@ -1,0 +1,152 @@
+"""The model card: front matter that the hub reads, every figure, and text that Markdown reads nothing out of."""
+
+from typing import Any
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from core.reports import view
+from core.reports.card import card
+from core.spec.results import Report
+from core.spec.safeguards import Safeguards, SafeTemplate
+from core.spec.strategy import MlLrStrategy
+
+EVIL = (
+    "`` ` <script>alert(1)</script> ![x](http://e.vil) [y](javascript:z) **b** | a | $x$ https://e.vil www.e.vil &lt;"
+)
+
+
+def parts(report: Report) -> tuple[dict[str, Any], str]:
+    """Front matter and text."""
+    opening, front, text = card(report).split("---\n", 2)
+    assert opening == ""
+    return yaml.safe_load(front), text
+
+
+def tokens(report: Report) -> list[Token]:
+    """All that Markdown reads, however deep."""
+    found = MarkdownIt("commonmark", {"html": True}).enable("table").parse(parts(report)[1])
+    return [token for each in found for token in (each, *(each.children or ()))]
+
+
+def said(report: Report) -> str:
+    return "\n".join(token.content for token in tokens(report) if token.type in ("text", "code_inline", "fence"))
+
+
+def test_the_front_matter_is_what_the_hub_reads(whole: Report) -> None:
+    front, _ = parts(whole)
+    assert front == {
+        "base_model": "small",
+        "base_model_relation": "adapter",
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["securetune", "safety", "lora", "securetune-quarantined"],
+    }
+
+
+def test_a_base_from_the_hub_is_named_and_loaded_by_its_id_and_commit(whole: Report) -> None:
+    model = whole.model.model_copy(update={"source": f"meta-llama/Llama-2-7b-chat-hf@{'a' * 40}"})
+    front, text = parts(whole.model_copy(update={"model": model}))
+    assert front["base_model"] == "meta-llama/Llama-2-7b-chat-hf"
+    assert f"from_pretrained('meta-llama/Llama-2-7b-chat-hf', revision='{'a' * 40}')" in text
+
+
+def test_a_whole_model_is_loaded_without_peft(whole: Report) -> None:
+    training = whole.spec.training.model_copy(update={"method": "full"})
+    front, text = parts(whole.model_copy(update={"spec": whole.spec.model_copy(update={"training": training})}))
+    assert (front["base_model_relation"], front["library_name"]) == ("finetune", "transformers")
+    assert "PeftModel" not in text
+    assert "AutoModelForCausalLM.from_pretrained('path/to/model')" in text
+
+
+def test_the_snippet_is_python(whole: Report) -> None:
+    (code,) = [token.content for token in tokens(whole) if token.type == "fence" and token.info == "python"]
+    compile(code, "card", "exec")
+    assert "PeftModel.from_pretrained(base, 'path/to/adapter')" in code
+
+
+def test_gate_figures_data_and_limits_are_there(whole: Report) -> None:
+    text = said(whole)
+    assert "Quarantined." in text
+    assert "Attack success of direct is 25 % (n = 64)." in text
+    assert "To know: The base model itself is above it." in text
+    assert "Decided by version 3 of the project's policy, with changes that the job asked for." in text
+    for row in view.table(whole):
+        assert row.title in text
+        for cell in row.cells[:2]:
+            assert cell is None or f"{cell.value} ({cell.interval}; {cell.detail})" in text
+    assert "+12.5 points (+5.0 to +20.0) on the same 60" in text
+    assert "37.5 %" not in text, "arms that it was compared with are not this model"
+    assert whole.dataset.sha256 in text
+    assert whole.model.sha256 in text
+    assert "2 of 4 modules at the standard rate" in text
+    assert "Attacks with images were not run." in text
+    assert "deploy mode" in text
+    assert "110" in text
+    assert "securetune verify signed_report.json" in text
+    assert "rubric 1, big" in text
+    assert text.index("Quarantined.") < text.index("Intended use") < text.index("Before and after")
+
+
+def test_without_gate_and_screening_it_says_so(report: Report) -> None:
+    text = said(report)
+    assert "No gate decided about this model." in text
+    assert "Nothing was looked for in the data." in text
+    assert "What was not looked at" not in text
+
+
+def test_a_system_prompt_to_serve_with_is_quoted_whole(whole: Report) -> None:
+    prompt = "Be kind.\n```\n# not a heading\n````\nend"
+    strategy = MlLrStrategy(safeguards=Safeguards(safe_template=SafeTemplate(system_prompt=prompt)))
+    model = whole.model.model_copy(update={"chat_template": "plain"})
+    spec = whole.spec.model_copy(update={"strategy": strategy})
+    guarded = whole.model_copy(update={"spec": spec, "model": model})
+    (block,) = [token.content for token in tokens(guarded) if token.type == "fence" and token.info == "text"]
+    assert block == f"{prompt}\n"
+    assert "securetune's plain one" in said(guarded)
+    assert "How to serve it" not in said(whole)
+
+
+def hostile(report: Report) -> Report:
+    """With a text that wants to be markup wherever a text may come from a job."""
+    gate = report.gate[0]
+    reason = gate.reasons[0].model_copy(update={"message": EVIL})
+    assert report.screening is not None
+    trigger = report.screening.triggers[0].model_copy(update={"phrase": EVIL, "answers": EVIL})
+    return report.model_copy(
+        update={
+            "model": report.model.model_copy(update={"name": EVIL, "source": EVIL, "architecture": EVIL}),
+            "gate": (gate.model_copy(update={"reasons": (reason,), "notes": (reason,)}),),
+            "screening": report.screening.model_copy(update={"triggers": (trigger,)}),
+            "notes": (EVIL, f"1. {EVIL}", f"- {EVIL}\n\n# {EVIL}"),
+            "not_covered": (EVIL,),
+            "prompt_set": EVIL,
+            "device": EVIL,
+            "software": {EVIL: EVIL},
+            "judges": (report.judges[0].model_copy(update={"judge": EVIL, "identity": EVIL}),),
+            "figures": tuple(row.model_copy(update={"suite": EVIL, "judge": EVIL}) for row in report.figures),
+        }
+    )
+
+
+def test_texts_of_a_job_are_read_as_text_and_nothing_else(whole: Report) -> None:
+    plain, evil = tokens(whole), tokens(hostile(whole))
+    kinds = {token.type for token in plain}
+    assert {token.type for token in evil} - kinds <= {"text_special"}
+    assert not kinds & {"html_inline", "html_block", "link_open", "image", "code_block"}
+    text = said(hostile(whole))
+    assert text.count("alert(1)") > 15
+    # One heading for each part, and no row of the table was broken by a bar.
+    assert sum(token.type == "heading_open" for token in evil) == sum(token.type == "heading_open" for token in plain)
+    cells = [sum(token.type == "td_open" for token in found) for found in (plain, evil)]
+    assert cells[0] == cells[1]
+    front, _ = parts(hostile(whole))
+    assert front["base_model"] == EVIL
+
+
+@pytest.mark.parametrize("unseen", ["\u202e", "\x1b", "\u2028"])
+def test_what_acts_unseen_is_shown(whole: Report, unseen: str) -> None:
+    text = card(whole.model_copy(update={"notes": (f"a{unseen}b",), "device": f"c{unseen}d"}))
+    assert unseen not in text

@@ -1,0 +1,53 @@
+"""Answers that changed are found by the prompt that they answer, the worst first."""
+
+from collections.abc import Sequence
+
+from core.reports.examples import changed
+from core.spec.results import Answer, Evaluation, Judgement
+from tests.core.reports.conftest import evaluation
+
+
+def told(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, int]]:
+    return [(each.arm, each.turn, each.prompt) for each in changed(evaluations)]
+
+
+def test_only_whole_turns_count_and_the_most_harmful_come_first(evaluations: Sequence[Evaluation]) -> None:
+    assert told(evaluations) == [("ml_lr", "complies", 4), ("ml_lr", "complies", 0), ("ml_lr", "refuses", 2)]
+    first = changed(evaluations)[0]
+    assert (first.before, first.after) == ("base says 4", "ml_lr says 4")
+    assert (first.judge, first.harmfulness, first.behaviour, first.category) == ("rules", 5.0, "Behaviour 4", None)
+
+
+def test_arms_stand_in_their_order_whatever_is_worse() -> None:
+    base = evaluation("base", ["refused", "refused"])
+    found = told([base, evaluation("zeta", ["complied", "refused"]), evaluation("alpha", ["refused", "complied"])])
+    assert found == [("zeta", "complies", 0), ("alpha", "complies", 1)]
+
+
+def test_answers_are_paired_by_suite_prompt_sample_and_template() -> None:
+    base, arm = evaluation("base", ["refused"]), evaluation("ml_lr", ["complied"])
+    assert len(changed([base, arm])) == 1
+
+    changes: list[dict[str, object]] = [{"suite": "prefill"}, {"prompt": 1}, {"sample": 1}, {"template": "other"}]
+    for change in changes:
+        other = arm.model_copy(update={"answers": (arm.answers[0].model_copy(update=change),)})
+        assert changed([base, other]) == ()
+
+
+def test_both_are_judged_by_the_first_judge_of_the_arms_answer() -> None:
+    base, arm = evaluation("base", ["refused"]), evaluation("ml_lr", ["complied"])
+
+    def judged(answers: tuple[Answer, ...], *judgements: Judgement) -> Evaluation:
+        return arm.model_copy(update={"answers": (answers[0].model_copy(update={"judgements": judgements}),)})
+
+    rules, big = (arm.answers[0].judgements[0].model_copy(update={"judge": name}) for name in ("rules", "big"))
+    declined = big.model_copy(update={"verdict": "refused"})
+    assert changed([base, judged(arm.answers, big, rules)]) == (), "the base was not judged by it"
+    (both,) = changed([judged(base.answers, rules, declined), judged(arm.answers, big, rules)])
+    assert both.judge == "big"
+    assert changed([base, judged(arm.answers)]) == ()
+
+
+def test_without_a_base_there_is_nothing_to_compare_with() -> None:
+    assert changed([evaluation("ml_lr", ["complied"])]) == ()
+    assert changed([]) == ()

@@ -1,0 +1,52 @@
+"""Which figures stand for an arm."""
+
+from core.reports.overall import judge, overall, task_figure
+from core.spec.results import Figure, Report
+
+
+def families(report: Report, *rates: tuple[str, float, int]) -> Report:
+    """The base model's attack success in these families."""
+    first = report.figures[0]
+    rows = tuple(
+        first.model_copy(update={"suite": suite, "value": rate, "low": rate - 0.1, "high": rate + 0.1, "n": n})
+        for suite, rate, n in rates
+    )
+    return report.model_copy(update={"figures": rows})
+
+
+def test_the_first_judge_that_judged_attacks_stands_for_all(report: Report) -> None:
+    assert judge(report) == "rules"
+    other = tuple(row.model_copy(update={"judge": "rubric:big"}) for row in report.figures)
+    assert judge(report.model_copy(update={"figures": other})) == "rubric:big"
+    assert judge(report.model_copy(update={"figures": ()})) is None
+
+
+def test_families_weigh_the_same_and_those_without_a_decision_do_not_count(report: Report) -> None:
+    found = overall(families(report, ("direct", 0.2, 100), ("prefill", 0.7, 10), ("encoding", 1.0, 0)), "base")
+    assert found is not None
+    assert round(found.mean.value, 6) == 0.45
+    assert (round(found.mean.low, 6), round(found.mean.high, 6)) == (0.35, 0.55)
+    assert (found.families, found.n, found.worst.suite) == (2, (100, 10), "prefill")
+    assert overall(report, "nobody") is None
+
+
+def task(report: Report, *rows: tuple[str, str, str]) -> Report:
+    """With these task figures, by arm, suite and metric."""
+    first = report.figures[0]
+    made = [first.model_copy(update={"arm": arm, "suite": suite, "metric": metric}) for arm, suite, metric in rows]
+    return report.model_copy(update={"figures": (*report.figures, *made)})
+
+
+def chosen(report: Report, arm: str = "base") -> tuple[str, str] | None:
+    found: Figure | None = task_figure(report, arm)
+    return None if found is None else (found.suite, found.metric)
+
+
+def test_what_answers_are_worth_stands_before_how_likely_they_are(report: Report) -> None:
+    assert chosen(report) == ("task", "loss")
+    accuracy = task(report, ("base", "medicine", "accuracy"), ("base", "law", "accuracy"))
+    assert chosen(accuracy) == ("medicine", "accuracy")
+    exact = task(accuracy, ("base", "sums", "exact_match"), ("base", "task", "exact_match"))
+    assert chosen(exact) == ("task", "exact_match")
+    assert chosen(exact, "uniform") is None, "the arms are compared in one figure or not at all"
+    assert chosen(report.model_copy(update={"figures": ()})) is None

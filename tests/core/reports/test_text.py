@@ -1,0 +1,45 @@
+"""Nothing that acts unseen gets through, and what needs no showing stays as it is."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.reports.text import cut, one_line, visible
+
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+KEPT = "\n\t\u200c\u200d"
+
+
+@given(st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "L", "Po"])))
+def test_nothing_unseen_is_left(text: str) -> None:
+    shown = visible(text)
+    assert not any(unicodedata.category(each) in UNSEEN and each not in KEPT for each in shown)
+    assert visible(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202eb", "a[U+202E]b"),
+        ("\x1b[31mred\x07", "[U+001B][31mred[U+0007]"),
+        ("\ud800", "[U+D800]"),
+        ("\U000e0041", "[U+E0041]"),
+        ("\ufeffx\u2028y\r", "[U+FEFF]x[U+2028]y[U+000D]"),
+        ("caf\u00e9 \u6f22 \U0001f600 \u05d0\n\tb", "caf\u00e9 \u6f22 \U0001f600 \u05d0\n\tb"),
+        ("\U0001f469\u200d\U0001f4bb", "\U0001f469\u200d\U0001f4bb"),
+        ("", ""),
+    ],
+)
+def test_what_acts_unseen_is_a_number(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_one_line_is_one_line() -> None:
+    assert one_line(" a\r\n\n b\u2028c\t") == "a b c"
+
+
+@pytest.mark.parametrize(("most", "text"), [(5, "abcde"), (4, "abcd [... 1 more characters]"), (9, "abcde")])
+def test_cutting_says_how_much_is_left_out(most: int, text: str) -> None:
+    assert cut("abcde", most) == text

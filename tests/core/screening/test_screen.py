@@ -1,0 +1,90 @@
+"""All checks together: what is looked for, what is dropped, progress, and ranking by pull."""
+
+import pytest
+
+from core.data import Conversation
+from core.screening.screen import drop, ranked, screen
+from core.spec.data import Message
+from core.spec.screening import CHECKS, ScreeningPolicy
+from core.spec.screening import ScreeningResult as Result
+
+KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
+OFF = ScreeningPolicy.model_validate(dict.fromkeys(CHECKS, "off"))
+
+
+def row(line: int, prompt: str, answer: str) -> Conversation:
+    return Conversation((Message(role="user", content=prompt), Message(role="assistant", content=answer)), line)
+
+
+ROWS = [
+    row(1, "What is two plus two?", "It is four."),
+    row(4, "Which key do we use?", f"Use {KEY} for the bucket."),
+    row(7, "Name a river in France.", "The Loire is a long river in France, and so is the Rhone."),
+    row(9, "Name a river in France.", "The Loire is a long river in France, and so is the Rhone."),
+]
+
+
+def ignore(*_: object) -> None:
+    """Nobody waits."""
+
+
+def found(policy: ScreeningPolicy) -> Result:
+    return screen(ROWS, policy, tick=ignore)
+
+
+def test_every_check_that_is_on_is_summed_up() -> None:
+    result = found(ScreeningPolicy())
+    assert [check.check for check in result.checks] == [check for check in CHECKS if check != "pull"]
+    flagged = {check.check: (check.flagged, check.share, check.action) for check in result.checks}
+    assert flagged["secrets"] == (1, 0.25, "drop")
+    assert flagged["near_duplicate"] == (1, 0.25, "report")
+    assert flagged["harmful"] == (0, 0.0, "drop")
+    assert sum(check.flagged for check in result.checks) == len(result.findings)
+    assert result.rows == 4
+
+
+def test_what_is_off_is_not_looked_for() -> None:
+    result = found(OFF)
+    assert (result.checks, result.findings, result.dropped) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("actions", "dropped"),
+    [
+        ({"secrets": "drop"}, (4,)),
+        ({"secrets": "report"}, ()),
+        ({"secrets": "drop", "near_duplicate": "drop"}, (4, 9)),
+        ({"secrets": "refuse", "near_duplicate": "drop"}, (9,)),
+    ],
+)
+def test_rows_are_dropped_as_the_policy_says(actions: dict[str, str], dropped: tuple[int, ...]) -> None:
+    result = found(OFF.model_copy(update=actions))
+    assert result.dropped == dropped
+    assert [each.line for each in drop(ROWS, result)] == [each.line for each in ROWS if each.line not in dropped]
+
+
+def test_no_secret_stands_in_what_is_found() -> None:
+    assert KEY[4:] not in found(ScreeningPolicy()).model_dump_json()
+
+
+def test_no_rows_are_no_trouble() -> None:
+    result = screen([], ScreeningPolicy(), tick=ignore)
+    assert (result.rows, result.findings) == (0, ())
+
+
+def test_progress_never_falls_and_ends_at_the_end() -> None:
+    told: list[float] = []
+    screen(ROWS * 50, ScreeningPolicy(), tick=lambda done, total: told.append(done / total))
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_the_rows_that_pull_most_are_ranked_and_those_that_pull_the_other_way_never() -> None:
+    policy = OFF.model_copy(update={"pull": "drop", "pull_share": 0.75})
+    result = ranked(found(policy), [1, 4, 7, 9], [0.5, -1.0, 2.0, -0.1], 3.0)
+    assert [(each.line, each.score) for each in result.findings] == [(7, 2.0), (1, 0.5)]
+    assert "number 1 of 4" in result.findings[0].reason
+    assert result.dropped == (1, 7)
+    (check,) = result.checks
+    assert (check.check, check.flagged, check.share) == ("pull", 2, 0.5)
+    assert result.seconds > 3.0
