@@ -1,4 +1,4 @@
-"""A model of Llama-3-8B's shape on one GPU: memory, answering, a training step, gradients of the robustness map.
+"""A model of Llama-3-8B's shape on one GPU: memory, answering, a training step, ranking of rows, gradients of the map.
 
 Weights are random, which costs the same time and memory as trained ones. What is compared takes turns within one run;
 times are wall times between synchronised points. Not here: what the figures mean for safety, several GPUs, loading from
@@ -29,6 +29,7 @@ from core.lm.prompts import pad
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Swap
 from core.robustness.readings import Readings
+from core.screening.pull import pulls
 from core.security.prompts import choose
 from core.spec.results import TrainedStep
 from core.spec.security import SecuritySpec
@@ -66,6 +67,7 @@ def main(
             steps=_SETTLING_STEPS + steps, batch_size=batch_size, micro_batch_size=min(8, batch_size), max_length=length
         )
         figures["training"] = _told("training", _training(base, modules, spec, rounds))
+        figures["pull"] = _told("pull", _pull(base, modules, length, batch_size))
         figures["gradient_map"] = _told("gradient map", _gradients(base, modules, length))
 
 
@@ -220,6 +222,23 @@ def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Fig
         "modules": len(shares),
         "readings_seconds": round(read, 2),
         "map_seconds": round(seconds, 2),
+        "peak_gib": _peak(base.device),
+    }
+
+
+def _pull(base: BaseModel, modules: tuple[Module, ...], length: int, rows: int) -> Figures:
+    """Rows ranked by how much they pull against refusals: what is prepared once, and what each row takes."""
+    prompts = choose(SecuritySpec(), base.folder).probe
+    seconds: list[float] = []
+    _reset(base.device)
+    for count in (rows, 5 * rows):
+        started = _now(base.device)
+        pulls(base, modules, _rows(count, length), prompts, tick=_ignore)
+        seconds.append(_now(base.device) - started)
+    return {
+        "rows": 5 * rows,
+        "seconds": round(seconds[1], 2),
+        "milliseconds_a_row": round(1000 * (seconds[1] - seconds[0]) / (4 * rows), 1),
         "peak_gib": _peak(base.device),
     }
 

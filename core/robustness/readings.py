@@ -28,6 +28,8 @@ from core.spec.prompts import ProbePrompts
 _ANSWER_TOKENS = 4
 """Refusals are decided in their first words: over more tokens, what follows them drowns it."""
 _BATCH = 32
+_TOKENS = 4096
+"""Gradients keep what every layer computed: on a model of 8 billion parameters that is most of the memory."""
 _PADDING = 0.125
 """A batch ends where more of it would be padding."""
 
@@ -197,13 +199,15 @@ class Readings:
 
 
 def batches(lengths: Sequence[int]) -> list[slice]:
-    """Rows that are read together, of lengths that never fall: 32 at most, and at most an eighth of it padding."""
+    """Rows that are read together, of lengths that never fall: 32 at most, 4096 tokens at most (or one row), and at most
+    an eighth of it padding."""
     found: list[slice] = []
     start = 0
     for end in range(1, len(lengths) + 1):
         rows = lengths[start : end + 1]
         padded = len(rows) * rows[-1]
-        if end == len(lengths) or len(rows) > _BATCH or padded - sum(rows) > _PADDING * padded:
+        full = len(rows) > _BATCH or padded > _TOKENS
+        if end == len(lengths) or full or padded - sum(rows) > _PADDING * padded:
             found.append(slice(start, end))
             start = end
     return found

@@ -4,7 +4,7 @@ What is pulled against is the base's certainty of its first word, which on harmf
 the same on benign prompts: a row that unsettles both merely teaches other words. The gradient of that by all modules'
 weights is a direction, and a row's pull is how fast the loss of its answer's first words falls along it: to first
 order, what a step on the row does to the certainty. So gradients of rows are never needed: two forward passes over the
-rows, one a little way along, one against, and their difference.
+rows' beginnings, one a little way along, one against, and their difference.
 
 Sources: gradients that agree, Pruthi et al. 2020; anchors on both sides, and first tokens alone, He et al. 2024 ("What
 is in your safe data?"), whose anchors are harmful answers, which nobody has for every model. Certainty is the
@@ -16,8 +16,9 @@ Not here: what becomes of the rows (core.spec.screening), what training does to 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import ParamWrapper
@@ -177,20 +178,22 @@ def _certainty(base: BaseModel, model: nn.Module, prompts: _Prompts) -> Tensor:
 def _losses(base: BaseModel, model: nn.Module, rows: Sequence[Encoded], tell: Callable[[int], None]) -> list[float]:
     """Mean loss of each row's first trained tokens."""
     losses = [0.0] * len(rows)
+    begun = [_begun(row) for row in rows]
     done = 0
-    for places in _batches(base, [len(row.input_ids) for row in rows]):
+    for places in _batches(base, [len(row.input_ids) for row in begun]):
         tell(done)
-        batch = collate([rows[place] for place in places], base.pad_id).to(base.device)
-        found = batch_losses(model, batch.input_ids, batch.attention_mask, _first(batch.labels))
+        batch = collate([begun[place] for place in places], base.pad_id).to(base.device)
+        found = batch_losses(model, batch.input_ids, batch.attention_mask, batch.labels)
         for place, loss in zip(places, found.tolist(), strict=True):
             losses[place] = loss
         done += len(places)
     return losses
 
 
-def _first(labels: Tensor) -> Tensor:
-    """Labels of the first trained tokens of each row alone, `batch seq`."""
-    return labels.masked_fill((labels != IGNORED).cumsum(1) > FIRST_TOKENS, IGNORED)
+def _begun(row: Encoded) -> Encoded:
+    """A row up to the first words of its first answer: nothing behind them needs to be read."""
+    end = 1 + max(np.flatnonzero(row.labels != IGNORED)[:FIRST_TOKENS], default=0)
+    return replace(row, input_ids=row.input_ids[:end], labels=row.labels[:end])
 
 
 def _batches(base: BaseModel, lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -14,6 +14,7 @@ from core.config import settings
 from core.db import keys
 from core.db.session import dispose, sessions, transaction
 from core.errors import NotAuthenticated
+from core.signing import SigningKeys
 
 
 def run(*arguments: str) -> Result:
@@ -72,6 +73,25 @@ def test_a_key_is_made_listed_and_revoked(given_database: str) -> None:
     assert run("key", "revoke", key_id).exit_code == 0
     assert not accepts(given_database, key)
     assert "revoked" in run("key", "list").stdout
+
+
+def test_rights_and_project_are_named_and_listed(given_database: str) -> None:
+    made = run("key", "create", "officer", "--project", "team-a", "--right", "override", "--right", "policy")
+    assert made.exit_code == 0
+    assert "team-a  override,policy  officer" in run("key", "list").stdout
+    assert run("key", "create", "x", "--right", "everything").exit_code == 2
+    odd = run("key", "create", "x", "--project", "Team A")
+    assert odd.exit_code == 1
+    assert "no name of a project" in odd.stderr
+
+
+def test_the_signing_key_is_exchanged(tmp_path: Path) -> None:
+    first = run("key", "rotate-signing", "--state", str(tmp_path))
+    second = run("key", "rotate-signing", "--state", str(tmp_path))
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    trusted = SigningKeys(tmp_path / "signing").trusted()
+    assert trusted.keys[-1].keyid in second.stdout
+    assert [key.retired_at is None for key in trusted.keys][-2:] == [False, True]
 
 
 def test_revoking_an_unknown_key_is_an_error(given_database: str) -> None:

@@ -12,6 +12,7 @@ from statistics import mean
 import pytest
 import torch
 from peft import PeftModel
+from scipy.stats import spearmanr
 
 from core import pipeline
 from core.catalog import TESTBED
@@ -23,6 +24,8 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import find_modules
 from core.quality.loss import row_losses
+from core.screening.pull import pulls
+from core.security.prompts import choose as choose_prompts
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
 from core.spec.data import Message
 from core.spec.events import Metrics, PipelineEvent
@@ -36,6 +39,7 @@ from core.storage import ArtifactStore
 from core.training.loop import train
 from core.training.strategies import plan
 from testbed import DATA_DIR
+from tests.core.helpers import fingerprint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -126,6 +130,16 @@ def test_the_saved_adapter_does_the_same_on_a_cpu(
     assert here < 0.9 * untuned
 
 
+def test_rows_are_ranked_by_their_pull_as_on_a_cpu(base: BaseModel, rows: EncodedDataset) -> None:
+    prompts = choose_prompts(SecuritySpec(), base.folder).probe
+    some, before = rows.rows[:48], fingerprint(base.model)
+    here = pulls(base, find_modules(base.model), some, prompts, tick=ignore)
+    assert fingerprint(base.model) == before
+    home = load(TESTBED, torch.device("cpu"))
+    there = pulls(home, find_modules(home.model), some, prompts, tick=ignore)
+    assert spearmanr(here, there).statistic > 0.8  # bfloat16 here, float32 there
+
+
 def test_a_whole_job(data: Path, tmp_path: Path) -> None:
     digest = sha256(data.read_bytes()).hexdigest()
     store = ArtifactStore(tmp_path)
@@ -157,6 +171,10 @@ def test_a_whole_job(data: Path, tmp_path: Path) -> None:
     (report_file,) = (file for file in outcome.artifacts if file.name == "report.json")
     report = Report.model_validate_json(store.path(report_file.key).read_bytes())
     assert report.device == torch.cuda.get_device_name()
+    assert all(result.security[0].refusal_drift == 0 for result in report.training)
+    assert all(result.security[-1].step == STEPS for result in report.training)
+    assert outcome.gate is not None
+    assert outcome.gate.outcome in ("quarantined", "undecided"), "8 prompts release nothing"
     assert {figure.arm for figure in report.figures} == {"base", "ml_lr", "uniform", "by_gradient"}
     assert [found.usable for found in report.robustness] == [True, True]
     by_gradient = report.robustness[1]

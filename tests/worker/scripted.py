@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from core.errors import Interrupted
 from core.spec.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted
+from core.spec.gate import GateDecision, GateReason
 from core.spec.job import Assignment, JobSpec
 from core.spec.results import Figure, Outcome
 from core.spec.security import SecuritySpec
@@ -21,6 +22,7 @@ from worker.link import Link
 from worker.protocol import Failed, Order, Ready, Stopped, Succeeded
 
 ADAPTER = b"the adapter"
+REPORT = b'{"job_id": "job_1", "version": 1}'
 
 
 def spec(dataset: str, *script: str) -> JobSpec:
@@ -57,6 +59,8 @@ class Actor:
             "exit": lambda: os._exit(3),
             "fail": self.fail,
             "garbage": self.garbage,
+            "report": self.report,
+            "other report": self.other_report,
             "print": self.print_and_finish,
             "family": self.family,
             "environment": self.environment,
@@ -98,6 +102,24 @@ class Actor:
         key = f"jobs/{self.job_id}/{self.attempt}/adapter.bin"
         stored = ArtifactStore(self.root).put(key, ADAPTER, name="adapter.bin", media_type="application/octet-stream")
         self.link.say(Succeeded(outcome=Outcome(artifacts=(stored,))))
+
+    def report(self) -> None:
+        """Leaves a report and what the gate decided."""
+        self.link.say(Succeeded(outcome=self.outcome()))
+
+    def other_report(self) -> None:
+        """Says another digest of its report than that of the file."""
+        (file,) = self.outcome().artifacts
+        lie = file.model_copy(update={"sha256": "0" * 64})
+        self.link.say(Succeeded(outcome=Outcome(artifacts=(lie,))))
+
+    def outcome(self) -> Outcome:
+        """A report, quarantined."""
+        key = f"jobs/{self.job_id}/{self.attempt}/report.json"
+        stored = ArtifactStore(self.root).put(key, REPORT, name="report.json", media_type="application/json")
+        reason = GateReason(code="attack_success_too_high", message="Attack success of direct is 75 %.")
+        gate = GateDecision(arm="ml_lr", outcome="quarantined", reasons=(reason,), checks=(), policy_version=0)
+        return Outcome(artifacts=(stored,), gate=gate)
 
     def wait(self) -> None:
         """Step after step, until the test leaves the file `release`, or the worker says stop."""

@@ -11,11 +11,14 @@ from core.config import Settings
 from core.db import jobs, prompt_sets
 from core.db.session import Sessions, dispose, transaction
 from core.db.session import sessions as make_sessions
-from core.spec.job import Assignment, JobSpec, PromptFile, UploadedFile
+from core.signing import SIGNED_REPORT, SigningKeys, verify
+from core.spec.job import Assignment, JobSpec, PromptFile, ScreenAssignment, ScreenSpec, UploadedFile
 from core.spec.judges import EndpointSource
+from core.spec.policy import Policy, PolicyRef
 from core.spec.prompts import PromptFileSource, PromptFileSummary
+from core.spec.screening import ScreeningPolicy
 from tests.worker.helpers import Desk, Service, alive, until
-from tests.worker.scripted import ADAPTER, figure
+from tests.worker.scripted import ADAPTER, REPORT, figure
 from worker.child import Gone
 from worker.protocol import Order, Stopped
 from worker.supervisor import died
@@ -317,3 +320,70 @@ def test_a_death_is_put_into_words(ending: Gone | Stopped, words: str) -> None:
     error = died(ending, ["Traceback", "x" * 500])
     assert words in error.message
     assert len(error.message) < 450
+
+
+def test_a_report_is_signed_and_the_gates_decision_recorded(desk: Desk, service: Service, settings: Settings) -> None:
+    job_id = service.order("report")
+    desk.supervisor.run(job_id)
+    job = service.job(job_id)
+    assert job.status == "succeeded"
+    assert job.gate is not None
+    assert job.gate["outcome"] == "quarantined"
+    said = [event.data["message"] for event in service.events(job_id) if event.type == "status"]
+    assert said[-1] == "The job is done, and the gate withholds what it trained: quarantined."
+    files = {file.name: file for file in service.artifacts(job_id)}
+    assert set(files) == {"report.json", SIGNED_REPORT}
+    envelope = (service.store / files[SIGNED_REPORT].key).read_bytes()
+    found = verify(envelope, SigningKeys(settings.signing).trusted())
+    assert found.verified
+    assert [(each.name, each.sha256) for each in found.files] == [("report.json", files["report.json"].sha256)]
+    assert found.report == json.loads(REPORT)
+
+
+def test_what_cannot_be_signed_is_tried_again_when_it_can(desk: Desk, service: Service, settings: Settings) -> None:
+    job_id = service.order("report")
+    with SigningKeys(settings.signing).signer():
+        pass
+    key = settings.signing / "signing_key.pem"
+    key.chmod(0o644)
+    desk.supervisor.run(job_id)
+    job = service.job(job_id)
+    assert (job.status, job.failures) == ("queued", 1)
+    assert job.error is not None
+    assert job.error["code"] == "signing_key_unsafe"
+    assert service.artifacts(job_id) == []
+    key.chmod(0o600)
+    desk.supervisor.run(desk.sent.pop())
+    assert service.status(job_id) == "succeeded"
+
+
+def test_a_report_that_is_not_the_one_reported_is_not_signed(desk: Desk, service: Service) -> None:
+    job_id = service.order("other report")
+    desk.supervisor.run(job_id)
+    error = service.job(job_id).error
+    assert error is not None
+    assert error["code"] == "protocol_error"
+    assert service.artifacts(job_id) == []
+
+
+def test_a_screening_is_ordered_without_a_model(desk: Desk, service: Service, sessions: Sessions) -> None:
+    spec = ScreenSpec(dataset=service.dataset, screening=ScreeningPolicy())
+    with transaction(sessions) as session:
+        job_id = jobs.add(session, spec).id
+        claim = jobs.claim(session, job_id, owner="test", lease_seconds=60)
+        assert claim is not None
+        order = desk.supervisor._order(session, claim)
+    assert order.model is None
+    assert isinstance(order.assignment, ScreenAssignment)
+    assert order.assignment.spec == spec
+
+
+def test_a_job_carries_the_policy_that_it_was_ordered_under(desk: Desk, service: Service, sessions: Sessions) -> None:
+    held = PolicyRef(version=7, policy=Policy(needed_n=123))
+    with transaction(sessions) as session:
+        spec = JobSpec(base_model="testbed", dataset=service.dataset)
+        claim = jobs.claim(session, jobs.add(session, spec, policy=held).id, owner="test", lease_seconds=60)
+        assert claim is not None
+        order = desk.supervisor._order(session, claim)
+    assert isinstance(order.assignment, Assignment)
+    assert order.assignment.policy == held

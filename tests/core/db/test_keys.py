@@ -6,7 +6,7 @@ from sqlalchemy import select
 from core.db import keys
 from core.db.models import ApiKey
 from core.db.session import Sessions, transaction
-from core.errors import NotAuthenticated, NotFound
+from core.errors import InvalidInput, NotAuthenticated, NotFound
 
 
 def test_a_key_opens_and_its_secret_is_not_kept(sessions: Sessions) -> None:
@@ -51,3 +51,18 @@ def test_a_revoked_key_is_shut_out_and_stays_listed(sessions: Sessions) -> None:
             keys.revoke(session, "000000000000")
     with transaction(sessions) as session:
         assert keys.everyone(session)[0].revoked_at == revoked_at
+
+
+def test_a_key_stands_for_a_project_and_has_the_rights_it_was_given(sessions: Sessions) -> None:
+    with transaction(sessions) as session:
+        plain = keys.check(session, keys.create(session, "plain"))
+        able = keys.check(session, keys.create(session, "able", project="team-a", rights=("override", "policy")))
+    assert (plain.project, plain.rights) == ("default", frozenset())
+    assert (able.project, able.rights) == ("team-a", {"override", "policy"})
+
+
+@pytest.mark.parametrize("project", ["", "A", "a b", "-a", "x" * 65, "a/b"])
+def test_a_name_that_is_no_project_is_refused(sessions: Sessions, project: str) -> None:
+    with transaction(sessions) as session, pytest.raises(InvalidInput) as caught:
+        keys.create(session, "odd", project=project)
+    assert caught.value.code == "invalid_project"

@@ -130,6 +130,23 @@ def test_the_order_of_rows_and_what_stands_beside_a_row_do_not_matter(
     assert pulls(base, modules, [*alike, longer], prompts, tick=ignore)[:5] == pytest.approx(found, rel=1e-2)
 
 
+def test_what_follows_an_answers_first_words_does_not_count_and_a_row_without_an_answer_does_not_pull(
+    base: BaseModel, modules: tuple[Module, ...], rows: Rows, prompts: ProbePrompts
+) -> None:
+    one, other = rows["complies"][:2]
+    last = np.flatnonzero(one.labels != IGNORED)[FIRST_TOKENS - 1] + 1
+    tail = other.labels[other.labels != IGNORED]
+    changed = replace(
+        one,
+        input_ids=np.concatenate([one.input_ids[:last], tail]),
+        labels=np.concatenate([one.labels[:last], tail]),
+    )
+    silent = replace(one, labels=np.full_like(one.labels, IGNORED))
+    found = pulls(base, modules, [one, changed, silent], prompts, tick=ignore)
+    assert found[0] == found[1] != 0
+    assert found[2] == 0
+
+
 def test_no_rows_no_pulls(base: BaseModel, modules: tuple[Module, ...], prompts: ProbePrompts) -> None:
     assert pulls(base, modules, [], prompts, tick=ignore) == []
 
