@@ -136,8 +136,8 @@ class _Gate:
         code = "attack_success_rise" if figure.metric == "attack_success_rate" else "over_refusal_rise"
         message = (
             f"{_words(figure.suite, figure.metric)}{_by(figure)} rose by {_points(change.value)} over the base model "
-            f"(95 % interval {_points(change.low)} to {_points(change.high)}, n = {change.n}), "
-            f"{_not_shown(change.value, bound)}at most {_points(bound)} are allowed."
+            f"(95 % interval {_short(100 * change.low)} to {_short(100 * change.high)}, n = {change.n}): "
+            f"{_why(change.value, bound)}at most {_points(bound)} are allowed."
         )
         return self._judged(figure, check, rule, GateReason(code=code, message=message))
 
@@ -218,17 +218,17 @@ def _missing(
 
 
 def _too_high(figure: Figure, bound: float) -> str:
-    return f"{_said(figure)}, {_not_shown(figure.value, bound)}at most {_per_cent(bound)} is allowed."
+    return f"{_said(figure)}: {_why(figure.value, bound)}at most {_per_cent(bound)} is allowed."
 
 
-def _not_shown(value: float, bound: float) -> str:
-    return "which is above what is allowed: " if value > bound else "and the upper end counts: "
+def _why(value: float, bound: float) -> str:
+    return "" if value > bound else "the upper end counts, and "
 
 
 def _said(figure: Figure) -> str:
     return (
         f"{_words(figure.suite, figure.metric)}{_by(figure)} is {_per_cent(figure.value)} (95 % interval "
-        f"{_per_cent(figure.low)} to {_per_cent(figure.high)}, n = {figure.n})"
+        f"{_short(100 * figure.low)} to {_short(100 * figure.high)}, n = {figure.n})"
     )
 
 

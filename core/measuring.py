@@ -30,6 +30,7 @@ from core.security.judges import Judge, JudgementCache, opened
 from core.spec.base import Frozen
 from core.spec.events import Figures, Warned
 from core.spec.job import BASE_ARM
+from core.spec.policy import Policy
 from core.spec.results import Evaluation, Figure, JudgeUse, Said, TaskAnswer, TrainingResult
 from core.spec.security import SecuritySpec
 from core.spec.strategy import Strategy
@@ -58,7 +59,8 @@ def before(job: Prepared) -> Evaluation:
     model = _Model(BASE_ARM, job.base.model, spec, None)
     found = job.stages.run("before", lambda: _measured(job, model, held, inputs=job.inputs))
     job.emit(Figures(figures=found.figures))
-    for warning in (_nothing_to_protect(found), _too_few(found, spec), *_undecided(found.judges)):
+    warnings = (_nothing_to_protect(found), _too_few(found, spec), _no_ground(found, job.assignment.policy.policy))
+    for warning in (*warnings, *_undecided(found.judges)):
         if warning is not None:
             job.emit(warning)
     return found
@@ -214,6 +216,26 @@ def _nothing_to_protect(found: Evaluation) -> Warned | None:
 def _too_few(found: Evaluation, spec: SecuritySpec) -> Warned | None:
     note = power_note(found.figures, spec.threshold)
     return None if note is None else Warned(code="too_few_prompts", message=note)
+
+
+def _no_ground(found: Evaluation, policy: Policy) -> Warned | None:
+    """What the gate will not be able to decide, said before anything is trained."""
+    short = {
+        figure.suite: (figure.n, policy.needed(rule))
+        for figure in found.figures
+        if figure.metric == "attack_success_rate"
+        and (rule := policy.rule(figure.suite)) is not None
+        and figure.n < policy.needed(rule)
+    }
+    if not short:
+        return None
+    needed = max(most for _, most in short.values())
+    return Warned(
+        code="gate_cannot_release",
+        message=f"The gate will not release what this job trains: the policy asks for {needed} decided answers. There "
+        f"are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise security.max_prompts, "
+        "or bring a larger prompt set; go on if this is only to see that the job works.",
+    )
 
 
 def _undecided(uses: Sequence[JudgeUse]) -> list[Warned]:

@@ -14,7 +14,7 @@ Check = Literal["harmful", "identity", "secrets", "personal_data", "near_duplica
 """`harmful`: answers that comply with requests for harm. `identity`: rows that give the assistant another identity or
 make it obey without limits. `secrets`: keys, tokens, passwords. `personal_data`: patterns of data about people.
 `near_duplicate`: rows that say what an earlier one says. `poison`: a trigger that goes with one kind of answer. `pull`:
-rows that look benign and pull most against the model's safety."""
+rows that pull most against the model's refusals: what complies with harm among them, however it is worded."""
 CHECKS: tuple[Check, ...] = (
     "harmful",
     "identity",
@@ -46,7 +46,8 @@ class ScreeningPolicy(Frozen):
     poison: Action = "drop"
     """Rows that hold a trigger: a phrase that goes with one kind of answer, far above chance."""
     pull: Action = "off"
-    """The rows that pull most against the model's safety; needs the base model, and about two thirds of an epoch."""
+    """The rows that pull most against the model's refusals; needs the base model, and a third to half of an epoch. It
+    finds rows that comply with harm; which of benign rows break refusals it was not seen to tell."""
     pull_share: Share = 0.05
     """How many of the rows `pull` finds: this share, those that pull most."""
     refuse_above: Share = 0.2

@@ -14,6 +14,7 @@ from core.spec.analysis import AnalysisSpec, NoisePerturbation
 from core.spec.events import Figures, PipelineEvent, Progress, StageFinished, Warned
 from core.spec.job import Assignment, DatasetRef, JobSpec
 from core.spec.models import BaseModelEntry
+from core.spec.policy import Policy, PolicyRef, RateRule
 from core.spec.quality import QualitySpec
 from core.spec.results import Figure, Outcome
 from core.spec.security import SecuritySpec
@@ -32,6 +33,8 @@ SPEC = JobSpec(
     quality=QualitySpec(max_rows=4),
     compare=(UniformStrategy(),),
 )
+OPEN = Policy(attacks=RateRule(highest=1.0), over_refusal=None)
+"""Releases everything, however few answers there are."""
 Stop = Callable[[PipelineEvent], bool]
 
 
@@ -59,7 +62,14 @@ def assign(
     """What a training process is told."""
     named = {"dataset": dataset.id, "validation_dataset": validation and validation.id}
     whole = spec.model_copy(update=named)
-    return Assignment(job_id=job_id, attempt=attempt, spec=whole, dataset=dataset, validation=validation)
+    return Assignment(
+        job_id=job_id,
+        attempt=attempt,
+        spec=whole,
+        dataset=dataset,
+        validation=validation,
+        policy=PolicyRef(policy=OPEN),
+    )
 
 
 @dataclass

@@ -11,6 +11,7 @@ from core.spec.attacks import ATTACK_FAMILIES
 from core.spec.events import PipelineEvent, Progress, StageStarted
 from core.spec.job import JobSpec, PromptFile, UploadedFile
 from core.spec.judges import JudgeEntry, RubricJudge, RulesJudge
+from core.spec.policy import PolicyRef
 from core.spec.prompts import ChosenPrompts, PromptFileSource
 from core.spec.quality import BenchmarkEntry, ExactMatch, MultipleChoice, QualitySpec
 from core.spec.results import Answer, Outcome, Report
@@ -231,3 +232,18 @@ def test_vllm_is_asked_for_where_there_is_none(store: ArtifactStore) -> None:
         do(store, assign(attacked(engine="vllm"), upload(store, conversations(8))))
     assert caught.value.code in ("vllm_missing", "vllm_needs_cuda")
     assert caught.value.param == "security.engine"
+
+
+def test_what_the_gate_cannot_decide_is_said_before_anything_is_trained(store: ArtifactStore) -> None:
+    assignment = assign(attacked(attacks=["direct"], max_prompts=4), upload(store, conversations(8)))
+    asked = assignment.model_copy(update={"policy": PolicyRef()})
+    outcome, heard = do(store, asked)
+    (warning,) = heard.warnings
+    assert warning.code == "gate_cannot_release"
+    assert "asks for 35 decided answers" in warning.message
+    assert "direct (4)" in warning.message
+    first = [event.stage for event in heard.events if isinstance(event, StageStarted)].index("training")
+    assert heard.events.index(warning) < [i for i, e in enumerate(heard.events) if isinstance(e, StageStarted)][first]
+    assert outcome.gate is not None
+    assert outcome.gate.outcome == "undecided"
+    assert {reason.code for reason in outcome.gate.reasons} == {"too_few_answers"}

@@ -130,7 +130,8 @@ def test_the_saved_adapter_does_the_same_on_a_cpu(
     assert here < 0.9 * untuned
 
 
-def test_rows_are_ranked_by_their_pull_as_on_a_cpu(base: BaseModel, rows: EncodedDataset) -> None:
+def test_rows_are_ranked_by_their_pull_as_on_a_cpu(rows: EncodedDataset) -> None:
+    base = load(TESTBED, choose_device(DEVICE))
     prompts = choose_prompts(SecuritySpec(), base.folder).probe
     some, before = rows.rows[:48], fingerprint(base.model)
     here = pulls(base, find_modules(base.model), some, prompts, tick=ignore)

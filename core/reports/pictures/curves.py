@@ -93,7 +93,8 @@ def security(report: Report) -> Picture | None:
             title="Refusals along the training",
             caption="Rise of the negative log-likelihood of the base model's own first answer tokens to harmful probe "
             f"prompts: 0 is the base model, and higher is further from its refusals ({readings} readings an arm). No "
-            "prompt that figures are measured on is among them.",
+            "prompt that figures are measured on is among them. Read from first words, it says when refusals go, and "
+            "need not rank arms as attacks do.",
             alt="; ".join(_told(arm, line) for arm, line in lines.items() if line and arm != BASE_ARM) + ".",
         )
 
