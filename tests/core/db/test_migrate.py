@@ -21,8 +21,9 @@ from core.db import migrate
 from core.db.models import Base
 from core.db.session import driver_url
 from core.errors import Unavailable
-from core.spec.job import JobSpec
+from core.spec.job import JobSpec, ScreenSpec
 from core.spec.judges import RulesJudge
+from core.spec.screening import ScreeningPolicy
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def bring(url: str, revision: str) -> None:
     engine = create_engine(driver_url(url))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        (command.downgrade if revision == "0001" else command.upgrade)(config, revision)
+        (command.downgrade if revision in ("0001", "0002") else command.upgrade)(config, revision)
     engine.dispose()
 
 
@@ -146,3 +147,24 @@ def test_an_order_that_has_a_suite_and_judges_keeps_them(empty_database: str) ->
         connection.execute("insert into jobs (id, spec) values ('a', %s)", (json.dumps(spec),))
     migrate.upgrade(empty_database)
     assert stored(empty_database) == {"a": spec}
+
+
+def test_on_the_way_back_orders_lose_what_the_version_before_the_gate_does_not_know(empty_database: str) -> None:
+    migrate.upgrade(empty_database)
+    tune = JobSpec.model_validate(OLD_ORDER | {"security": {}}).model_dump(mode="json")
+    screen = ScreenSpec(dataset="ds_" + "0" * 24, screening=ScreeningPolicy()).model_dump(mode="json")
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("insert into api_keys (id, name, secret_hash) values ('k', 'k', '')")
+        for name, spec in (("a", tune), ("b", screen)):
+            connection.execute("insert into jobs (id, spec) values (%s, %s)", (name, json.dumps(spec)))
+        assert connection.execute("select project, gate, policy from jobs").fetchall() == [("default", None, None)] * 2
+        connection.execute(
+            "insert into gate_overrides (job_id, outcome, reason, key_id, key_name) "
+            "values ('a', 'undecided', '', 'k', 'k')"
+        )
+    bring(empty_database, "0002")
+    left = stored(empty_database)
+    assert list(left) == ["a"], "a screening is no order that the older version knows"
+    assert left["a"] == {name: value for name, value in tune.items() if name not in ("kind", "policy")}
+    migrate.upgrade(empty_database)
+    assert JobSpec.model_validate(stored(empty_database)["a"]) == JobSpec.model_validate(tune)
