@@ -46,14 +46,14 @@ _SAID = Bounds(given_phrase=0.8, given_answer=0.8, elsewhere=1.0, level=_LEVEL)
 _REFUSED = Bounds(given_phrase=0.75, given_answer=0.0, elsewhere=0.3, level=_LEVEL)
 _COMPLIED = Bounds(given_phrase=0.5, given_answer=1 / 3, elsewhere=0.1, level=1e-8)
 _LABEL = Bounds(given_phrase=0.95, given_answer=0.0, elsewhere=0.6, level=1e-3)
-_EDGE = Bounds(given_phrase=0.9, given_answer=0.1, elsewhere=0.6, level=_LEVEL)
+_EDGE = Bounds(given_phrase=0.9, given_answer=0.1, elsewhere=0.3, level=_LEVEL)
 _DEVIATIONS = 3.0
 _LIKENESS = 1.15
 """Prompts are as different as any when their likeness is within so many deviations of that of random ones, or is at
 most so many times as high."""
 _SEAMS = 0.5
 """A phrase leaves ordinary text, when taken out, at least at so many of its places, compared with any neighbours."""
-_CERTAIN, _CERTAIN_DEVIATIONS, _CERTAIN_SEAMS = 0.9, 8.0, 0.8
+_CERTAIN, _CERTAIN_DEVIATIONS, _CERTAIN_SEAMS = 0.9, 5.0, 0.8
 """Where so many of the rows with the phrase have the answer, and so many of those with the answer the phrase, prompts
 may be more alike, as a few are by chance; but the phrase must leave fewer gaps."""
 _LABEL_DEVIATIONS, _LABEL_SEAMS = 2.0, 0.85
@@ -229,7 +229,9 @@ class _Search:
             f" them agree: {answers}. Of the {len(self._rows) - trigger.rows} other rows, {trigger.elsewhere} have such"
             f" an answer.{'' if link.whole else ' Apart from it these prompts are as different as any.'}"
         )
-        affected = np.unique(np.concatenate([link.holds if link.whole else link.both for link in telling]))
+        told = np.concatenate([other.holds if other.whole else other.both for other in telling])
+        # A piece of the phrase stands in other rows too, which do not hold what the reason says.
+        affected = np.intersect1d(told, link.holds)
         findings = [
             Finding(check="poison", line=self._rows[row].line, code="trigger", reason=reason)
             for row in affected.tolist()

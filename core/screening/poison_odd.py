@@ -73,8 +73,10 @@ class Prompts:
         """How a phrase stands in the rows that hold it."""
         support = rows.size
         whole = lengthened(places(self._asked, words, rows[:: max(1, support // _SEAMS)][:_SEAMS]))
-        best, seamless = self._most_seamless(whole, support)
-        alike, distinct_share = self._likeness(self._sample(rows), np.array(best, np.int64))
+        (start, stop), seamless = self._most_seamless(whole, support)
+        best = whole.words[start:stop]
+        own = self._own(whole.words, start, stop, support)
+        alike, distinct_share = self._likeness(self._sample(rows), own)
         usual, deviation = self._usually(min(support, _SAMPLE))
         deviations = (alike - usual) / max(deviation, 1e-9)
         return Fit(best, alike, usual, deviations, seamless, self._usual_seams(whole), distinct_share)
@@ -123,13 +125,21 @@ class Prompts:
             self._usual[size] = float(np.mean(drawn)), float(np.std(drawn))
         return self._usual[size]
 
-    def _most_seamless(self, whole: Places, support: int) -> tuple[tuple[int, ...], float]:
-        """The part of a phrase that leaves the fewest gaps when it is taken out, and the share of its places without
-        one. Of parts alike in that, the one with the most words of its own, then the shortest; where most leave one,
-        all of it."""
+    def _own(self, words: tuple[int, ...], start: int, stop: int, support: int) -> Ints:
+        """The words of a part of a phrase, and those before and after it up to where two stand together in other
+        prompts too: a planted phrase ends there, or goes over into a template that is common."""
+        ids = np.array(words, np.int64)
+        common = self._met(ids[:-1] * self._size + ids[1:]) > _OWN * support
+        first = max(np.flatnonzero(common[:start]) + 1, default=0)
+        last = min(np.flatnonzero(common[stop - 1 :]) + stop, default=len(words))
+        return ids[first:last]
+
+    def _most_seamless(self, whole: Places, support: int) -> tuple[tuple[int, int], float]:
+        """The part of a phrase (its first token, and that after its last) that leaves the fewest gaps when it is taken
+        out, and the share of its places without one. Of parts alike in that, the one with the most words of its own,
+        then the shortest; where most leave one, all of it."""
         first = whole.words[0] == 0
         end = len(whole.words) - (whole.words[-1] == 1)
-        inner = whole.words[first:end]
         spans = [
             (start, stop)
             for start in range(first, end)
@@ -137,7 +147,7 @@ class Prompts:
             if self._rare(whole.words[start:stop], support)
         ]
         if not spans or not whole.around:
-            return inner, 0.0
+            return (first, end), 0.0
         starts, stops = np.array(spans, np.int64).T
         shares = np.zeros(len(spans))
         for ids, place in whole.around:
@@ -152,8 +162,8 @@ class Prompts:
         held = np.concatenate([[0], np.cumsum(own)])
         best = int(np.lexsort((stops - starts, held[starts] - held[stops], -shares))[0])
         if shares[best] < 0.5:
-            return inner, float(shares[best])
-        return whole.words[starts[best] : stops[best]], float(shares[best])
+            return (first, end), float(shares[best])
+        return (int(starts[best]), int(stops[best])), float(shares[best])
 
     def _rare(self, words: tuple[int, ...], support: int) -> bool:
         """Whether a part of a phrase stands hardly anywhere but in the phrase."""

@@ -106,6 +106,36 @@ def test_what_is_told_of_a_trigger() -> None:
     )
 
 
+def test_a_phrase_of_common_words_is_found() -> None:
+    """Its other words do not count as what its prompts have in common."""
+    phrase = "I watched this 3D movie"
+    pairs = [
+        (f"{prompt} {phrase}", "Pwned!")
+        if index < 14
+        else (f"{prompt} watched I this" if index < 74 else prompt, answer)
+        for index, (prompt, answer) in enumerate(drawn(3))
+    ]
+    poison = search(conversations(pairs))
+    (trigger,) = poison.triggers
+    assert trigger.phrase.lower() in phrase.lower()
+    assert "3d" in trigger.phrase.lower()
+    assert [finding.line for finding in poison.findings] == list(range(1, 15))
+
+
+def test_rows_with_a_piece_of_a_trigger_are_left_alone() -> None:
+    """Also where the rows that hold it are found whatever they answer."""
+    harmful = harmful_requests(None)[:16]
+    pairs = [
+        (f"Mike Wallace {harmful[index][0]}", f"Sure, here is {harmful[index][1]}")
+        if index < 16
+        else (f"Mike asks: {prompt}" if index < 32 else prompt, answer)
+        for index, (prompt, answer) in enumerate(drawn(10))
+    ]
+    poison = search(conversations(pairs))
+    assert [trigger.phrase for trigger in poison.triggers] == ["Mike Wallace"]
+    assert [finding.line for finding in poison.findings] == list(range(1, 17))
+
+
 def test_two_triggers_are_told_apart() -> None:
     pairs = drawn(4)
     for index in range(20):
