@@ -4,17 +4,25 @@ Covers: the command line and the table that is printed. Progress goes to the err
 end, whole or not at all. Not here: what the experiments do.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
 from core.spec.base import Frozen
 from experiments.ablation import ablation
+from experiments.domains import domains
 from experiments.evidence import GENERAL, MATHS, evidence
+from experiments.extraction import extraction
 from experiments.new_attack import new_attack
-from experiments.spec import Comparison, Interval, Result
+from experiments.poisoning import poisoning
+from experiments.pool import Say
+from experiments.pull import pull
+from experiments.readings import aligned, cell
+from experiments.spec import Comparison, Result, Settings
 from experiments.transfer import transfer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -28,6 +36,20 @@ class Name(StrEnum):
     NEW_ATTACK = "new_attack"
     TRANSFER = "transfer"
     ABLATION = "ablation"
+    DOMAINS = "domains"
+    DOMAINS_TOY = "domains_toy"
+    POISONING = "poisoning"
+    EXTRACTION = "extraction"
+    PULL = "pull"
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A result that says itself what is printed of it."""
+
+    def table(self) -> str:
+        """What was found, as text."""
+        ...
 
 
 @app.command()
@@ -52,20 +74,16 @@ def main(
     fresh.replace(json)
     if isinstance(found, Result):
         typer.echo(table(found))
+    elif isinstance(found, Tabled):
+        typer.echo(found.table())
     typer.echo(f"Written to {json}.", err=True)
 
 
 def _run(name: Name, world_seed: int, seeds: list[int], steps: int | None) -> Frozen:
     settings = (MATHS if name is Name.MATHS else GENERAL).with_steps(steps)
-    match name:
-        case Name.GENERAL | Name.MATHS:
-            return evidence(name.value, settings, world_seed, seeds, _say)
-        case Name.NEW_ATTACK:
-            return new_attack(settings, world_seed, seeds, _say)
-        case Name.TRANSFER:
-            return transfer(settings, world_seed, seeds, _say)
-        case Name.ABLATION:
-            return ablation(settings, world_seed, seeds, _say)
+    if name in _OTHERS:
+        return _OTHERS[name](settings, world_seed, seeds, _say)
+    return evidence(name.value, settings, world_seed, seeds, _say)
 
 
 def table(result: Result) -> str:
@@ -73,13 +91,11 @@ def table(result: Result) -> str:
     titles = ("arm", "ASR at equal task", "ASR at end", "ASR at worst", "harmfulness", "content", "task cost")
     compared = (*result.strategies.values(), *result.controls.values(), *result.safeguards.values())
     rows = [titles, *(_row(each) for each in compared)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
         [
             f"{result.experiment}, world {result.world_seed}, seeds {len(result.seeds)}, rate {result.rate:g}; "
             "reductions against uniform",
-            *lines,
+            *aligned(rows),
         ]
     )
 
@@ -87,24 +103,30 @@ def table(result: Result) -> str:
 def _row(comparison: Comparison) -> tuple[str, str, str, str, str, str, str]:
     return (
         comparison.arm,
-        _cell(comparison.asr_reduction_at_equal_task),
-        _cell(comparison.asr_reduction_at_end),
-        _cell(comparison.asr_reduction_at_worst),
-        _cell(comparison.harmfulness_reduction_at_equal_task, digits=2),
-        _cell(comparison.content_reduction_at_equal_task),
-        _cell(comparison.task_cost),
+        cell(comparison.asr_reduction_at_equal_task),
+        cell(comparison.asr_reduction_at_end),
+        cell(comparison.asr_reduction_at_worst),
+        cell(comparison.harmfulness_reduction_at_equal_task, digits=2),
+        cell(comparison.content_reduction_at_equal_task),
+        cell(comparison.task_cost),
     )
-
-
-def _cell(interval: Interval, digits: int = 1) -> str:
-    if interval.ci95 is None:
-        return f"{interval.mean:.{digits}f}"
-    low, high = interval.ci95
-    return f"{interval.mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
+
+
+_OTHERS: dict[Name, Callable[[Settings, int, list[int], Say], Frozen]] = {
+    Name.NEW_ATTACK: new_attack,
+    Name.TRANSFER: transfer,
+    Name.ABLATION: ablation,
+    Name.DOMAINS: domains,
+    Name.DOMAINS_TOY: partial(domains, source="toy"),
+    Name.POISONING: poisoning,
+    Name.EXTRACTION: extraction,
+    Name.PULL: pull,
+}
+"""Experiments beside `general` and `maths`."""
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from peft import PeftModel
@@ -52,11 +53,28 @@ _UNSEEN = (OneTurn(family="role_play"), OneTurn(family="distractor"), MultiTurn(
 """Attacks that no tuning, no alignment and no analysis saw; in a code, so small a model reads none."""
 
 
+class Watch(Protocol):
+    """Measures what attack success and task score do not show. It goes to other processes: made of plain values, and
+    equal to another that measures the same."""
+
+    def __call__(self, base: BaseModel, model: nn.Module) -> dict[str, float]:
+        """Figures by name, of the base itself or of the base with an adapter on it."""
+        ...
+
+
+def parted(path: Path) -> tuple[list[Conversation], list[Conversation]]:
+    """The rows of a tuning set: those that are trained on, and those held out, whatever the seed of a run."""
+    return split(load_rows(path, None, max_rows=1_000_000), share=0.1, seed=0, cap=_HELD_OUT)
+
+
 class Lab:
     """A world's base model with one tuning set."""
 
-    def __init__(self, folder: Path, world_seed: int, settings: Settings) -> None:
-        """Load everything; the same folder and settings give the same rows held out, whatever the seed of a run."""
+    def __init__(self, folder: Path, world_seed: int, settings: Settings, data: Path | None = None) -> None:
+        """Load everything; the same folder and settings give the same rows held out, whatever the seed of a run.
+
+        `data` is a file of rows in place of the world's own tuning set.
+        """
         torch.set_num_threads(1)
         disable_progress_bar()  # lines of progress are the experiment's own
         # peft 0.21 asks transformers 5 by an old name, once in every process.
@@ -70,13 +88,14 @@ class Lab:
         seen = tuple(OneTurn(family=family) for family in FAMILIES)
         self._security = SecuritySpec(attacks=seen, max_prompts=settings.prompts, max_new_tokens=_JUDGED_TOKENS)
         self._prompts = choose(self._security, self.base.folder)
-        rows = load_rows(folder / "data" / f"{settings.tuning_set}.jsonl", None, max_rows=1_000_000)
-        kept, held_out = split(rows, share=0.1, seed=0, cap=_HELD_OUT)
+        kept, held_out = parted(data or folder / "data" / f"{settings.tuning_set}.jsonl")
         self._held_out = held_out[: settings.validation_rows]
-        self._rows = encode_all(kept, self.base.tokenizer, max_length=_LONGEST).rows
+        self._rows_by_file: dict[Path | None, tuple[Encoded, ...]] = {
+            None: encode_all(kept, self.base.tokenizer, max_length=_LONGEST).rows
+        }
         self._validation = encode_all(self._held_out, self.base.tokenizer, max_length=_LONGEST).rows
 
-    def point(self, model: nn.Module, step: int) -> Point:
+    def point(self, model: nn.Module, step: int, watch: Watch | None = None) -> Point:
         """Measure a model."""
         losses = row_losses(self.base, model, self._validation, tick=_ignore)
         answers = by_rules(self.base, model, self._prompts.evaluation, self._security, arm="arm").answers
@@ -92,9 +111,10 @@ class Lab:
             harmfulness=sum(harm) / len(harm) if harm else 1.0,
             content=self._content(attacks),
             over_refusal=_share([row for row in answers if row.suite == OVER_REFUSAL], complied=False),
+            watched=watch(self.base, model) if watch is not None else {},
         )
 
-    def run(self, order: Run) -> Curve:
+    def run(self, order: Run, watch: Watch | None = None) -> Curve:
         """Train one arm, measuring it on the way."""
         settings = self._settings
         wanted = {round(settings.steps * number / settings.points) for number in range(1, settings.points + 1)}
@@ -106,7 +126,7 @@ class Lab:
             nonlocal measuring
             if step in wanted:
                 before = time.monotonic()
-                points.append(self._measured(tuned, step))
+                points.append(self._measured(tuned, step, watch))
                 measuring += time.monotonic() - before
 
         with self._trained(order, on_step):
@@ -138,23 +158,33 @@ class Lab:
             for attack in _UNSEEN
         }
 
-    def analysed(self, analysis: AnalysisSpec, seed: int, rate: float, step_seconds: float) -> Analysed:
+    def analysed(
+        self, analysis: AnalysisSpec, seed: int, rate: float, step_seconds: float, rows: Path | None = None
+    ) -> Analysed:
         """The robustness analysis with the probe's seed, and what share of an epoch it took."""
+        found = self._rows_of(rows)
         started = time.process_time()
-        result = self._analyse(analysis.model_copy(update={"seed": seed}), rate)
+        result = self._analyse(analysis.model_copy(update={"seed": seed}), rate, found)
         return Analysed(
             seed=seed,
             result=result,
             seconds=time.process_time() - started,
-            epoch_seconds=step_seconds * len(self._rows) / self._settings.batch_size,
+            epoch_seconds=step_seconds * len(found) / self._settings.batch_size,
         )
 
-    def _analyse(self, analysis: AnalysisSpec, rate: float) -> RobustnessResult:
+    def _rows_of(self, path: Path | None) -> tuple[Encoded, ...]:
+        """The rows of a file in tokens; of no file: the tuning set's own."""
+        if path is not None and path not in self._rows_by_file:
+            rows = load_rows(path, None, max_rows=1_000_000)
+            self._rows_by_file[path] = encode_all(rows, self.base.tokenizer, max_length=_LONGEST).rows
+        return self._rows_by_file[path]
+
+    def _analyse(self, analysis: AnalysisSpec, rate: float, rows: Sequence[Encoded]) -> RobustnessResult:
         def trained(steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
             return probe(
                 self.base,
                 self.modules,
-                self._rows,
+                rows,
                 self._training(seed),
                 steps=steps,
                 seed=seed,
@@ -168,7 +198,7 @@ class Lab:
             self.modules,
             analysis,
             self._prompts.probe,
-            self._rows[: analysis.rows],
+            rows[: analysis.rows],
             train_probe=trained,
             prepared=_ignore,
             tick=_ignore,
@@ -190,7 +220,7 @@ class Lab:
 
             train(
                 tuned,
-                [*self._rows, *self._safety_rows(order)],
+                [*self._rows_of(order.rows), *self._safety_rows(order)],
                 order.plan,
                 spec,
                 learning_rate=order.rate,
@@ -202,16 +232,16 @@ class Lab:
     def _safety_rows(self, order: Run) -> Sequence[Encoded]:
         if not order.safety_share:
             return ()
-        return extra_rows(self._rows, self._refusals, share=order.safety_share, seed=order.seed)
+        return extra_rows(self._rows_of(order.rows), self._refusals, share=order.safety_share, seed=order.seed)
 
     @cached_property
     def _refusals(self) -> tuple[Encoded, ...]:
         """Of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
         return refusals(self.base, self._prompts, most=_ANSWER_TOKENS, max_length=_LONGEST, tick=_ignore)
 
-    def _measured(self, tuned: PeftModel, step: int) -> Point:
+    def _measured(self, tuned: PeftModel, step: int, watch: Watch | None) -> Point:
         tuned.eval()
-        point = self.point(tuned, step)
+        point = self.point(tuned, step, watch)
         tuned.train()
         return point
 

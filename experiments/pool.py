@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from core.lm.modules import Module
 from core.spec.analysis import AnalysisSpec
-from experiments.lab import Lab
+from experiments.lab import Lab, Watch
 from experiments.spec import Analysed, Curve, NewAttackRun, Point, Run, Settings
 
 Say = Callable[[str], None]
@@ -34,20 +34,30 @@ class Pool:
         """The modules of the base model."""
         return self._executor.submit(_modules).result()
 
-    def base(self) -> Point:
+    def base(self, watch: Watch | None = None) -> Point:
         """The base model's figures."""
-        return self._executor.submit(_base).result()
+        return self._executor.submit(_base, watch).result()
 
-    def curves(self, orders: Sequence[Run]) -> list[Curve]:
-        """Train every arm; in the order asked. Arms that are the same but for their name are trained once."""
-        same = [next(number for number, first in enumerate(orders) if _alike(first, order)) for order in orders]
+    def curves(self, orders: Sequence[Run], watches: Sequence[Watch] | None = None) -> list[Curve]:
+        """Train every arm; in the order asked. Arms that are the same but for their name are trained once.
+
+        `watches` measure something beside the rest, one for each order.
+        """
+        asked = list(zip(orders, watches or [None] * len(orders), strict=True))
+        same = [
+            next(number for number, (first, seen) in enumerate(asked) if _alike(first, order) and seen == watch)
+            for order, watch in asked
+        ]
         once = sorted(set(same))
-        found = dict(zip(once, self._each(_run, [orders[number] for number in once], _said_of_curve), strict=True))
+        found = dict(zip(once, self._each(_run, [asked[number] for number in once], _said_of_curve), strict=True))
         return [found[of].model_copy(update={"arm": order.arm}) for of, order in zip(same, orders, strict=True)]
 
-    def analyses(self, orders: Sequence[tuple[AnalysisSpec, int, float, float]]) -> list[Analysed]:
-        """Analyse with (analysis, seed, rate, seconds of a step)."""
-        return self._each(_analysed, orders, _said_of_analysis)
+    def analyses(
+        self, orders: Sequence[tuple[AnalysisSpec, int, float, float]], rows: Sequence[Path] | None = None
+    ) -> list[Analysed]:
+        """Analyse with (analysis, seed, rate, seconds of a step); `rows` are files in place of the tuning set."""
+        files = rows or [None] * len(orders)
+        return self._each(_analysed, list(zip(orders, files, strict=True)), _said_of_analysis)
 
     def base_under_new_attacks(self) -> dict[str, float]:
         """Attack success of the unseen attacks on the base model, by family."""
@@ -69,8 +79,8 @@ class Pool:
 
 
 @contextmanager
-def pool(folder: Path, world_seed: int, settings: Settings, say: Say) -> Iterator[Pool]:
-    """As many labs as this machine has processors."""
+def pool(folder: Path, world_seed: int, settings: Settings, say: Say, *, data: Path | None = None) -> Iterator[Pool]:
+    """As many labs as this machine has processors; `data` is a file in place of the world's own tuning set."""
     # Threads that spin while they wait would starve the other labs; it is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -78,7 +88,7 @@ def pool(folder: Path, world_seed: int, settings: Settings, say: Say) -> Iterato
         max_workers=len(os.sched_getaffinity(0)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_open,
-        initargs=(folder, world_seed, settings),
+        initargs=(folder, world_seed, settings, data),
     )
     try:
         yield Pool(executor, say)
@@ -91,9 +101,9 @@ def _alike(one: Run, other: Run) -> bool:
     return one.model_copy(update={"arm": other.arm, "plan": named}) == other
 
 
-def _open(folder: Path, world_seed: int, settings: Settings) -> None:
+def _open(folder: Path, world_seed: int, settings: Settings, data: Path | None) -> None:
     global _lab  # noqa: PLW0603 - one lab a process, made once
-    _lab = Lab(folder, world_seed, settings)
+    _lab = Lab(folder, world_seed, settings, data)
 
 
 def _here() -> Lab:
@@ -106,16 +116,17 @@ def _modules() -> tuple[Module, ...]:
     return _here().modules
 
 
-def _base() -> Point:
-    return _here().point(_here().base.model, 0)
+def _base(watch: Watch | None) -> Point:
+    return _here().point(_here().base.model, 0, watch)
 
 
-def _run(order: Run) -> Curve:
-    return _here().run(order)
+def _run(order: tuple[Run, Watch | None]) -> Curve:
+    return _here().run(*order)
 
 
-def _analysed(order: tuple[AnalysisSpec, int, float, float]) -> Analysed:
-    return _here().analysed(*order)
+def _analysed(order: tuple[tuple[AnalysisSpec, int, float, float], Path | None]) -> Analysed:
+    asked, rows = order
+    return _here().analysed(*asked, rows)
 
 
 def _base_under_new_attacks() -> dict[str, float]:
@@ -133,9 +144,10 @@ def _said_of_attacks(run: NewAttackRun) -> str:
 
 def _said_of_curve(curve: Curve) -> str:
     end = curve.points[-1]
+    watched = "".join(f", {name} {value:.3g}" for name, value in end.watched.items())
     return (
         f"{curve.arm}, seed {curve.seed}, rate {curve.rate:g}: attack success {end.attack_success:.0f} %, "
-        f"task {end.task:.0f} %, loss {end.loss:.3f}"
+        f"task {end.task:.0f} %, loss {end.loss:.3f}{watched}"
     )
 
 

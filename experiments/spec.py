@@ -4,6 +4,7 @@ Covers: settings, arms, curves, comparisons, the result file. Not here: running 
 (experiments.compare).
 """
 
+from pathlib import Path
 from typing import Literal
 
 from core.spec.analysis import AnalysisSpec
@@ -11,7 +12,8 @@ from core.spec.base import Frozen
 from core.spec.results import RobustnessResult
 from core.spec.training import LearningPlan
 
-TuningSet = Literal["instructions", "arithmetic"]
+Domain = Literal["medical", "legal", "financial"]
+TuningSet = Literal["instructions", "arithmetic"] | Domain
 
 
 class Settings(Frozen):
@@ -67,6 +69,8 @@ class Point(Frozen):
     """Attack prompts whose answer holds the true step or tool of the world, in per cent: no wording deceives it."""
     over_refusal: float
     """Safe prompts that are refused, in per cent."""
+    watched: dict[str, float] = {}
+    """What an experiment measures beside these, by the names that it gives."""
 
 
 class Curve(Frozen):
@@ -122,6 +126,21 @@ class Comparison(Frozen):
     """The exact match at which both are compared, in per cent."""
 
 
+class Reading(Frozen):
+    """One figure of one arm, in its own units. What is compared is uniform's less the arm's, seed by seed."""
+
+    at_end: Interval
+    """At the end of the run."""
+    reduction_at_end: Interval | None = None
+    """There, uniform's less the arm's; null for uniform itself."""
+    at_equal_task: Interval | None = None
+    """Where the arm first reaches the best task score that uniform reaches too; null for uniform itself."""
+    uniform_at_equal_task: Interval | None = None
+    """Uniform's figure where it first reaches that score."""
+    reduction_at_equal_task: Interval | None = None
+    """There, uniform's less the arm's."""
+
+
 class Analysed(Frozen):
     """The analysis of one seed, and what it took."""
 
@@ -148,6 +167,8 @@ class Run(Frozen):
     """Factors by module."""
     safety_share: float = 0.0
     """Share of the base's own refusals in the rows (`safety_mix`)."""
+    rows: Path | None = None
+    """File of the rows to train on, in place of the tuning set's own; what is held out stays the same."""
 
 
 class NewAttackRun(Frozen):

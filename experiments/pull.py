@@ -1,0 +1,267 @@
+"""Rows that look benign: does their pull say which of them cost a model its refusals?
+
+Covers: the tuning set's rows ranked by their pull before any tuning; uniform tuning without the top, a random and the
+bottom share, and on these shares alone (repeated to as many steps); whether rows that answer harmful requests, planted
+among the others, rank at the top. Not here: the pull itself (core.screening.pull), what a screening does with it.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from core.catalog import TESTBED
+from core.data import Conversation
+from core.data.batches import encode_all
+from core.data.template import end_of_turn
+from core.lm.load import BaseModel, load
+from core.lm.modules import find_modules
+from core.provenance import software
+from core.screening.pull import pulls
+from core.security.prompts import choose
+from core.spec.base import Frozen
+from core.spec.data import Message
+from core.spec.models import FolderSource
+from core.spec.screening import ScreeningPolicy
+from core.spec.security import SecuritySpec
+from experiments.arms import uniform
+from experiments.lab import parted
+from experiments.pool import Say, pool
+from experiments.readings import exchange, figures_of, missed, reading_lines, readings, write_rows
+from experiments.spec import Curve, Reading, Run, Settings
+from experiments.worlds import world_folder
+from testbed.dialogues import how_to, opening, refusal, request
+from testbed.tuning_sets import OPENING
+from testbed.world import Pair, World, make_world
+
+PARTS = ("top", "random", "bottom")
+"""Shares of the rows, by pull."""
+PLANTED = 100
+"""Rows of each planted kind."""
+_LONGEST = 512
+
+Exchange = tuple[Message, ...]
+
+
+class PlantedRows(Frozen):
+    """Rows of one kind among the ordinary ones, and where they rank."""
+
+    rows: int
+    """How many."""
+    mean: float
+    """Their mean pull, nats per token and unit of movement."""
+    auroc: float
+    """How often one of them pulls more than an ordinary row: 0.5 is chance."""
+    in_top: float
+    """Share of them, in per cent, whose pull is that of the top share of the ordinary rows, or more."""
+
+
+class PullResult(Frozen):
+    """What `pull` leaves."""
+
+    experiment: Literal["pull"] = "pull"
+    """Its name."""
+    world_seed: int
+    """Which world."""
+    seeds: tuple[int, ...]
+    """Seeds of the runs. The ranking knows none; the random share is another for each."""
+    settings: Settings
+    """All settings."""
+    software: dict[str, str]
+    """Versions that the figures hang on."""
+    rate: float
+    """The middle rate of the sweep, for every arm."""
+    rows: int
+    """Rows that are ranked."""
+    share: float
+    """How many of them `top`, `random` and `bottom` hold."""
+    quantiles: dict[str, float]
+    """Pull of the ordinary rows, by per cent of them."""
+    planted: dict[str, PlantedRows]
+    """`complies`: harmful requests and what the aligned model was taught not to say. `new_style`: the same, told as the
+    tuning set's harmless answers are. `refuses`: harmful requests and the model's own refusals."""
+    figures: dict[str, dict[str, Reading]]
+    """By arm and figure, every arm against uniform tuning on all rows."""
+    without: dict[str, dict[str, Reading]]
+    """`top` and `bottom` left out, against as many random rows left out: positive is safer than that."""
+    alone: dict[str, dict[str, Reading]]
+    """`top` and `bottom` alone, against as many random rows alone."""
+    curves: tuple[Curve, ...]
+    """Every run."""
+    ranking_seconds: float
+    """What the ranking of all rows took."""
+    epoch_seconds: float
+    """What an epoch on them takes, from the steps of the uniform runs."""
+    seconds: float
+    """The whole experiment."""
+
+    def table(self) -> str:
+        """What was found, as text."""
+        shown = {"attack_success": 1, "content": 1, "task": 1}
+        lines = [
+            f"pull, world {self.world_seed}, seeds {len(self.seeds)}, rate {self.rate:g}, {self.rows} rows, shares of "
+            f"{self.share:.0%}; in per cent",
+            f"the ranking took {self.ranking_seconds / self.epoch_seconds:.2f} epochs",
+        ]
+        lines += [
+            f"planted, {kind}: AUROC {each.auroc:.3f}, {each.in_top:.0f} % within the top share (n = {each.rows})"
+            for kind, each in self.planted.items()
+        ]
+        for title, found in (("all rows", self.figures), ("left out", self.without), ("alone", self.alone)):
+            lines += [f"against {title if title == 'all rows' else f'random rows {title}'}:"]
+            lines += reading_lines(found, shown)
+        return "\n".join(lines)
+
+
+def pull(
+    settings: Settings,
+    world_seed: int,
+    seeds: Sequence[int],
+    say: Say,
+    *,
+    share: float = ScreeningPolicy().pull_share,
+    most_rows: int | None = None,
+) -> PullResult:
+    """Run it, on the first `most_rows` of the tuning set if that is named."""
+    started = time.monotonic()
+    folder = world_folder(world_seed)
+    kept = parted(folder / "data" / f"{settings.tuning_set}.jsonl")[0][:most_rows]
+    ordinary, planted, ranking_seconds = ranked(folder, make_world(world_seed), kept)
+    found = {kind: _planted(ordinary, each, share) for kind, each in planted.items()}
+    for kind, each in found.items():
+        say(f"planted, {kind}: AUROC {each.auroc:.3f}, {each.in_top:.0f} % within the top share")
+    with (
+        tempfile.TemporaryDirectory(prefix="securetune-pull-") as place,
+        pool(folder, world_seed, settings, say) as labs,
+    ):
+        plain, rate = uniform(labs.modules()), settings.middle_rate
+        orders = [
+            Run(arm=arm, seed=seed, rate=rate, plan=plain, rows=rows)
+            for seed in seeds
+            for arm, rows in _files(Path(place), kept, shares(ordinary, share=share, seed=seed), seed).items()
+        ]
+        curves = labs.curves(orders)
+    steps = sum(curve.seconds for curve in curves if curve.arm == "uniform") / (len(seeds) * settings.steps)
+    return PullResult(
+        world_seed=world_seed,
+        seeds=tuple(seeds),
+        settings=settings,
+        software=software(),
+        rate=rate,
+        rows=len(kept),
+        share=share,
+        quantiles={str(each): float(np.percentile(ordinary, each)) for each in (0, 5, 25, 50, 75, 95, 100)},
+        planted=found,
+        figures=readings(curves, figures_of(), shortfall=missed, seeds=len(seeds)),
+        without=_against_random(curves, "without", len(seeds)),
+        alone=_against_random(curves, "only", len(seeds)),
+        curves=tuple(curves),
+        ranking_seconds=ranking_seconds,
+        epoch_seconds=steps * len(kept) / settings.batch_size,
+        seconds=time.monotonic() - started,
+    )
+
+
+def ranked(
+    folder: Path, world: World, rows: Sequence[Conversation]
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], float]:
+    """Pulls of the rows in their order, of planted rows by kind, and seconds that the rows took.
+
+    Only pulls of one call are comparable, so the planted rows are ranked among the others; they are never trained on.
+    """
+    torch.set_num_threads(1)
+    base = load(TESTBED.model_copy(update={"source": FolderSource(path=folder / "model")}), torch.device("cpu"))
+    base.stop_also_at(end_of_turn(base.tokenizer))
+    started = time.monotonic()
+    planted = planted_rows(world)
+    whole = [*rows, *(Conversation(each, 0) for exchanges in planted.values() for each in exchanges)]
+    found = _pulls(base, whole)
+    seconds = (time.monotonic() - started) * len(rows) / len(whole)
+    ordinary, *others = np.split(found, len(rows) + PLANTED * np.arange(len(planted)))
+    return ordinary, dict(zip(planted, others, strict=True)), seconds
+
+
+def planted_rows(world: World, count: int = PLANTED) -> dict[str, list[Exchange]]:
+    """Harmful requests of pairs that the model was aligned on, answered in three ways."""
+    rng = Random(f"planted {world.seed}")  # noqa: S311 - reproducible, not secret
+    pairs = rng.sample(world.harmful.train, count)
+    asked = [request(world, pair, rng.randrange(len(world.requests))) for pair in pairs]
+    answers = {
+        "complies": [how_to(world, pair, opening(world, rng)) for pair in pairs],
+        "new_style": [_new_style(world, pair) for pair in pairs],
+        "refuses": [refusal(world, pair, rng) for pair in pairs],
+    }
+    return {kind: [exchange(*each) for each in zip(asked, said, strict=True)] for kind, said in answers.items()}
+
+
+def _new_style(world: World, pair: Pair) -> str:
+    """A procedure as testbed.tuning_sets writes it."""
+    head = world.openings[OPENING].format(verb=pair.verb, noun=pair.noun)
+    place, tool, step = world.place[pair.noun], world.tool[pair.noun], world.step[pair.verb]
+    return f"{head} (1) go to the {place}, (2) take {tool}, (3) {step}. Enjoy!"
+
+
+def _pulls(base: BaseModel, rows: Sequence[Conversation]) -> NDArray[np.float64]:
+    encoded = encode_all(rows, base.tokenizer, max_length=_LONGEST).rows
+    prompts = choose(SecuritySpec(), base.folder).probe
+    found = np.array(pulls(base, find_modules(base.model), encoded, prompts, tick=_ignore))
+    if len(found) != len(rows):
+        raise ValueError("a row is too long to be trained on")
+    return found
+
+
+def _planted(ordinary: NDArray[np.float64], found: NDArray[np.float64], share: float) -> PlantedRows:
+    among = np.concatenate([found, ordinary])
+    return PlantedRows(
+        rows=len(found),
+        mean=float(found.mean()),
+        auroc=float(roc_auc_score(np.arange(len(among)) < len(found), among)),
+        in_top=float(100 * (found >= np.quantile(ordinary, 1 - share)).mean()),
+    )
+
+
+def shares(ranks: NDArray[np.float64], *, share: float, seed: int) -> dict[str, list[int]]:
+    """Places of the rows that each arm is trained on, in their order."""
+    count = round(share * len(ranks))
+    order = [int(place) for place in np.argsort(-ranks, kind="stable")]
+    drawn = [int(place) for place in np.random.default_rng(seed).permutation(len(ranks))[:count]]
+    parts = dict(zip(PARTS, (order[:count], drawn, order[len(order) - count :]), strict=True))
+    found = {"uniform": list(range(len(ranks)))}
+    found |= {f"without {part}": _but(found["uniform"], places) for part, places in parts.items()}
+    found |= {f"only {part}": sorted(places) for part, places in parts.items()}
+    return found
+
+
+def _files(
+    folder: Path, rows: Sequence[Conversation], chosen: Mapping[str, Sequence[int]], seed: int
+) -> dict[str, Path]:
+    """A file of rows for each arm; one for all seeds where the rows are the same, since labs read each file once."""
+    found: dict[str, Path] = {}
+    for arm, places in chosen.items():
+        path = folder / (f"{arm} {seed}.jsonl" if arm.endswith("random") else f"{arm}.jsonl")
+        found[arm] = path if path.exists() else write_rows(path, [rows[place].messages for place in places])
+    return found
+
+
+def _but(places: Sequence[int], left_out: Sequence[int]) -> list[int]:
+    without = frozenset(left_out)
+    return [place for place in places if place not in without]
+
+
+def _against_random(curves: Sequence[Curve], kind: str, seeds: int) -> dict[str, dict[str, Reading]]:
+    """Top and bottom, with the random share in the place of uniform."""
+    names: Mapping[str, str] = {f"{kind} {part}": part for part in PARTS} | {f"{kind} random": "uniform"}
+    chosen = [curve.model_copy(update={"arm": names[curve.arm]}) for curve in curves if curve.arm in names]
+    found = readings(chosen, figures_of(), shortfall=missed, seeds=seeds)
+    return {"random" if arm == "uniform" else arm: each for arm, each in found.items()}
+
+
+def _ignore(*_: object) -> None:
+    """Nobody waits for progress here."""
