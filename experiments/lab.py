@@ -205,8 +205,9 @@ class Lab:
         )
 
     def _training(self, seed: int) -> TrainingSpec:
+        settings = self._settings
         return TrainingSpec(
-            steps=self._settings.steps, batch_size=self._settings.batch_size, bucket_by_length=True, seed=seed
+            steps=settings.steps, batch_size=settings.batch_size, bucket_by_length=settings.by_length, seed=seed
         )
 
     @contextmanager

@@ -31,6 +31,9 @@ class Settings(Frozen):
     """Optimizer steps of every arm."""
     batch_size: int = 32
     """Rows in one step. With 8, one seed of an arm may end at 5 % attack success and the next at 96 %."""
+    by_length: bool = True
+    """Whether a step has rows of like length. Few rows of another length than all others then meet in a few steps, and
+    are hardly learnt."""
     points: int = 5
     """How often a run is measured, evenly spread; the last time at its end."""
     prompts: int = 32

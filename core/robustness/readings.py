@@ -199,8 +199,8 @@ class Readings:
 
 
 def batches(lengths: Sequence[int]) -> list[slice]:
-    """Rows that are read together, of lengths that never fall: 32 at most, 4096 tokens at most (or one row), and at most
-    an eighth of it padding."""
+    """Rows that are read together, of lengths that never fall: 32 at most, 4096 tokens at most (or one row), and at
+    most an eighth of it padding."""
     found: list[slice] = []
     start = 0
     for end in range(1, len(lengths) + 1):
