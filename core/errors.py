@@ -83,7 +83,7 @@ class Withheld(Forbidden):
 
     code = "gate_undecided"
 
-    def __init__(self, message: str, *, code: str, reasons: tuple[GateReason, ...]) -> None:
+    def __init__(self, message: str, *, code: str | None = None, reasons: tuple[GateReason, ...] = ()) -> None:
         super().__init__(message, code=code)
         self.reasons = reasons
 

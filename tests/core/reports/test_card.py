@@ -7,6 +7,7 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from core.lm.chat import PLAIN_TEMPLATE
 from core.reports import view
 from core.reports.card import card
 from core.spec.results import Report
@@ -103,8 +104,8 @@ def test_a_system_prompt_to_serve_with_is_quoted_whole(whole: Report) -> None:
     model = whole.model.model_copy(update={"chat_template": "plain"})
     spec = whole.spec.model_copy(update={"strategy": strategy})
     guarded = whole.model_copy(update={"spec": spec, "model": model})
-    (block,) = [token.content for token in tokens(guarded) if token.type == "fence" and token.info == "text"]
-    assert block == f"{prompt}\n"
+    blocks = [token.content for token in tokens(guarded) if token.type == "fence" and token.info == "text"]
+    assert blocks == [f"{prompt}\n", f"{PLAIN_TEMPLATE}\n"]
     assert "securetune's plain one" in said(guarded)
     assert "How to serve it" not in said(whole)
 
