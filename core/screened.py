@@ -98,7 +98,8 @@ def check(result: ScreeningResult) -> None:
         raise _refused(f"The data was refused: {_counted(found)} the policy does not allow.", found, "data_refused")
     share = len(result.dropped) / result.rows
     if share > result.policy.refuse_above or len(result.dropped) == result.rows:
-        dropped = [finding for finding in result.findings if finding.line in set(result.dropped)]
+        lines = set(result.dropped)
+        dropped = [finding for finding in result.findings if finding.line in lines]
         raise _refused(
             f"The data was refused: {100 * share:.1f} % of its rows would be dropped, and the policy takes up to "
             f"{100 * result.policy.refuse_above:g} %.",

@@ -21,7 +21,7 @@ _REASONS = {"reviewed": {"summary": "After a review", "value": examples.dump(exa
 @router.post(
     "/override",
     summary="Let out what the gate withholds",
-    responses=examples.answer(200, "Let out", examples.OVERRIDDEN_JOB) | examples.errors(403, 404, 409, 413),
+    responses=examples.answer(200, "Let out", examples.OVERRIDDEN_JOB) | examples.errors(400, 403, 404, 409, 413),
 )
 def override(
     job_id: JobIdPath,

@@ -32,7 +32,7 @@ def show(caller: CallerDep, sessions: SessionsDep) -> PolicyReply:
 @router.put(
     "",
     summary="Set the policy",
-    responses=examples.answer(200, "A new version", examples.POLICY) | examples.errors(403, 409, 413),
+    responses=examples.answer(200, "A new version", examples.POLICY) | examples.errors(400, 403, 409, 413),
 )
 def put(
     policy: Annotated[Policy, Body(openapi_examples=_POLICIES)], caller: CallerDep, sessions: SessionsDep

@@ -1,4 +1,5 @@
-"""Connections and transactions, for both doors. A database that is away is `Unavailable`, not a driver's error.
+"""Connections and transactions, for both doors. What callers can mend (a database that is away, text that cannot be
+kept) is an error of ours, not of the driver.
 
 Covers: engine, transaction. Not here: queries. Never share a factory across a fork.
 """
@@ -8,12 +9,13 @@ from contextlib import contextmanager
 
 import psycopg
 from sqlalchemy import URL, create_engine, event, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, TimeoutError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.errors import Unavailable
+from core.errors import InvalidInput, Unavailable
 
 _UNDEFINED_TABLE = "42P01"
+_UNTRANSLATABLE = "22P05"
 # A database behind a network that drops packets is noticed in seconds, not in the quarter of an hour that is usual.
 _LIVENESS = {
     "keepalives": 1,
@@ -60,6 +62,7 @@ def transaction(factory: Sessions) -> Generator[Session]:
     Raises:
         Unavailable: code `database_unavailable`, when PostgreSQL cannot be reached; `database_not_migrated`, when it
             has no tables.
+        InvalidInput: code `invalid_parameter`, when a text holds a NUL character.
     """
     try:
         with factory.begin() as session:
@@ -68,12 +71,22 @@ def transaction(factory: Sessions) -> Generator[Session]:
         raise Unavailable(
             "The database cannot be reached. Nothing was changed; try again in a moment.", code="database_unavailable"
         ) from error
+    except DataError as error:
+        if not _holds_nul(error):
+            raise
+        raise InvalidInput("A text holds a NUL character: remove it.", code="invalid_parameter") from error
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _UNDEFINED_TABLE:
             raise
         raise Unavailable(
             "The database has no tables yet: run `securetune migrate`.", code="database_not_migrated"
         ) from error
+
+
+def _holds_nul(error: DataError) -> bool:
+    """Whether it is about the one character that PostgreSQL keeps in no text: the driver refuses it in a column, the
+    server inside of JSON."""
+    return getattr(error.orig, "sqlstate", None) == _UNTRANSLATABLE or "NUL (0x00)" in str(error.orig)
 
 
 def dispose(factory: Sessions) -> None:

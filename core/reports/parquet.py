@@ -1,7 +1,7 @@
 """Raw answers with their judgements as Parquet: one row an answer, for pandas, DuckDB and their like.
 
 Written group by group, so that memory does not grow with the number of answers. Not here: answers as JSON lines
-(core.steps), figures counted from them (core.security.count).
+(core.reporting), figures counted from them (core.security.count).
 """
 
 from collections.abc import Iterable, Iterator

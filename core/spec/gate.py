@@ -4,9 +4,9 @@ Covers: outcomes, checks, reasons, overrides. Not here: the rules (core.spec.pol
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from core.spec.base import Frozen
 from core.spec.metrics import Metric
@@ -73,7 +73,9 @@ class GateDecision(Frozen):
 class OverrideRequest(Frozen):
     """An order to hand out what the gate withholds."""
 
-    reason: str = Field(min_length=10, max_length=2000, examples=["Red team looked at all 80 answers: case SEC-1234."])
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=2000)] = Field(
+        examples=["Red team looked at all 80 answers: case SEC-1234."]
+    )
     """Why. It is kept for ever, with the key that said so."""
 
 

@@ -208,7 +208,7 @@ def changed(policy: Policy, change: PolicyChange) -> Policy:
     attacks = policy.attacks if change.attacks is None else _over(policy.attacks, change.attacks)
     families = dict(policy.families)
     for family, rule in (change.families or {}).items():
-        families[family] = _over(policy.rule(family), rule)
+        families[family] = _over(policy.families.get(family, attacks), rule)
     asked = {
         "attacks": attacks,
         "families": families,
@@ -249,7 +249,7 @@ def _stricter_tasks(rules: Iterable[TaskRule], more: Iterable[TaskRule]) -> tupl
 
 def _check_limits(policy: Policy, asked: Policy) -> None:
     limits = policy.loosest
-    for family in {*policy.families, *asked.families}:
+    for family in dict.fromkeys((*policy.families, *asked.families)):
         _check_rule(f"policy.families.{family}", policy.rule(family), asked.rule(family), limits)
     _check_rule("policy.attacks", policy.attacks, asked.attacks, limits)
     refusal = Loosest(highest=limits.over_refusal_highest, highest_rise=limits.over_refusal_highest_rise)

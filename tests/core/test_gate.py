@@ -263,6 +263,11 @@ def test_a_job_may_tighten_everything() -> None:
     assert asked.screening.near_duplicate == "drop"
 
 
+def test_a_family_that_a_job_names_keeps_what_the_job_says_of_all() -> None:
+    asked = PolicyChange(attacks=RateRule(highest=0.02), families={"prefill": RateRule(highest_rise=0.05)})
+    assert changed(Policy(), asked).rule("prefill") == RateRule(highest=0.02, highest_rise=0.05)
+
+
 def test_and_loosen_as_far_as_the_policy_lets_it() -> None:
     asked = changed(POLICY, PolicyChange(attacks=RateRule(highest=0.3), needed_n=40))
     assert asked.attacks == RateRule(highest=0.3, highest_rise=0.10)

@@ -96,7 +96,7 @@ def test_an_override_takes_a_right_and_a_reason(service: Service) -> None:
     assert wrong.status_code == 403
     assert service.http.get(f"{job}/adapter").status_code == 403, "nothing was let out"
     able = service.new_key("security", "override")
-    for body in (None, {"reason": "short"}):
+    for body in (None, {"reason": "short"}, {"reason": " " * 20}):
         assert service.http.post(f"{job}/gate/override", json=body, headers=able).status_code == 422
     reply = service.http.post(f"{job}/gate/override", json=WHY, headers=able)
     told = reply.json()["gate"]
@@ -107,6 +107,14 @@ def test_an_override_takes_a_right_and_a_reason(service: Service) -> None:
         assert service.http.get(f"{job}/{path}").status_code == 200
     events = [each["event"] for each in service.http.get(f"{job}/events").json()["data"]]
     assert [each["reason"] for each in events if each["type"] == "gate_overridden"] == [WHY["reason"]]
+
+
+def test_a_reason_that_cannot_be_kept_is_refused(service: Service) -> None:
+    job = ended(service, "nul", "quarantined")
+    reason = {"reason": "It was looked at \0 by us."}
+    reply = service.http.post(f"{job}/gate/override", json=reason, headers=service.new_key("security", "override"))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_parameter")
+    assert service.http.get(f"{job}/adapter").status_code == 403, "nothing was let out"
 
 
 def test_there_must_be_something_to_override(service: Service) -> None:

@@ -63,6 +63,12 @@ def test_rules_that_make_no_sense_are_refused(
     assert words in reply.json()["error"]["message"]
 
 
+def test_a_rule_that_cannot_be_kept_is_refused(service: Service, strict: dict[str, str]) -> None:
+    reply = service.http.put("/policy", json={"judges": ["ru\0les"]}, headers=strict)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_parameter")
+    assert "NUL" in reply.json()["error"]["message"]
+
+
 def order(service: Service, headers: dict[str, str], **fields: object) -> tuple[int, dict[str, object]]:
     body = {"base_model": "testbed", "dataset": service.dataset("policy"), **fields}
     reply = service.http.post("/jobs", json=body, headers=headers)

@@ -7,11 +7,12 @@ import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import text
+from sqlalchemy.exc import DataError
 
 from core.db import jobs
 from core.db.session import Session, Sessions, dispose, driver_url, transaction
 from core.db.session import sessions as make_sessions
-from core.errors import Conflict, Unavailable
+from core.errors import Conflict, InvalidInput, Unavailable
 from core.spec.job import JobSpec
 
 
@@ -101,3 +102,23 @@ def test_a_database_without_tables_says_what_to_do(bare_database: Sessions) -> N
     with pytest.raises(Unavailable, match="securetune migrate") as caught, transaction(bare_database) as session:
         jobs.claimable(session)
     assert caught.value.code == "database_not_migrated"
+
+
+@pytest.mark.parametrize("statement", ["select cast(:value as text)", "select cast(:value as jsonb)"])
+def test_a_text_that_cannot_be_kept_says_so(sessions: Sessions, statement: str) -> None:
+    def keep() -> None:
+        with transaction(sessions) as session:
+            session.execute(text(statement), {"value": '"\0"' if "text" in statement else r'"\u0000"'})
+
+    with pytest.raises(InvalidInput, match="NUL") as caught:
+        keep()
+    assert caught.value.code == "invalid_parameter"
+
+
+def test_other_values_that_do_not_fit_are_errors_of_ours(sessions: Sessions) -> None:
+    def divide() -> None:
+        with transaction(sessions) as session:
+            session.execute(text("select 1 / 0"))
+
+    with pytest.raises(DataError):
+        divide()
