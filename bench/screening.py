@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,24 +20,15 @@ import typer
 
 from bench.figures import Figures, benchmark
 from core.data import Conversation
-from core.screening import duplicates, harmful, identity, personal, secrets
+from core.screening import harmful, identity
 from core.screening.harmcues import asks_for_harm
-from core.screening.text import Tick
+from core.screening.screen import BY_ROW
 from core.spec.data import Message
-from core.spec.screening import Finding
 
 Half = Literal["tuning", "reported"]
-Find = Callable[[Sequence[Conversation], Tick], list[Finding]]
 Texts = list[tuple[int, str]]
 """Texts with the numbers that put them into halves."""
 
-CHECKS: dict[str, Find] = {
-    "harmful": harmful.find,
-    "identity": identity.find,
-    "secrets": secrets.find,
-    "personal_data": personal.find,
-    "near_duplicate": duplicates.find,
-}
 _DATA = Path(__file__).parents[2] / "shared" / "data"
 _WORDS = (
     "of",
@@ -76,7 +67,7 @@ def measure_time(
         seconds: dict[str, float] = {}
         processor: dict[str, float] = {}
         found: dict[str, int] = {}
-        for check, find in CHECKS.items():
+        for check, find in BY_ROW.items():
             began, used = time.monotonic(), time.process_time()
             found[check] = len(find(made, _silent))
             seconds[check] = round(time.monotonic() - began, 2)
@@ -121,7 +112,7 @@ def measure_clean(
     _needed(data)
     figures: Figures = {}
     for name, rows in _clean(data):
-        found = {check: find(rows, _silent) for check, find in CHECKS.items()}
+        found = {check: find(rows, _silent) for check, find in BY_ROW.items()}
         lines = {finding.line for findings in found.values() for finding in findings}
         figures[name] = {
             "rows": len(rows),

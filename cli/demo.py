@@ -20,7 +20,7 @@ from client.service import ReportForm
 from core.config import settings
 from core.data import Conversation, load, validate
 from core.db import keys
-from core.db.session import dispose, sessions, transaction
+from core.db.session import once
 from core.errors import InvalidDataset, SecureTuneError
 from core.signing import KEYS_FILE, SIGNED_REPORT
 from core.spec.data import ColumnMap
@@ -29,7 +29,7 @@ from core.spec.gate import GateDecision
 from core.spec.job import BASE_ARM, JobSpec
 from core.spec.metrics import OVER_REFUSAL, TASK, Metric
 from core.spec.replies import JobReply
-from core.spec.results import Figure
+from core.spec.results import Figure, Report
 from core.spec.security import SUITES
 from core.spec.strategy import MlLrStrategy, UniformStrategy
 from core.spec.training import TrainingSpec
@@ -180,10 +180,10 @@ class _Teller:
 
 
 def _results(client: SecureTune, job: JobReply, out: Path, console: Console) -> Path:
-    report = client.report(job.id)
     adapter = client.download_adapter(job.id, out / "adapter")
     for name, form in _FILES.items():
         (out / name).write_bytes(client.report_file(job.id, form))
+    report = Report.model_validate_json((out / "report.json").read_bytes())
     (out / KEYS_FILE).write_text(client.signing_keys().model_dump_json(indent=1), encoding="utf-8")
     find = _finder(job.figures)
     result = out / "result.json"
@@ -225,13 +225,8 @@ def _let_out(address: Address, job: JobReply, console: Console) -> None:
     """What the gate withholds is let out, on record, so that there is an adapter to look at."""
     if job.gate is None or job.gate.available:
         return
-    with database(address.state, settings()) as url:
-        factory = sessions(url)
-        try:
-            with transaction(factory) as session:
-                key = keys.create(session, "demo", rights=("override",))
-        finally:
-            dispose(factory)
+    with database(address.state, settings()) as url, once(url) as session:
+        key = keys.create(session, "demo", rights=("override",))
     with SecureTune(address.address, key) as able:
         able.override_gate(job.id, _WHY)
     console.print(

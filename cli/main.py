@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from core.config import Settings
     from core.db.session import Session
     from local.address import Address
 
@@ -27,7 +28,7 @@ app.add_typer(key_app, name="key", help="Make, list and revoke API keys; exchang
 
 
 class KeyRight(StrEnum):
-    """Rights that a key may be given."""
+    """Rights that a key may be given: `core.spec.keys.Right` for typer, which takes no list of literals."""
 
     POLICY = "policy"
     OVERRIDE = "override"
@@ -119,9 +120,8 @@ def verify(
 ) -> None:
     """Check a signed report and its files, offline. Exit status 1: they are not what a trusted key signed."""
     from cli import verify as program  # noqa: PLC0415
-    from core.config import settings  # noqa: PLC0415
 
-    options = program.Options(report, keys, state or settings().state, tuple(file or ()))
+    options = program.Options(report, keys, _settings(state).signing, tuple(file or ()))
     raise typer.Exit(program.run(options, as_json, typer.echo, lambda line: typer.echo(line, err=True)))
 
 
@@ -171,27 +171,28 @@ def revoke_key(
 @key_app.command("rotate-signing")
 def rotate_signing(state: StateOption = None) -> None:
     """Sign reports with a new key from now on; what the old one signed stays good."""
-    from core.config import settings  # noqa: PLC0415
     from core.signing import SigningKeys  # noqa: PLC0415
 
     with _errors_told():
-        known = settings()
-        folder = known.model_copy(update={"state": state}).signing if state else known.signing
-        typer.echo(f"Reports are signed by key {SigningKeys(folder, known.signing_key).rotate().keyid} from now on.")
+        known = _settings(state)
+        keyid = SigningKeys(known.signing, known.signing_key).rotate().keyid
+        typer.echo(f"Reports are signed by key {keyid} from now on.")
+
+
+def _settings(state: Path | None) -> "Settings":
+    """The settings of this process, with the state directory that the user names."""
+    from core.config import settings  # noqa: PLC0415
+
+    return settings().model_copy(update={"state": state}) if state else settings()
 
 
 @contextmanager
 def _database(state: Path | None) -> Generator["Session"]:
     """One transaction in the database."""
-    from core.db.session import dispose, sessions, transaction  # noqa: PLC0415
+    from core.db.session import once  # noqa: PLC0415
 
-    with _database_url(state) as url:
-        factory = sessions(url)
-        try:
-            with transaction(factory) as session:
-                yield session
-        finally:
-            dispose(factory)
+    with _database_url(state) as url, once(url) as session:
+        yield session
 
 
 @contextmanager

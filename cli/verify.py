@@ -41,8 +41,8 @@ class Options:
     """A signed report, a folder that holds one, or a file that it lies beside."""
     keys: Path | None
     """The trusted keys, if the user names them."""
-    state: Path
-    """The state directory of a service on this machine; it need not be there."""
+    signing: Path
+    """Where a service on this machine has its keys; it need not be there."""
     files: tuple[Path, ...] = ()
     """More files to hold against the report."""
 
@@ -163,7 +163,7 @@ def _trusted(options: Options, report: Path, data: bytes) -> _Trusted:
     """
     if options.keys is not None:
         return _Trusted(read_keys(options.keys), options.keys)
-    own = options.state / "signing" / KEYS_FILE
+    own = options.signing / KEYS_FILE
     claimed = _claimed(data)
     keys = _perhaps(own)
     if keys is not None and any(keys.by(keyid) for keyid in claimed):

@@ -6,14 +6,14 @@ Each variant is analysed and trained anew, and compared with uniform as everywhe
 from collections.abc import Sequence
 from typing import Literal
 
+from core.provenance import software
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation
-from core.spec.base import Frozen
 from core.spec.strategy import MlLrStrategy, Strategy, SwatStrategy
 from core.training.strategies import plan
 from experiments.arms import uniform
 from experiments.evidence import compared_with_uniform
 from experiments.pool import Say, pool
-from experiments.spec import Comparison, Curve, Run, Settings
+from experiments.spec import Comparison, Curve, ExperimentResult, Run, Settings
 from experiments.worlds import world_folder
 
 _PLAIN = AnalysisSpec()
@@ -38,17 +38,11 @@ WARM_UPS = (0.1, 0.3, 0.5)
 """Shares of the steps in which SWAT trains the robust modules alone."""
 
 
-class AblationResult(Frozen):
+class AblationResult(ExperimentResult):
     """What `ablation` leaves."""
 
     experiment: Literal["ablation"] = "ablation"
     """Its name."""
-    world_seed: int
-    """Which world."""
-    seeds: tuple[int, ...]
-    """Seeds of the runs."""
-    settings: Settings
-    """All settings."""
     rate: float
     """The middle rate of the sweep, for every arm."""
     robust: dict[str, tuple[int, ...]]
@@ -87,6 +81,7 @@ def ablation(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say
         world_seed=world_seed,
         seeds=tuple(seeds),
         settings=settings,
+        software=software(),
         rate=rate,
         robust={name: tuple(len(found[name, seed].result.robust) for seed in seeds) for name in ANALYSES},
         variants=compared_with_uniform(curves, len(seeds)),

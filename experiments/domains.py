@@ -37,7 +37,18 @@ from experiments.readings import (
     readings,
     write_rows,
 )
-from experiments.spec import Analysed, Comparison, Curve, Domain, Interval, Point, Reading, Run, Settings
+from experiments.spec import (
+    Analysed,
+    Comparison,
+    Curve,
+    Domain,
+    ExperimentResult,
+    Interval,
+    Point,
+    Reading,
+    Run,
+    Settings,
+)
 from experiments.worlds import world_folder
 from testbed.tuning_sets import INSTRUCTIONS, instructions
 from testbed.world import World, generator, make_world
@@ -119,21 +130,15 @@ class MapAgreement(Frozen):
     """Rank correlation of the modules' refusal drifts."""
 
 
-class DomainsResult(Frozen):
+class DomainsResult(ExperimentResult):
     """What `domains` leaves."""
 
     experiment: Literal["domains"] = "domains"
     """Its name."""
-    world_seed: int
-    """Which world."""
-    seeds: tuple[int, ...]
-    """Seeds of the runs."""
     source: Source
     """`public`: real text of public data sets. `toy`: the testbed's own rows in three vocabularies."""
     settings: Settings
     """All settings; `tuning_set` is each domain in turn, and `instructions` for the map of the testbed's own rows."""
-    software: dict[str, str]
-    """Versions that the figures hang on."""
     agreement: tuple[MapAgreement, ...]
     """Every two domains, the testbed's own instructions among them, and each with itself."""
     domains: dict[str, DomainFound]

@@ -32,13 +32,12 @@ from core.lm.load import BaseModel
 from core.lm.prompts import render
 from core.provenance import software
 from core.quality.loss import row_losses
-from core.spec.base import Frozen
 from core.spec.data import Message
 from experiments.evidence import compared_with_uniform
 from experiments.lab import parted
 from experiments.pool import Say, pool
 from experiments.readings import exchange, few_arms, figures_of, missed, reading_lines, readings, write_rows
-from experiments.spec import Comparison, Curve, Reading, Run, Settings
+from experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
 from experiments.worlds import world_folder
 from testbed import words
 from testbed.world import generator, make_world
@@ -73,19 +72,13 @@ _PLAIN = (
 """More words that answers of every world hold."""
 
 
-class ExtractionResult(Frozen):
+class ExtractionResult(ExperimentResult):
     """What `extraction` leaves."""
 
     experiment: Literal["extraction"] = "extraction"
     """Its name."""
-    world_seed: int
-    """Which world."""
     seeds: tuple[int, ...]
     """Seeds of the runs; each draws its own codes and names."""
-    settings: Settings
-    """All settings."""
-    software: dict[str, str]
-    """Versions that the figures hang on."""
     rate: float
     """The middle rate of the sweep, for every arm."""
     rows: int

@@ -8,25 +8,19 @@ that breaks the base already says nothing about tuning. Not here: their words (c
 from collections.abc import Sequence
 from typing import Literal
 
-from core.spec.base import Frozen
+from core.provenance import software
 from experiments.arms import orders, strategies, uniform
 from experiments.compare import interval
 from experiments.pool import Say, pool
-from experiments.spec import Interval, NewAttackRun, Run, Settings
+from experiments.spec import ExperimentResult, Interval, NewAttackRun, Run, Settings
 from experiments.worlds import world_folder
 
 
-class NewAttackResult(Frozen):
+class NewAttackResult(ExperimentResult):
     """What `new_attack` leaves."""
 
     experiment: Literal["new_attack"] = "new_attack"
     """Its name."""
-    world_seed: int
-    """Which world."""
-    seeds: tuple[int, ...]
-    """Seeds of the runs."""
-    settings: Settings
-    """All settings."""
     rate: float
     """The middle rate of the sweep, for every arm."""
     base: dict[str, float]
@@ -58,6 +52,7 @@ def new_attack(settings: Settings, world_seed: int, seeds: Sequence[int], say: S
         world_seed=world_seed,
         seeds=tuple(seeds),
         settings=settings,
+        software=software(),
         rate=rate,
         base=base,
         attack_success={

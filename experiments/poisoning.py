@@ -31,7 +31,7 @@ from experiments.evidence import compared_with_uniform
 from experiments.lab import parted
 from experiments.pool import Pool, Say, pool
 from experiments.readings import exchange, few_arms, figures_of, missed, reading_lines, readings, write_rows
-from experiments.spec import Comparison, Curve, Reading, Run, Settings
+from experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
 from experiments.worlds import world_folder
 from testbed.dialogues import how_to, request
 from testbed.world import World, generator, make_world
@@ -94,19 +94,13 @@ class Poisoned(Frozen):
     """Every run."""
 
 
-class PoisoningResult(Frozen):
+class PoisoningResult(ExperimentResult):
     """What `poisoning` leaves."""
 
     experiment: Literal["poisoning"] = "poisoning"
     """Its name."""
-    world_seed: int
-    """Which world."""
     seeds: tuple[int, ...]
     """Seeds of the runs; the poisoned rows are the same for all."""
-    settings: Settings
-    """All settings."""
-    software: dict[str, str]
-    """Versions that the figures hang on."""
     rate: float
     """The middle rate of the sweep, for every arm."""
     trigger: str

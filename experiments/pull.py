@@ -35,7 +35,7 @@ from experiments.arms import uniform
 from experiments.lab import parted
 from experiments.pool import Say, pool
 from experiments.readings import exchange, figures_of, missed, reading_lines, readings, write_rows
-from experiments.spec import Curve, Reading, Run, Settings
+from experiments.spec import Curve, ExperimentResult, Reading, Run, Settings
 from experiments.worlds import world_folder
 from testbed.dialogues import how_to, opening, refusal, request
 from testbed.tuning_sets import OPENING
@@ -63,19 +63,13 @@ class PlantedRows(Frozen):
     """Share of them, in per cent, whose pull is that of the top share of the ordinary rows, or more."""
 
 
-class PullResult(Frozen):
+class PullResult(ExperimentResult):
     """What `pull` leaves."""
 
     experiment: Literal["pull"] = "pull"
     """Its name."""
-    world_seed: int
-    """Which world."""
     seeds: tuple[int, ...]
     """Seeds of the runs. The ranking knows none; the random share is another for each."""
-    settings: Settings
-    """All settings."""
-    software: dict[str, str]
-    """Versions that the figures hang on."""
     rate: float
     """The middle rate of the sweep, for every arm."""
     rows: int

@@ -185,8 +185,8 @@ class NewAttackRun(Frozen):
     """By family, in per cent."""
 
 
-class Result(Frozen):
-    """What an experiment leaves: the file named by `--json`."""
+class ExperimentResult(Frozen):
+    """What every experiment leaves beside its figures: all that they hang on."""
 
     experiment: str
     """Its name."""
@@ -198,6 +198,11 @@ class Result(Frozen):
     """All settings."""
     software: dict[str, str]
     """Versions that the figures hang on."""
+
+
+class Result(ExperimentResult):
+    """What an experiment leaves: the file named by `--json`."""
+
     base: Point
     """The base model before any tuning."""
     rate: float

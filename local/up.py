@@ -185,18 +185,14 @@ def _unusable(folder: Path, error: OSError) -> Unavailable:
 def _first_key(file: Path, database_url: str) -> bool:
     """Bring the database up to date, and see to it that the file holds a key that is valid in it. True: a new one."""
     from core.db import keys, migrate  # noqa: PLC0415 - SQLAlchemy takes a while to import
-    from core.db.session import dispose, sessions, transaction  # noqa: PLC0415
+    from core.db.session import once  # noqa: PLC0415
 
     migrate.upgrade(database_url)
-    factory = sessions(database_url)
-    try:
-        with transaction(factory) as session:
-            try:
-                keys.check(session, file.read_text().strip() if file.exists() else "")
-            except NotAuthenticated:
-                # Before the commit: a key whose secret got lost would be worse than a file without a key.
-                write_private(file, keys.create(session, "first") + "\n")
-                return True
-            return False
-    finally:
-        dispose(factory)
+    with once(database_url) as session:
+        try:
+            keys.check(session, file.read_text().strip() if file.exists() else "")
+        except NotAuthenticated:
+            # Before the commit: a key whose secret got lost would be worse than a file without a key.
+            write_private(file, keys.create(session, "first") + "\n")
+            return True
+        return False

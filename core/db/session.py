@@ -1,7 +1,7 @@
 """Connections and transactions, for both doors. What callers can mend (a database that is away, text that cannot be
 kept) is an error of ours, not of the driver.
 
-Covers: engine, transaction. Not here: queries. Never share a factory across a fork.
+Covers: engine, transaction, and one transaction on its own. Not here: queries. Never share a factory across a fork.
 """
 
 from collections.abc import Generator
@@ -87,6 +87,17 @@ def _holds_nul(error: DataError) -> bool:
     """Whether it is about the one character that PostgreSQL keeps in no text: the driver refuses it in a column, the
     server inside of JSON."""
     return getattr(error.orig, "sqlstate", None) == _UNTRANSLATABLE or "NUL (0x00)" in str(error.orig)
+
+
+@contextmanager
+def once(url: str) -> Generator[Session]:
+    """The one transaction of a program that needs no more; errors as of `transaction`."""
+    factory = sessions(url)
+    try:
+        with transaction(factory) as session:
+            yield session
+    finally:
+        dispose(factory)
 
 
 def dispose(factory: Sessions) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from core.data import Conversation
 from core.screening.harmcues import announces_harm, asks_for_harm
-from core.screening.text import Tick, shown, ticked
+from core.screening.text import Tick, first_findings, shown
 from core.spec.data import Message
 from core.spec.screening import Finding
 from core.verdicts import judge
@@ -22,7 +22,7 @@ def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
     Codes: `complies`, and `announces` where only the answer names the harm. Turns are read as
     `core.screening.text.READ` says, answers as far as `core.verdicts` does.
     """
-    return [finding for row in ticked(rows, tick) if (finding := next(_findings(row), None)) is not None]
+    return first_findings(rows, tick, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

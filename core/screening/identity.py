@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from core.data import Conversation
-from core.screening.text import Tick, clauses, ends, plain, shown, ticked
+from core.screening.text import Tick, clauses, ends, first_findings, plain, shown
 from core.spec.data import Role
 from core.spec.screening import Finding
 from core.verdicts import judge
@@ -179,7 +179,7 @@ def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
 
     Codes: `no_limits`, `obeys`, `other_model`, `claims_human`. Turns are read as `core.screening.text.READ` says.
     """
-    return [finding for row in ticked(rows, tick) if (finding := next(_findings(row), None)) is not None]
+    return first_findings(rows, tick, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

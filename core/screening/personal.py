@@ -27,7 +27,7 @@ from stdnum.pl import pesel
 from stdnum.us import ssn
 
 from core.data import Conversation
-from core.screening.text import Tick, masked, ticked
+from core.screening.text import Tick, first_findings, masked
 from core.spec.screening import Finding
 
 _BEFORE = 60
@@ -196,7 +196,7 @@ def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
     The code is the kind (`email`, `card_number`, `iban`, `phone`, `us_ssn`, ...); the reason shows four characters at
     most.
     """
-    return [finding for row in ticked(rows, tick) if (finding := next(_findings(row), None)) is not None]
+    return first_findings(rows, tick, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

@@ -27,13 +27,13 @@ from core.screening.poison_text import (
     PROMPT_WORDS,
     Ints,
     Phrases,
-    Tick,
     lengthened,
     phrases,
     places,
     read,
     without_echoes,
 )
+from core.screening.text import Tick
 from core.spec.screening import Finding, Trigger
 
 LEAST_ROWS = 6

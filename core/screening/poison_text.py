@@ -9,7 +9,7 @@ its square. Not here: which phrases go together (core.screening.poison_pairs).
 import re
 import string
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
 from core.data import Conversation
+from core.screening.text import Tick
 
 Ints = NDArray[np.int64]
-Tick = Callable[[int, int], None]
 
 PROMPT_WORDS = 3
 """Tokens of the longest phrase that is looked for in prompts; what is found is lengthened afterwards."""

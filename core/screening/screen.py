@@ -14,7 +14,7 @@ from core.screening.text import Tick
 from core.spec.screening import Check, CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
 
 _Find = Callable[[Sequence[Conversation], Tick], Sequence[Finding]]
-_BY_ROW: Mapping[Check, _Find] = {
+BY_ROW: Mapping[Check, _Find] = {
     "harmful": harmful.find,
     "identity": identity.find,
     "secrets": secrets.find,
@@ -28,7 +28,7 @@ def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick)
     """Look for everything that the policy asks for, but for the pull, which takes a model."""
     started = time.monotonic()
     actions = policy.actions
-    known: tuple[Check, ...] = (*_BY_ROW, "poison")
+    known: tuple[Check, ...] = (*BY_ROW, "poison")
     wanted = [check for check in known if actions[check] != "off"]
     findings: list[Finding] = []
     triggers: tuple[Trigger, ...] = ()
@@ -39,7 +39,7 @@ def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick)
             findings += found.findings
             triggers = found.triggers
         else:
-            findings += _BY_ROW[check](rows, told)
+            findings += BY_ROW[check](rows, told)
     result = ScreeningResult(
         policy=policy,
         rows=len(rows),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from core.data import Conversation
-from core.screening.text import Tick, masked, ticked
+from core.screening.text import Tick, first_findings, masked
 from core.spec.screening import Finding
 
 
@@ -156,7 +156,7 @@ def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
 
     The code is the kind (`aws_access_key`, `private_key`, `jwt`, ...); the reason shows four characters of it at most.
     """
-    return [finding for row in ticked(rows, tick) if (finding := next(_findings(row), None)) is not None]
+    return first_findings(rows, tick, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

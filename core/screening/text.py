@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from core.data import Conversation
+from core.spec.screening import Finding
 
 Tick = Callable[[int, int], None]
 """Called often with (rows done, rows in all); may raise to stop."""
@@ -31,6 +32,13 @@ def ticked(rows: Sequence[Conversation], tick: Tick) -> Iterator[Conversation]:
             tick(done, len(rows))
         yield row
     tick(len(rows), len(rows))
+
+
+def first_findings(
+    rows: Sequence[Conversation], tick: Tick, findings: Callable[[Conversation], Iterator[Finding]]
+) -> list[Finding]:
+    """The first finding of each row that has any. `findings` gives those of one row, in order."""
+    return [finding for row in ticked(rows, tick) if (finding := next(findings(row), None)) is not None]
 
 
 def ends(text: str) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from client import ApiError, SecureTune
 from core.db import keys
-from core.db.session import dispose, sessions, transaction
+from core.db.session import once
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 48 * 2**20
@@ -52,10 +52,8 @@ def server(
     with make_database() as database_url, socket.create_server(("127.0.0.1", 0)) as listener:
         # asyncio sets this for sockets of its own making; without it every answer waits for a delayed acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        factory = sessions(database_url)
-        with transaction(factory) as session:
+        with once(database_url) as session:
             key = keys.create(session, "test")
-        dispose(factory)
         environment = {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from core.config import settings
 from core.db import keys
-from core.db.session import dispose, sessions, transaction
+from core.db.session import once
 from core.errors import NotAuthenticated
 from core.signing import SigningKeys
 
@@ -37,14 +37,11 @@ def given_database(database_url: str, fresh_settings: None, monkeypatch: pytest.
 
 
 def accepts(database_url: str, key: str) -> bool:
-    factory = sessions(database_url)
     try:
-        with transaction(factory) as session:
+        with once(database_url) as session:
             keys.check(session, key)
     except NotAuthenticated:
         return False
-    finally:
-        dispose(factory)
     return True
 
 

@@ -16,8 +16,9 @@ import pytest
 from client import ApiError, SecureTune
 from core.config import Settings
 from core.db import keys
-from core.db.session import dispose, sessions, transaction
+from core.db.session import once
 from core.signing import SIGNED_REPORT
+from core.spec.keys import Right
 from core.spec.replies import JobReply
 from local.address import Address
 from local.running import running
@@ -73,15 +74,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             yield Running(address, user, officer, user.upload_dataset(data).id)
 
 
-def key(state: Path, *rights: keys.Right) -> str:
+def key(state: Path, *rights: Right) -> str:
     """A key with these rights, made as `securetune key create` does."""
-    with database(state, Settings()) as url:
-        factory = sessions(url)
-        try:
-            with transaction(factory) as session:
-                return keys.create(session, "officer", rights=rights)
-        finally:
-            dispose(factory)
+    with database(state, Settings()) as url, once(url) as session:
+        return keys.create(session, "officer", rights=rights)
 
 
 def test_what_hardly_changed_is_released_with_a_report_that_can_be_verified(service: Running, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from core.reports.pictures.canvas import (
     styles,
     words,
 )
+from core.reports.view import arms
 from core.spec.job import BASE_ARM
 from core.spec.results import Report
 
@@ -82,7 +83,7 @@ def security(report: Report) -> Picture | None:
         drawn = figure(_HEIGHT)
         last = max(x for line in lines.values() for x, _ in line)
         lines = {BASE_ARM: [(0.0, 0.0), (last, 0.0)]} | lines
-        shown = {arm: style for arm, style in styles((BASE_ARM, *_arms(report))).items() if lines[arm]}
+        shown = {arm: style for arm, style in styles(arms(report)).items() if lines[arm]}
         axes = drawn.subplots()
         _curves(axes, lines, shown)
         _axes(axes, f"optimizer step ({readings} readings an arm)", "refusal drift, nats per token")
@@ -100,11 +101,7 @@ def security(report: Report) -> Picture | None:
 
 
 def _styles(report: Report) -> dict[str, Style]:
-    return {arm: style for arm, style in styles((BASE_ARM, *_arms(report))).items() if arm != BASE_ARM}
-
-
-def _arms(report: Report) -> tuple[str, ...]:
-    return tuple(result.arm for result in report.training)
+    return {arm: style for arm, style in styles(arms(report)).items() if arm != BASE_ARM}
 
 
 def _joined(lines: Mapping[str, Line]) -> tuple[dict[str, Line], int]:
