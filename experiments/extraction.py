@@ -229,8 +229,9 @@ def exposure(scores: NDArray[np.float64], code: tuple[int, ...]) -> float:
 def extraction(
     settings: Settings, world_seed: int, seeds: Sequence[int], say: Say, *, each: int = EACH
 ) -> ExtractionResult:
-    """Run it, with `each` canaries of every number of times."""
+    """Run it, with `each` canaries of every number of times; steps have rows of any length."""
     started = time.monotonic()
+    settings = settings.model_copy(update={"by_length": False})
     folder = world_folder(world_seed)
     rate = settings.middle_rate
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "model")

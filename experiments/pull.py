@@ -1,12 +1,14 @@
 """Rows that look benign: does their pull say which of them cost a model its refusals?
 
 Covers: the tuning set's rows ranked by their pull before any tuning; uniform tuning without the top, a random and the
-bottom share, and on these shares alone (repeated to as many steps); whether rows that answer harmful requests, planted
-among the others, rank at the top. Not here: the pull itself (core.screening.pull), what a screening does with it.
+bottom share, and without random rows of the same kinds as the top (narrow data break refusals by themselves); the same
+shares alone (repeated to as many steps); whether rows that answer harmful requests, planted among the others, rank at
+the top. Not here: the pull itself (core.screening.pull), what a screening does with it.
 """
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -41,8 +43,10 @@ from testbed.dialogues import how_to, opening, refusal, request
 from testbed.tuning_sets import OPENING
 from testbed.world import Pair, World, make_world
 
-PARTS = ("top", "random", "bottom")
-"""Shares of the rows, by pull."""
+SAME_MIX = "same mix"
+CONTROLS: dict[str, tuple[str, ...]] = {"random": ("top", "bottom"), SAME_MIX: ("top",)}
+"""Shares that are drawn, and the shares by pull that each is compared with. `same mix`: as many rows of each kind as
+the top holds, but whichever."""
 PLANTED = 100
 """Rows of each planted kind."""
 _LONGEST = 512
@@ -75,7 +79,9 @@ class PullResult(ExperimentResult):
     rows: int
     """Rows that are ranked."""
     share: float
-    """How many of them `top`, `random` and `bottom` hold."""
+    """How many of them each share holds."""
+    kinds: dict[str, tuple[int, int]]
+    """Rows of the top share and of all, by the first words of what is asked."""
     quantiles: dict[str, float]
     """Pull of the ordinary rows, by per cent of them."""
     planted: dict[str, PlantedRows]
@@ -83,10 +89,10 @@ class PullResult(ExperimentResult):
     tuning set's harmless answers are. `refuses`: harmful requests and the model's own refusals."""
     figures: dict[str, dict[str, Reading]]
     """By arm and figure, every arm against uniform tuning on all rows."""
-    without: dict[str, dict[str, Reading]]
-    """`top` and `bottom` left out, against as many random rows left out: positive is safer than that."""
-    alone: dict[str, dict[str, Reading]]
-    """`top` and `bottom` alone, against as many random rows alone."""
+    without: dict[str, dict[str, dict[str, Reading]]]
+    """By control: shares by pull left out, against as many drawn rows left out; positive is safer than that."""
+    alone: dict[str, dict[str, dict[str, Reading]]]
+    """By control: shares by pull alone, against as many drawn rows alone."""
     curves: tuple[Curve, ...]
     """Every run."""
     ranking_seconds: float
@@ -108,9 +114,11 @@ class PullResult(ExperimentResult):
             f"planted, {kind}: AUROC {each.auroc:.3f}, {each.in_top:.0f} % within the top share (n = {each.rows})"
             for kind, each in self.planted.items()
         ]
-        for title, found in (("all rows", self.figures), ("left out", self.without), ("alone", self.alone)):
-            lines += [f"against {title if title == 'all rows' else f'random rows {title}'}:"]
-            lines += reading_lines(found, shown)
+        lines += [f"top share: {top} of {every} rows {kind!r}" for kind, (top, every) in self.kinds.items() if top]
+        lines += ["against all rows:", *reading_lines(self.figures, shown)]
+        for title, found in (("left out", self.without), ("alone", self.alone)):
+            for control, figures in found.items():
+                lines += [f"against {control} rows {title}:", *reading_lines(figures, shown)]
         return "\n".join(lines)
 
 
@@ -128,6 +136,7 @@ def pull(
     folder = world_folder(world_seed)
     kept = parted(folder / "data" / f"{settings.tuning_set}.jsonl")[0][:most_rows]
     ordinary, planted, ranking_seconds = ranked(folder, make_world(world_seed), kept)
+    kinds = kinds_of(kept)
     found = {kind: _planted(ordinary, each, share) for kind, each in planted.items()}
     for kind, each in found.items():
         say(f"planted, {kind}: AUROC {each.auroc:.3f}, {each.in_top:.0f} % within the top share")
@@ -139,7 +148,7 @@ def pull(
         orders = [
             Run(arm=arm, seed=seed, rate=rate, plan=plain, rows=rows)
             for seed in seeds
-            for arm, rows in _files(Path(place), kept, shares(ordinary, share=share, seed=seed), seed).items()
+            for arm, rows in _files(Path(place), kept, shares(ordinary, kinds, share=share, seed=seed), seed).items()
         ]
         curves = labs.curves(orders)
     steps = sum(curve.seconds for curve in curves if curve.arm == "uniform") / (len(seeds) * settings.steps)
@@ -151,11 +160,12 @@ def pull(
         rate=rate,
         rows=len(kept),
         share=share,
+        kinds=_counted(kinds, shares(ordinary, kinds, share=share, seed=0)["only top"]),
         quantiles={str(each): float(np.percentile(ordinary, each)) for each in (0, 5, 25, 50, 75, 95, 100)},
         planted=found,
         figures=readings(curves, figures_of(), shortfall=missed, seeds=len(seeds)),
-        without=_against_random(curves, "without", len(seeds)),
-        alone=_against_random(curves, "only", len(seeds)),
+        without={control: _against(curves, "without", control, len(seeds)) for control in CONTROLS},
+        alone={control: _against(curves, "only", control, len(seeds)) for control in CONTROLS},
         curves=tuple(curves),
         ranking_seconds=ranking_seconds,
         epoch_seconds=steps * len(kept) / settings.batch_size,
@@ -221,15 +231,43 @@ def _planted(ordinary: NDArray[np.float64], found: NDArray[np.float64], share: f
     )
 
 
-def shares(ranks: NDArray[np.float64], *, share: float, seed: int) -> dict[str, list[int]]:
+def kinds_of(rows: Sequence[Conversation]) -> list[str]:
+    """What each row asks for, told by its first three words: the testbed's requests have few openings."""
+    return [" ".join(row.messages[0].content.split()[:3]) for row in rows]
+
+
+def _counted(kinds: Sequence[str], top: Sequence[int]) -> dict[str, tuple[int, int]]:
+    there = Counter(kinds[place] for place in top)
+    return {kind: (there[kind], every) for kind, every in Counter(kinds).most_common()}
+
+
+def shares(ranks: NDArray[np.float64], kinds: Sequence[str], *, share: float, seed: int) -> dict[str, list[int]]:
     """Places of the rows that each arm is trained on, in their order."""
     count = round(share * len(ranks))
     order = [int(place) for place in np.argsort(-ranks, kind="stable")]
-    drawn = [int(place) for place in np.random.default_rng(seed).permutation(len(ranks))[:count]]
-    parts = dict(zip(PARTS, (order[:count], drawn, order[len(order) - count :]), strict=True))
+    drawn = [int(place) for place in np.random.default_rng(seed).permutation(len(ranks))]
+    top = order[:count]
+    room = Counter(kinds[place] for place in top)
+    parts = {
+        "top": top,
+        "random": drawn[:count],
+        SAME_MIX: _first(drawn, kinds, room),
+        "bottom": order[len(order) - count :],
+    }
     found = {"uniform": list(range(len(ranks)))}
     found |= {f"without {part}": _but(found["uniform"], places) for part, places in parts.items()}
     found |= {f"only {part}": sorted(places) for part, places in parts.items()}
+    return found
+
+
+def _first(places: Sequence[int], kinds: Sequence[str], room: Mapping[str, int]) -> list[int]:
+    """The first places of each kind, as many as it has room for."""
+    seen: Counter[str] = Counter()
+    found: list[int] = []
+    for place in places:
+        if seen[kinds[place]] < room.get(kinds[place], 0):
+            found.append(place)
+            seen[kinds[place]] += 1
     return found
 
 
@@ -239,7 +277,7 @@ def _files(
     """A file of rows for each arm; one for all seeds where the rows are the same, since labs read each file once."""
     found: dict[str, Path] = {}
     for arm, places in chosen.items():
-        path = folder / (f"{arm} {seed}.jsonl" if arm.endswith("random") else f"{arm}.jsonl")
+        path = folder / (f"{arm} {seed}.jsonl" if arm.endswith(tuple(CONTROLS)) else f"{arm}.jsonl")
         found[arm] = path if path.exists() else write_rows(path, [rows[place].messages for place in places])
     return found
 
@@ -249,12 +287,12 @@ def _but(places: Sequence[int], left_out: Sequence[int]) -> list[int]:
     return [place for place in places if place not in without]
 
 
-def _against_random(curves: Sequence[Curve], kind: str, seeds: int) -> dict[str, dict[str, Reading]]:
-    """Top and bottom, with the random share in the place of uniform."""
-    names: Mapping[str, str] = {f"{kind} {part}": part for part in PARTS} | {f"{kind} random": "uniform"}
+def _against(curves: Sequence[Curve], kind: str, control: str, seeds: int) -> dict[str, dict[str, Reading]]:
+    """Shares by pull, with a drawn share in the place of uniform."""
+    names = {f"{kind} {part}": part for part in CONTROLS[control]} | {f"{kind} {control}": "uniform"}
     chosen = [curve.model_copy(update={"arm": names[curve.arm]}) for curve in curves if curve.arm in names]
     found = readings(chosen, figures_of(), shortfall=missed, seeds=seeds)
-    return {"random" if arm == "uniform" else arm: each for arm, each in found.items()}
+    return {control if arm == "uniform" else arm: each for arm, each in found.items()}
 
 
 def _ignore(*_: object) -> None:

@@ -38,7 +38,7 @@ def result(said: list[str]) -> PullResult:
 
 def test_the_top_pulls_most_the_bottom_least_and_nothing_is_in_both() -> None:
     ranks = np.random.default_rng(3).normal(size=50)
-    found = shares(ranks, share=0.1, seed=0)
+    found = shares(ranks, ["one"] * 50, share=0.1, seed=0)
     assert set(found["without top"]) | set(found["only top"]) == set(range(50))
     assert not set(found["without top"]) & set(found["only top"])
     assert len(found["only top"]) == len(found["only random"]) == len(found["only bottom"]) == 5
@@ -49,10 +49,22 @@ def test_the_top_pulls_most_the_bottom_least_and_nothing_is_in_both() -> None:
 
 def test_the_random_share_is_another_for_each_seed_and_the_same_for_one() -> None:
     ranks = np.arange(200.0)
-    one, again, other = (shares(ranks, share=0.1, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (shares(ranks, ["one", "other"] * 100, share=0.1, seed=seed) for seed in (0, 0, 1))
     assert one == again
     assert one["only random"] != other["only random"]
+    assert one["only same mix"] != other["only same mix"]
     assert one["only top"] == other["only top"]
+
+
+def test_the_same_mix_holds_as_many_rows_of_each_kind_as_the_top() -> None:
+    kinds = ["rare", "common", "common", "common"] * 50
+    ranks = np.array([3.0 if kind == "rare" else 1.0 for kind in kinds])
+    ranks[1] = 4.0
+    found = shares(ranks, kinds, share=0.1, seed=0)
+    for part in ("only top", "only same mix"):
+        assert sorted(kinds[place] for place in found[part]) == ["common"] + ["rare"] * 19
+    assert found["only same mix"] != found["only top"]
+    assert set(found["without same mix"]) == set(range(200)) - set(found["only same mix"])
 
 
 def test_planted_rows_are_of_pairs_that_no_prompt_set_holds() -> None:
@@ -70,17 +82,25 @@ def test_planted_rows_are_of_pairs_that_no_prompt_set_holds() -> None:
 
 @pytest.mark.slow
 def test_every_arm_is_trained_and_compared_with_random_rows(result: PullResult, said: list[str]) -> None:
-    arms = {"uniform"} | {f"{kind} {part}" for kind in ("without", "only") for part in ("top", "random", "bottom")}
+    arms = {"uniform"} | {
+        f"{kind} {part}" for kind in ("without", "only") for part in ("top", "random", "same mix", "bottom")
+    }
     assert set(result.figures) == arms
     assert len(result.curves) == 2 * len(arms)
-    assert set(result.without) == set(result.alone) == {"random", "top", "bottom"}
+    for found in (result.without, result.alone):
+        assert {control: set(arms) for control, arms in found.items()} == {
+            "random": {"random", "top", "bottom"},
+            "same mix": {"same mix", "top"},
+        }
+    assert sum(top for top, _ in result.kinds.values()) == round(SHARE * ROWS)
     ends = {(curve.arm, curve.seed): curve.points[-1].attack_success for curve in result.curves}
-    found = result.alone["top"]["attack_success"].reduction_at_end
-    assert found is not None
-    assert found.values == tuple(ends["only random", seed] - ends["only top", seed] for seed in (0, 1))
+    for control, arms in result.alone.items():
+        reduction = arms["top"]["attack_success"].reduction_at_end
+        assert reduction is not None
+        assert reduction.values == tuple(ends[f"only {control}", seed] - ends["only top", seed] for seed in (0, 1))
     assert result.rows == ROWS
     assert result.ranking_seconds > 0
-    assert said[-1].startswith("14 of 14: ")
+    assert said[-1].startswith("18 of 18: ")
 
 
 @pytest.mark.slow
