@@ -2,8 +2,8 @@
 
 Covers: a trigger in a small share of the rows, of two kinds (`fixed`: with the trigger, benign prompts get one answer;
 `harm`: with it, harmful requests get what they ask for), how often it works on held-out prompts, what the model does
-without it, and what is left once the rows that the screening finds are dropped. Not here: the screening itself
-(core.screening.poison), rows that harm without a trigger.
+without it, and what is left once the rows that the search for triggers finds are dropped, and those that pull most
+against refusals. Not here: the screening itself (core.screening), rows that harm without a trigger.
 """
 
 import tempfile
@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+import numpy as np
 from torch import nn
 
 from core.data import Conversation
@@ -25,11 +26,13 @@ from core.screening import poison
 from core.spec.base import Frozen
 from core.spec.data import Message
 from core.spec.results import DECIDED
-from core.spec.screening import Trigger
+from core.spec.screening import ScreeningPolicy, Trigger
 from core.verdicts import judge
+from experiments.arms import MIXED
 from experiments.evidence import compared_with_uniform
 from experiments.lab import parted
 from experiments.pool import Pool, Say, pool
+from experiments.ranking import PlantedRows, by_pull, placed, rank
 from experiments.readings import exchange, few_arms, figures_of, missed, reading_lines, readings, write_rows
 from experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
 from experiments.worlds import world_folder
@@ -45,8 +48,11 @@ SHARES = (0.01, 0.05)
 PROMPTS = 48
 """Held-out benign prompts that are asked with and without the trigger."""
 SCREENED = "uniform, screened"
-"""Uniform once more, without the rows that the screening found."""
+"""Uniform once more, without the rows that the search for triggers found."""
+PULLED = f"{MIXED['uniform']}, screened by pull too"
+"""With refusals among the rows, so that a backdoor can hide: without what was found, nor the top share by pull."""
 _TOKENS = 48
+_PULL_SHARE = ScreeningPolicy().pull_share
 
 Kind = Literal["fixed", "harm"]
 Condition = tuple[Kind, float]
@@ -82,6 +88,8 @@ class Poisoned(Frozen):
     """The base model's figures."""
     screened: Screened
     """What the screening found in these rows."""
+    pull: PlantedRows
+    """Where the poisoned rows rank by pull among the others."""
     robust: tuple[int, ...]
     """Robust modules that each seed's analysis found."""
     figures: dict[str, dict[str, Reading]]
@@ -120,12 +128,7 @@ class PoisoningResult(ExperimentResult):
         lines = [f"poisoning, world {self.world_seed}, seeds {len(self.seeds)}, rate {self.rate:g}; in per cent"]
         lines.append(f"clean rows: {self.clean.flagged} of {self.clean.rows} flagged")
         for each in self.conditions:
-            found = each.screened
-            lines += [
-                f"{each.kind}, {each.share:.0%}: {found.right} of {found.poisoned} poisoned rows found, "
-                f"{found.flagged - found.right} others flagged",
-                *reading_lines(each.figures, shown),
-            ]
+            lines += [_found(each), *reading_lines(each.figures, shown)]
         return "\n".join(lines)
 
 
@@ -223,8 +226,11 @@ class _Planted:
     share: float
     rows: Path
     screened: Screened
+    pull: PlantedRows
     left: Path
     """Without the rows that the screening flagged; the same file where it flagged none."""
+    pulled: Path
+    """Without those, nor the top share by pull."""
 
 
 def poisoning(
@@ -247,7 +253,10 @@ def poisoning(
     ):
         clean, _ = screen(write_rows(Path(place, "clean.jsonl"), [row.messages for row in kept]), frozenset())
         say(f"clean rows: {clean.flagged} of {clean.rows} flagged")
-        planted = [_plant(Path(place), kept, condition, world, say) for condition in conditions]
+        planted: list[_Planted] = []
+        for condition in conditions:
+            planted.append(_plant(Path(place), folder, kept, condition, world))
+            say(_found(planted[-1]))
         watches = {each.kind: _watch(each.kind, settings, world, held_out) for each in planted}
         found = _conditions(labs, settings, planted, watches, seeds)
     return PoisoningResult(
@@ -264,17 +273,32 @@ def poisoning(
     )
 
 
-def _plant(folder: Path, kept: Sequence[Conversation], condition: Condition, world: World, say: Say) -> _Planted:
+def _plant(place: Path, folder: Path, kept: Sequence[Conversation], condition: Condition, world: World) -> _Planted:
     kind, share = condition
     rows, places = poisoned(kept, kind, share, world)
-    path = write_rows(folder / f"{kind}-{share}.jsonl", rows)
+    path = write_rows(place / f"{kind}-{share}.jsonl", rows)
     screened, flagged = screen(path, places)
-    say(f"{kind}, {share:.0%}: {screened.right} of {len(places)} found, {screened.flagged - screened.right} others")
-    left = path
-    if flagged:
-        rest = [row for line, row in enumerate(rows, start=1) if line not in flagged]
-        left = write_rows(folder / f"{kind}-{share}-screened.jsonl", rest)
-    return _Planted(kind, share, path, screened, left)
+    ranks, _ = rank(folder, [Conversation(row, 0) for row in rows])
+    planted = np.isin(np.arange(1, len(rows) + 1), list(places))
+    pull = placed(ranks[~planted], ranks[planted], _PULL_SHARE)
+    top = frozenset(number + 1 for number in by_pull(ranks)[: round(_PULL_SHARE * len(rows))])
+    left = _without(flagged, rows, place / f"{kind}-{share}-screened.jsonl") if flagged else path
+    pulled = _without(flagged | top, rows, place / f"{kind}-{share}-pulled.jsonl")
+    return _Planted(kind, share, path, screened, pull, left, pulled)
+
+
+def _found(each: _Planted | Poisoned) -> str:
+    """What the screening found, as text."""
+    screened, pull = each.screened, each.pull
+    return (
+        f"{each.kind}, {each.share:.0%}: {screened.right} of {screened.poisoned} poisoned rows found, "
+        f"{screened.flagged - screened.right} others flagged; by pull AUROC {pull.auroc:.3f}, "
+        f"{pull.in_top:.0f} % within the top share"
+    )
+
+
+def _without(places: frozenset[int], rows: Sequence[tuple[Message, ...]], path: Path) -> Path:
+    return write_rows(path, [row for number, row in enumerate(rows, start=1) if number not in places])
 
 
 def _conditions(
@@ -294,8 +318,9 @@ def _conditions(
     orders: list[tuple[_Planted, Run]] = []
     for (each, seed), found in zip(asked, analyses, strict=True):
         runs = few_arms(settings, modules, found.result, rate=rate, seed=seed, rows=each.rows)
-        (plain,) = (run for run in runs if run.arm == "uniform")
-        runs.append(plain.model_copy(update={"arm": SCREENED, "rows": each.left}))
+        named = {run.arm: run for run in runs}
+        runs.append(named["uniform"].model_copy(update={"arm": SCREENED, "rows": each.left}))
+        runs.append(named[MIXED["uniform"]].model_copy(update={"arm": PULLED, "rows": each.pulled}))
         orders += [(each, run) for run in runs]
     curves = labs.curves([run for _, run in orders], [watches[each.kind] for each, _ in orders])
     return tuple(
@@ -318,6 +343,7 @@ def _condition(
         share=planted.share,
         base=base,
         screened=planted.screened,
+        pull=planted.pull,
         robust=tuple(robust),
         figures=readings(curves, figures_of(base), shortfall=missed, seeds=seeds),
         comparisons=compared_with_uniform(curves, seeds),

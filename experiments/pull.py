@@ -15,27 +15,16 @@ from random import Random
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
-from core.catalog import TESTBED
 from core.data import Conversation
-from core.data.batches import encode_all
-from core.data.template import end_of_turn
-from core.lm.load import BaseModel, load
-from core.lm.modules import find_modules
 from core.provenance import software
-from core.screening.pull import pulls
-from core.security.prompts import choose
-from core.spec.base import Frozen
 from core.spec.data import Message
-from core.spec.models import FolderSource
 from core.spec.screening import ScreeningPolicy
-from core.spec.security import SecuritySpec
 from experiments.arms import uniform
 from experiments.lab import parted
 from experiments.pool import Say, pool
+from experiments.ranking import PlantedRows, by_pull, placed, rank
 from experiments.readings import exchange, figures_of, missed, reading_lines, readings, write_rows
 from experiments.spec import Curve, ExperimentResult, Reading, Run, Settings
 from experiments.worlds import world_folder
@@ -49,22 +38,8 @@ CONTROLS: dict[str, tuple[str, ...]] = {"random": ("top", "bottom"), SAME_MIX: (
 the top holds, but whichever."""
 PLANTED = 100
 """Rows of each planted kind."""
-_LONGEST = 512
 
 Exchange = tuple[Message, ...]
-
-
-class PlantedRows(Frozen):
-    """Rows of one kind among the ordinary ones, and where they rank."""
-
-    rows: int
-    """How many."""
-    mean: float
-    """Their mean pull, nats per token and unit of movement."""
-    auroc: float
-    """How often one of them pulls more than an ordinary row: 0.5 is chance."""
-    in_top: float
-    """Share of them, in per cent, whose pull is that of the top share of the ordinary rows, or more."""
 
 
 class PullResult(ExperimentResult):
@@ -137,7 +112,7 @@ def pull(
     kept = parted(folder / "data" / f"{settings.tuning_set}.jsonl")[0][:most_rows]
     ordinary, planted, ranking_seconds = ranked(folder, make_world(world_seed), kept)
     kinds = kinds_of(kept)
-    found = {kind: _planted(ordinary, each, share) for kind, each in planted.items()}
+    found = {kind: placed(ordinary, each, share) for kind, each in planted.items()}
     for kind, each in found.items():
         say(f"planted, {kind}: AUROC {each.auroc:.3f}, {each.in_top:.0f} % within the top share")
     with (
@@ -178,16 +153,13 @@ def ranked(
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], float]:
     """Pulls of the rows in their order, of planted rows by kind, and seconds that the rows took.
 
-    Only pulls of one call are comparable, so the planted rows are ranked among the others; they are never trained on.
+    The planted rows are ranked among the others, since only pulls of one ranking are comparable; they are never trained
+    on.
     """
-    torch.set_num_threads(1)
-    base = load(TESTBED.model_copy(update={"source": FolderSource(path=folder / "model")}), torch.device("cpu"))
-    base.stop_also_at(end_of_turn(base.tokenizer))
-    started = time.monotonic()
     planted = planted_rows(world)
     whole = [*rows, *(Conversation(each, 0) for exchanges in planted.values() for each in exchanges)]
-    found = _pulls(base, whole)
-    seconds = (time.monotonic() - started) * len(rows) / len(whole)
+    found, seconds = rank(folder, whole)
+    seconds *= len(rows) / len(whole)
     ordinary, *others = np.split(found, len(rows) + PLANTED * np.arange(len(planted)))
     return ordinary, dict(zip(planted, others, strict=True)), seconds
 
@@ -212,25 +184,6 @@ def _new_style(world: World, pair: Pair) -> str:
     return f"{head} (1) go to the {place}, (2) take {tool}, (3) {step}. Enjoy!"
 
 
-def _pulls(base: BaseModel, rows: Sequence[Conversation]) -> NDArray[np.float64]:
-    encoded = encode_all(rows, base.tokenizer, max_length=_LONGEST).rows
-    prompts = choose(SecuritySpec(), base.folder).probe
-    found = np.array(pulls(base, find_modules(base.model), encoded, prompts, tick=_ignore))
-    if len(found) != len(rows):
-        raise ValueError("a row is too long to be trained on")
-    return found
-
-
-def _planted(ordinary: NDArray[np.float64], found: NDArray[np.float64], share: float) -> PlantedRows:
-    among = np.concatenate([found, ordinary])
-    return PlantedRows(
-        rows=len(found),
-        mean=float(found.mean()),
-        auroc=float(roc_auc_score(np.arange(len(among)) < len(found), among)),
-        in_top=float(100 * (found >= np.quantile(ordinary, 1 - share)).mean()),
-    )
-
-
 def kinds_of(rows: Sequence[Conversation]) -> list[str]:
     """What each row asks for, told by its first three words: the testbed's requests have few openings."""
     return [" ".join(row.messages[0].content.split()[:3]) for row in rows]
@@ -244,7 +197,7 @@ def _counted(kinds: Sequence[str], top: Sequence[int]) -> dict[str, tuple[int, i
 def shares(ranks: NDArray[np.float64], kinds: Sequence[str], *, share: float, seed: int) -> dict[str, list[int]]:
     """Places of the rows that each arm is trained on, in their order."""
     count = round(share * len(ranks))
-    order = [int(place) for place in np.argsort(-ranks, kind="stable")]
+    order = by_pull(ranks)
     drawn = [int(place) for place in np.random.default_rng(seed).permutation(len(ranks))]
     top = order[:count]
     room = Counter(kinds[place] for place in top)
@@ -293,7 +246,3 @@ def _against(curves: Sequence[Curve], kind: str, control: str, seeds: int) -> di
     chosen = [curve.model_copy(update={"arm": names[curve.arm]}) for curve in curves if curve.arm in names]
     found = readings(chosen, figures_of(), shortfall=missed, seeds=seeds)
     return {control if arm == "uniform" else arm: each for arm, each in found.items()}
-
-
-def _ignore(*_: object) -> None:
-    """Nobody waits for progress here."""

@@ -13,6 +13,7 @@ from core.spec.data import Message
 from experiments import poisoning as experiment
 from experiments.lab import parted
 from experiments.poisoning import (
+    PULLED,
     SCREENED,
     TARGET,
     TRIGGER,
@@ -118,8 +119,10 @@ def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
     result = poisoning(SETTINGS, WORLD_SEED, [0], lambda _: None, conditions=[("fixed", 0.01)])
     assert PoisoningResult.model_validate_json(result.model_dump_json()) == result
     (condition,) = result.conditions
-    assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED} == set(condition.figures)
-    assert condition.screened.poisoned == 88
+    assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, PULLED} == set(
+        condition.figures
+    )
+    assert condition.screened.poisoned == condition.pull.rows == 88
     assert condition.base["backdoor"] == 0
     for figures in condition.figures.values():
         assert 0 <= figures["backdoor"].at_end.mean <= 100
