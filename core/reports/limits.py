@@ -25,6 +25,7 @@ _WHAT: dict[AttackFamily, str] = {
 _ALWAYS = (
     "Optimised suffixes (such as GCG) and attacker models that search for a wording were not run: no suite has them.",
     "Triggers that were planted in the data were not tried: a model may refuse without the word and comply with it.",
+    "What the model remembers of its rows was not tried: text that stands in many of them may be said word for word.",
     "Further fine-tuning of what is handed out was not tried; it can undo what is measured here.",
     "Nothing was tried with tools, agents, images or sound.",
     "Long conversations were not tried, and no context longer than the prompts.",

@@ -28,7 +28,7 @@ def test_families_that_did_not_run_are_named_and_those_that_did_are_not(report: 
 @pytest.mark.parametrize(
     "always",
     [
-        *("Optimised suffixes", "attacker models", "planted", "Further fine-tuning"),
+        *("Optimised suffixes", "attacker models", "planted", "remembers", "Further fine-tuning"),
         *("tools", "Long conversations", "true", "One seed"),
     ],
 )
