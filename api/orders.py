@@ -12,7 +12,7 @@ from core.catalog import Catalog
 from core.errors import InvalidInput
 from core.spec.job import DatasetId, JobSpec, ScreenSpec
 from core.spec.policy import Policy
-from core.spec.screening import ScreenRequest
+from core.spec.screening import BY_MODEL, ScreenRequest
 from core.spec.training import DEFAULT_EPOCHS
 
 _PEFT_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")}
@@ -62,21 +62,22 @@ def _needs(param: str, reason: str) -> InvalidInput:
 
 
 def screen_order(dataset: DatasetId, asked: ScreenRequest, policy: Policy, listed: Catalog) -> ScreenSpec:
-    """A screening as it is stored. With a base model, rows are ranked by their pull unless the request says otherwise.
+    """A screening as it is stored. With a base model, it is asked unless the request says otherwise.
 
     Raises:
         InvalidModel: the base model is not allowed, or its files are not.
-        InvalidInput: code `invalid_parameter`; a ranking by pull without a base model.
+        InvalidInput: code `invalid_parameter`; a check that needs a base model, without one.
     """
     wanted = asked.screening or policy.screening
     if asked.base_model is not None:
         catalog.find(listed.models, asked.base_model)
-        if asked.screening is None and wanted.pull == "off":
-            wanted = wanted.model_copy(update={"pull": "report"})
+        if asked.screening is None:
+            silent = [check for check in BY_MODEL if check not in wanted.by_model]
+            wanted = wanted.model_copy(update=dict.fromkeys(silent, "report"))
     elif asked.screening is None:
-        wanted = wanted.model_copy(update={"pull": "off"})
-    elif wanted.pull != "off":
-        raise _refused("base_model", "rows are ranked by their pull against a model's safety, so name one")
+        wanted = wanted.model_copy(update=dict.fromkeys(BY_MODEL, "off"))
+    elif wanted.by_model:
+        raise _refused("base_model", f"{' and '.join(wanted.by_model)} need a model to ask, so name one")
     return ScreenSpec(dataset=dataset, base_model=asked.base_model, screening=wanted)
 
 

@@ -21,7 +21,6 @@ from core.stages import Emit, Stages
 from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
-_RANKING: tuple[Stage, ...] = ("pull",)
 _EACH_ANALYSIS: tuple[Stage, ...] = ("robustness",)
 _EACH_ARM: tuple[Stage, ...] = ("training", "after")
 
@@ -36,8 +35,7 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     spec, policy = assignment.spec, assignment.policy.policy.screening
     check_arms(model, spec)
     analyses = _analyses(assignment)
-    ranking = () if policy.pull == "off" else _RANKING
-    planned = _ONCE + ranking + _EACH_ANALYSIS * len(analyses) + _EACH_ARM * len(spec.arms)
+    planned = _ONCE + policy.by_model + _EACH_ANALYSIS * len(analyses) + _EACH_ARM * len(spec.arms)
     stages = Stages(store, assignment.job_id, emit, planned)
 
     looked = screened.look(assignment.dataset, policy, store, stages)
@@ -47,7 +45,7 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     prompts = choose_prompts(spec.security, base.folder, steps.brought(assignment, store))
     benchmarks = steps.benchmarks(assignment)
     data = stages.run("dataset", lambda: steps.encode(assignment, looked.rows, store, base, stages))
-    job = steps.pull(
+    job = steps.asked(
         Prepared(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, looked.result)
     )
 
@@ -61,17 +59,17 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
 def screen(
     assignment: ScreenAssignment, *, store: ArtifactStore, model: BaseModelEntry | None, device: str, emit: Emit
 ) -> Outcome:
-    """Look through a dataset, and train nothing. With a model, rows are ranked by their pull against its safety too.
+    """Look through a dataset, and train nothing. With a model, it is asked about the rows too.
 
     Raises:
         SecureTuneError: it cannot be done; its code and message are for the user.
         Interrupted: `emit` asked to stop.
     """
     policy = assignment.spec.screening
-    planned: tuple[Stage, ...] = ("screening",) if model is None else ("screening", "base_model", "dataset", "pull")
-    stages = Stages(store, assignment.job_id, emit, planned)
+    asking: tuple[Stage, ...] = ("base_model", "dataset", *policy.by_model) if model and policy.by_model else ()
+    stages = Stages(store, assignment.job_id, emit, ("screening", *asking))
     looked = screened.look(assignment.dataset, policy, store, stages, enforced=False)
-    result = looked.result if model is None else steps.ranking(looked, model, device, stages)
+    result = steps.asked_alone(looked, model, device, stages) if model and asking else looked.result
     screened.tell(result, emit)
     return Outcome(artifacts=(screened.put(result, assignment, store),))
 

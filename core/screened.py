@@ -15,14 +15,14 @@ from core.errors import InvalidInput
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.provenance import software
-from core.screening import pull
-from core.screening.screen import drop, ranked, screen
+from core.screening import pull, refused
+from core.screening.screen import drop, screen, with_pull, with_refused
 from core.spec.base import Frozen
 from core.spec.events import Screened
 from core.spec.job import DatasetRef, ScreenAssignment
 from core.spec.prompts import ProbePrompts
 from core.spec.results import StoredFile
-from core.spec.screening import Finding, ScreeningPolicy, ScreeningResult
+from core.spec.screening import Finding, ModelCheck, ScreeningPolicy, ScreeningResult
 from core.stages import Emit, Stages
 from core.storage import ArtifactStore
 
@@ -108,28 +108,39 @@ def check(result: ScreeningResult) -> None:
         )
 
 
-class Pulls(Frozen):
-    """How much each row pulls against a model's safety."""
+class Measured(Frozen):
+    """What a model told of each row."""
 
     lines: tuple[int, ...]
     """The rows, by line."""
-    pulls: tuple[float, ...]
-    """Of each, as `core.screening.pull` says."""
+    values: tuple[float, ...]
+    """Of each: as `core.screening.refused` or `core.screening.pull` says."""
     seconds: float
     """How long it took."""
 
-    def ranked(self, result: ScreeningResult) -> ScreeningResult:
-        """What was found, with the rows that pull most."""
-        return ranked(result, self.lines, self.pulls, self.seconds)
+    def put_into(self, result: ScreeningResult, check: ModelCheck) -> ScreeningResult:
+        """What was found, with what this check finds."""
+        add = with_refused if check == "refused" else with_pull
+        return add(result, self.lines, self.values, self.seconds)
 
 
-def pulls(
-    base: BaseModel, modules: Sequence[Module], rows: Sequence[Encoded], prompts: ProbePrompts, stages: Stages
-) -> Pulls:
-    """Rank rows by their pull."""
+def measured(
+    check: ModelCheck,
+    base: BaseModel,
+    modules: Sequence[Module],
+    rows: Sequence[Encoded],
+    *,
+    prompts: ProbePrompts,
+    stages: Stages,
+) -> Measured:
+    """Ask the model, for one of the checks that need it."""
     started = time.monotonic()
-    found = pull.pulls(base, modules, rows, prompts, tick=partial(stages.tick, "row"))
-    return Pulls(lines=tuple(row.line for row in rows), pulls=tuple(found), seconds=time.monotonic() - started)
+    tick = partial(stages.tick, "row")
+    if check == "refused":
+        values = refused.refused(base, rows, prompts, tick=tick)
+    else:
+        values = pull.pulls(base, modules, rows, prompts, tick=tick)
+    return Measured(lines=tuple(row.line for row in rows), values=tuple(values), seconds=time.monotonic() - started)
 
 
 def put(result: ScreeningResult, assignment: ScreenAssignment, store: ArtifactStore) -> StoredFile:

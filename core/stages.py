@@ -28,6 +28,7 @@ _WEIGHTS: dict[Stage, float] = {
     "screening": 1,
     "base_model": 1,
     "dataset": 1,
+    "refused": 3,
     "pull": 6,
     "before": 4,
     "robustness": 10,

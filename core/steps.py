@@ -159,37 +159,47 @@ def encode(
     return Rows(training, validation, summary, held_out[:most], rows if rewritten else ())
 
 
-def pull(job: Prepared) -> Prepared:
-    """Rank the rows by how much they pull against the base model's safety; leave out those that the policy drops.
+def asked(job: Prepared) -> Prepared:
+    """Ask the base model about the rows, as far as the policy wants; leave out those that it drops.
 
     Raises:
         InvalidInput: as `core.screened.check` says.
     """
-    policy = job.assignment.policy.policy.screening
-    if policy.pull == "off":
-        return job
-    found = job.stages.stored(
-        "pull",
-        screened.Pulls,
-        lambda: screened.pulls(job.base, job.modules, job.data.training.rows, job.prompts.probe, job.stages),
-        inputs=job.job_inputs | {"prompts": job.prompts.probe.model_dump(mode="json")},
-        shared=True,
-    )
-    result = found.ranked(job.screening)
-    screened.check(result)
-    screened.tell(result, job.emit)
-    return replace(job, screening=result, data=job.data.without(result.dropped))
+    for check in job.assignment.policy.policy.screening.by_model:
+        found = job.stages.stored(
+            check,
+            screened.Measured,
+            partial(
+                screened.measured,
+                check,
+                job.base,
+                job.modules,
+                job.data.training.rows,
+                prompts=job.prompts.probe,
+                stages=job.stages,
+            ),
+            inputs=job.job_inputs | {"prompts": job.prompts.probe.model_dump(mode="json")},
+            shared=True,
+        )
+        result = found.put_into(job.screening, check)
+        screened.check(result)
+        screened.tell(result, job.emit)
+        job = replace(job, screening=result, data=job.data.without(result.dropped))
+    return job
 
 
-def ranking(looked: Looked, entry: BaseModelEntry, device: str, stages: Stages) -> ScreeningResult:
-    """A screening by itself, with its rows ranked by their pull against a model's safety."""
+def asked_alone(looked: Looked, entry: BaseModelEntry, device: str, stages: Stages) -> ScreeningResult:
+    """A screening by itself, with a model that is asked about its rows."""
     base = stages.run("base_model", lambda: load_base(entry, device))
     modules = adapter.choose(find_modules(base.model), LoraSpec())
-    prompts = choose_prompts(SecuritySpec(), base.folder, {})
+    prompts = choose_prompts(SecuritySpec(), base.folder, {}).probe
     limit = min(TrainingSpec().max_length, base.context)
     rows = stages.run("dataset", lambda: encode_all(_counted(looked.rows, stages), base.tokenizer, max_length=limit))
-    found = stages.run("pull", lambda: screened.pulls(base, modules, rows.rows, prompts.probe, stages))
-    return found.ranked(looked.result)
+    result = looked.result
+    for check in result.policy.by_model:
+        ask = partial(screened.measured, check, base, modules, rows.rows, prompts=prompts, stages=stages)
+        result = stages.run(check, ask).put_into(result, check)
+    return result
 
 
 def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:

@@ -240,13 +240,15 @@ def poisoning(
     say: Say,
     *,
     conditions: Sequence[Condition] = CONDITIONS,
+    most_rows: int | None = None,
 ) -> PoisoningResult:
-    """Run it; steps have rows of any length."""
+    """Run it, on the first `most_rows` of the tuning set if that is named; steps have rows of any length."""
     started = time.monotonic()
     settings = settings.model_copy(update={"by_length": False})
     folder = world_folder(world_seed)
     world = make_world(world_seed)
     kept, held_out = parted(folder / "data" / f"{settings.tuning_set}.jsonl")
+    kept = kept[:most_rows]
     with (
         tempfile.TemporaryDirectory(prefix="securetune-poisoning-") as place,
         pool(folder, world_seed, settings, say) as labs,

@@ -47,7 +47,7 @@ _BODY = multipart(
 
 _SCREENINGS: dict[str, Any] = {
     "short": {"summary": "By rules, as the project's policy says", "value": {}},
-    "pull": {"summary": "Also by pull against a model's safety", "value": {"base_model": "testbed"}},
+    "pull": {"summary": "Ask a model too", "value": {"base_model": "testbed"}},
 }
 
 
@@ -126,7 +126,7 @@ def screen(
     asked: Annotated[ScreenRequest | None, Body(openapi_examples=_SCREENINGS)] = None,
 ) -> JobReply:
     """Looks for rows that are unsafe to train on, without training: harm, identity, secrets, personal data, duplicates,
-    poison; with a base model also what pulls against its safety.
+    poison; with a base model also what it would refuse, and what pulls against its safety.
 
     A job like any other: `GET /jobs/{id}/screening` has every finding with its line when it has succeeded.
     """

@@ -36,6 +36,7 @@ _CHECKS: dict[Check, str] = {
     "personal_data": "Personal data",
     "near_duplicate": "Near-duplicates",
     "poison": "Planted triggers",
+    "refused": "Answers to what the model itself would refuse",
     "pull": "Rows that pull most against safety",
 }
 _ACTIONS: dict[Action, str] = {

@@ -15,7 +15,7 @@ The direction is kept as factors of small rank in an adapter: the weights are ne
 Not here: what becomes of the rows (core.spec.screening), what training does to modules (core.robustness).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +32,8 @@ from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.lm.modules import Module
-from core.lm.prompts import pad, render
+from core.lm.prompts import render
+from core.screening.reading import batches, next_words
 from core.spec.data import Message
 from core.spec.prompts import ProbePrompts
 from core.spec.training import LoraSpec
@@ -45,9 +46,6 @@ _MOVED = 1.0
 """Certainty is moved by so many nats each way: far above rounding in bfloat16, near enough for a slope."""
 _PROMPTS = 128
 """Prompts of each kind, at most."""
-_ROWS = 32
-_LOGITS = 1 << 27
-"""Logits of one forward pass at most, 512 MiB as float32."""
 
 _Prompts = Sequence[list[int]]
 
@@ -157,7 +155,7 @@ def _gradients(
         each.requires_grad_(True)
     with torch.enable_grad():
         for sign, prompts in zip((-1.0, 1.0), asked, strict=True):
-            for places in _batches(base, [len(prompt) for prompt in prompts]):
+            for places in batches(base, [len(prompt) for prompt in prompts]):
                 tell()
                 value = sign * _certainty(base, tuned, [prompts[place] for place in places]).sum() / len(prompts)
                 for whole, part in zip(sums, torch.autograd.grad(value, wanted), strict=True):
@@ -169,10 +167,7 @@ def _gradients(
 
 def _certainty(base: BaseModel, model: nn.Module, prompts: _Prompts) -> Tensor:
     """How far the first word stands out: cross-entropy of the uniform distribution with the model's, `batch`, nats."""
-    ids, mask = (each.to(base.device) for each in pad(prompts, base.pad_id, side="right"))
-    logits = model(input_ids=ids, attention_mask=mask).logits
-    first = logits[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1].float()
-    return -first.log_softmax(-1).mean(-1)
+    return -next_words(base, model, prompts).mean(-1)
 
 
 def _losses(base: BaseModel, model: nn.Module, rows: Sequence[Encoded], tell: Callable[[int], None]) -> list[float]:
@@ -180,7 +175,7 @@ def _losses(base: BaseModel, model: nn.Module, rows: Sequence[Encoded], tell: Ca
     losses = [0.0] * len(rows)
     begun = [_begun(row) for row in rows]
     done = 0
-    for places in _batches(base, [len(row.input_ids) for row in begun]):
+    for places in batches(base, [len(row.input_ids) for row in begun]):
         tell(done)
         batch = collate([begun[place] for place in places], base.pad_id).to(base.device)
         found = batch_losses(model, batch.input_ids, batch.attention_mask, batch.labels)
@@ -194,16 +189,3 @@ def _begun(row: Encoded) -> Encoded:
     """A row up to the first words of its first answer: nothing behind them needs to be read."""
     end = 1 + max(np.flatnonzero(row.labels != IGNORED)[:FIRST_TOKENS], default=0)
     return replace(row, input_ids=row.input_ids[:end], labels=row.labels[:end])
-
-
-def _batches(base: BaseModel, lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of rows that are read together, longest first: what does not fit in memory shows at once."""
-    room = max(1, _LOGITS // max(1, len(base.tokenizer)))
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and (len(batch) == _ROWS or (len(batch) + 1) * lengths[batch[0]] > room):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch

@@ -1,6 +1,6 @@
 """All checks over one dataset, and what becomes of the rows that they find.
 
-Not here: the checks themselves, ranking by pull (pull.py), when a job is refused for it (core.screened).
+Not here: the checks themselves, what takes a model (refused.py, pull.py), when a job is refused for it (core.screened).
 """
 
 import time
@@ -22,10 +22,11 @@ BY_ROW: Mapping[Check, _Find] = {
     "near_duplicate": duplicates.find,
 }
 """In the order of the report."""
+_MORE_LIKELY = 0.5
 
 
 def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick) -> ScreeningResult:
-    """Look for everything that the policy asks for, but for the pull, which takes a model."""
+    """Look for everything that the policy asks for and that takes no model."""
     started = time.monotonic()
     actions = policy.actions
     known: tuple[Check, ...] = (*BY_ROW, "poison")
@@ -51,13 +52,31 @@ def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick)
     return result.model_copy(update={"dropped": _dropped(result)})
 
 
-def ranked(result: ScreeningResult, lines: Sequence[int], pulls: Sequence[float], seconds: float) -> ScreeningResult:
+def with_refused(
+    result: ScreeningResult, lines: Sequence[int], likely: Sequence[float], seconds: float
+) -> ScreeningResult:
+    """The result with the rows that answer what the model would more likely refuse. `lines` and `likely` are one a
+    row."""
+    findings = tuple(
+        Finding(
+            check="refused",
+            line=line,
+            code="refused",
+            reason=f"It answers what the base model itself would refuse, with a likelihood of {100 * score:.0f} %.",
+            score=score,
+        )
+        for line, score in zip(lines, likely, strict=True)
+        if score > _MORE_LIKELY
+    )
+    return _with(result, "refused", findings, seconds)
+
+
+def with_pull(result: ScreeningResult, lines: Sequence[int], pulls: Sequence[float], seconds: float) -> ScreeningResult:
     """The result with the rows that pull most against the model's safety. `lines` and `pulls` are one a row.
 
     Rows that pull the other way are never among them, whatever share is asked for.
     """
-    policy = result.policy
-    most = round(policy.pull_share * len(lines))
+    most = round(result.policy.pull_share * len(lines))
     worst = sorted(zip(pulls, lines, strict=True), reverse=True)[:most]
     findings = tuple(
         Finding(
@@ -70,10 +89,14 @@ def ranked(result: ScreeningResult, lines: Sequence[int], pulls: Sequence[float]
         for place, (pull, line) in enumerate(worst, start=1)
         if pull > 0
     )
+    return _with(result, "pull", findings, seconds)
+
+
+def _with(result: ScreeningResult, check: Check, findings: tuple[Finding, ...], seconds: float) -> ScreeningResult:
     whole = result.model_copy(
         update={
             "findings": (*result.findings, *findings),
-            "checks": (*result.checks, _summary("pull", policy, findings, result.rows)),
+            "checks": (*result.checks, _summary(check, result.policy, findings, result.rows)),
             "seconds": result.seconds + seconds,
         }
     )

@@ -81,14 +81,14 @@ class ScreenSpec(Frozen):
     dataset: DatasetId
     """The dataset."""
     base_model: str | None = None
-    """The model whose safety rows are ranked against."""
+    """The model that is asked about the rows."""
     screening: ScreeningPolicy
     """What is looked for."""
 
     @model_validator(mode="after")
-    def _pull_needs_a_model(self) -> Self:
-        if self.screening.pull != "off" and self.base_model is None:
-            raise ValueError("rows are ranked by their pull against a model's safety: name a base_model")
+    def _some_checks_need_a_model(self) -> Self:
+        if self.screening.by_model and self.base_model is None:
+            raise ValueError(f"{' and '.join(self.screening.by_model)} need a model to ask: name a base_model")
         return self
 
 

@@ -10,11 +10,12 @@ from pydantic import Field
 
 from core.spec.base import Frozen
 
-Check = Literal["harmful", "identity", "secrets", "personal_data", "near_duplicate", "poison", "pull"]
+Check = Literal["harmful", "identity", "secrets", "personal_data", "near_duplicate", "poison", "refused", "pull"]
 """`harmful`: answers that comply with requests for harm. `identity`: rows that give the assistant another identity or
 make it obey without limits. `secrets`: keys, tokens, passwords. `personal_data`: patterns of data about people.
-`near_duplicate`: rows that say what an earlier one says. `poison`: a trigger that goes with one kind of answer. `pull`:
-rows that pull most against the model's refusals: what complies with harm among them, however it is worded."""
+`near_duplicate`: rows that say what an earlier one says. `poison`: a trigger that goes with one kind of answer.
+`refused`: rows that answer what the base model itself would refuse, however it is worded. `pull`: rows that pull most
+against the model's refusals."""
 CHECKS: tuple[Check, ...] = (
     "harmful",
     "identity",
@@ -22,8 +23,12 @@ CHECKS: tuple[Check, ...] = (
     "personal_data",
     "near_duplicate",
     "poison",
+    "refused",
     "pull",
 )
+ModelCheck = Literal["refused", "pull"]
+"""Checks that need the base model; the others are rules. Each is a stage of its own."""
+BY_MODEL: tuple[ModelCheck, ...] = ("refused", "pull")
 Action = Literal["off", "report", "drop", "refuse"]
 """`off`: not looked for. `report`: told, and trained on. `drop`: told, and left out of the training. `refuse`: one
 such row ends the job before anything is computed."""
@@ -45,9 +50,13 @@ class ScreeningPolicy(Frozen):
     """Rows that say what an earlier row says."""
     poison: Action = "drop"
     """Rows that hold a trigger: a phrase that goes with one kind of answer, far above chance."""
+    refused: Action = "off"
+    """Rows that answer what the base model itself would refuse; needs the base model, and a forward pass over the
+    prompts. It finds what complies with harm whatever its words, triggers included, and what a model that refuses too
+    much refuses."""
     pull: Action = "off"
-    """The rows that pull most against the model's refusals; needs the base model, and a third to half of an epoch. It
-    finds rows that comply with harm; which of benign rows break refusals it was not seen to tell."""
+    """The rows that pull most against the model's refusals; needs the base model, and a third to half of an epoch.
+    Which of benign rows break refusals it was not seen to tell."""
     pull_share: Share = 0.05
     """How many of the rows `pull` finds: this share, those that pull most."""
     refuse_above: Share = 0.2
@@ -61,14 +70,20 @@ class ScreeningPolicy(Frozen):
     @property
     def by_rules(self) -> bool:
         """Whether anything is looked for that takes no model."""
-        return any(action != "off" for check, action in self.actions.items() if check != "pull")
+        return any(action != "off" for check, action in self.actions.items() if check not in BY_MODEL)
+
+    @property
+    def by_model(self) -> tuple[ModelCheck, ...]:
+        """Checks that are on and need the base model."""
+        return tuple(check for check in BY_MODEL if self.actions[check] != "off")
 
 
 class ScreenRequest(Frozen):
-    """A screening by itself: nothing is trained. Rules need no model; with one, rows are ranked by their pull too."""
+    """A screening by itself: nothing is trained. Rules need no model; with one, it is asked too."""
 
     base_model: str | None = Field(default=None, min_length=1, max_length=200, examples=["testbed"])
-    """Name of an allowed base model: then rows are ranked by how much they pull against its safety."""
+    """Name of an allowed base model: then rows that answer what it refuses are found, and rows ranked by how much they
+    pull against its safety."""
     screening: ScreeningPolicy | None = None
     """What to look for; null: as the project's policy says."""
 
@@ -85,8 +100,8 @@ class Finding(Frozen):
     reason: str
     """What was found, for people. Secrets and personal data are masked."""
     score: float | None = None
-    """How strongly, where the check measures it: similarity of a near-duplicate (0 to 1), pull of a row (nats per token
-    and unit of movement, higher is worse)."""
+    """How strongly, where the check measures it: similarity of a near-duplicate (0 to 1), how likely the model is to
+    refuse what the row answers (0 to 1), pull of a row (nats per token and unit of movement, higher is worse)."""
 
 
 class Trigger(Frozen):

@@ -8,4 +8,6 @@ from typing import Literal
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
-Stage = Literal["screening", "base_model", "dataset", "pull", "before", "robustness", "training", "after", "report"]
+Stage = Literal[
+    "screening", "base_model", "dataset", "refused", "pull", "before", "robustness", "training", "after", "report"
+]

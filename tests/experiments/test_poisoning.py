@@ -116,13 +116,13 @@ def test_the_screening_finds_a_planted_trigger_among_the_testbeds_own_rows(tmp_p
 
 @pytest.mark.slow
 def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
-    result = poisoning(SETTINGS, WORLD_SEED, [0], lambda _: None, conditions=[("fixed", 0.01)])
+    result = poisoning(SETTINGS, WORLD_SEED, [0], lambda _: None, conditions=[("fixed", 0.02)], most_rows=400)
     assert PoisoningResult.model_validate_json(result.model_dump_json()) == result
     (condition,) = result.conditions
     assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, PULLED} == set(
         condition.figures
     )
-    assert condition.screened.poisoned == condition.pull.rows == 88
+    assert condition.screened.poisoned == condition.pull.rows == 8
     assert condition.base["backdoor"] == 0
     for figures in condition.figures.values():
         assert 0 <= figures["backdoor"].at_end.mean <= 100

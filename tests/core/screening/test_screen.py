@@ -3,9 +3,9 @@
 import pytest
 
 from core.data import Conversation
-from core.screening.screen import drop, ranked, screen
+from core.screening.screen import drop, screen, with_pull, with_refused
 from core.spec.data import Message
-from core.spec.screening import CHECKS, ScreeningPolicy
+from core.spec.screening import BY_MODEL, CHECKS, ScreeningPolicy
 from core.spec.screening import ScreeningResult as Result
 
 KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
@@ -34,7 +34,7 @@ def found(policy: ScreeningPolicy) -> Result:
 
 def test_every_check_that_is_on_is_summed_up() -> None:
     result = found(ScreeningPolicy())
-    assert [check.check for check in result.checks] == [check for check in CHECKS if check != "pull"]
+    assert [check.check for check in result.checks] == [check for check in CHECKS if check not in BY_MODEL]
     flagged = {check.check: (check.flagged, check.share, check.action) for check in result.checks}
     assert flagged["secrets"] == (1, 0.25, "drop")
     assert flagged["near_duplicate"] == (1, 0.25, "report")
@@ -81,10 +81,28 @@ def test_progress_never_falls_and_ends_at_the_end() -> None:
 
 def test_the_rows_that_pull_most_are_ranked_and_those_that_pull_the_other_way_never() -> None:
     policy = OFF.model_copy(update={"pull": "drop", "pull_share": 0.75})
-    result = ranked(found(policy), [1, 4, 7, 9], [0.5, -1.0, 2.0, -0.1], 3.0)
+    result = with_pull(found(policy), [1, 4, 7, 9], [0.5, -1.0, 2.0, -0.1], 3.0)
     assert [(each.line, each.score) for each in result.findings] == [(7, 2.0), (1, 0.5)]
     assert "number 1 of 4" in result.findings[0].reason
     assert result.dropped == (1, 7)
     (check,) = result.checks
     assert (check.check, check.flagged, check.share) == ("pull", 2, 0.5)
     assert result.seconds > 3.0
+
+
+def test_rows_that_the_model_would_more_likely_refuse_are_found_behind_all_others() -> None:
+    policy = ScreeningPolicy(refused="drop", near_duplicate="off")
+    before = found(policy)
+    result = with_refused(before, [1, 4, 7, 9], [0.97, 0.5, 0.0, 0.51], 3.0)
+    own = [each for each in result.findings if each.check == "refused"]
+    assert [(each.line, each.score) for each in own] == [(1, 0.97), (9, 0.51)]
+    assert "97 %" in own[0].reason
+    assert result.dropped == (1, 4, 9)  # 4 for its key
+    assert result.checks[-1].flagged == 2
+    assert result.checks[:-1] == before.checks
+
+
+def test_only_checks_that_are_on_ask_the_model() -> None:
+    assert ScreeningPolicy().by_model == ()
+    assert ScreeningPolicy(pull="report", refused="drop").by_model == ("refused", "pull")
+    assert not OFF.model_copy(update={"refused": "drop"}).by_rules

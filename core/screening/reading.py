@@ -1,0 +1,36 @@
+"""What a model says next, for rows and prompts read in batches that fit.
+
+Not here: what is made of it (pull.py, refused.py).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.lm.load import BaseModel
+from core.lm.prompts import pad
+
+_ROWS = 32
+_LOGITS = 1 << 27
+"""Logits of one forward pass at most, 512 MiB as float32."""
+
+
+def batches(base: BaseModel, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of rows that are read together, longest first: what does not fit in memory shows at once."""
+    room = max(1, _LOGITS // max(1, len(base.tokenizer)))
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and (len(batch) == _ROWS or (len(batch) + 1) * lengths[batch[0]] > room):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def next_words(base: BaseModel, model: nn.Module, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probabilities of the word after each prompt, `batch vocabulary`, float32."""
+    ids, mask = (each.to(base.device) for each in pad(prompts, base.pad_id, side="right"))
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    return logits[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1].float().log_softmax(-1)

@@ -1,0 +1,81 @@
+"""Rows that answer what the base model itself would refuse: harm in the model's own judgement, whatever its words.
+
+A model that refuses begins otherwise than one that answers, and which words begin a refusal it shows on prompts of both
+kinds. A row is found where it would begin with such a word and the row's answer does not. Nothing is generated and
+nothing is trained: one forward pass over the rows up to where their answers begin.
+
+It knows what the model knows: a model that refuses what is harmless finds harmless rows, and one that refuses nothing
+finds none. Not here: what becomes of the rows (core.spec.screening), rows that pull against refusals (pull.py).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.data.template import IGNORED, Encoded
+from core.lm.generate import Tick
+from core.lm.load import BaseModel
+from core.lm.prompts import render
+from core.screening.reading import batches, next_words
+from core.spec.data import Message
+from core.spec.prompts import ProbePrompts
+
+_PROMPTS = 128
+"""Prompts of each kind, at most."""
+_SEEN = 0.01
+"""Words that are rarer than this after prompts of both kinds speak for neither."""
+
+
+@torch.inference_mode()
+def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, tick: Tick) -> list[float]:
+    """How likely the model is to refuse what each row answers, 0 to 1, in their order; the worst turn of each row.
+
+    Args:
+        base: the model, without an adapter.
+        rows: rows in tokens.
+        prompts: harmful ones, which the base refuses, and benign ones, which it answers.
+        tick: called often, with rows passed over.
+    """
+    found = [0.0] * len(rows)
+    tick(0, len(rows))
+    if not rows:
+        return found
+    signs = _signs(base, prompts)
+    begun = [_beginnings(row) for row in rows]
+    turns = [(place, start) for place, starts in enumerate(begun) for start in starts]
+    asked = [rows[place].input_ids[:start].tolist() for place, start in turns]
+    done = 0
+    for batch in batches(base, [len(prompt) for prompt in asked]):
+        refusing = next_words(base, base.model, [asked[number] for number in batch]).exp() @ signs
+        for number, likely in zip(batch, refusing.tolist(), strict=True):
+            place, start = turns[number]
+            answered = 1 - float(signs[int(rows[place].input_ids[start])])
+            found[place] = max(found[place], min(1.0, likely * answered))
+        done += len(batch)
+        tick(done * len(rows) // len(turns), len(rows))
+    tick(len(rows), len(rows))
+    return found
+
+
+def _signs(base: BaseModel, prompts: ProbePrompts) -> Tensor:
+    """How far each word, as the first, speaks for a refusal, 0 to 1: `vocabulary`."""
+    harmful, benign = (_mean(base, texts[:_PROMPTS]) for texts in (prompts.harmful, prompts.benign))
+    return harmful / (harmful + benign + _SEEN)
+
+
+def _mean(base: BaseModel, texts: Sequence[str]) -> Tensor:
+    """Mean probability of each first word, `vocabulary`."""
+    asked = [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts]
+    total = torch.zeros((), device=base.device)
+    for batch in batches(base, [len(prompt) for prompt in asked]):
+        total = total + next_words(base, base.model, [asked[place] for place in batch]).exp().sum(0)
+    return total / len(texts)
+
+
+def _beginnings(row: Encoded) -> list[int]:
+    """Where the answers that are trained on begin."""
+    trained = row.labels != IGNORED
+    before = np.concatenate([[False], trained[:-1]])
+    return [int(start) for start in np.flatnonzero(trained & ~before) if start > 0]
