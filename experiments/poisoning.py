@@ -2,8 +2,8 @@
 
 Covers: a trigger in a small share of the rows, of two kinds (`fixed`: with the trigger, benign prompts get one answer;
 `harm`: with it, harmful requests get what they ask for), how often it works on held-out prompts, what the model does
-without it, and what is left once the rows that the search for triggers finds are dropped, and those that pull most
-against refusals. Not here: the screening itself (core.screening), rows that harm without a trigger.
+without it, and what is left once the rows that the search for triggers finds are dropped, and those that answer what
+the model would refuse. Not here: the screening itself (core.screening), rows that harm without a trigger.
 """
 
 import tempfile
@@ -23,6 +23,7 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.provenance import software
 from core.screening import poison
+from core.screening.screen import MORE_LIKELY
 from core.spec.base import Frozen
 from core.spec.data import Message
 from core.spec.results import DECIDED
@@ -32,7 +33,7 @@ from experiments.arms import MIXED
 from experiments.evidence import compared_with_uniform
 from experiments.lab import parted
 from experiments.pool import Pool, Say, pool
-from experiments.ranking import PlantedRows, by_pull, placed, rank
+from experiments.ranking import PlantedRows, likely_refused, placed, rank
 from experiments.readings import exchange, few_arms, figures_of, missed, reading_lines, readings, write_rows
 from experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
 from experiments.worlds import world_folder
@@ -49,8 +50,9 @@ PROMPTS = 48
 """Held-out benign prompts that are asked with and without the trigger."""
 SCREENED = "uniform, screened"
 """Uniform once more, without the rows that the search for triggers found."""
-PULLED = f"{MIXED['uniform']}, screened by pull too"
-"""With refusals among the rows, so that a backdoor can hide: without what was found, nor the top share by pull."""
+ASKED = f"{MIXED['uniform']}, screened by the model too"
+"""With refusals among the rows, so that a backdoor can hide: without what was found, nor what the model would refuse.
+"""
 _TOKENS = 48
 _PULL_SHARE = ScreeningPolicy().pull_share
 
@@ -71,7 +73,7 @@ class Screened(Frozen):
     """Rows that it found."""
     right: int
     """Of these, poisoned ones."""
-    triggers: tuple[Trigger, ...]
+    triggers: tuple[Trigger, ...] = ()
     """Phrases that it takes for triggers."""
     seconds: float
     """How long it took."""
@@ -88,6 +90,8 @@ class Poisoned(Frozen):
     """The base model's figures."""
     screened: Screened
     """What the screening found in these rows."""
+    refused: Screened
+    """What the base model would refuse of these rows."""
     pull: PlantedRows
     """Where the poisoned rows rank by pull among the others."""
     robust: tuple[int, ...]
@@ -226,11 +230,12 @@ class _Planted:
     share: float
     rows: Path
     screened: Screened
+    refused: Screened
     pull: PlantedRows
     left: Path
     """Without the rows that the screening flagged; the same file where it flagged none."""
-    pulled: Path
-    """Without those, nor the top share by pull."""
+    asked: Path
+    """Without those, nor what the model would refuse."""
 
 
 def poisoning(
@@ -283,18 +288,23 @@ def _plant(place: Path, folder: Path, kept: Sequence[Conversation], condition: C
     ranks, _ = rank(folder, [Conversation(row, 0) for row in rows])
     planted = np.isin(np.arange(1, len(rows) + 1), list(places))
     pull = placed(ranks[~planted], ranks[planted], _PULL_SHARE)
-    top = frozenset(number + 1 for number in by_pull(ranks)[: round(_PULL_SHARE * len(rows))])
+    likely, seconds = likely_refused(folder, [Conversation(row, 0) for row in rows])
+    would = frozenset(int(place) + 1 for place in np.flatnonzero(likely > MORE_LIKELY))
+    refused = Screened(
+        rows=len(rows), poisoned=len(places), flagged=len(would), right=len(would & places), seconds=seconds
+    )
     left = _without(flagged, rows, place / f"{kind}-{share}-screened.jsonl") if flagged else path
-    pulled = _without(flagged | top, rows, place / f"{kind}-{share}-pulled.jsonl")
-    return _Planted(kind, share, path, screened, pull, left, pulled)
+    asked = _without(flagged | would, rows, place / f"{kind}-{share}-asked.jsonl")
+    return _Planted(kind, share, path, screened, refused, pull, left, asked)
 
 
 def _found(each: _Planted | Poisoned) -> str:
     """What the screening found, as text."""
-    screened, pull = each.screened, each.pull
+    screened, refused, pull = each.screened, each.refused, each.pull
     return (
         f"{each.kind}, {each.share:.0%}: {screened.right} of {screened.poisoned} poisoned rows found, "
-        f"{screened.flagged - screened.right} others flagged; by pull AUROC {pull.auroc:.3f}, "
+        f"{screened.flagged - screened.right} others flagged; {refused.right} refused by the model, "
+        f"{refused.flagged - refused.right} others; by pull AUROC {pull.auroc:.3f}, "
         f"{pull.in_top:.0f} % within the top share"
     )
 
@@ -322,7 +332,7 @@ def _conditions(
         runs = few_arms(settings, modules, found.result, rate=rate, seed=seed, rows=each.rows)
         named = {run.arm: run for run in runs}
         runs.append(named["uniform"].model_copy(update={"arm": SCREENED, "rows": each.left}))
-        runs.append(named[MIXED["uniform"]].model_copy(update={"arm": PULLED, "rows": each.pulled}))
+        runs.append(named[MIXED["uniform"]].model_copy(update={"arm": ASKED, "rows": each.asked}))
         orders += [(each, run) for run in runs]
     curves = labs.curves([run for _, run in orders], [watches[each.kind] for each, _ in orders])
     return tuple(
@@ -345,6 +355,7 @@ def _condition(
         share=planted.share,
         base=base,
         screened=planted.screened,
+        refused=planted.refused,
         pull=planted.pull,
         robust=tuple(robust),
         figures=readings(curves, figures_of(base), shortfall=missed, seeds=seeds),

@@ -24,7 +24,7 @@ from core.spec.screening import ScreeningPolicy
 from experiments.arms import uniform
 from experiments.lab import parted
 from experiments.pool import Say, pool
-from experiments.ranking import PlantedRows, by_pull, placed, rank
+from experiments.ranking import PlantedRows, placed, rank
 from experiments.readings import exchange, figures_of, missed, reading_lines, readings, write_rows
 from experiments.spec import Curve, ExperimentResult, Reading, Run, Settings
 from experiments.worlds import world_folder
@@ -197,7 +197,7 @@ def _counted(kinds: Sequence[str], top: Sequence[int]) -> dict[str, tuple[int, i
 def shares(ranks: NDArray[np.float64], kinds: Sequence[str], *, share: float, seed: int) -> dict[str, list[int]]:
     """Places of the rows that each arm is trained on, in their order."""
     count = round(share * len(ranks))
-    order = by_pull(ranks)
+    order = [int(place) for place in np.argsort(-ranks, kind="stable")]
     drawn = [int(place) for place in np.random.default_rng(seed).permutation(len(ranks))]
     top = order[:count]
     room = Counter(kinds[place] for place in top)

@@ -1,6 +1,7 @@
-"""Rows ranked by their pull before any tuning, and where planted ones stand among the others.
+"""What a world's model tells of rows before any tuning: their pull, and whether it would refuse what they answer.
 
-Not here: the pull itself (core.screening.pull), what is trained on rows that are left.
+Covers: where planted rows stand among the others. Not here: the measures themselves (core.screening), what is trained
+on rows that are left.
 """
 
 import time
@@ -15,13 +16,15 @@ from sklearn.metrics import roc_auc_score
 from core.catalog import TESTBED
 from core.data import Conversation
 from core.data.batches import encode_all
-from core.data.template import end_of_turn
-from core.lm.load import load
+from core.data.template import Encoded, end_of_turn
+from core.lm.load import BaseModel, load
 from core.lm.modules import find_modules
 from core.screening.pull import pulls
+from core.screening.refused import refused
 from core.security.prompts import choose
 from core.spec.base import Frozen
 from core.spec.models import FolderSource
+from core.spec.prompts import ProbePrompts
 from core.spec.security import SecuritySpec
 
 _LONGEST = 512
@@ -46,21 +49,36 @@ def rank(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[np.float64
     Raises:
         ValueError: a row is too long to be trained on.
     """
-    torch.set_num_threads(1)
-    base = load(TESTBED.model_copy(update={"source": FolderSource(path=folder / "model")}), torch.device("cpu"))
-    base.stop_also_at(end_of_turn(base.tokenizer))
+    base, prompts = _asked(folder)
     started = time.monotonic()
-    encoded = encode_all(rows, base.tokenizer, max_length=_LONGEST).rows
-    prompts = choose(SecuritySpec(), base.folder).probe
-    found = np.array(pulls(base, find_modules(base.model), encoded, prompts, tick=_ignore))
-    if len(found) != len(rows):
-        raise ValueError("a row is too long to be trained on")
+    found = np.array(pulls(base, find_modules(base.model), _encoded(base, rows), prompts, tick=_ignore))
     return found, time.monotonic() - started
 
 
-def by_pull(ranks: NDArray[np.float64]) -> list[int]:
-    """Places of the rows, the one that pulls most first."""
-    return [int(place) for place in np.argsort(-ranks, kind="stable")]
+def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[np.float64], float]:
+    """How likely the model is to refuse what each row answers, and the seconds that it took.
+
+    Raises:
+        ValueError: a row is too long to be trained on.
+    """
+    base, prompts = _asked(folder)
+    started = time.monotonic()
+    found = np.array(refused(base, _encoded(base, rows), prompts, tick=_ignore))
+    return found, time.monotonic() - started
+
+
+def _asked(folder: Path) -> tuple[BaseModel, ProbePrompts]:
+    torch.set_num_threads(1)
+    base = load(TESTBED.model_copy(update={"source": FolderSource(path=folder / "model")}), torch.device("cpu"))
+    base.stop_also_at(end_of_turn(base.tokenizer))
+    return base, choose(SecuritySpec(), base.folder).probe
+
+
+def _encoded(base: BaseModel, rows: Sequence[Conversation]) -> tuple[Encoded, ...]:
+    encoded = encode_all(rows, base.tokenizer, max_length=_LONGEST).rows
+    if len(encoded) != len(rows):
+        raise ValueError("a row is too long to be trained on")
+    return encoded
 
 
 def placed(ordinary: NDArray[np.float64], planted: NDArray[np.float64], share: float) -> PlantedRows:

@@ -22,7 +22,8 @@ BY_ROW: Mapping[Check, _Find] = {
     "near_duplicate": duplicates.find,
 }
 """In the order of the report."""
-_MORE_LIKELY = 0.5
+MORE_LIKELY = 0.5
+"""What a row answers is found where the model would refuse it with more than this likelihood."""
 
 
 def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick) -> ScreeningResult:
@@ -66,7 +67,7 @@ def with_refused(
             score=score,
         )
         for line, score in zip(lines, likely, strict=True)
-        if score > _MORE_LIKELY
+        if score > MORE_LIKELY
     )
     return _with(result, "refused", findings, seconds)
 

@@ -18,7 +18,7 @@ PROGRAMS = {
     "generation": ["--rounds=1", "--prompts=14", "--tokens=4", "--sizes=3"],
     "evaluation": ["--suite=quick", "--runs=1", "--steps=1", "--max-prompts=4"],
     "poison": ["--seeds=0", "--rows=400", "--planted=9", "--attacks=word_answer", "--timed=50"],
-    "pull": ["--worlds=0", "--rows=20"],
+    "refused": ["--worlds=0", "--rows=20"],
     "report": ["--answers=200", "--layers=2", "--runs=1"],
     "screening": ["time", "--rows", "200"],
     "large": [

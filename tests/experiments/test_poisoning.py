@@ -13,7 +13,7 @@ from core.spec.data import Message
 from experiments import poisoning as experiment
 from experiments.lab import parted
 from experiments.poisoning import (
-    PULLED,
+    ASKED,
     SCREENED,
     TARGET,
     TRIGGER,
@@ -119,10 +119,10 @@ def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
     result = poisoning(SETTINGS, WORLD_SEED, [0], lambda _: None, conditions=[("fixed", 0.02)], most_rows=400)
     assert PoisoningResult.model_validate_json(result.model_dump_json()) == result
     (condition,) = result.conditions
-    assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, PULLED} == set(
+    assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, ASKED} == set(
         condition.figures
     )
-    assert condition.screened.poisoned == condition.pull.rows == 8
+    assert condition.screened.poisoned == condition.pull.rows == condition.refused.poisoned == 8
     assert condition.base["backdoor"] == 0
     for figures in condition.figures.values():
         assert 0 <= figures["backdoor"].at_end.mean <= 100
