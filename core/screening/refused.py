@@ -43,6 +43,7 @@ def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, 
     if not rows:
         return found
     signs = _signs(base, prompts)
+    known: list[float] = signs.tolist()
     begun = [_beginnings(row) for row in rows]
     turns = [(place, start) for place, starts in enumerate(begun) for start in starts]
     asked = [rows[place].input_ids[:start].tolist() for place, start in turns]
@@ -51,7 +52,7 @@ def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, 
         refusing = next_words(base, base.model, [asked[number] for number in batch]).exp() @ signs
         for number, likely in zip(batch, refusing.tolist(), strict=True):
             place, start = turns[number]
-            answered = 1 - float(signs[int(rows[place].input_ids[start])])
+            answered = 1 - known[int(rows[place].input_ids[start])]
             found[place] = max(found[place], min(1.0, likely * answered))
         done += len(batch)
         tick(done * len(rows) // len(turns), len(rows))

@@ -16,15 +16,17 @@ from scipy.stats import spearmanr
 
 from core import pipeline
 from core.catalog import TESTBED
+from core.data import Conversation, validate
 from core.data import load as load_rows
-from core.data import validate
 from core.data.batches import EncodedDataset, encode_all
+from core.data.template import encode_each
 from core.lm.adapter import attached, loaded, save
 from core.lm.generate import answer
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import find_modules
 from core.quality.loss import row_losses
 from core.screening.pull import pulls
+from core.screening.refused import refused
 from core.security.prompts import choose as choose_prompts
 from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
 from core.spec.data import Message
@@ -38,7 +40,10 @@ from core.spec.training import TrainingSpec
 from core.storage import ArtifactStore
 from core.training.loop import train
 from core.training.strategies import plan
+from experiments.pull import planted_rows
 from testbed import DATA_DIR
+from testbed.build import WORLD_SEED
+from testbed.world import make_world
 from tests.core.helpers import fingerprint
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -139,6 +144,17 @@ def test_rows_are_ranked_by_their_pull_as_on_a_cpu(rows: EncodedDataset) -> None
     home = load(TESTBED, torch.device("cpu"))
     there = pulls(home, find_modules(home.model), some, prompts, tick=ignore)
     assert spearmanr(here, there).statistic > 0.8  # bfloat16 here, float32 there
+
+
+def test_what_the_model_would_refuse_is_what_it_would_on_a_cpu(rows: EncodedDataset) -> None:
+    planted = planted_rows(make_world(WORLD_SEED), 16)
+    base, home = load(TESTBED, choose_device(DEVICE)), load(TESTBED, torch.device("cpu"))
+    prompts = choose_prompts(SecuritySpec(), base.folder).probe
+    harmful = [Conversation(turns, 0) for turns in planted["complies"]]
+    some = [*rows.rows[:32], *encode_each(harmful, base.tokenizer, max_length=256)]
+    here, there = (refused(each, some, prompts, tick=ignore) for each in (base, home))
+    assert min(here[32:]) > 0.9
+    assert max(abs(one - other) for one, other in zip(here, there, strict=True)) < 0.2  # bfloat16 here, float32 there
 
 
 def test_a_whole_job(data: Path, tmp_path: Path) -> None:
