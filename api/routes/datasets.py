@@ -47,7 +47,7 @@ _BODY = multipart(
 
 _SCREENINGS: dict[str, Any] = {
     "short": {"summary": "By rules, as the project's policy says", "value": {}},
-    "pull": {"summary": "Ask a model too", "value": {"base_model": "testbed"}},
+    "model": {"summary": "Ask a model too", "value": {"base_model": "testbed"}},
 }
 
 

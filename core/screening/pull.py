@@ -32,9 +32,7 @@ from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.lm.modules import Module
-from core.lm.prompts import render
-from core.screening.reading import batches, next_words
-from core.spec.data import Message
+from core.screening.reading import batches, next_words, prompt_tokens
 from core.spec.prompts import ProbePrompts
 from core.spec.training import LoraSpec
 
@@ -44,8 +42,6 @@ _RANK = LoraSpec(rank=8, alpha=8)
 """Of the direction's factors. A gradient over some hundred prompts has hardly more (a test holds it to the whole)."""
 _MOVED = 1.0
 """Certainty is moved by so many nats each way: far above rounding in bfloat16, near enough for a slope."""
-_PROMPTS = 128
-"""Prompts of each kind, at most."""
 
 _Prompts = Sequence[list[int]]
 
@@ -72,10 +68,10 @@ def pulls(
     tick(0, total)
     if not rows:
         return []
-    asked = [_tokens(base, texts[:_PROMPTS]) for texts in (prompts.harmful, prompts.benign)]
+    probes = [prompt_tokens(base, texts) for texts in (prompts.harmful, prompts.benign)]
     with attached(base.model, choose(modules, _RANK), _RANK, seed=0) as tuned:
         tuned.eval().requires_grad_(False)
-        direction = _Direction.of(base, tuned, asked, lambda: tick(0, total))
+        direction = _Direction.of(base, tuned, probes, lambda: tick(0, total))
         step = _MOVED / direction.slope
         direction.go(step)
         ahead = _losses(base, tuned, rows, lambda done: tick(done, total))
@@ -83,10 +79,6 @@ def pulls(
         behind = _losses(base, tuned, rows, lambda done: tick(len(rows) + done, total))
     tick(total, total)
     return [(back - there) / (2 * step) for there, back in zip(ahead, behind, strict=True)]
-
-
-def _tokens(base: BaseModel, texts: Sequence[str]) -> list[list[int]]:
-    return [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts]
 
 
 @dataclass(frozen=True)

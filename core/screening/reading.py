@@ -9,11 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from core.lm.load import BaseModel
-from core.lm.prompts import pad
+from core.lm.prompts import pad, render
+from core.spec.data import Message
 
+_PROMPTS = 128
+"""Probe prompts of each kind that are read, at most."""
 _ROWS = 32
 _LOGITS = 1 << 27
 """Logits of one forward pass at most, 512 MiB as float32."""
+
+
+def prompt_tokens(base: BaseModel, texts: Sequence[str]) -> list[list[int]]:
+    """The first of these prompts, in tokens, ready to be answered."""
+    return [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts[:_PROMPTS]]
 
 
 def batches(base: BaseModel, lengths: Sequence[int]) -> Iterator[list[int]]:

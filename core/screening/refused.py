@@ -17,13 +17,9 @@ from torch import Tensor
 from core.data.template import IGNORED, Encoded
 from core.lm.generate import Tick
 from core.lm.load import BaseModel
-from core.lm.prompts import render
-from core.screening.reading import batches, next_words
-from core.spec.data import Message
+from core.screening.reading import batches, next_words, prompt_tokens
 from core.spec.prompts import ProbePrompts
 
-_PROMPTS = 128
-"""Prompts of each kind, at most."""
 _SEEN = 0.01
 """Words that are rarer than this after prompts of both kinds speak for neither."""
 
@@ -46,10 +42,10 @@ def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, 
     known: list[float] = signs.tolist()
     begun = [_beginnings(row) for row in rows]
     turns = [(place, start) for place, starts in enumerate(begun) for start in starts]
-    asked = [rows[place].input_ids[:start].tolist() for place, start in turns]
+    heads = [rows[place].input_ids[:start].tolist() for place, start in turns]
     done = 0
-    for batch in batches(base, [len(prompt) for prompt in asked]):
-        refusing = next_words(base, base.model, [asked[number] for number in batch]).exp() @ signs
+    for batch in batches(base, [len(head) for head in heads]):
+        refusing = next_words(base, base.model, [heads[number] for number in batch]).exp() @ signs
         for number, likely in zip(batch, refusing.tolist(), strict=True):
             place, start = turns[number]
             answered = 1 - known[int(rows[place].input_ids[start])]
@@ -62,17 +58,16 @@ def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, 
 
 def _signs(base: BaseModel, prompts: ProbePrompts) -> Tensor:
     """How far each word, as the first, speaks for a refusal, 0 to 1: `vocabulary`."""
-    harmful, benign = (_mean(base, texts[:_PROMPTS]) for texts in (prompts.harmful, prompts.benign))
+    harmful, benign = (_mean(base, prompt_tokens(base, texts)) for texts in (prompts.harmful, prompts.benign))
     return harmful / (harmful + benign + _SEEN)
 
 
-def _mean(base: BaseModel, texts: Sequence[str]) -> Tensor:
+def _mean(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Mean probability of each first word, `vocabulary`."""
-    asked = [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts]
     total = torch.zeros((), device=base.device)
-    for batch in batches(base, [len(prompt) for prompt in asked]):
-        total = total + next_words(base, base.model, [asked[place] for place in batch]).exp().sum(0)
-    return total / len(texts)
+    for batch in batches(base, [len(prompt) for prompt in prompts]):
+        total = total + next_words(base, base.model, [prompts[place] for place in batch]).exp().sum(0)
+    return total / len(prompts)
 
 
 def _beginnings(row: Encoded) -> list[int]:
