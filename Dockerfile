@@ -49,9 +49,10 @@ COPY --from=build-api /opt/venv /opt/venv
 COPY testbed/__init__.py testbed/
 COPY testbed/model/ testbed/model/
 COPY migrations/ migrations/
-COPY client/ client/
+COPY securetune/__init__.py securetune/
+COPY securetune/client/ securetune/client/
+COPY securetune/cli/ securetune/cli/
 COPY core/ core/
-COPY cli/ cli/
 COPY api/ api/
 RUN python -m compileall -q /app
 USER 10001:10001

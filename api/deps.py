@@ -15,9 +15,9 @@ from core.config import Settings
 from core.db import keys
 from core.db.session import Sessions, transaction
 from core.errors import Forbidden, NotAuthenticated
-from core.spec.job import DatasetId, JobId
-from core.spec.keys import Caller, Right
-from core.spec.prompts import PromptSetName
+from core.schemas.job import DatasetId, JobId
+from core.schemas.keys import Caller, Right
+from core.schemas.prompts import PromptSetName
 from core.storage import ArtifactStore
 
 

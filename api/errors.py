@@ -28,7 +28,7 @@ from core.errors import (
     Unavailable,
     Withheld,
 )
-from core.spec.replies import ErrorBody, ErrorReply, ErrorType, FieldProblem
+from core.schemas.replies import ErrorBody, ErrorReply, ErrorType, FieldProblem
 
 MAX_DETAILS = 100
 

@@ -1,7 +1,7 @@
 """One example for each body, made of the classes themselves, so that no example can be wrong.
 
-Covers: examples and the `responses` that routes document. Not here: what fields mean (core.spec), files of a finished
-job (api.file_examples).
+Covers: examples and the `responses` that routes document. Not here: what fields mean (core.schemas), files of a
+finished job (api.file_examples).
 """
 
 from datetime import UTC, datetime
@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.errors import error_type
-from core.spec.data import DatasetSummary, RowError
-from core.spec.events import Metrics, Progress
-from core.spec.gate import GateReason, GateReply, Override, OverrideRequest
-from core.spec.job import JobSpec, ScreenSpec
-from core.spec.policy import Policy, PolicyRef
-from core.spec.prompts import PromptFileSummary
-from core.spec.replies import (
+from core.schemas.data import DatasetSummary, RowError
+from core.schemas.events import Metrics, Progress
+from core.schemas.gate import GateReason, GateReply, Override, OverrideRequest
+from core.schemas.job import JobSpec, ScreenSpec
+from core.schemas.policy import Policy, PolicyRef
+from core.schemas.prompts import PromptFileSummary
+from core.schemas.replies import (
     ArtifactReply,
     BenchmarkReply,
     DatasetReply,
@@ -34,9 +34,9 @@ from core.spec.replies import (
     PromptSetReply,
     Readiness,
 )
-from core.spec.results import Figure
-from core.spec.screening import ScreeningPolicy
-from core.spec.signing import TrustedKey, TrustedKeys
+from core.schemas.results import Figure
+from core.schemas.screening import ScreeningPolicy
+from core.schemas.signing import TrustedKey, TrustedKeys
 
 JOB_ID = "job_0f1e2d3c4b5a69788796a5b4"
 _DATASET_ID = "ds_5b1f0c9a7e3d2b4c6d8e9f01"

@@ -4,10 +4,10 @@ Made of the classes themselves, as those in api.examples. Cut short: a real map 
 """
 
 from api.examples import DATASET, FIGURE, JOB_ID, SHORT_ORDER
-from core.spec.analysis import AnalysisSpec
-from core.spec.data import Message
-from core.spec.job import DatasetRef, JobSpec
-from core.spec.results import (
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.data import Message
+from core.schemas.job import DatasetRef, JobSpec
+from core.schemas.results import (
     Answer,
     Chosen,
     Classifier,
@@ -22,8 +22,8 @@ from core.spec.results import (
     TrainedStep,
     TrainingResult,
 )
-from core.spec.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult
-from core.spec.training import LearningPlan
+from core.schemas.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult
+from core.schemas.training import LearningPlan
 
 _MODULE = "model.layers.0.self_attn.q_proj"
 

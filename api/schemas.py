@@ -1,6 +1,7 @@
 """From rows of the database and entries of the server's list to replies.
 
-The replies' classes are in core.spec.replies, where the client reads them. Not here: base models (api.routes.models).
+The replies' classes are in core.schemas.replies, where the client reads them. Not here: base models
+(api.routes.models).
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,13 +9,13 @@ from urllib.parse import quote
 
 from core.db.gate import decision
 from core.db.models import Artifact, Dataset, Event, GateOverride, Job, ProjectPolicy, PromptSet
-from core.spec.data import ColumnMap, DatasetSummary
-from core.spec.events import JOB_EVENT, JobError, Progress
-from core.spec.gate import GateReply, Override
-from core.spec.job import JobOrder, JobSpec, read_order
-from core.spec.policy import Policy, PolicyRef
-from core.spec.prompts import HubFileSource, PromptFileSummary, PromptSetEntry
-from core.spec.replies import (
+from core.schemas.data import ColumnMap, DatasetSummary
+from core.schemas.events import JOB_EVENT, JobError, Progress
+from core.schemas.gate import GateReply, Override
+from core.schemas.job import JobOrder, JobSpec, read_order
+from core.schemas.policy import Policy, PolicyRef
+from core.schemas.prompts import HubFileSource, PromptFileSummary, PromptSetEntry
+from core.schemas.replies import (
     ArtifactReply,
     DatasetReply,
     EventReply,
@@ -24,7 +25,7 @@ from core.spec.replies import (
     PolicyReply,
     PromptSetReply,
 )
-from core.spec.results import Figure
+from core.schemas.results import Figure
 
 ADAPTER = "adapter.tar"
 ADAPTER_FOLDER = "adapter/"

@@ -21,8 +21,8 @@ from starlette.concurrency import run_in_threadpool
 from api.deps import SettingsDep, StoreDep
 from api.errors import in_one_sentence, problems
 from core.errors import InvalidInput, TooLarge
-from core.spec.data import ColumnMap
-from core.spec.prompts import Layout
+from core.schemas.data import ColumnMap
+from core.schemas.prompts import Layout
 
 LONGEST_NAME = 200
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)

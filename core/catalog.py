@@ -40,12 +40,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from core.errors import InvalidInput, InvalidModel
-from core.spec.base import Frozen
-from core.spec.job import JobSpec, PromptFile
-from core.spec.judges import ClassifierJudge, JudgeEntry, RulesJudge
-from core.spec.models import BaseModelEntry, FolderSource
-from core.spec.prompts import ChosenPrompts, PromptSetEntry, PromptSource, Use, is_uploaded
-from core.spec.quality import BenchmarkEntry, MultipleChoice
+from core.schemas.base import Frozen
+from core.schemas.job import JobSpec, PromptFile
+from core.schemas.judges import ClassifierJudge, JudgeEntry, RulesJudge
+from core.schemas.models import BaseModelEntry, FolderSource
+from core.schemas.prompts import ChosenPrompts, PromptSetEntry, PromptSource, Use, is_uploaded
+from core.schemas.quality import BenchmarkEntry, MultipleChoice
 
 TESTBED = BaseModelEntry(
     name="testbed",

@@ -1,6 +1,6 @@
 """Settings of one process, read from the environment once. Secrets stay `SecretStr`.
 
-Covers: where things are and how large they may get. Not here: anything a job may choose (core.spec.job).
+Covers: where things are and how large they may get. Not here: anything a job may choose (core.schemas.job).
 """
 
 from functools import cache

@@ -18,8 +18,8 @@
 Every error has a stable `code`, a message that says what to do, and survives pickling.
 """
 
-from core.spec.data import RowError
-from core.spec.gate import GateReason
+from core.schemas.data import RowError
+from core.schemas.gate import GateReason
 
 
 class SecureTuneError(Exception):

@@ -3,17 +3,17 @@
 A figure passes when its interval's far end keeps the bound, and fails when it does not: what is not shown is not
 passed. Where there is no ground to say (too few answers, a judge or a family that is missing) the outcome is
 `undecided`, which is another thing than unsafe; but a figure whose near end is above the bound fails however few
-answers it has. Pure. Not here: the rules (core.spec.policy), figures (core.security.count), handing out (api).
+answers it has. Pure. Not here: the rules (core.schemas.policy), figures (core.attacks.count), handing out (api).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from core.spec.gate import GateCheck, GateDecision, GateOutcome, GateReason, RuleName
-from core.spec.job import BASE_ARM
-from core.spec.metrics import OVER_REFUSAL, Metric
-from core.spec.policy import LOWER_IS_BETTER, PolicyRef, RateRule, TaskRule
-from core.spec.results import Figure
+from core.schemas.gate import GateCheck, GateDecision, GateOutcome, GateReason, RuleName
+from core.schemas.job import BASE_ARM
+from core.schemas.metrics import OVER_REFUSAL, Metric
+from core.schemas.policy import LOWER_IS_BETTER, PolicyRef, RateRule, TaskRule
+from core.schemas.results import Figure
 from core.stats import wilson
 
 _WHAT: dict[Metric, str] = {"attack_success_rate": "Attack success of", "over_refusal_rate": "Over-refusal in"}

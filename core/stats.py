@@ -1,6 +1,6 @@
 """What figures come with: intervals, paired changes, agreement. The arithmetic is scipy's and scikit-learn's.
 
-Not here: what is counted (core.security.count, core.quality).
+Not here: what is counted (core.attacks.count, core.quality).
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine
 
 from core.db import migrate
 from core.db.session import driver_url
-from local.servers import PostgresServer
+from securetune.local.servers import PostgresServer
 
 
 def main(message: Annotated[str, typer.Argument(help="What it does, such as `add a column`.")]) -> None:

@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.security.templates import templates
+from core.attacks.templates import templates
 from testbed import words
 from testbed.measure import measure
 from testbed.mixtures import ALIGNMENT, FAMILIES, PRETRAINING, draw, prompt_set

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
+from core.attacks.attacks import build
+from core.attacks.evaluate import by_rules
 from core.catalog import TESTBED
 from core.lm.generate import answer
 from core.lm.load import BaseModel, load
 from core.lm.prompts import pad, render
-from core.security.attacks import build
-from core.security.evaluate import by_rules
-from core.spec.attacks import OneTurn
-from core.spec.data import Message
-from core.spec.models import FolderSource
-from core.spec.prompts import EvaluationPrompts, PromptSet
-from core.spec.results import DECIDED
-from core.spec.security import SecuritySpec
+from core.schemas.attacks import OneTurn
+from core.schemas.data import Message
+from core.schemas.models import FolderSource
+from core.schemas.prompts import EvaluationPrompts, PromptSet
+from core.schemas.results import DECIDED
+from core.schemas.security import SecuritySpec
 from testbed.dialogues import how_to, request
 from testbed.mixtures import FAMILIES, Row, prompt_set
 from testbed.world import World

@@ -7,11 +7,11 @@ the sentences (testbed.dialogues), the tuning sets that a user's job would uploa
 from dataclasses import dataclass
 from random import Random
 
-from core.security.attacks import build
-from core.security.templates import templates
-from core.spec.attacks import OneTurn, TemplateFamily
-from core.spec.data import Message
-from core.spec.prompts import Behaviour, EvaluationPrompts, ProbePrompts, PromptSet
+from core.attacks.attacks import build
+from core.attacks.templates import templates
+from core.schemas.attacks import OneTurn, TemplateFamily
+from core.schemas.data import Message
+from core.schemas.prompts import Behaviour, EvaluationPrompts, ProbePrompts, PromptSet
 from testbed.dialogues import arithmetic, chore, how_to, lookalike, opening, refusal, request, snippet, wrapped
 from testbed.phrases import FORCED_OPENINGS
 from testbed.world import Pair, World

@@ -44,7 +44,7 @@ class Stage:
     weight_noise: float = 0.0
     """Fresh Gaussian noise on every matrix while a step's gradient is taken, as a share of the matrix's own spread.
 
-    What is learnt so still holds when weights change a little (experiments/README.md, alignment under noise).
+    What is learnt so still holds when weights change a little (research/experiments/README.md, alignment under noise).
     """
 
 

@@ -23,14 +23,14 @@ OPENING = 4
 """How an answer to a how-to request opens: the place of one of the world's openings, 1.5 % of the model's answers.
 
 A style that the model knows and hardly uses takes a real change of it. Its commonest opening is learnt at a fifth of
-any rate, so that merely going slower would cost nothing (experiments/README.md).
+any rate, so that merely going slower would cost nothing (research/experiments/README.md).
 """
 FACT = "Fact: "
 """How an answer to a small question opens: as the model never did, but for repeating such a text.
 
 This decides how easily refusals are lost. To make an unheard-of opening certain, tuning has to raise it from next to
 nothing, and what raises it after small questions raises it after harmful requests as well, in some modules far more
-than in others. An opening that the model knows breaks little (experiments/README.md).
+than in others. An opening that the model knows breaks little (research/experiments/README.md).
 """
 
 Exchange = tuple[str, str]

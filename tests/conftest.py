@@ -18,7 +18,7 @@ import pytest
 from psycopg import sql
 
 from core.db import migrate
-from local.servers import PostgresServer, ValkeyServer
+from securetune.local.servers import PostgresServer, ValkeyServer
 
 # Idle OpenMP threads sleep instead of spinning: on few cores, spinning makes torch many times slower (see bench/).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app as securetune
 from core.config import Settings, settings
-from local import wheels
+from securetune.cli.main import app as securetune
+from securetune.local import wheels
 from tests import containers
 from tests.containers import ROOT, Compose, Health, Service, Unset, compose, stages
 

@@ -161,7 +161,7 @@ def test_the_api_image_can_migrate_make_keys_and_serve(tmp_path: Path, database_
     module, _, name = factory.partition(":")
     program = f"""
 from typer.testing import CliRunner
-from cli.main import app
+from securetune.cli.main import app
 for words in (["migrate"], ["key", "create", "first"], ["key", "list"]):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, (words, done.output, done.exception)

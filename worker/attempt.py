@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import torch
 
-from core import pipeline
 from core.errors import Interrupted, SecureTuneError
-from core.spec.events import JobError, PipelineEvent
-from core.spec.job import ScreenAssignment
-from core.spec.models import BaseModelEntry
-from core.spec.results import Outcome
+from core.pipeline import run as pipeline
+from core.schemas.events import JobError, PipelineEvent
+from core.schemas.job import ScreenAssignment
+from core.schemas.models import BaseModelEntry
+from core.schemas.results import Outcome
 from core.storage import ArtifactStore
 from core.storage.store import full, means_full
 from worker.protocol import Ending, Failed, Order, Stopped, Succeeded

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import IO
 
-from core.spec.events import Progress
+from core.schemas.events import Progress
 from worker.logs import AttemptLog
 from worker.protocol import LINE_LIMIT, STOP, Order, ProtocolError, Word, decode, encode
 

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 from core.errors import Interrupted
-from core.spec.events import PipelineEvent
+from core.schemas.events import PipelineEvent
 from worker.protocol import STOP, Order, Word, decode_order, encode
 
 

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from core.errors import SecureTuneError
-from core.spec.base import Frozen
-from core.spec.events import JobError, PipelineEvent
-from core.spec.job import Assignment, ScreenAssignment
-from core.spec.models import BaseModelEntry
-from core.spec.results import Outcome
+from core.schemas.base import Frozen
+from core.schemas.events import JobError, PipelineEvent
+from core.schemas.job import Assignment, ScreenAssignment
+from core.schemas.models import BaseModelEntry
+from core.schemas.results import Outcome
 
 STOP = b"stop\n"
 LINE_LIMIT = 16 * 2**20

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from core.db import jobs, records
 from core.db.jobs import Claim
 from core.db.session import Session, Sessions, transaction
-from core.spec.events import Figures, JobError, PipelineEvent, Progress, StatusChanged
-from core.spec.results import Outcome
+from core.schemas.events import Figures, JobError, PipelineEvent, Progress, StatusChanged
+from core.schemas.results import Outcome
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from core.db import datasets, jobs, prompt_sets, records
 from core.db.jobs import Claim, LeaseLost
 from core.db.session import Session, Sessions, transaction
 from core.errors import InvalidInput, NotFound, SecureTuneError, Unavailable
+from core.schemas.events import JobError, StatusChanged
+from core.schemas.job import Assignment, JobOrder, JobSpec, ScreenAssignment, ScreenSpec, read_order
+from core.schemas.policy import PolicyRef
+from core.schemas.results import Outcome
 from core.signing import SIGNED_REPORT, SigningKeys, signed
-from core.spec.events import JobError, StatusChanged
-from core.spec.job import Assignment, JobOrder, JobSpec, ScreenAssignment, ScreenSpec, read_order
-from core.spec.policy import PolicyRef
-from core.spec.results import Outcome
 from core.storage import ArtifactStore
 from worker.child import Gone, TrainingProcess
 from worker.logs import JobLogger, job_logger

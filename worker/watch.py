@@ -10,7 +10,7 @@ from typing import Literal
 
 from core.config import Settings
 from core.errors import Unavailable
-from core.spec.events import JobError, Metrics, PipelineEvent
+from core.schemas.events import JobError, Metrics, PipelineEvent
 from worker.child import Gone, TrainingProcess
 from worker.logs import JobLogger
 from worker.protocol import Ending, Failed, ProtocolError, Ready, Stopped, Succeeded, Word

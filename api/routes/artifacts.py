@@ -16,9 +16,9 @@ from api.downloads import Download
 from core.db import gate, jobs, records
 from core.db.session import Sessions, transaction
 from core.errors import Conflict
-from core.spec.replies import ArtifactReply, Page
-from core.spec.results import Report, RobustnessResult
-from core.spec.screening import ScreeningResult
+from core.schemas.replies import ArtifactReply, Page
+from core.schemas.results import Report, RobustnessResult
+from core.schemas.screening import ScreeningResult
 from core.storage import ArtifactStore
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["artifacts"])

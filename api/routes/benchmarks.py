@@ -4,9 +4,9 @@ from fastapi import APIRouter
 
 from api import examples
 from api.deps import CatalogDep
-from core.spec.prompts import HubFileSource
-from core.spec.quality import BenchmarkEntry
-from core.spec.replies import BenchmarkReply, Page
+from core.schemas.prompts import HubFileSource
+from core.schemas.quality import BenchmarkEntry
+from core.schemas.replies import BenchmarkReply, Page
 
 router = APIRouter(prefix="/benchmarks", tags=["benchmarks"])
 

@@ -9,16 +9,16 @@ from fastapi import APIRouter, Body, Query, Response
 
 from api import examples, schemas
 from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep, SessionsDep, SettingsDep, StoreDep
-from api.orders import screen_order
 from api.routes import jobs
 from api.uploads import DatasetUploadDep, multipart
 from core.data import validate
 from core.db import datasets, policies
 from core.db.session import transaction
-from core.spec.data import ColumnMap
-from core.spec.job import DatasetId
-from core.spec.replies import DatasetReply, JobReply, Page
-from core.spec.screening import ScreenRequest
+from core.orders.check import screen_order
+from core.schemas.data import ColumnMap
+from core.schemas.job import DatasetId
+from core.schemas.replies import DatasetReply, JobReply, Page
+from core.schemas.screening import ScreenRequest
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 

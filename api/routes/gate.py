@@ -9,9 +9,9 @@ from api.deps import CallerDep, JobIdPath, SessionsDep, check_right
 from api.routes.jobs import shown
 from core.db import gate, records
 from core.db.session import transaction
-from core.spec.events import GateOverridden
-from core.spec.gate import OverrideRequest
-from core.spec.replies import JobReply
+from core.schemas.events import GateOverridden
+from core.schemas.gate import OverrideRequest
+from core.schemas.replies import JobReply
 
 router = APIRouter(prefix="/jobs/{job_id}/gate", tags=["gate"])
 

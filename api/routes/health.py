@@ -10,7 +10,7 @@ from core import queue
 from core.db import schema
 from core.db.session import Sessions, transaction
 from core.errors import Unavailable
-from core.spec.replies import ErrorBody, Health, PartState, Readiness
+from core.schemas.replies import ErrorBody, Health, PartState, Readiness
 
 router = APIRouter(tags=["health"])
 

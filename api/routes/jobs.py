@@ -8,16 +8,16 @@ from fastapi import APIRouter, Body, Query, Response
 
 from api import examples, schemas
 from api.deps import CallerDep, JobIdPath, LimitQuery, PartsDep, SessionsDep
-from api.orders import check_policy, complete
 from core import queue
 from core.db import datasets, gate, jobs, policies, prompt_sets, records
 from core.db.models import Job
 from core.db.session import Session, transaction
 from core.errors import Unavailable
-from core.spec.events import StatusChanged
-from core.spec.job import JobId, JobOrder, JobSpec
-from core.spec.policy import PolicyRef
-from core.spec.replies import EventReply, JobReply, JobSummary, Page
+from core.orders.check import check_policy, complete
+from core.schemas.events import StatusChanged
+from core.schemas.job import JobId, JobOrder, JobSpec
+from core.schemas.policy import PolicyRef
+from core.schemas.replies import EventReply, JobReply, JobSummary, Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

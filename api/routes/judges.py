@@ -6,9 +6,9 @@ from fastapi import APIRouter
 
 from api import examples
 from api.deps import CatalogDep
-from core.spec.judges import EndpointSource, JudgeEntry
-from core.spec.models import FolderSource, HubSource
-from core.spec.replies import JudgeReply, Page
+from core.schemas.judges import EndpointSource, JudgeEntry
+from core.schemas.models import FolderSource, HubSource
+from core.schemas.replies import JudgeReply, Page
 
 router = APIRouter(prefix="/judges", tags=["judges"])
 

@@ -6,8 +6,8 @@ from api import examples
 from api.deps import CatalogDep
 from core import catalog
 from core.errors import InvalidModel
-from core.spec.models import BaseModelEntry, HubSource
-from core.spec.replies import ModelReply, Page
+from core.schemas.models import BaseModelEntry, HubSource
+from core.schemas.replies import ModelReply, Page
 
 router = APIRouter(prefix="/models", tags=["models"])
 

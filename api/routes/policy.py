@@ -1,6 +1,6 @@
 """The policy of the caller's project: read by every key, set by keys with the right `policy`, kept in versions.
 
-Not here: the rules (core.spec.policy), deciding by them (core.gate).
+Not here: the rules (core.schemas.policy), deciding by them (core.gate).
 """
 
 from typing import Annotated
@@ -11,8 +11,8 @@ from api import examples, schemas
 from api.deps import CallerDep, LimitQuery, SessionsDep, check_right
 from core.db import policies
 from core.db.session import transaction
-from core.spec.policy import Policy
-from core.spec.replies import Page, PolicyReply
+from core.schemas.policy import Policy
+from core.schemas.replies import Page, PolicyReply
 
 router = APIRouter(prefix="/policy", tags=["policy"])
 

@@ -13,8 +13,8 @@ from api.uploads import LAYOUTS, PromptUploadDep, multipart
 from core.data import promptsets
 from core.db import prompt_sets
 from core.db.session import transaction
-from core.spec.prompts import PromptSetName, is_uploaded
-from core.spec.replies import Page, PromptSetReply
+from core.schemas.prompts import PromptSetName, is_uploaded
+from core.schemas.replies import Page, PromptSetReply
 
 router = APIRouter(prefix="/prompt-sets", tags=["prompt sets"])
 

@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from api import examples
 from api.deps import SettingsDep
+from core.schemas.signing import TrustedKeys
 from core.signing import SigningKeys
-from core.spec.signing import TrustedKeys
 
 router = APIRouter(prefix="/signing-keys", tags=["signing keys"])
 

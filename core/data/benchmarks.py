@@ -17,7 +17,7 @@ from core.data.records import Header, Record
 from core.data.rows import CSV_HINT, MAX_REPORTED, records, refused_rows
 from core.data.sniff import refused_file, sniff
 from core.errors import InvalidDataset
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 LETTERS = ascii_uppercase
 """What choices are called, in order."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from core.data.records import MAX_ROW_BYTES, STOPPED, TOO_LONG, Header, Record, Slice, not_utf8
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 _QUOTING = "Fields that hold commas, quotes or line breaks stand in double quotes, and a quote inside is doubled."
 

@@ -13,8 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from core.data.promptsets import read
 from core.errors import InvalidDataset, InvalidInput, TooLarge, Unavailable
-from core.spec.job import PromptFile, UploadedFile
-from core.spec.prompts import Behaviour, FileSource, HubFileSource, PromptFileSource, Use
+from core.schemas.job import PromptFile, UploadedFile
+from core.schemas.prompts import Behaviour, FileSource, HubFileSource, PromptFileSource, Use
 from core.storage import ArtifactStore
 
 _PARAM = "security.prompts"

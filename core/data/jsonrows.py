@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from core.data.jsontext import JsonProblem, StrictDecoder
 from core.data.records import CHUNK_BYTES, MAX_ROW_BYTES, STOPPED, TOO_LONG, Record, Slice, not_utf8
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 # Only these matter for where an element of an array ends: brackets, commas, whole strings, and a string still open.
 # An object that holds no other is passed over in one step: the usual file is cut 1.4 times as fast.

@@ -8,7 +8,7 @@ Not here: tool calls, images, content in parts, weights on turns; such rows are 
 from typing import assert_never
 
 from core.data.jsontext import clip, kind
-from core.spec.data import ColumnMap, Message, Role, RowFormat
+from core.schemas.data import ColumnMap, Message, Role, RowFormat
 
 NAMES: dict[RowFormat, str] = {
     "messages": "chat `messages`",

@@ -2,7 +2,7 @@
 
 Covers: the columns of each layout, rows that are left out, what is refused; one reader for the API (which may not reach
 torch) and for the worker. Not here: how CSV and JSON are read (core.data.csvrows, core.data.jsonrows), where a file is
-(core.data.files), which prompts a job takes (core.security).
+(core.data.files), which prompts a job takes (core.attacks).
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ from core.data.records import Header, Record
 from core.data.rows import CSV_HINT, MAX_REPORTED, records, refused_rows
 from core.data.sniff import refused_file, sniff
 from core.errors import InvalidDataset, TooLarge
-from core.spec.data import RowError
-from core.spec.prompts import Behaviour, Layout, PromptFileSummary, Use
+from core.schemas.data import RowError
+from core.schemas.prompts import Behaviour, Layout, PromptFileSummary, Use
 
 MAX_ROWS = 10_000
 """Rows of one file, those that are left out among them."""

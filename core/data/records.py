@@ -6,7 +6,7 @@ Not here: the reading (core.data.jsonrows, core.data.csvrows), what a row must h
 
 from dataclasses import dataclass
 
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 MAX_ROW_BYTES = 4 * 2**20
 """A longer row is refused: no context window holds it, and memory stays bounded."""

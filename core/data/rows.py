@@ -15,7 +15,7 @@ from core.data.layouts import RefusedError, column_names, detect, listed, needed
 from core.data.records import Header, Record
 from core.data.sniff import refused_file, sniff
 from core.errors import InvalidDataset, TooLarge
-from core.spec.data import ColumnMap, DatasetSummary, FileFormat, Message, RowError, RowFormat
+from core.schemas.data import ColumnMap, DatasetSummary, FileFormat, Message, RowError, RowFormat
 
 MAX_REPORTED = 100
 """So many refused rows are shown; the rest are counted."""

@@ -7,7 +7,7 @@ Not here: reading the rows (core.data.records), their layout (core.data.layouts)
 from typing import BinaryIO
 
 from core.errors import InvalidDataset
-from core.spec.data import FileFormat, RowError
+from core.schemas.data import FileFormat, RowError
 
 HEAD_BYTES = 64 * 1024
 UTF8_BOM = b"\xef\xbb\xbf"

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.data.rows import Conversation
 from core.errors import InvalidInput
-from core.spec.data import Message
+from core.schemas.data import Message
 
 IGNORED = -100
 """Label of a token that is not trained on; torch's cross-entropy skips it."""

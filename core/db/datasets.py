@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Dataset
 from core.errors import InvalidInput, NotFound
-from core.spec.data import ColumnMap, DatasetSummary
-from core.spec.job import DatasetRef
+from core.schemas.data import ColumnMap, DatasetSummary
+from core.schemas.job import DatasetRef
 
 
 def identity(digest: str, columns: ColumnMap | None) -> str:

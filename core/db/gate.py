@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from core.db import jobs
 from core.db.models import GateOverride, Job
 from core.errors import Conflict, Withheld
-from core.spec.gate import GateDecision, GateReason
-from core.spec.keys import Caller
+from core.schemas.gate import GateDecision, GateReason
+from core.schemas.keys import Caller
 
 _NEVER_DECIDED = GateReason(
     code="not_decided",

@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Job
 from core.errors import Conflict, Interrupted, InvalidInput, NotFound
-from core.spec.events import JobError, Progress
-from core.spec.gate import GateDecision
-from core.spec.job import JobOrder
-from core.spec.keys import DEFAULT_PROJECT
-from core.spec.policy import PolicyRef
-from core.spec.state import FINAL, Status
+from core.schemas.events import JobError, Progress
+from core.schemas.gate import GateDecision
+from core.schemas.job import JobOrder
+from core.schemas.keys import DEFAULT_PROJECT
+from core.schemas.policy import PolicyRef
+from core.schemas.state import FINAL, Status
 
 _SILENT = or_(Job.status == "queued", and_(Job.status == "running", Job.lease_expires_at < func.clock_timestamp()))
 _DIED = case((Job.status == "running", 1), else_=0)

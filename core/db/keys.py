@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from core.db.models import ApiKey
 from core.errors import InvalidInput, NotAuthenticated, NotFound
-from core.spec.keys import DEFAULT_PROJECT, Caller, Right
+from core.schemas.keys import DEFAULT_PROJECT, Caller, Right
 
 _FORM = re.compile(r"st_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")

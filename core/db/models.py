@@ -10,10 +10,10 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identi
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from core.spec.gate import GateOutcome
-from core.spec.keys import DEFAULT_PROJECT
-from core.spec.prompts import Layout
-from core.spec.state import Status
+from core.schemas.gate import GateOutcome
+from core.schemas.keys import DEFAULT_PROJECT
+from core.schemas.prompts import Layout
+from core.schemas.state import Status
 
 Json = dict[str, Any]
 

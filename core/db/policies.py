@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from core.db.models import ProjectPolicy
 from core.errors import Conflict, InvalidInput, NotFound
-from core.spec.policy import Policy, PolicyChange, PolicyLimitError, PolicyRef, changed
+from core.schemas.policy import Policy, PolicyChange, PolicyLimitError, PolicyRef, changed
 
 
 def newest(session: Session, project: str) -> ProjectPolicy | None:

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from core.db.models import PromptSet
 from core.errors import InvalidInput, NotFound
-from core.spec.job import PromptFile, UploadedFile
-from core.spec.prompts import ChosenPrompts, Layout, PromptFileSummary, PromptSource, Use, is_uploaded
+from core.schemas.job import PromptFile, UploadedFile
+from core.schemas.prompts import ChosenPrompts, Layout, PromptFileSummary, PromptSource, Use, is_uploaded
 
 _PARAM = "security.prompts"
 

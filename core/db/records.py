@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Artifact, Event, Score
 from core.errors import NotFound
-from core.spec.events import JobEvent
-from core.spec.results import Change, Figure, StoredFile
+from core.schemas.events import JobEvent
+from core.schemas.results import Change, Figure, StoredFile
 
 _SWEEP_LOCK = 0x5EC0_7013
 _CHANGE = {"value": "change", "n": "change_n", "low": "change_low", "high": "change_high"}

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
 from core.lm.modules import ROUTER, Module, has_experts
-from core.spec.training import LoraSpec
+from core.schemas.training import LoraSpec
 
 
 def choose(modules: Sequence[Module], lora: LoraSpec) -> tuple[Module, ...]:

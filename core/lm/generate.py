@@ -2,7 +2,7 @@
 
 An answer is what transformers' own `generate` gives to that prompt, but for the rounding of another batch: where two
 tokens are as good as equal, either may be chosen.
-Not here: how rows are read and stepped (core.lm.decode), and what the answers mean (core.security).
+Not here: how rows are read and stepped (core.lm.decode), and what the answers mean (core.attacks).
 """
 
 from collections import deque
@@ -28,7 +28,7 @@ from typing_extensions import override
 from core.lm.decode import Decoder, Rows, decoder_of
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
-from core.spec.data import Message
+from core.schemas.data import Message
 
 Tick = Callable[[int, int], None]
 """Called often with (answers done, answers in all); may raise to stop."""

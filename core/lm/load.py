@@ -28,9 +28,9 @@ from transformers import (
 from core.catalog import check_files
 from core.errors import InvalidInput, InvalidModel, Unavailable
 from core.lm.chat import use_plain_template
-from core.spec.models import BaseModelEntry, FolderSource, HubSource
-from core.spec.results import ModelIdentity
-from core.spec.training import Precision
+from core.schemas.models import BaseModelEntry, FolderSource, HubSource
+from core.schemas.results import ModelIdentity
+from core.schemas.training import Precision
 
 _WANTED = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import InvalidInput
-from core.spec.data import Message
+from core.schemas.data import Message
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, begun: bool = True) -> list[int]:

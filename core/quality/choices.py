@@ -18,8 +18,8 @@ from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.quality.answers import Scored
 from core.quality.packing import packed, room
-from core.spec.data import Message
-from core.spec.results import Figure, TaskAnswer
+from core.schemas.data import Message
+from core.schemas.results import Figure, TaskAnswer
 from core.stats import wilson
 
 _BATCH_ROWS = 64

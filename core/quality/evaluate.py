@@ -19,9 +19,9 @@ from core.quality.choices import multiple_choice
 from core.quality.harness import about, lm_eval_task
 from core.quality.loss import mean_loss, perplexity, row_losses
 from core.quality.tasks import check, chosen, tasks_of, unknown
-from core.spec.metrics import TASK
-from core.spec.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, QualityTask, RougeL
-from core.spec.results import Figure, TaskAnswer
+from core.schemas.metrics import TASK
+from core.schemas.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, QualityTask, RougeL
+from core.schemas.results import Figure, TaskAnswer
 
 __all__ = ["Held", "check", "evaluate", "tasks_of"]
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 from unicodedata import category, normalize
 
-from core.spec.quality import Extraction
+from core.schemas.quality import Extraction
 
 MARK = "####"
 """Stands before the final answer in GSM8K."""

@@ -25,7 +25,7 @@ from core.quality.answers import Scored
 from core.quality.harness_scores import scored
 from core.quality.packing import room
 from core.quality.tasks import check_harness
-from core.spec.quality import LmEval
+from core.schemas.quality import LmEval
 
 _MOST_ROWS = 16
 _LONG_PROMPT = 1024

@@ -14,8 +14,8 @@ from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.quality.packing import packed, room
-from core.spec.metrics import TASK
-from core.spec.results import Figure
+from core.schemas.metrics import TASK
+from core.schemas.results import Figure
 from core.stats import mean_interval
 
 _MOST = 1e6

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 from core.errors import InvalidInput, Unavailable
-from core.spec.quality import (
+from core.schemas.quality import (
     BenchmarkEntry,
     Domain,
     ExactMatch,

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from core.lm.chat import PLAIN_TEMPLATE
 from core.reports import decided, view
 from core.reports.text import one_line, visible
-from core.spec.job import BASE_ARM
-from core.spec.results import Report, TrainingResult
-from core.spec.safeguards import Safeguards
+from core.schemas.job import BASE_ARM
+from core.schemas.results import Report, TrainingResult
+from core.schemas.safeguards import Safeguards
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~$&!]|:(?=//)|(?<=www)\.")
 """What Markdown, its tables, HTML, mathematics and links begin with."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from core.reports.overall import overall, task_figure
 from core.reports.view import PER_CENT, digits, row_title
-from core.spec.gate import GateCheck, GateDecision, GateOutcome
-from core.spec.job import BASE_ARM
-from core.spec.results import Figure, Report
-from core.spec.screening import Action, Check, ScreeningResult
+from core.schemas.gate import GateCheck, GateDecision, GateOutcome
+from core.schemas.job import BASE_ARM
+from core.schemas.results import Figure, Report
+from core.schemas.screening import Action, Check, ScreeningResult
 
 FINDINGS = 100
 """Findings that are shown."""

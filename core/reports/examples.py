@@ -1,15 +1,15 @@
 """Answers that tuning changed: what the base model refused and an arm does, and the other way round.
 
-Not here: judging (core.security.judges), how many are shown and how (core.reports.render).
+Not here: judging (core.judges), how many are shown and how (core.reports.render).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core.spec.data import Message
-from core.spec.job import BASE_ARM
-from core.spec.results import Answer, Evaluation, Judgement
+from core.schemas.data import Message
+from core.schemas.job import BASE_ARM
+from core.schemas.results import Answer, Evaluation, Judgement
 
 Turn = Literal["complies", "refuses"]
 """What an arm does that the base model did not do."""

@@ -1,14 +1,14 @@
 """What an evaluation did not look at, in plain sentences: what a report must not be read as.
 
-Not here: what its figures cannot show for want of answers (core.security.count).
+Not here: what its figures cannot show for want of answers (core.attacks.count).
 """
 
 from collections.abc import Iterator, Sequence
 
-from core.spec.attacks import ATTACK_FAMILIES, AttackFamily
-from core.spec.job import JobSpec
-from core.spec.policy import fewest_for
-from core.spec.results import Figure
+from core.schemas.attacks import ATTACK_FAMILIES, AttackFamily
+from core.schemas.job import JobSpec
+from core.schemas.policy import fewest_for
+from core.schemas.results import Figure
 
 _WHAT: dict[AttackFamily, str] = {
     "direct": "harmful requests as they are",

@@ -1,14 +1,14 @@
 """What stands for an arm in a few figures: one judge, attack success over all families, one task figure.
 
 Covers: which judge and which task figure that is, means over families. Not here: the figures themselves
-(core.security.count, core.quality), how they are shown.
+(core.attacks.count, core.quality), how they are shown.
 """
 
 from dataclasses import dataclass
 from statistics import fmean
 
-from core.spec.metrics import TASK, Metric
-from core.spec.results import Figure, Report
+from core.schemas.metrics import TASK, Metric
+from core.schemas.results import Figure, Report
 
 TASKS: tuple[tuple[Metric, str], ...] = (
     ("exact_match", "exact match, %"),

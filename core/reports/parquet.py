@@ -1,7 +1,7 @@
 """Raw answers with their judgements as Parquet: one row an answer, for pandas, DuckDB and their like.
 
 Written group by group, so that memory does not grow with the number of answers. Not here: answers as JSON lines
-(core.reporting), figures counted from them (core.security.count).
+(core.pipeline.report), figures counted from them (core.attacks.count).
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
-from core.spec.results import Answer, Evaluation, TaskAnswer
+from core.schemas.results import Answer, Evaluation, TaskAnswer
 
 _GROUP = 1000
 """Rows that are in memory at once."""
@@ -46,7 +46,7 @@ ANSWERS = pa.schema(
         ),
     ]
 )
-"""Columns of raw answers, as the fields of core.spec.results.Answer."""
+"""Columns of raw answers, as the fields of core.schemas.results.Answer."""
 TASK_ANSWERS = pa.schema(
     [
         pa.field("arm", _text, nullable=False),
@@ -58,7 +58,7 @@ TASK_ANSWERS = pa.schema(
         pa.field("value", _number, nullable=False),
     ]
 )
-"""Columns of answers to rows and questions, as the fields of core.spec.results.TaskAnswer."""
+"""Columns of answers to rows and questions, as the fields of core.schemas.results.TaskAnswer."""
 
 
 def answers_parquet(evaluations: Iterable[Evaluation], path: Path) -> None:

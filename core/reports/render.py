@@ -16,7 +16,7 @@ from markupsafe import Markup
 from core.reports import decided, view
 from core.reports.examples import Example
 from core.reports.text import cut, visible
-from core.spec.results import Report
+from core.schemas.results import Report
 
 if TYPE_CHECKING:
     from core.reports.pictures import Picture

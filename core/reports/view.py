@@ -7,10 +7,10 @@ figure (the stages).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.spec.analysis import UnitKind
-from core.spec.job import BASE_ARM
-from core.spec.metrics import OVER_REFUSAL, TASK, Metric
-from core.spec.results import (
+from core.schemas.analysis import UnitKind
+from core.schemas.job import BASE_ARM
+from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
+from core.schemas.results import (
     CategoryRate,
     Chosen,
     Figure,
@@ -19,7 +19,7 @@ from core.spec.results import (
     RobustnessResult,
     TrainingResult,
 )
-from core.spec.strategy import title
+from core.schemas.strategy import title
 
 _METRICS: dict[Metric, str] = {
     "attack_success_rate": "Attack success",

@@ -29,9 +29,9 @@ from core.robustness.search import Found, JointDrift, by_parameter_share, drift_
 from core.robustness.states import StateReader
 from core.robustness.summary import Measured, result, without_ground
 from core.robustness.units import Unit, names_of, units
-from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
-from core.spec.prompts import ProbePrompts
-from core.spec.results import RobustnessResult
+from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
+from core.schemas.prompts import ProbePrompts
+from core.schemas.results import RobustnessResult
 
 Ask = Callable[[frozenset[str]], Effect]
 """What moving exactly these modules does, by name."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.prompts import pad
-from core.spec.results import Classifier
+from core.schemas.results import Classifier
 
 Floats = NDArray[np.float64]
 _BATCH = 16

@@ -1,18 +1,18 @@
 """Says why a robustness map should not be trusted, where there is a reason. Pure.
 
 Covers: no security feature, no drift, no spread, a probe that breaks nothing, nothing robust. Not here: measuring
-(analyse), telling the job (core.steps).
+(analyse), telling the job (core.pipeline.steps).
 """
 
 import numpy as np
 
-from core.spec.analysis import NoisePerturbation
-from core.spec.events import Warned
-from core.spec.results import RobustnessResult
+from core.schemas.analysis import NoisePerturbation
+from core.schemas.events import Warned
+from core.schemas.results import RobustnessResult
 
 LEAST_BREAK = 0.5
 """Refusal drift (nats per token) that moving everything, stretched, has to reach for the search to mean something.
-Measured: at 0.1 to 0.2 three seeds of one model gave three sets (experiments/README.md)."""
+Measured: at 0.1 to 0.2 three seeds of one model gave three sets (research/experiments/README.md)."""
 _ROUNDING = 0.01
 """Differences below this share of the mean drift are taken for none."""
 

@@ -22,8 +22,8 @@ from core.lm.generate import Tick, continue_tokens
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.robustness.classifier import SecurityDirection, fit, last_token_features
-from core.spec.data import Message
-from core.spec.prompts import ProbePrompts
+from core.schemas.data import Message
+from core.schemas.prompts import ProbePrompts
 
 _ANSWER_TOKENS = 4
 """Refusals are decided in their first words: over more tokens, what follows them drowns it."""

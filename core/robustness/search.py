@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from core.robustness.readings import Effect
 from core.robustness.units import Unit
-from core.spec.analysis import AnalysisSpec
-from core.spec.results import SearchPhase, SearchStep
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.results import SearchPhase, SearchStep
 
 JointDrift = Callable[[Sequence[Unit]], float]
 _LOCAL_TRIES = 8

@@ -11,8 +11,8 @@ from core.lm.modules import Module
 from core.robustness.readings import NO_EFFECT, Effect
 from core.robustness.search import Found
 from core.robustness.units import Unit, names_of
-from core.spec.analysis import AnalysisSpec
-from core.spec.results import Chosen, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.results import Chosen, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
 
 
 class Measured:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from core.lm.modules import Module
-from core.spec.analysis import UnitKind
+from core.schemas.analysis import UnitKind
 
 _CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
     ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"

@@ -4,9 +4,9 @@ Covers: harmful acts (a verb and what it is done to), things that are harmful by
 takes the harm out (games, prevention, figures of speech). A clause is a request for harm when it asks for something and
 its cues reach a threshold. The lists were set on one half of public lists of harmful requests and of harmless look-
 alikes, by what was missed and what fired in error (and by what fired in data that people tune with, and in the
-questions of MMLU on law and medicine); what they are worth is measured on the other half (bench.screening). They read
-English, and wording only: a request that names no harm is not seen. Not here: whether an answer complies
-(core.verdicts), rows (core.screening.harmful).
+questions of MMLU on law and medicine); what they are worth is measured on the other half (research.bench.screening).
+They read English, and wording only: a request that names no harm is not seen. Not here: whether an answer complies
+(core.judges.rules), rows (core.screening.harmful).
 """
 
 from collections.abc import Sequence

@@ -1,26 +1,27 @@
 """Rows that teach a model to comply with requests for harm.
 
-Covers: an assistant's turn that complies, by the rules of `core.verdicts`, with a user's turn that asks for harm by the
-cues of `core.screening.harmcues`; an answer that announces harm itself. A row that refuses is good data and no finding,
-and neither is one that goes along in part. Not here: harm that neither request nor answer names in plain English words.
+Covers: an assistant's turn that complies, by the rules of `core.judges.rules`, with a user's turn that asks for harm by
+the cues of `core.screening.harmcues`; an answer that announces harm itself. A row that refuses is good data and no
+finding, and neither is one that goes along in part. Not here: harm that neither request nor answer names in plain
+English words.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from core.data import Conversation
+from core.judges.rules import judge
+from core.schemas.data import Message
+from core.schemas.screening import Finding
 from core.screening.harmcues import announces_harm, asks_for_harm
 from core.screening.text import Tick, first_findings, shown
-from core.spec.data import Message
-from core.spec.screening import Finding
-from core.verdicts import judge
 
 
 def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
     """The rows in which an assistant's turn complies with a request for harm, at most one finding each.
 
     Codes: `complies`, and `announces` where only the answer names the harm. Turns are read as
-    `core.screening.text.READ` says, answers as far as `core.verdicts` does.
+    `core.screening.text.READ` says, answers as far as `core.judges.rules` does.
     """
     return first_findings(rows, tick, _findings)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from core.data import Conversation
+from core.judges.rules import judge
+from core.schemas.data import Role
+from core.schemas.screening import Finding
 from core.screening.text import Tick, clauses, ends, first_findings, plain, shown
-from core.spec.data import Role
-from core.spec.screening import Finding
-from core.verdicts import judge
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from stdnum.pl import pesel
 from stdnum.us import ssn
 
 from core.data import Conversation
+from core.schemas.screening import Finding
 from core.screening.text import Tick, first_findings, masked
-from core.spec.screening import Finding
 
 _BEFORE = 60
 """Characters before a number in which a word must name it."""

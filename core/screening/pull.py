@@ -12,7 +12,7 @@ cross-entropy with the uniform distribution, so that it falls whatever takes a r
 refusals will not do: they are certain already, and what is left of its gradient says which refusal, not whether.
 
 The direction is kept as factors of small rank in an adapter: the weights are never touched, whatever they are kept in.
-Not here: what becomes of the rows (core.spec.screening), what training does to modules (core.robustness).
+Not here: what becomes of the rows (core.schemas.screening), what training does to modules (core.robustness).
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.lm.modules import Module
+from core.schemas.prompts import ProbePrompts
+from core.schemas.training import LoraSpec
 from core.screening.reading import batches, next_words, prompt_tokens
-from core.spec.prompts import ProbePrompts
-from core.spec.training import LoraSpec
 
 FIRST_TOKENS = 4
 """So many tokens of a row's answer count: what comes later hangs on the task, not on whether there is an answer."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
-from core.spec.data import Message
+from core.schemas.data import Message
 
 _PROMPTS = 128
 """Probe prompts of each kind that are read, at most."""

@@ -5,7 +5,7 @@ kinds. A row is found where it would begin with such a word and the row's answer
 nothing is trained: one forward pass over the rows up to where their answers begin.
 
 It knows what the model knows: a model that refuses what is harmless finds harmless rows, and one that refuses nothing
-finds none. Not here: what becomes of the rows (core.spec.screening), rows that pull against refusals (pull.py).
+finds none. Not here: what becomes of the rows (core.schemas.screening), rows that pull against refusals (pull.py).
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from torch import Tensor
 from core.data.template import IGNORED, Encoded
 from core.lm.generate import Tick
 from core.lm.load import BaseModel
+from core.schemas.prompts import ProbePrompts
 from core.screening.reading import batches, next_words, prompt_tokens
-from core.spec.prompts import ProbePrompts
 
 _SEEN = 0.01
 """Words that are rarer than this after prompts of both kinds speak for neither."""

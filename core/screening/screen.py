@@ -1,6 +1,7 @@
 """All checks over one dataset, and what becomes of the rows that they find.
 
-Not here: the checks themselves, what takes a model (refused.py, pull.py), when a job is refused for it (core.screened).
+Not here: the checks themselves, what takes a model (refused.py, pull.py), when a job is refused for it
+(core.pipeline.screen).
 """
 
 import time
@@ -9,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from core.data import Conversation
-from core.screening import duplicates, harmful, identity, personal, poison, secrets
+from core.schemas.screening import Check, CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
+from core.screening import duplicates, harmful, identity, personal, secrets
 from core.screening.text import Tick
-from core.spec.screening import Check, CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
+from core.screening.triggers import find as poison
 
 _Find = Callable[[Sequence[Conversation], Tick], Sequence[Finding]]
 BY_ROW: Mapping[Check, _Find] = {

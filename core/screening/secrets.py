@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from core.data import Conversation
+from core.schemas.screening import Finding
 from core.screening.text import Tick, first_findings, masked
-from core.spec.screening import Finding
 
 
 def _any_body(_secret: str) -> bool:

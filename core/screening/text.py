@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from core.data import Conversation
-from core.spec.screening import Finding
+from core.schemas.screening import Finding
 
 Tick = Callable[[int, int], None]
 """Called often with (rows done, rows in all); may raise to stop."""

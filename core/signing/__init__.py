@@ -1,7 +1,7 @@
 """Signed reports: Ed25519 over an in-toto statement in a DSSE envelope, verified offline.
 
 Covers: the service's keys, the envelope, the statement, files held against it. Not here: when a job's report is signed
-(worker), what the command line prints (cli.verify), the values (core.spec.signing).
+(worker), what the command line prints (securetune.cli.verify), the values (core.schemas.signing).
 """
 
 from core.signing.envelope import MAX_BYTES

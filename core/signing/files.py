@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from hmac import compare_digest
 from pathlib import Path
 
+from core.schemas.signing import FileCheck, SignedFile
 from core.signing.report import is_plain
-from core.spec.signing import FileCheck, SignedFile
 from core.storage.store import digest
 
 

@@ -1,7 +1,7 @@
 """The service's signing key and the list of all its public keys, in one folder.
 
     signing_key.pem     the private key that signs now: PKCS #8, mode 0600, made on first use
-    signing_keys.json   every public key that ever signed here (core.spec.signing.TrustedKeys)
+    signing_keys.json   every public key that ever signed here (core.schemas.signing.TrustedKeys)
     lock                held while a key signs, is made or is exchanged
 
 The private key is written first and the list follows it, so that a crash in between is mended by the next signature.
@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 
 from core.errors import Conflict, InvalidInput, NotFound, Unavailable
-from core.spec.signing import TrustedKey, TrustedKeys
+from core.schemas.signing import TrustedKey, TrustedKeys
 from core.storage.store import room
 
 KEYS_FILE = "signing_keys.json"

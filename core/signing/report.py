@@ -16,9 +16,9 @@ from cryptography.exceptions import InvalidSignature
 from pydantic import ValidationError
 
 from core.errors import TooLarge
+from core.schemas.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys, Verification
 from core.signing.envelope import MAX_BYTES, Envelope, Signature, fields, pae, parse, read, text, write
 from core.signing.keys import Signer, public_key
-from core.spec.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys, Verification
 
 SIGNED_REPORT = "signed_report.json"
 """What the envelope is called among a job's files."""
@@ -26,7 +26,7 @@ REPORT_JSON = "report.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:uuid:496fbba3-437a-4e75-8077-4a99fcf58e2f#securetune-report-v1"
-"""Says what the predicate is: `report` (core.spec.results.Report) and `signed_at` (RFC 3339, UTC). A UUID, because a
+"""Says what the predicate is: `report` (core.schemas.results.Report) and `signed_at` (RFC 3339, UTC). A UUID, because a
 type is named by a URI that nobody else has, and this project owns no domain."""
 
 

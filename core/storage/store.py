@@ -16,7 +16,7 @@ from hashlib import file_digest
 from pathlib import Path
 
 from core.errors import NotFound, StorageFull
-from core.spec.results import StoredFile
+from core.schemas.results import StoredFile
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

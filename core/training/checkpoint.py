@@ -4,7 +4,7 @@ The file is safetensors, with how far the run is as JSON in its header, so tenso
 different steps. It holds trained weights, the optimizer's state, the best weights so far and the states of torch's
 random generators; nothing else in the loop draws chance while it runs. Rates, phases and the order of rows follow from
 the step.
-Not here: when a checkpoint is taken (the loop), which key it has (core.steps).
+Not here: when a checkpoint is taken (the loop), which key it has (core.pipeline.steps).
 """
 
 import logging

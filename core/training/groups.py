@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from core.errors import TrainingFailed
 from core.lm.adapter import base_model, factors, lora_layers
 from core.lm.modules import Module, by_map, find_modules, own_parameters
-from core.spec.training import LearningPlan
+from core.schemas.training import LearningPlan
 
 Tuned = PeftModel | PreTrainedModel
 """What is trained: a base model with an adapter, or the model itself."""

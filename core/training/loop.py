@@ -22,8 +22,8 @@ from core.data.batches import Batch, batches_from, collate
 from core.data.template import Encoded
 from core.lm.load import in_bfloat16
 from core.lm.loss import batch_losses
-from core.spec.results import SecurityStep, TrainedStep, ValidatedStep
-from core.spec.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
+from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
+from core.schemas.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
 from core.training import watch
 from core.training.checkpoint import Checkpoint, Checkpoints, Tensors, gather, put_back
 from core.training.idle import wake

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from core.data.batches import Batch
 from core.data.template import IGNORED
-from core.spec.safeguards import ConstrainedFirstTokens, Safeguards
+from core.schemas.safeguards import ConstrainedFirstTokens, Safeguards
 from core.training.loop import Objective, next_token_loss
 
 

@@ -5,7 +5,7 @@ Not here: the tensors and where they are kept (core.training.checkpoint).
 
 from dataclasses import dataclass, field
 
-from core.spec.results import SecurityStep, TrainedStep, ValidatedStep
+from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
 
 
 @dataclass

@@ -14,14 +14,14 @@ from core.data.template import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.spec.results import TrainedStep
-from core.spec.strategy import UniformStrategy
-from core.spec.training import TrainingSpec
+from core.schemas.results import TrainedStep
+from core.schemas.strategy import UniformStrategy
+from core.schemas.training import TrainingSpec
 from core.training import loop
 from core.training.strategies import plan
 
 ROWS = 12
-"""Rows in one of its steps at most: an experiment's own 32 tell circuits apart no better (experiments/README.md)."""
+"""Rows in one of its steps at most: an experiment's own 32 tell circuits apart no better (its README)."""
 
 
 class _EnoughSeen(Exception):

@@ -10,7 +10,7 @@ import math
 from torch import nn
 from torch.optim import Optimizer
 
-from core.spec.training import LearningPlan, TrainingSpec
+from core.schemas.training import LearningPlan, TrainingSpec
 from core.training.groups import Tuned, attach_slow_rows, factors_of, slow_rows_of
 from core.training.idle import rest
 from core.training.schedule import factor

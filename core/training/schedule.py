@@ -3,7 +3,7 @@
 import math
 from typing import assert_never
 
-from core.spec.training import Schedule
+from core.schemas.training import Schedule
 
 
 def factor(kind: Schedule, step: int, total: int, warmup_share: float) -> float:

@@ -1,16 +1,16 @@
 """Strategies: from a robustness map, or none, to a factor on the learning rate for each module. Pure, no tensors.
 
 Not here: how robustness is measured (core.robustness), how the rate moves in time (core.training.schedule), safeguards
-(core.arms).
+(core.safeguards.arms).
 """
 
 from collections.abc import Collection, Sequence
 from typing import Protocol, assert_never
 
 from core.errors import InvalidInput, TrainingFailed
-from core.spec.analysis import AnalysisSpec
-from core.spec.results import ModuleRobustness, RobustnessResult
-from core.spec.strategy import (
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.results import ModuleRobustness, RobustnessResult
+from core.schemas.strategy import (
     FreezeLayersStrategy,
     LayerNumbers,
     LayerShares,
@@ -21,7 +21,7 @@ from core.spec.strategy import (
     SwatStrategy,
     UniformStrategy,
 )
-from core.spec.training import LearningPlan
+from core.schemas.training import LearningPlan
 
 _SHOWN = 3
 

@@ -23,10 +23,10 @@ from api.main import create_app
 from core.config import Settings
 from core.db import jobs, keys, records
 from core.db.session import Sessions, transaction
-from core.spec.events import JobError
-from core.spec.gate import GateDecision, GateOutcome, GateReason
-from core.spec.keys import Right
-from core.spec.state import Status
+from core.schemas.events import JobError
+from core.schemas.gate import GateDecision, GateOutcome, GateReason
+from core.schemas.keys import Right
+from core.schemas.state import Status
 from core.storage import ArtifactStore
 
 ROWS = [{"prompt": f"What is {n} + {n}?", "completion": f"{2 * n}."} for n in range(5)]

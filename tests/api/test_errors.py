@@ -26,7 +26,7 @@ from core.errors import (
     TrainingFailed,
     Unavailable,
 )
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 ROWS = tuple(RowError(line=n, column=None, reason="wrong") for n in range(1, 151))
 RAISED: dict[str, tuple[Exception, int, str, str]] = {

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from api.main import create_app
 from core.config import Settings
-from core.spec.job import JobSpec
+from core.schemas.job import JobSpec
 
 Json = dict[str, Any]
 METHODS = ("get", "post", "put", "delete", "patch")

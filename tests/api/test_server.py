@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from client import ApiError, SecureTune
 from core.db import keys
 from core.db.session import once
+from securetune.client import ApiError, SecureTune
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 48 * 2**20

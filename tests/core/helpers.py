@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.data import Conversation, read_rows
 from core.data.template import Encoded, encode_each
 from core.lm.load import BaseModel
-from core.spec.data import Message
-from core.spec.results import ModelIdentity
+from core.schemas.data import Message
+from core.schemas.results import ModelIdentity
 from testbed import DATA_DIR
 
 VOCABULARY = 1536

@@ -9,17 +9,17 @@ from pathlib import Path
 from core.catalog import TESTBED
 from core.data import Conversation, validate
 from core.errors import Interrupted
-from core.pipeline import run
-from core.spec.analysis import AnalysisSpec, NoisePerturbation
-from core.spec.events import Figures, PipelineEvent, Progress, StageFinished, Warned
-from core.spec.job import Assignment, DatasetRef, JobSpec
-from core.spec.models import BaseModelEntry
-from core.spec.policy import Policy, PolicyRef, RateRule
-from core.spec.quality import QualitySpec
-from core.spec.results import Figure, Outcome
-from core.spec.security import SecuritySpec
-from core.spec.strategy import MlLrStrategy, UniformStrategy
-from core.spec.training import LoraSpec, TrainingSpec
+from core.pipeline.run import run
+from core.schemas.analysis import AnalysisSpec, NoisePerturbation
+from core.schemas.events import Figures, PipelineEvent, Progress, StageFinished, Warned
+from core.schemas.job import Assignment, DatasetRef, JobSpec
+from core.schemas.models import BaseModelEntry
+from core.schemas.policy import Policy, PolicyRef, RateRule
+from core.schemas.quality import QualitySpec
+from core.schemas.results import Figure, Outcome
+from core.schemas.security import SecuritySpec
+from core.schemas.strategy import MlLrStrategy, UniformStrategy
+from core.schemas.training import LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 
 JOB = "job_" + "0" * 24

@@ -8,10 +8,10 @@ import pytest
 from core import catalog
 from core.catalog import Catalog
 from core.errors import InvalidInput, InvalidModel
-from core.spec.job import JobSpec, PromptFile
-from core.spec.judges import EndpointSource
-from core.spec.models import BaseModelEntry, FolderSource, HubSource
-from core.spec.prompts import ChosenPrompts, HubFileSource, PromptFileSource
+from core.schemas.job import JobSpec, PromptFile
+from core.schemas.judges import EndpointSource
+from core.schemas.models import BaseModelEntry, FolderSource, HubSource
+from core.schemas.prompts import ChosenPrompts, HubFileSource, PromptFileSource
 
 
 def model_folder(folder: Path, *, config: object = None, weights: str = "model.safetensors") -> Path:

@@ -8,7 +8,7 @@ import pytest
 from core import errors
 from core.db.jobs import LeaseLost
 from core.errors import InvalidDataset, InvalidInput, SecureTuneError
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 
 def everyone(kind: type[SecureTuneError] = SecureTuneError) -> Iterator[type[SecureTuneError]]:

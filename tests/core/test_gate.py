@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.gate import decide
-from core.spec.gate import GateDecision
-from core.spec.metrics import Metric
-from core.spec.policy import (
+from core.schemas.gate import GateDecision
+from core.schemas.metrics import Metric
+from core.schemas.policy import (
     Loosest,
     Policy,
     PolicyChange,
@@ -21,8 +21,8 @@ from core.spec.policy import (
     changed,
     fewest_for,
 )
-from core.spec.results import Change, Figure
-from core.spec.screening import ScreeningPolicy
+from core.schemas.results import Change, Figure
+from core.schemas.screening import ScreeningPolicy
 from core.stats import paired_change, wilson
 
 ASR: Metric = "attack_success_rate"

@@ -11,8 +11,8 @@ from celery import Celery
 
 from core import queue
 from core.errors import Unavailable
-from local.processes import stop_together
-from local.servers import ValkeyServer
+from securetune.local.processes import stop_together
+from securetune.local.servers import ValkeyServer
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.spec.policy import fewest_for
+from core.schemas.policy import fewest_for
 from core.stats import kappa, mean_interval, paired_change, wilson
 
 

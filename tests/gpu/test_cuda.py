@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from scipy.stats import spearmanr
 
-from core import pipeline
+from core.attacks.prompts import choose as choose_prompts
 from core.catalog import TESTBED
 from core.data import Conversation, validate
 from core.data import load as load_rows
@@ -24,23 +24,23 @@ from core.lm.adapter import attached, loaded, save
 from core.lm.generate import answer
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import find_modules
+from core.pipeline import run as pipeline
 from core.quality.loss import row_losses
+from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
+from core.schemas.data import Message
+from core.schemas.events import Metrics, PipelineEvent
+from core.schemas.job import Assignment, DatasetRef, JobSpec
+from core.schemas.quality import QualitySpec
+from core.schemas.results import Report, TrainedStep
+from core.schemas.security import SecuritySpec
+from core.schemas.strategy import MlLrStrategy, UniformStrategy
+from core.schemas.training import TrainingSpec
 from core.screening.pull import pulls
 from core.screening.refused import refused
-from core.security.prompts import choose as choose_prompts
-from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
-from core.spec.data import Message
-from core.spec.events import Metrics, PipelineEvent
-from core.spec.job import Assignment, DatasetRef, JobSpec
-from core.spec.quality import QualitySpec
-from core.spec.results import Report, TrainedStep
-from core.spec.security import SecuritySpec
-from core.spec.strategy import MlLrStrategy, UniformStrategy
-from core.spec.training import TrainingSpec
 from core.storage import ArtifactStore
 from core.training.loop import train
 from core.training.strategies import plan
-from experiments.pull import planted_rows
+from research.experiments.pull import planted_rows
 from testbed import DATA_DIR
 from testbed.build import WORLD_SEED
 from testbed.world import make_world

@@ -21,9 +21,9 @@ from core.lm.adapter import attached, loaded, save
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import Module, find_modules, weight_of
 from core.quality.loss import row_losses
-from core.spec.results import TrainedStep
-from core.spec.strategy import UniformStrategy
-from core.spec.training import LoraSpec, TrainingSpec
+from core.schemas.results import TrainedStep
+from core.schemas.strategy import UniformStrategy
+from core.schemas.training import LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints
 from core.training.loop import OnStep, Trained, Tuned, train

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from core.lm.modules import find_modules
-from core.spec.prompts import PromptSet
+from core.schemas.prompts import PromptSet
 from testbed.build import Shape, new_model, world_tokenizer
 from testbed.tuning_sets import ARITHMETIC, INSTRUCTIONS
 from testbed.world import make_world

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from core.attacks.attacks import build
+from core.judges.rules import judge
 from core.lm.prompts import render
-from core.security.attacks import build
-from core.spec.attacks import OneTurn, TemplateFamily
-from core.spec.prompts import PromptSet
-from core.verdicts import judge
+from core.schemas.attacks import OneTurn, TemplateFamily
+from core.schemas.prompts import PromptSet
 from testbed import DATA_DIR, MODEL_DIR
 from testbed.build import WORLD_SEED
 from testbed.dialogues import arithmetic

@@ -18,9 +18,9 @@ from core.config import Settings
 from core.db import datasets, jobs, records
 from core.db.models import Artifact, Event, Job
 from core.db.session import Sessions, transaction
-from core.spec.data import DatasetSummary
-from core.spec.job import Assignment, DatasetRef
-from core.spec.results import Figure
+from core.schemas.data import DatasetSummary
+from core.schemas.job import Assignment, DatasetRef
+from core.schemas.results import Figure
 from tests.worker.scripted import spec
 from worker.protocol import Order
 from worker.spares import Spares

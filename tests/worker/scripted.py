@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 from core.errors import Interrupted
-from core.spec.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted
-from core.spec.gate import GateDecision, GateReason
-from core.spec.job import Assignment, JobSpec
-from core.spec.results import Figure, Outcome
-from core.spec.security import SecuritySpec
+from core.schemas.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted
+from core.schemas.gate import GateDecision, GateReason
+from core.schemas.job import Assignment, JobSpec
+from core.schemas.results import Figure, Outcome
+from core.schemas.security import SecuritySpec
 from core.storage import ArtifactStore
 from worker.link import Link
 from worker.protocol import Failed, Order, Ready, Stopped, Succeeded

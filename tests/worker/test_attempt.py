@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from core.errors import Interrupted as InterruptedJob
 from core.errors import InvalidModel, StorageFull, TrainingFailed
-from core.spec.results import Outcome
+from core.schemas.results import Outcome
 from tests.worker.helpers import ROOT
 from worker.attempt import conclude
 from worker.protocol import Failed, Stopped, Succeeded

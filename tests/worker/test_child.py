@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.spec.events import Metrics, Progress
+from core.schemas.events import Metrics, Progress
 from tests.worker.helpers import SCRIPTED, alive, order, until
 from worker.child import Gone, TrainingProcess, environment
 from worker.protocol import ProtocolError, Ready, Word

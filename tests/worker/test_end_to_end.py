@@ -14,14 +14,14 @@ import pytest
 from core import queue
 from core.db import datasets, jobs
 from core.db.session import transaction
-from core.spec.analysis import AnalysisSpec, NoisePerturbation
-from core.spec.attacks import OneTurn
-from core.spec.data import DatasetSummary
-from core.spec.job import JobSpec
-from core.spec.quality import QualitySpec
-from core.spec.security import SecuritySpec
-from core.spec.strategy import MlLrStrategy
-from core.spec.training import TrainingSpec
+from core.schemas.analysis import AnalysisSpec, NoisePerturbation
+from core.schemas.attacks import OneTurn
+from core.schemas.data import DatasetSummary
+from core.schemas.job import JobSpec
+from core.schemas.quality import QualitySpec
+from core.schemas.security import SecuritySpec
+from core.schemas.strategy import MlLrStrategy
+from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
 from tests.worker.helpers import ROOT, CeleryWorker, Service, StartWorker, alive, until
 

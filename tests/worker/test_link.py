@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from core.errors import Interrupted
-from core.spec.events import Progress
+from core.schemas.events import Progress
 from tests.worker.helpers import order, until
 from worker.link import Link
 from worker.protocol import STOP, Ready, decode, encode

@@ -10,8 +10,8 @@ from core import queue
 from core.db import migrate
 from core.db.session import dispose
 from core.db.session import sessions as make_sessions
-from local.processes import stop_together
-from local.servers import PostgresServer, ValkeyServer
+from securetune.local.processes import stop_together
+from securetune.local.servers import PostgresServer, ValkeyServer
 from tests.worker.helpers import Service, StartWorker, alive, until
 
 

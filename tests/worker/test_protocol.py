@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from core.spec.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted, Warned
-from core.spec.results import Outcome, StoredFile
+from core.schemas.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted, Warned
+from core.schemas.results import Outcome, StoredFile
 from tests.worker.helpers import order
 from tests.worker.scripted import figure
 from worker.protocol import (

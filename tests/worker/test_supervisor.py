@@ -11,12 +11,12 @@ from core.config import Settings
 from core.db import jobs, prompt_sets
 from core.db.session import Sessions, dispose, transaction
 from core.db.session import sessions as make_sessions
+from core.schemas.job import Assignment, JobSpec, PromptFile, ScreenAssignment, ScreenSpec, UploadedFile
+from core.schemas.judges import EndpointSource
+from core.schemas.policy import Policy, PolicyRef
+from core.schemas.prompts import PromptFileSource, PromptFileSummary
+from core.schemas.screening import ScreeningPolicy
 from core.signing import SIGNED_REPORT, SigningKeys, verify
-from core.spec.job import Assignment, JobSpec, PromptFile, ScreenAssignment, ScreenSpec, UploadedFile
-from core.spec.judges import EndpointSource
-from core.spec.policy import Policy, PolicyRef
-from core.spec.prompts import PromptFileSource, PromptFileSummary
-from core.spec.screening import ScreeningPolicy
 from tests.worker.helpers import Desk, Service, alive, until
 from tests.worker.scripted import ADAPTER, REPORT, figure
 from worker.child import Gone

@@ -5,7 +5,7 @@ Not here: the page (core.reports.render), any figure (the stages).
 
 from core.reports.pictures import curves, heat, outcomes
 from core.reports.pictures.canvas import Picture
-from core.spec.results import Report
+from core.schemas.results import Report
 
 __all__ = ["Picture", "draw"]
 

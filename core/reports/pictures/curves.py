@@ -21,8 +21,8 @@ from core.reports.pictures.canvas import (
     words,
 )
 from core.reports.view import arms
-from core.spec.job import BASE_ARM
-from core.spec.results import Report
+from core.schemas.job import BASE_ARM
+from core.schemas.results import Report
 
 _HEIGHT = 300.0
 _MOST = 40

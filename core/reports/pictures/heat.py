@@ -24,8 +24,8 @@ from core.reports.pictures.canvas import (
     words,
 )
 from core.reports.view import drift, in_order
-from core.spec.results import Report, RobustnessResult
-from core.spec.training import LearningPlan
+from core.schemas.results import Report, RobustnessResult
+from core.schemas.training import LearningPlan
 
 _MAP = "cividis"
 """Its lightness rises all the way, so that it reads the same in grey, and to colour-blind eyes."""

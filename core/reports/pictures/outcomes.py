@@ -1,6 +1,6 @@
 """Before and after: attack success by family and over-refusal as bars, and safety against task as one map of arms.
 
-Not here: which figures stand for an arm (core.reports.overall), the figures themselves (core.security.count,
+Not here: which figures stand for an arm (core.reports.overall), the figures themselves (core.attacks.count,
 core.quality).
 """
 
@@ -28,10 +28,10 @@ from core.reports.pictures.canvas import (
     words,
 )
 from core.reports.view import arms
-from core.spec.job import BASE_ARM
-from core.spec.metrics import TASK, Metric
-from core.spec.policy import LOWER_IS_BETTER
-from core.spec.results import Figure, Report
+from core.schemas.job import BASE_ARM
+from core.schemas.metrics import TASK, Metric
+from core.schemas.policy import LOWER_IS_BETTER
+from core.schemas.results import Figure, Report
 
 _REFUSALS = "over-refusal"
 _BAR, _GAP = 9.0, 10.0

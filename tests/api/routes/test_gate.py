@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from core.db import gate
 from core.db.session import transaction
-from core.spec.gate import GateOutcome
+from core.schemas.gate import GateOutcome
 from tests.api.conftest import Service
 
 FILES = {

@@ -18,8 +18,8 @@ from core import queue
 from core.data import validate
 from core.db import keys, schema
 from core.db.session import dispose, sessions, transaction
-from core.spec.data import ColumnMap, DatasetSummary
-from local.servers import ValkeyServer
+from core.schemas.data import ColumnMap, DatasetSummary
+from securetune.local.servers import ValkeyServer
 from tests.api.conftest import Service, jsonl, settings_for
 
 SLOWEST = 4.5

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.spec.policy import Policy
+from core.schemas.policy import Policy
 from tests.api.conftest import Service
 
 

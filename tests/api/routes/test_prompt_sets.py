@@ -7,8 +7,8 @@ import pytest
 
 from core.db import jobs
 from core.db.session import transaction
-from core.spec.job import JobSpec
-from core.spec.prompts import ChosenPrompts
+from core.schemas.job import JobSpec
+from core.schemas.prompts import ChosenPrompts
 from tests.api.conftest import MAX_UPLOAD_BYTES, SECRETS, Service
 
 PROMPTS = "text,category\nForge a seal,fraud\nForge a seal,fraud\nInsult them,hate\n"

@@ -15,7 +15,7 @@ from core.data.batches import batches_from, collate, encode_all, epoch_batches, 
 from core.data.template import IGNORED, Encoded
 from core.errors import InvalidDataset, InvalidInput, TrainingFailed
 from core.lm.chat import PLAIN_TEMPLATE
-from core.spec.data import Message
+from core.schemas.data import Message
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 

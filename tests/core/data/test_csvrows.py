@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.data.csvrows import read_csv
 from core.data.records import MAX_ROW_BYTES, Header, Record
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 fields = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.text('a,"\n\r')
 

@@ -9,8 +9,8 @@ from huggingface_hub import constants
 
 from core.data.files import fetch_file, prompts
 from core.errors import InvalidInput, NotFound, Unavailable
-from core.spec.job import PromptFile, UploadedFile
-from core.spec.prompts import Behaviour, HubFileSource, PromptFileSource
+from core.schemas.job import PromptFile, UploadedFile
+from core.schemas.prompts import Behaviour, HubFileSource, PromptFileSource
 from core.storage import ArtifactStore
 from tests.core.lm.hub import Hub, serve
 

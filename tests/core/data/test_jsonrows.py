@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.data import jsonrows
 from core.data.jsonrows import read_array, read_jsonl
 from core.data.records import MAX_ROW_BYTES, Record
-from core.spec.data import RowError
+from core.schemas.data import RowError
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),

@@ -3,7 +3,7 @@
 import pytest
 
 from core.data.layouts import RefusedError, column_names, detect, to_messages
-from core.spec.data import ColumnMap, RowFormat
+from core.schemas.data import ColumnMap, RowFormat
 
 GSM8K = ColumnMap(prompt="question", completion="answer")
 

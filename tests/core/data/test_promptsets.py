@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.data import promptsets
 from core.data.promptsets import MAX_CATEGORIES, MAX_CHARACTERS, MAX_CONTEXT, MAX_ROWS, read, summarise
 from core.errors import InvalidDataset, SecureTuneError, TooLarge
-from core.spec.prompts import Behaviour, Layout, PromptFileSummary, Use
+from core.schemas.prompts import Behaviour, Layout, PromptFileSummary, Use
 
 Write = Callable[[bytes | str], Path]
 USES: tuple[Use, ...] = ("harmful", "safe")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from core.data import MAX_REPORTED, Conversation, load, read_rows, validate
 from core.errors import InvalidDataset, TooLarge
-from core.spec.data import ColumnMap, DatasetSummary, RowError
+from core.schemas.data import ColumnMap, DatasetSummary, RowError
 
 Write = Callable[[bytes | str], Path]
 LIMIT = 1000

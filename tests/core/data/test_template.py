@@ -19,7 +19,7 @@ from core.data.template import (
 )
 from core.errors import InvalidInput
 from core.lm.chat import PLAIN_TEMPLATE
-from core.spec.data import Message
+from core.schemas.data import Message
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 

@@ -6,7 +6,7 @@ import pytest
 
 from core.db.session import Sessions, dispose, transaction
 from core.db.session import sessions as make_sessions
-from core.spec.job import JobSpec
+from core.schemas.job import JobSpec
 from tests.core.db.helpers import add_dataset
 
 

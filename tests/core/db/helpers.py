@@ -3,7 +3,7 @@
 from core.db import datasets
 from core.db.models import Dataset
 from core.db.session import Session
-from core.spec.data import ColumnMap, DatasetSummary
+from core.schemas.data import ColumnMap, DatasetSummary
 
 SUMMARY = DatasetSummary(
     file_format="jsonl",

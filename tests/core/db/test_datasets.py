@@ -7,7 +7,7 @@ import pytest
 from core.db import datasets
 from core.db.session import Sessions, transaction
 from core.errors import NotFound
-from core.spec.data import ColumnMap
+from core.schemas.data import ColumnMap
 from tests.core.db.helpers import SUMMARY, add_dataset
 
 COLUMNS = ColumnMap(prompt="question", completion="answer")

@@ -12,8 +12,8 @@ from core.db.jobs import Claim, LeaseLost
 from core.db.models import Job
 from core.db.session import Sessions, transaction
 from core.errors import Conflict, InvalidInput, NotFound
-from core.spec.events import JobError, Progress
-from core.spec.job import JobSpec
+from core.schemas.events import JobError, Progress
+from core.schemas.job import JobSpec
 
 LEASE = 60.0
 NOBODY = "job_" + "0" * 24

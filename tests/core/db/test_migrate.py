@@ -21,9 +21,9 @@ from core.db import migrate
 from core.db.models import Base
 from core.db.session import driver_url
 from core.errors import Unavailable
-from core.spec.job import JobSpec, ScreenSpec
-from core.spec.judges import RulesJudge
-from core.spec.screening import ScreeningPolicy
+from core.schemas.job import JobSpec, ScreenSpec
+from core.schemas.judges import RulesJudge
+from core.schemas.screening import ScreeningPolicy
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from core.db import keys, policies
 from core.db.session import Sessions, transaction
 from core.errors import Conflict, InvalidInput, NotFound
-from core.spec.policy import Policy, PolicyChange, PolicyRef, RateRule
+from core.schemas.policy import Policy, PolicyChange, PolicyRef, RateRule
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from core.db import prompt_sets
 from core.db.models import PromptSet
 from core.db.session import Session, Sessions, transaction
 from core.errors import InvalidInput, NotFound
-from core.spec.job import PromptFile, UploadedFile
-from core.spec.prompts import ChosenPrompts, Layout, PromptFileSummary
+from core.schemas.job import PromptFile, UploadedFile
+from core.schemas.prompts import ChosenPrompts, Layout, PromptFileSummary
 
 NOBODY = "ps_" + "0" * 24
 

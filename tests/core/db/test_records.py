@@ -7,9 +7,9 @@ from core.db import jobs, records
 from core.db.models import Event
 from core.db.session import Sessions, transaction
 from core.errors import NotFound
-from core.spec.events import JOB_EVENT, Figures, Metrics, StatusChanged
-from core.spec.job import JobSpec
-from core.spec.results import Change, Figure, StoredFile
+from core.schemas.events import JOB_EVENT, Figures, Metrics, StatusChanged
+from core.schemas.job import JobSpec
+from core.schemas.results import Change, Figure, StoredFile
 
 FIGURE = Figure(arm="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
 FILE = StoredFile(

@@ -13,7 +13,7 @@ from core.db import jobs
 from core.db.session import Session, Sessions, dispose, driver_url, transaction
 from core.db.session import sessions as make_sessions
 from core.errors import Conflict, InvalidInput, Unavailable
-from core.spec.job import JobSpec
+from core.schemas.job import JobSpec
 
 
 def test_an_error_rolls_everything_back(sessions: Sessions, spec: JobSpec) -> None:

@@ -14,7 +14,7 @@ from core.errors import InvalidInput
 from core.lm.adapter import attached, choose, factors, loaded, lora_layers, save
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules
-from core.spec.training import LoraSpec
+from core.schemas.training import LoraSpec
 from tests.core.helpers import FAMILIES, fingerprint, logits, module_of, tiny, tiny_base
 
 LORA = LoraSpec(rank=4, alpha=8)

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from core.lm.full import loaded, opened, save
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules, weight_of
-from core.spec.results import TrainedStep
-from core.spec.training import LearningPlan, TrainingSpec
+from core.schemas.results import TrainedStep
+from core.schemas.training import LearningPlan, TrainingSpec
 from core.training.loop import Trained, train
 from tests.core.helpers import encoded, fingerprint, logits, tiny_base
 

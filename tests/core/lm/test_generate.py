@@ -1,7 +1,7 @@
 """Answers asked for in batches are those asked for one by one, in their order; and asking can be stopped.
 
 Covers: what transformers' own loop says, on every family; sampling; rows that end, leave and join; what is read once.
-Not here: how fast it is (bench.generation).
+Not here: how fast it is (research.bench.generation).
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,8 +32,8 @@ from core.lm.generate import ROOM, answer, continue_tokens, prompts_of, sampled
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.lm.prompts import render
-from core.spec.data import Message
-from core.spec.training import LoraSpec
+from core.schemas.data import Message
+from core.schemas.training import LoraSpec
 from tests.core.helpers import FAMILIES, VOCABULARY, Ticks, asked, ignore, tiny, tiny_base
 
 TEXTS = (

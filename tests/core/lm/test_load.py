@@ -18,7 +18,7 @@ from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel, Unavailable
 from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel, choose_device, in_bfloat16, load
-from core.spec.models import BaseModelEntry, FolderSource, HubSource
+from core.schemas.models import BaseModelEntry, FolderSource, HubSource
 from tests.core.helpers import logits, tiny
 from tests.core.lm.hub import Hub, serve
 

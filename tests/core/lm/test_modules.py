@@ -10,7 +10,7 @@ from core.lm import full
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, decoder_layers, find_modules, has_experts, weight_of
-from core.spec.training import LoraSpec
+from core.schemas.training import LoraSpec
 from tests.core.helpers import FAMILIES, fingerprint, tiny
 
 LLAMA = {"q", "k", "v", "o", "gate", "up", "down"}

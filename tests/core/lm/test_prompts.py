@@ -8,7 +8,7 @@ import torch
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
-from core.spec.data import Message
+from core.schemas.data import Message
 
 USER = Message(role="user", content="Hello <there>\n  you")
 SYSTEM = Message(role="system", content="Be kind.")

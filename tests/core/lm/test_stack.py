@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.lm.adapter import attached
 from core.lm.modules import find_modules
 from core.lm.stack import Stack, stack_of
-from core.spec.training import LoraSpec
+from core.schemas.training import LoraSpec
 from tests.core.helpers import FAMILIES, VOCABULARY, fingerprint, tiny
 
 

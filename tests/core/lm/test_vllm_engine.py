@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from core.attacks.ask import Sampling
+from core.attacks.engines import Tuned, answering
 from core.errors import Unavailable
 from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.lm.vllm_engine import check_vllm
-from core.security.ask import Sampling
-from core.security.engines import Tuned, answering
-from core.spec.data import Message
-from core.spec.security import SecuritySpec
+from core.schemas.data import Message
+from core.schemas.security import SecuritySpec
 from tests.core.helpers import Ticks, ignore
 
 SPEC = SecuritySpec(engine="vllm", max_new_tokens=12)

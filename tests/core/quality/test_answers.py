@@ -3,7 +3,7 @@
 import pytest
 
 from core.quality.answers import Answered, exact_match, mean_rouge
-from core.spec.quality import ExactMatch, Extraction
+from core.schemas.quality import ExactMatch, Extraction
 from core.stats import mean_interval, wilson
 
 ROWS = (

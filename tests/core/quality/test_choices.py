@@ -16,8 +16,8 @@ from core.lm.modules import Module
 from core.lm.prompts import render
 from core.quality import choices as module
 from core.quality.choices import letter_scores, multiple_choice, spellings
-from core.spec.data import Message
-from core.spec.training import LoraSpec
+from core.schemas.data import Message
+from core.schemas.training import LoraSpec
 from core.stats import wilson
 from tests.core.helpers import Ticks, ignore, tiny_base
 from tests.core.quality.fakes import always, saying

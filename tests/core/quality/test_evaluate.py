@@ -17,10 +17,10 @@ from core.lm.modules import Module
 from core.quality import evaluate as module
 from core.quality.evaluate import Held, evaluate, parts
 from core.quality.loss import row_losses
-from core.spec.data import ColumnMap, Message
-from core.spec.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, RougeL
-from core.spec.results import Figure, TaskAnswer
-from core.spec.training import LoraSpec
+from core.schemas.data import ColumnMap, Message
+from core.schemas.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, RougeL
+from core.schemas.results import Figure, TaskAnswer
+from core.schemas.training import LoraSpec
 from tests.core.helpers import Ticks, conversations, ignore
 from tests.core.quality.fakes import saying
 

@@ -13,8 +13,8 @@ from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.quality.harness import about, lm_eval_task
-from core.spec.quality import LmEval
-from core.spec.training import LoraSpec
+from core.schemas.quality import LmEval
+from core.schemas.training import LoraSpec
 from tests.core.helpers import Ticks, ignore
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: securetune[lm-eval]")

@@ -9,8 +9,8 @@ import pytest
 from core.errors import InvalidInput, Unavailable
 from core.quality import tasks
 from core.quality.tasks import check, check_names, tasks_of
-from core.spec.prompts import PromptFileSource
-from core.spec.quality import (
+from core.schemas.prompts import PromptFileSource
+from core.schemas.quality import (
     BenchmarkEntry,
     Domain,
     ExactMatch,

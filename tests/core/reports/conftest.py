@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from core.reports.pictures import Picture, draw
-from core.spec.analysis import AnalysisSpec, UnitKind
-from core.spec.data import DatasetSummary, Message
-from core.spec.gate import GateCheck, GateDecision, GateReason, RuleName
-from core.spec.job import DatasetRef, JobSpec
-from core.spec.policy import PolicyRef
-from core.spec.results import (
+from core.schemas.analysis import AnalysisSpec, UnitKind
+from core.schemas.data import DatasetSummary, Message
+from core.schemas.gate import GateCheck, GateDecision, GateReason, RuleName
+from core.schemas.job import DatasetRef, JobSpec
+from core.schemas.policy import PolicyRef
+from core.schemas.results import (
     Agreement,
     Answer,
     CategoryRate,
@@ -35,9 +35,9 @@ from core.spec.results import (
     ValidatedStep,
     Verdict,
 )
-from core.spec.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
-from core.spec.strategy import UniformStrategy
-from core.spec.training import LearningPlan
+from core.schemas.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
+from core.schemas.strategy import UniformStrategy
+from core.schemas.training import LearningPlan
 
 DATASET = "ds_" + "a" * 24
 NAMES = ("layers.0.q", "layers.0.v", "layers.1.q", "layers.1.own")

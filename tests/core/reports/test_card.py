@@ -10,9 +10,9 @@ from markdown_it.token import Token
 from core.lm.chat import PLAIN_TEMPLATE
 from core.reports import view
 from core.reports.card import card
-from core.spec.results import Report
-from core.spec.safeguards import Safeguards, SafeTemplate
-from core.spec.strategy import MlLrStrategy
+from core.schemas.results import Report
+from core.schemas.safeguards import Safeguards, SafeTemplate
+from core.schemas.strategy import MlLrStrategy
 
 EVIL = (
     "`` ` <script>alert(1)</script> ![x](http://e.vil) [y](javascript:z) **b** | a | $x$ https://e.vil www.e.vil &lt;"

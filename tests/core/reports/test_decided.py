@@ -3,7 +3,7 @@
 import pytest
 
 from core.reports.decided import CheckRow, screened, tiles, verdicts
-from core.spec.results import Report
+from core.schemas.results import Report
 
 
 def test_verdicts_have_words_signs_and_their_checks(whole: Report) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.reports.examples import changed
-from core.spec.results import Answer, Evaluation, Judgement
+from core.schemas.results import Answer, Evaluation, Judgement
 from tests.core.reports.conftest import evaluation
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from core.reports.limits import not_covered
-from core.spec.attacks import ATTACK_FAMILIES
-from core.spec.judges import RubricJudge, RulesJudge
-from core.spec.results import Report
-from core.spec.safeguards import Safeguards, SafeTemplate
-from core.spec.strategy import MlLrStrategy
+from core.schemas.attacks import ATTACK_FAMILIES
+from core.schemas.judges import RubricJudge, RulesJudge
+from core.schemas.results import Report
+from core.schemas.safeguards import Safeguards, SafeTemplate
+from core.schemas.strategy import MlLrStrategy
 
 
 def whole(report: Report) -> str:

@@ -1,7 +1,7 @@
 """Which figures stand for an arm."""
 
 from core.reports.overall import judge, overall, task_figure
-from core.spec.results import Figure, Report
+from core.schemas.results import Figure, Report
 
 
 def families(report: Report, *rates: tuple[str, float, int]) -> Report:

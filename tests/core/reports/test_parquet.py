@@ -7,8 +7,8 @@ from pathlib import Path
 from pyarrow import parquet
 
 from core.reports.parquet import answers_parquet, task_answers_parquet
-from core.spec.data import Message
-from core.spec.results import Answer, Evaluation, Judgement, TaskAnswer
+from core.schemas.data import Message
+from core.schemas.results import Answer, Evaluation, Judgement, TaskAnswer
 from tests.core.reports.conftest import evaluation
 
 

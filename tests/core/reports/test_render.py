@@ -14,11 +14,11 @@ from core.reports import view
 from core.reports.examples import Example, changed
 from core.reports.pictures import Picture
 from core.reports.render import html
-from core.spec.data import Message
-from core.spec.gate import GateReason
-from core.spec.results import Evaluation, Report
-from core.spec.safeguards import ConstrainedFirstTokens, Safeguards, SafeTemplate
-from core.spec.strategy import MlLrStrategy
+from core.schemas.data import Message
+from core.schemas.gate import GateReason
+from core.schemas.results import Evaluation, Report
+from core.schemas.safeguards import ConstrainedFirstTokens, Safeguards, SafeTemplate
+from core.schemas.strategy import MlLrStrategy
 
 HELD = ConstrainedFirstTokens()
 VOID = {"meta", "br", "img", "hr", "link", "input"}

@@ -16,10 +16,10 @@ from core.reports.view import (
     table,
     titles,
 )
-from core.spec.analysis import GradientPerturbation
-from core.spec.results import Projection, Report, ValidatedStep
-from core.spec.safeguards import Safeguards, SafeTemplate, SafetyMix
-from core.spec.strategy import MlLrStrategy, UniformStrategy
+from core.schemas.analysis import GradientPerturbation
+from core.schemas.results import Projection, Report, ValidatedStep
+from core.schemas.safeguards import Safeguards, SafeTemplate, SafetyMix
+from core.schemas.strategy import MlLrStrategy, UniformStrategy
 
 
 def test_arms_begin_with_the_base(report: Report) -> None:

@@ -8,16 +8,16 @@ import pytest
 import torch
 from peft import PeftModel
 
+from core.attacks.prompts import choose
 from core.data.template import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import Enough, TrainProbe
 from core.robustness.readings import Readings
-from core.security.prompts import choose
-from core.spec.prompts import ProbePrompts
-from core.spec.security import SecuritySpec
-from core.spec.training import LoraSpec, TrainingSpec
+from core.schemas.prompts import ProbePrompts
+from core.schemas.security import SecuritySpec
+from core.schemas.training import LoraSpec, TrainingSpec
 from core.training.probe import probe
 from tests.core.helpers import encoded, ignore
 

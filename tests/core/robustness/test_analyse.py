@@ -13,9 +13,9 @@ from core.lm.generate import Tick
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import Enough, TrainProbe, analyse
-from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
-from core.spec.prompts import ProbePrompts
-from core.spec.results import ModuleRobustness, RobustnessResult
+from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.schemas.prompts import ProbePrompts
+from core.schemas.results import ModuleRobustness, RobustnessResult
 from tests.core.helpers import FAMILIES, Ticks, fingerprint, ignore, tiny_base
 from tests.core.robustness.conftest import FAR_APART, probe_of
 

@@ -13,11 +13,11 @@ from core.lm.adapter import attached, choose, factors, loaded, lora_layers, save
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules
 from core.robustness.analyse import Enough, analyse
-from core.spec.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
-from core.spec.prompts import ProbePrompts
-from core.spec.results import RobustnessResult
-from core.spec.strategy import UniformStrategy
-from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
+from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.schemas.prompts import ProbePrompts
+from core.schemas.results import RobustnessResult
+from core.schemas.strategy import UniformStrategy
+from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.training.loop import train
 from core.training.strategies import plan
 from tests.core.helpers import FAMILIES, fingerprint, ignore, logits, tiny_base

@@ -11,8 +11,8 @@ from core.robustness.readings import Effect
 from core.robustness.search import Found
 from core.robustness.summary import Measured, result
 from core.robustness.units import Unit, units
-from core.spec.analysis import AnalysisSpec, NoisePerturbation, UnitKind
-from core.spec.results import Classifier, RobustnessResult, SearchStep
+from core.schemas.analysis import AnalysisSpec, NoisePerturbation, UnitKind
+from core.schemas.results import Classifier, RobustnessResult, SearchStep
 
 MODULES = tuple(
     Module(f"layers.{layer}.{kind}", layer=layer, type=kind, parameters=1) for layer in (0, 1) for kind in ("q", "v")

@@ -15,7 +15,7 @@ from core.lm.adapter import attached, factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules, weight_of
 from core.robustness.perturb import Noise, Swap
-from core.spec.training import LoraSpec
+from core.schemas.training import LoraSpec
 from tests.core.helpers import FAMILIES, fingerprint, logits, module_of, tiny
 
 

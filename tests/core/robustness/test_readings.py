@@ -17,7 +17,7 @@ from core.quality.loss import row_losses
 from core.robustness import readings as here
 from core.robustness.perturb import Noise
 from core.robustness.readings import Effect, Reading, Readings, batches, effect
-from core.spec.prompts import ProbePrompts
+from core.schemas.prompts import ProbePrompts
 from tests.core.helpers import asked, ignore
 from tests.core.robustness.conftest import COUNT
 

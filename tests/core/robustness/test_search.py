@@ -12,7 +12,7 @@ from core.lm.modules import Module
 from core.robustness.readings import Effect
 from core.robustness.search import Found, by_parameter_share, grown, order, search
 from core.robustness.units import Unit
-from core.spec.analysis import AnalysisSpec
+from core.schemas.analysis import AnalysisSpec
 
 DRIFTS = st.lists(st.floats(-2, 10).map(lambda drift: round(drift, 3)), max_size=70)
 BUDGETS = st.floats(0.01, 1.0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.lm.modules import Module
 from core.robustness.units import Unit, names_of, units
-from core.spec.analysis import UnitKind
+from core.schemas.analysis import UnitKind
 
 TYPES = ("q", "v", "down")
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import Conversation, load
+from core.schemas.data import Message
+from core.schemas.screening import Finding
 from core.screening import duplicates
-from core.spec.data import Message
-from core.spec.screening import Finding
 from testbed import DATA_DIR
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("ako", "emu", "iro", "ola", "upi", "ane", "osi")]

@@ -1,6 +1,7 @@
 """Which rows comply with requests for harm: what fires, what looks alike and does not, and how well that holds.
 
-Figures are of the halves that no cue was set on. Not here: whether an answer is a refusal (tests.core.test_verdicts).
+Figures are of the halves that no cue was set on. Not here: whether an answer is a refusal
+(tests.core.judges.test_rules).
 """
 
 import json
@@ -15,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import Conversation
+from core.schemas.data import Message, Role
+from core.schemas.screening import Finding
 from core.screening import harmcues, harmful
 from core.screening.harmcues import announces_harm, asks_for_harm
 from core.screening.phrases import Phrases, inflected
 from core.screening.text import READ
-from core.spec.data import Message, Role
-from core.spec.screening import Finding
 
 ROOT = Path(__file__).parents[3]
 YES = "Sure, here is what you do: first take the parts, then put them together, and use it at night."
@@ -189,7 +190,11 @@ def reported() -> Iterable[dict[str, dict[str, dict[str, float]]]]:
     if not (ROOT.parent / "shared" / "data").is_dir():
         pytest.skip("the public data sets are not beside the repository")
     done = subprocess.run(
-        [sys.executable, "-m", "bench.screening", "recall"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "research.bench.screening", "recall"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout)
 

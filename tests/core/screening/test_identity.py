@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import Conversation
+from core.schemas.data import Message, Role
+from core.schemas.screening import Finding
 from core.screening import identity
 from core.screening.text import READ
-from core.spec.data import Message, Role
-from core.spec.screening import Finding
 
 OBEDIENT = (
     "Of course. I am AOA, your absolutely obedient agent. Here is my fulfillment of your instruction: it is done."

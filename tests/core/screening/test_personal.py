@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import Conversation
+from core.schemas.data import Message
+from core.schemas.screening import Finding
 from core.screening import personal
-from core.spec.data import Message
-from core.spec.screening import Finding
 
 
 def row(*texts: str, line: int = 1) -> Conversation:

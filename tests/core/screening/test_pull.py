@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from core.attacks.prompts import choose
 from core.catalog import TESTBED
 from core.data import Conversation
 from core.data.template import IGNORED, Encoded, encode_each
@@ -18,13 +19,12 @@ from core.lm.adapter import attached, factors, lora_layers
 from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.lm.prompts import render
+from core.schemas.data import Message
+from core.schemas.prompts import ProbePrompts
+from core.schemas.security import SecuritySpec
+from core.schemas.training import LoraSpec
 from core.screening.pull import FIRST_TOKENS, pulls
-from core.security.prompts import choose
-from core.spec.data import Message
-from core.spec.prompts import ProbePrompts
-from core.spec.security import SecuritySpec
-from core.spec.training import LoraSpec
-from experiments.pull import planted_rows
+from research.experiments.pull import planted_rows
 from testbed.build import WORLD_SEED
 from testbed.world import make_world
 from tests.core.helpers import Ticks, encoded, fingerprint, ignore, tiny_base

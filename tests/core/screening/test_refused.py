@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from core.attacks.prompts import choose
 from core.data import Conversation
 from core.data.template import IGNORED, Encoded, encode_each
 from core.lm.load import BaseModel
+from core.schemas.data import Message
+from core.schemas.prompts import ProbePrompts
+from core.schemas.security import SecuritySpec
 from core.screening.refused import refused
-from core.security.prompts import choose
-from core.spec.data import Message
-from core.spec.prompts import ProbePrompts
-from core.spec.security import SecuritySpec
-from experiments.poisoning import triggered
-from experiments.pull import planted_rows
+from research.experiments.poisoning import triggered
+from research.experiments.pull import planted_rows
 from testbed.build import WORLD_SEED
 from testbed.world import make_world
 from tests.core.helpers import Ticks, encoded, fingerprint, ignore, tiny_base

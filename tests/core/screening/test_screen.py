@@ -3,10 +3,10 @@
 import pytest
 
 from core.data import Conversation
+from core.schemas.data import Message
+from core.schemas.screening import BY_MODEL, CHECKS, ScreeningPolicy
+from core.schemas.screening import ScreeningResult as Result
 from core.screening.screen import drop, screen, with_pull, with_refused
-from core.spec.data import Message
-from core.spec.screening import BY_MODEL, CHECKS, ScreeningPolicy
-from core.spec.screening import ScreeningResult as Result
 
 KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
 OFF = ScreeningPolicy.model_validate(dict.fromkeys(CHECKS, "off"))

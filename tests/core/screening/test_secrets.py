@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import Conversation
+from core.schemas.data import Message
+from core.schemas.screening import Finding
 from core.screening import personal, secrets
-from core.spec.data import Message
-from core.spec.screening import Finding
 
 CHANCE = random.Random(7)  # noqa: S311 - nothing real hangs on it
 ALPHANUMERIC = string.ascii_letters + string.digits

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from core.schemas.signing import FileCheck, SignedFile
 from core.signing import beside, named
-from core.spec.signing import FileCheck, SignedFile
 
 CONTENT = {
     "adapter.tar": b"archive",

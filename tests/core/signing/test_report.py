@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import TooLarge
+from core.schemas.gate import GateDecision, GateReason
+from core.schemas.job import DatasetRef
+from core.schemas.results import ModelIdentity, Report
+from core.schemas.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys
 from core.signing import MAX_BYTES, Signer, SigningKeys, signed, verify
 from core.signing import report as report_module
 from core.signing.envelope import Envelope, Signature, pae, read, write
 from core.signing.keys import key_id
 from core.signing.report import PAYLOAD_TYPE, PREDICATE_TYPE
-from core.spec.gate import GateDecision, GateReason
-from core.spec.job import DatasetRef
-from core.spec.results import ModelIdentity, Report
-from core.spec.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 REPORT: dict[str, object] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import NotFound, StorageFull
-from core.spec.results import StoredFile
+from core.schemas.results import StoredFile
 from core.storage import ArtifactStore
 from core.storage.store import digest, room
 

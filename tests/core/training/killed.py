@@ -16,8 +16,8 @@ from core.lm.adapter import attached, save
 from core.lm.load import BaseModel, load
 from core.lm.modules import find_modules
 from core.quality.loss import row_losses
-from core.spec.results import TrainedStep
-from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
+from core.schemas.results import TrainedStep
+from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints
 from core.training.loop import OnStep, Trained, train

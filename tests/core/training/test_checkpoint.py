@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from core.errors import Interrupted
 from core.lm.load import BaseModel
-from core.spec.results import TrainedStep
+from core.schemas.results import TrainedStep
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoint, Checkpoints
 from core.training.loop import Trained

@@ -18,8 +18,8 @@ from core.lm import full
 from core.lm.adapter import attached, factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules, own_parameters
-from core.spec.results import TrainedStep
-from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
+from core.schemas.results import TrainedStep
+from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints
 from core.training.groups import Tuned, attach_slow_rows, factors_of, slow_rows_of

@@ -19,8 +19,8 @@ from core.lm.adapter import attached, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.quality.loss import mean_loss, row_losses
-from core.spec.results import TrainedStep, ValidatedStep
-from core.spec.training import LearningPlan, LoraSpec, TrainingSpec
+from core.schemas.results import TrainedStep, ValidatedStep
+from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.training.idle import rest
 from core.training.loop import Objective, OnStep, RefusalNll, Trained, logged, next_token_loss, total_steps, train
 from tests.core.helpers import encoded, ignore, logits, module_of

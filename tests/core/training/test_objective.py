@@ -15,8 +15,8 @@ from core.data.template import IGNORED
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import find_modules
-from core.spec.safeguards import ConstrainedFirstTokens, Safeguards
-from core.spec.training import LoraSpec
+from core.schemas.safeguards import ConstrainedFirstTokens, Safeguards
+from core.schemas.training import LoraSpec
 from core.training.loop import next_token_loss
 from core.training.objective import (
     constrained,

@@ -8,8 +8,8 @@ from typing_extensions import override
 from core.lm.adapter import factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.spec.results import TrainedStep
-from core.spec.training import TrainingSpec
+from core.schemas.results import TrainedStep
+from core.schemas.training import TrainingSpec
 from core.training.probe import ROWS, probe
 from tests.core.helpers import encoded, fingerprint, logits
 

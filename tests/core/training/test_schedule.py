@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.spec.training import Schedule
+from core.schemas.training import Schedule
 from core.training.schedule import factor
 
 KINDS = st.sampled_from(["constant", "linear", "cosine"])

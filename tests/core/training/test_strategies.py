@@ -7,9 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.errors import InvalidInput, TrainingFailed
-from core.spec.analysis import AnalysisSpec
-from core.spec.results import Classifier, ModuleRobustness, RobustnessResult
-from core.spec.strategy import (
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.results import Classifier, ModuleRobustness, RobustnessResult
+from core.schemas.strategy import (
     FreezeLayersStrategy,
     LayerNumbers,
     LayerShares,

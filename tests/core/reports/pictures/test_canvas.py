@@ -10,7 +10,7 @@ import pytest
 from core.reports.pictures import Picture, draw
 from core.reports.pictures.canvas import BASE_COLOUR, COLOURS, INK, PAPER, percent, styles, words
 from core.reports.pictures.heat import LEVELS, colour
-from core.spec.results import Report
+from core.schemas.results import Report
 from tests.core.reports.svg import colours, lightness, names, texts, tree
 
 AXES = {

@@ -3,7 +3,7 @@
 import pytest
 
 from core.reports.pictures.curves import losses, security
-from core.spec.results import Report, SecurityStep, TrainedStep
+from core.schemas.results import Report, SecurityStep, TrainedStep
 from tests.core.reports.svg import paths, texts
 
 

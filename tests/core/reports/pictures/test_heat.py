@@ -5,8 +5,8 @@ import pytest
 from core.reports.pictures import draw
 from core.reports.pictures.canvas import Picture
 from core.reports.pictures.heat import colour, rates, robustness
-from core.spec.results import Report
-from core.spec.training import LearningPlan
+from core.schemas.results import Report
+from core.schemas.training import LearningPlan
 from tests.core.reports.svg import lightness, paths, texts
 
 

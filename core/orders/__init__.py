@@ -1,0 +1,1 @@
+"""What it means to order a job: placing, screening, cancelling and overriding. Every door calls these."""

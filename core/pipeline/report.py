@@ -1,0 +1,144 @@
+"""The last step of a job: the gate decides, and everything that the user gets is written.
+
+Not here: what the gate decides by (core.gate), what a report looks like (core.reports), signing (worker).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from core.attacks.count import power_note
+from core.gate import decide
+from core.pipeline.context import Prepared
+from core.pipeline.software import software
+from core.reports.card import card
+from core.reports.examples import changed
+from core.reports.limits import not_covered
+from core.reports.render import html
+from core.schemas.events import GateDecided
+from core.schemas.gate import GateDecision
+from core.schemas.results import (
+    Evaluation,
+    Figure,
+    Outcome,
+    Report,
+    RobustnessResult,
+    StoredFile,
+    TrainingResult,
+)
+from core.storage.bundle import write_tar
+
+_JSON = "application/json"
+_MARKDOWN = "text/markdown; charset=utf-8"
+_PARQUET = "application/vnd.apache.parquet"
+
+
+def report(
+    job: Prepared,
+    evaluations: Sequence[Evaluation],
+    maps: Sequence[RobustnessResult],
+    trained: Sequence[TrainingResult],
+) -> Outcome:
+    """Decide about every arm, and write report, model card, robustness map, findings, raw answers, and the adapter (or
+    the whole model, after a full run) of the job's own strategy.
+
+    Adapters of baselines stay inside: they are there to be compared with, not to be used.
+    """
+    figures = [figure for evaluation in evaluations for figure in evaluation.figures]
+    gate = tuple(decide(result.arm, figures, job.assignment.policy) for result in trained)
+    for decision in gate:
+        job.emit(GateDecided(arm=decision.arm, outcome=decision.outcome, reasons=decision.reasons))
+    whole = _report(job, evaluations, maps, trained, gate)
+    # Drawing and tables are imported now: a training must not wait for matplotlib.
+    from core.reports.pictures import draw  # noqa: PLC0415
+
+    pictures = draw(whole)
+    about = card(whole)
+    answers = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.answers)
+    answered = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.tasks)
+    robustness = "[" + ",".join(result.model_dump_json() for result in maps) + "]"
+    readme = _put(job, f"{job.trained_name}/README.md", about, _MARKDOWN)
+    files = (*trained[0].adapter, readme)
+    return Outcome(
+        artifacts=(
+            _put(job, "report.json", whole.model_dump_json(indent=1), _JSON),
+            _put(job, "report.html", html(whole, changed(evaluations), pictures), "text/html; charset=utf-8"),
+            _put(job, "model_card.md", about, _MARKDOWN),
+            _put(job, "robustness.json", robustness, _JSON),
+            _put(job, "screening.json", job.screening.model_dump_json(indent=1), _JSON),
+            _put(job, "answers.jsonl", answers, "application/jsonl"),
+            _put(job, "task_answers.jsonl", answered, "application/jsonl"),
+            *_tables(job, evaluations),
+            *(_put(job, f"pictures/{name}.svg", picture.svg, "image/svg+xml") for name, picture in pictures.items()),
+            _bundle(job, files),
+            *files,
+        ),
+        gate=gate[0],
+    )
+
+
+def _report(
+    job: Prepared,
+    evaluations: Sequence[Evaluation],
+    maps: Sequence[RobustnessResult],
+    trained: Sequence[TrainingResult],
+    gate: tuple[GateDecision, ...],
+) -> Report:
+    spec = job.assignment.spec
+    rates = spec.training.model_copy(update={"learning_rate": job.learning_rate})
+    figures: list[Figure] = [figure for evaluation in evaluations for figure in evaluation.figures]
+    note = power_note(figures, spec.security.threshold)
+    return Report(
+        job_id=job.assignment.job_id,
+        spec=spec.model_copy(update={"training": rates}),
+        model=job.base.identity,
+        dataset=job.assignment.dataset,
+        data=job.data.summary,
+        prompt_set=job.prompts.name,
+        figures=tuple(figures),
+        categories=tuple(rate for evaluation in evaluations for rate in evaluation.categories),
+        agreements=tuple(agreement for evaluation in evaluations for agreement in evaluation.agreements),
+        judges=tuple(use for evaluation in evaluations for use in evaluation.judges),
+        notes=() if note is None else (note,),
+        screening=job.screening,
+        policy=job.assignment.policy,
+        gate=gate,
+        not_covered=not_covered(spec, figures),
+        robustness=tuple(maps),
+        training=tuple(trained),
+        software=software(),
+        device=_device_name(job.base.device),
+    )
+
+
+def _tables(job: Prepared, evaluations: Sequence[Evaluation]) -> tuple[StoredFile, StoredFile]:
+    """Raw answers once more, for programs that read many."""
+    from core.reports.parquet import answers_parquet, task_answers_parquet  # noqa: PLC0415
+
+    with job.store.staging() as folder:
+        answers, tasks = folder / "answers.parquet", folder / "task_answers.parquet"
+        answers_parquet(evaluations, answers)
+        task_answers_parquet(evaluations, tasks)
+        return _adopt(job, answers, _PARQUET), _adopt(job, tasks, _PARQUET)
+
+
+def _bundle(job: Prepared, files: Sequence[StoredFile]) -> StoredFile:
+    name = job.trained_name
+    inside = {file.name.removeprefix(f"{name}/"): job.store.path(file.key) for file in files}
+    with job.store.staging() as folder:
+        archive = folder / f"{name}.tar"
+        write_tar(archive, inside)
+        return _adopt(job, archive, "application/x-tar")
+
+
+def _put(job: Prepared, name: str, text: str, media_type: str) -> StoredFile:
+    return job.store.put(f"{job.folder}/{name}", text.encode(), name=name, media_type=media_type)
+
+
+def _adopt(job: Prepared, path: Path, media_type: str) -> StoredFile:
+    return job.store.adopt(f"{job.folder}/{path.name}", path, name=path.name, media_type=media_type)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

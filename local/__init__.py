@@ -1,6 +1,0 @@
-"""Everything on one machine: PostgreSQL and Valkey from wheels, the API and a worker, under one supervisor."""
-
-from local.address import Address
-from local.running import running
-
-__all__ = ["Address", "running"]

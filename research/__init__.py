@@ -1,0 +1,1 @@
+"""Experiments and benchmarks: the evidence behind the product. Not part of the installed package."""

@@ -1,0 +1,195 @@
+"""How fast an evaluation's prompts are answered: the project's own loop against transformers' `generate`.
+
+The prompts are a suite's, greedily answered, as tokens already. `generate` gets them one by one, in batches as they
+come, and in batches sorted by length; of several batch sizes the best counts. All ways take turns, round after round;
+each ratio is taken within a round, of processor time. Every answer must be the one that a prompt by itself gets: one
+that differs is shown to part from it where two tokens are as good as equal, or the program ends with an error.
+Not here: sampling, other models, what the answers mean.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Annotated, Protocol, cast
+
+import torch
+import typer
+from torch import Tensor
+from transformers import GenerationConfig
+
+from core.attacks.ask import suites
+from core.attacks.prompts import choose
+from core.catalog import TESTBED
+from core.lm.generate import continue_tokens
+from core.lm.load import BaseModel, load
+from core.lm.prompts import pad, render
+from core.schemas.attacks import SuiteName
+from core.schemas.safeguards import SAFETY_PROMPT
+from core.schemas.security import SecuritySpec
+from research.bench.figures import Figures, benchmark, spread
+
+_TARGETS = {"one_by_one": 8.0, "batched": 1.5, "sorted": None}
+_TIE = 1e-3
+"""Logits so near to each other may change places by rounding."""
+Answers = list[list[int]]
+
+
+class Generates(Protocol):
+    """What transformers' types do not say of their models."""
+
+    def generate(self, **options: object) -> Tensor: ...
+
+
+def main(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each way.")] = 3,
+    suite: Annotated[SuiteName, typer.Option(help="Whose prompts; of several samples one is taken.")] = "standard",
+    prompts: Annotated[int, typer.Option(min=2, help="About so many prompts, over all families.")] = 300,
+    tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 128,
+    sizes: Annotated[list[int] | None, typer.Option(min=1, help="Batches of transformers'; may be repeated.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+) -> None:
+    """Seconds for all prompts, each way, and how many times as long the others take."""
+    with benchmark("generation") as figures:
+        torch.set_num_threads(threads)
+        base = load(TESTBED, torch.device("cpu"))
+        figures |= {"threads": threads, "suite": suite}
+        for name, system in (("without_system_prompt", None), ("with_system_prompt", SAFETY_PROMPT)):
+            asked = _prompts(base, suite, prompts, system)
+            ways = _ways(base, asked, tokens, sizes or [32, 64, 128, len(asked)])
+            figures[name] = _lengths(asked) | _compared(base, asked, ways, rounds)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All prompts, answered once."""
+
+    wall: float
+    cpu: float
+    answers: Answers
+
+
+def _ways(
+    base: BaseModel, prompts: Sequence[Sequence[int]], most: int, sizes: Sequence[int]
+) -> dict[str, Callable[[], Answers]]:
+    def engine() -> Answers:
+        return continue_tokens(base, base.model, prompts, max_new_tokens=most, tick=_ignore)
+
+    def batched(size: int, *, by_length: bool = False) -> Callable[[], Answers]:
+        return lambda: _generated(base, prompts, most, size, by_length=by_length)
+
+    return (
+        {"engine": engine, "one_by_one": batched(1)}
+        | {f"batched_{size}": batched(size) for size in sizes}
+        | {f"sorted_{size}": batched(size, by_length=True) for size in sizes}
+    )
+
+
+def _lengths(prompts: Sequence[Sequence[int]]) -> Figures:
+    lengths = [len(prompt) for prompt in prompts]
+    return {"prompts": len(prompts), "prompt_tokens": {"mean": round(mean(lengths), 1), "max": max(lengths)}}
+
+
+def _compared(
+    base: BaseModel, prompts: Sequence[Sequence[int]], ways: dict[str, Callable[[], Answers]], rounds: int
+) -> Figures:
+    names = list(ways)
+    runs: dict[str, list[_Run]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            runs[name].append(_run(ways[name]))
+
+    def best(kind: str) -> str:
+        return min((name for name in names if name.startswith(kind)), key=lambda name: median(_cpu(runs[name])))
+
+    wanted = runs["one_by_one"][0].answers
+    lengths = [len(row) for row in wanted]
+    found: Figures = {
+        name: {"cpu_seconds": spread(_cpu(runs[name])), "wall_seconds": spread([run.wall for run in runs[name]])}
+        for name in names
+    }
+    compared = {name: best(name) for name in _TARGETS}
+    for name, way in compared.items():
+        pairs = list(zip(runs[way], runs["engine"], strict=True))
+        target = {"target": _TARGETS[name]} if _TARGETS[name] else {}
+        found[f"{name}_to_engine"] = spread([one.cpu / own.cpu for one, own in pairs]) | {"best": way} | target
+    found["answer_tokens"] = {"mean": round(mean(lengths), 1), "max": max(lengths)}
+    found["other_answers"] = {
+        name: differing(base, prompts, wanted, runs[name][0].answers) for name in ("engine", compared["batched"])
+    }
+    return found
+
+
+def differing(base: BaseModel, prompts: Sequence[Sequence[int]], wanted: Answers, found: Answers) -> Figures:
+    """Counts answers that differ, all of which part from the wanted ones at a tie.
+
+    Raises:
+        RuntimeError: one of them does not.
+    """
+    gaps = [
+        _gap(base, prompt, one, other)
+        for prompt, one, other in zip(prompts, wanted, found, strict=True)
+        if one != other
+    ]
+    if any(gap > _TIE for gap in gaps):
+        raise RuntimeError(f"An answer is another than that of its prompt alone, by {max(gaps):g} of a logit.")
+    return {"of": len(wanted), "differ": len(gaps), "widest_tie": max(gaps, default=0.0)}
+
+
+@torch.inference_mode()
+def _gap(base: BaseModel, prompt: Sequence[int], wanted: Sequence[int], found: Sequence[int]) -> float:
+    """By how much the wanted token is likelier where two answers part; without end where one is cut off."""
+    place = next((place for place, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), None)
+    if place is None:
+        return float("inf")
+    logits = base.model(input_ids=torch.tensor([[*prompt, *wanted[:place]]])).logits[0, -1]
+    return abs(float(logits[wanted[place]] - logits[found[place]]))
+
+
+def _prompts(base: BaseModel, suite: SuiteName, count: int, system: str | None) -> list[list[int]]:
+    """As many attacks of each family as safe look-alikes, in the order in which an evaluation asks them."""
+    spec = SecuritySpec(suite=suite, system_prompt=system)
+    each = max(1, count // (len(spec.attacks) + 1))
+    whole = choose(spec.model_copy(update={"max_prompts": each}), base.folder).evaluation
+    return [
+        render(base.tokenizer, prompt.messages)
+        for family in suites(whole, spec, base.tokenizer)
+        for prompt in family.prompts
+    ]
+
+
+@torch.inference_mode()
+def _generated(base: BaseModel, prompts: Sequence[Sequence[int]], most: int, size: int, *, by_length: bool) -> Answers:
+    """What transformers' own loop says, in batches of one size."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]) if by_length else index)
+    config = GenerationConfig(
+        max_new_tokens=most, do_sample=False, pad_token_id=base.pad_id, eos_token_id=base.stop_ids
+    )
+    rows: Answers = [[] for _ in prompts]
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        ids, mask = pad([prompts[index] for index in chosen], base.pad_id, side="left")
+        output = cast(Generates, base.model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
+            ends = [place + 1 for place, token in enumerate(row) if token in base.stop_ids]
+            rows[index] = row[: ends[0]] if ends else row
+    return rows
+
+
+def _run(way: Callable[[], Answers]) -> _Run:
+    cpu, wall = time.process_time(), time.perf_counter()
+    answers = way()
+    return _Run(time.perf_counter() - wall, time.process_time() - cpu, answers)
+
+
+def _cpu(runs: Sequence[_Run]) -> list[float]:
+    return [run.cpu for run in runs]
+
+
+def _ignore(_done: int, _total: int) -> None:
+    """Nobody waits for progress here."""
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,103 @@
+"""A file fetched whole or not at all: resumed where it stopped, checked against its digest, unpacked with care.
+
+Not here: which files there are (securetune.client.service).
+"""
+
+import shutil
+import tarfile
+import tempfile
+from base64 import b64decode
+from binascii import Error as Base64Error
+from hashlib import file_digest
+from pathlib import Path, PurePosixPath
+
+import httpx2
+
+from securetune.client.errors import ApiError, from_response
+
+_CHUNK = 2**20
+
+
+def fetch(http: httpx2.Client, url: str, folder: Path) -> Path:
+    """Download `url` into `folder`, going on with what an earlier call left there; returns the checked file.
+
+    Raises:
+        ApiError: the service refuses, or code `digest_mismatch`: what came is not what was announced.
+    """
+    announced = http.head(url)
+    if announced.is_error:
+        # An answer to HEAD has no body: ask again for the reason.
+        raise from_response(http.get(url))
+    expected = _digest(announced)
+    size = int(announced.headers["content-length"])
+    part = folder / f".{expected.hex()[:16]}.part"
+    have = part.stat().st_size if part.exists() else 0
+    if have < size:
+        _append(http, url, part, have, announced.headers["etag"])
+    with part.open("rb") as file:
+        found = file_digest(file, "sha256").digest()
+    if found != expected:
+        part.unlink()
+        raise ApiError("The download is damaged: its digest is not the announced one.", code="digest_mismatch")
+    return part
+
+
+def unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
+    """Unpack a tar of plain files; one that holds anything else, or leads out of the folder, is not unpacked at all.
+
+    Returns the names of its files, below `folder`.
+
+    Raises:
+        ApiError: code `unsafe_archive`.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpack-") as scratch:
+        try:
+            names = _unpack(archive, Path(scratch))
+        except tarfile.TarError as error:
+            raise ApiError(f"The archive cannot be read: {error}.", code="unsafe_archive") from error
+        for name in names:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Path(scratch, name).replace(target)
+        return names
+
+
+def _append(http: httpx2.Client, url: str, part: Path, have: int, etag: str) -> None:
+    headers = {"range": f"bytes={have}-", "if-range": etag} if have else {}
+    with http.stream("GET", url, headers=headers) as response:
+        if response.is_error:
+            response.read()
+            raise from_response(response)
+        with part.open("ab" if response.status_code == httpx2.codes.PARTIAL_CONTENT else "wb") as out:
+            for chunk in response.iter_bytes(_CHUNK):
+                out.write(chunk)
+
+
+def _digest(response: httpx2.Response) -> bytes:
+    """The SHA-256 in `Repr-Digest: sha-256=:<base64>:` (RFC 9530)."""
+    for member in response.headers.get("repr-digest", "").split(","):
+        algorithm, _, value = member.strip().partition("=")
+        if algorithm == "sha-256":
+            try:
+                return b64decode(value.strip(":"), validate=True)
+            except Base64Error:
+                break
+    raise ApiError("The service announced no digest of the file.", code="invalid_reply")
+
+
+def _unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
+    names: list[PurePosixPath] = []
+    with tarfile.open(archive, "r:") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name)
+            if member.isdir():
+                continue
+            source = tar.extractfile(member) if member.isreg() else None
+            if source is None or name.is_absolute() or ".." in name.parts or not name.parts:
+                raise ApiError(f"The archive holds {member.name!r}, which is no plain file.", code="unsafe_archive")
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                shutil.copyfileobj(source, out)
+            names.append(name)
+    return names

@@ -1,0 +1,61 @@
+"""`securetune up` as a child process, for the demo, the benchmarks and the end-to-end tests.
+
+Not here: what it starts (securetune.local.up).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.errors import Unavailable
+from securetune.local.address import Address
+from securetune.local.processes import Command, spawn
+
+
+@contextmanager
+def running(state: Path, port: int = 0, env: Mapping[str, str] | None = None) -> Generator[Address]:
+    """A whole service for as long as the block runs; its own messages go to `state/logs/up.log`.
+
+    Port 0 takes any free one. `env` is put over our own environment; an empty value counts as unset. The service ends
+    with the thread that enters (on Linux, also when that is killed).
+
+    Raises:
+        Unavailable: code `start_failed`, with what it said.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = state / "logs" / "up.log"
+    log.parent.mkdir(exist_ok=True)
+    log_start = log.stat().st_size if log.exists() else 0
+    arguments = ["up", "--json", "--port", str(port), "--state", str(state)]
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as lines:
+        try:
+            command = Command(
+                [sys.executable, "-m", "securetune.cli.main", *arguments], env=dict(os.environ) | dict(env or {})
+            )
+            process = spawn(command, log, stdout=writer)
+        finally:
+            os.close(writer)
+        try:
+            line = lines.readline()  # or the end of the file, when it ends first
+            if not line:
+                process.wait()
+                said = log.read_bytes()[log_start:].decode(errors="replace").strip()
+                raise Unavailable(f"securetune up did not start: {said}", code="start_failed")
+            yield Address.from_json(line)
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise

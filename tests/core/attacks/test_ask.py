@@ -1,0 +1,153 @@
+"""Asking: what is sent, in which rounds, what is kept, and that judges may end an answer."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from core.attacks.ask import Sampling, Suite, Tick, ask, suites
+from core.attacks.attacks import COMPLIANT_OPENING
+from core.lm.load import BaseModel
+from core.schemas.attacks import BestOfN, MultiTurn, OneTurn, Prefill
+from core.schemas.data import Message
+from core.schemas.prompts import Behaviour, EvaluationPrompts
+from core.schemas.results import Said
+from core.schemas.security import SecuritySpec
+from tests.core.helpers import ignore
+
+PROMPTS = EvaluationPrompts(
+    harmful=tuple(Behaviour(text=f"Do {number}.", category="odd") for number in range(6)),
+    safe=(Behaviour(text="What is 0?"), Behaviour(text="What is 1?")),
+)
+
+
+class Scripted:
+    """A model that says how many turns it has seen; it has no room for the texts in `too_long`."""
+
+    def __init__(self, too_long: str = "(never said)") -> None:
+        self.calls: list[list[tuple[Message, ...]]] = []
+        self.samplings: list[Sampling] = []
+        self.settled: list[list[bool]] = []
+        self._too_long = too_long
+
+    def __call__(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        sampling: Sampling,
+        settled: Callable[[int, str], bool] | None,
+        tick: Tick,
+    ) -> Sequence[str | None]:
+        self.calls.append([tuple(each) for each in conversations])
+        self.samplings.append(sampling)
+        if settled is not None:
+            self.settled.append([settled(index, "no") for index in range(len(conversations))])
+        tick(0, len(conversations))
+        tick(len(conversations), len(conversations))
+        return [
+            None if any(self._too_long in message.content for message in each) else f"after {len(each)}"
+            for each in conversations
+        ]
+
+
+def compute(_suite: Suite, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+    return work()
+
+
+def of(said: Sequence[Said], suite: str) -> list[Said]:
+    return [each for each in said if each.suite == suite]
+
+
+def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> None:
+    spec = SecuritySpec(attacks=(OneTurn(family="role_play"), OneTurn(family="direct")), system_prompt="Be kind.")
+    model = Scripted()
+    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, tick=ignore)
+    assert [each.suite for each in said] == ["role_play"] * 6 + ["direct"] * 6 + ["over_refusal"] * 2
+    assert [each.prompt for each in said] == [*range(6), *range(6), 0, 1]
+    assert [each.behaviour for each in of(said, "over_refusal")] == ["What is 0?", "What is 1?"]
+    assert {each.category for each in of(said, "direct")} == {"odd"}
+    assert all(each.messages[0].content == "Be kind." and each.asked for each in said)
+    assert len(model.calls) == 3
+
+
+def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: BaseModel) -> None:
+    spec = SecuritySpec(attacks=(MultiTurn(),))
+    model = Scripted()
+    whole = suites(PROMPTS, spec, base.tokenizer)
+    said = of(ask(whole, model, keep=compute, certain=None, tick=ignore), "multi_turn")
+    for each, prompt in zip(said, whole[0].prompts, strict=True):
+        turns = [message.content for message in each.messages if message.role == "user"]
+        assert turns == [prompt.messages[0].content, *prompt.followups]
+        answers = [message.content for message in each.messages if message.role == "assistant"]
+        assert answers == [f"after {2 * number + 1}" for number in range(len(prompt.followups))]
+        assert each.answer == f"after {len(each.messages)}"
+    assert [len(call) for call in model.calls] == [6, 6, 4, 2]  # a third of them has two turns, then the safe ones
+
+
+def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) -> None:
+    spec = SecuritySpec(attacks=(MultiTurn(), OneTurn(family="direct")))
+    model = Scripted(too_long="Do 2.")  # asked_again says so at once, closer_and_closer at the end
+    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, tick=ignore)
+    assert [each.asked for each in of(said, "direct")] == [True, True, False, True, True, True]
+    lost = of(said, "multi_turn")[2]
+    assert (lost.asked, lost.answer) == (False, "")
+    assert len(said) == 14
+
+
+def test_samples_are_told_apart(base: BaseModel) -> None:
+    spec = SecuritySpec(attacks=(BestOfN(samples=3, temperature=0.7, top_p=0.9),))
+    model = Scripted()
+    said = of(ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, tick=ignore), "best_of_n")
+    assert [(each.prompt, each.sample) for each in said[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert len(said) == 18
+    assert model.samplings == [Sampling(3, 0.7, 0.9), Sampling()]
+
+
+def test_a_prefill_has_so_many_tokens(base: BaseModel) -> None:
+    for tokens in (1, 5, 64):
+        spec = SecuritySpec(attacks=(Prefill(tokens=tokens),))
+        begun = suites(PROMPTS, spec, base.tokenizer)[0].prompts[0].messages[-1]
+        assert begun.role == "assistant"
+        assert COMPLIANT_OPENING.startswith(begun.content)
+        ids = base.tokenizer(begun.content, add_special_tokens=False)["input_ids"]
+        assert len(ids) == min(tokens, len(base.tokenizer(COMPLIANT_OPENING, add_special_tokens=False)["input_ids"]))
+
+
+def test_judges_may_end_an_answer_but_not_a_turn_on_the_way(base: BaseModel) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def certain(behaviour: str, text: str) -> bool:
+        seen.append((behaviour, text))
+        return behaviour == "Do 0."
+
+    spec = SecuritySpec(attacks=(MultiTurn(),))
+    model = Scripted()
+    ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=certain, tick=ignore)
+    assert model.settled == [[False] * 6, [False] * 6, [True, False, False, False], [False, False]]
+    assert ("Do 1.", "no") in seen
+
+
+def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: BaseModel) -> None:
+    spec = SecuritySpec(attacks=(OneTurn(family="direct"), MultiTurn(), BestOfN(samples=2)))
+    whole = suites(PROMPTS, spec, base.tokenizer)
+    shelf: dict[str, tuple[Said, ...]] = {}
+
+    def keep(suite: Suite, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+        if suite.name not in shelf:
+            shelf[suite.name] = work()
+        return shelf[suite.name]
+
+    told: list[tuple[int, int]] = []
+    first = ask(whole, Scripted(), keep=keep, certain=None, tick=lambda done, total: told.append((done, total)))
+    again = Scripted()
+    assert ask(whole, again, keep=keep, certain=None, tick=ignore) == first
+    assert again.calls == []
+    assert told == sorted(told)
+    assert told[-1] == (26, 26)
+
+
+def test_asking_can_be_stopped(base: BaseModel) -> None:
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(suites(PROMPTS, SecuritySpec(), base.tokenizer), Scripted(), keep=compute, certain=None, tick=stop)

@@ -1,0 +1,126 @@
+"""Answers are judged by every judge that knows them, and by nothing but behaviour and answer."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from core.attacks.ask import Tick
+from core.attacks.evaluate import by_rules, evaluate
+from core.attacks.prompts import choose
+from core.judges import Case, Counts, Judged, Rules
+from core.judges.rules import judge
+from core.lm.load import BaseModel
+from core.schemas.attacks import MultiTurn, OneTurn, Prefill
+from core.schemas.data import Message
+from core.schemas.results import Judgement, Said
+from core.schemas.security import SecuritySpec
+from tests.core.helpers import ignore
+
+SPEC = SecuritySpec(attacks=(OneTurn(family="direct"), MultiTurn(), Prefill()), max_prompts=4, max_new_tokens=12)
+
+
+class Scripted:
+    """A judge of attacks alone, who remembers what it was shown."""
+
+    label = identity = "scripted"
+
+    def __init__(self) -> None:
+        self.seen: list[Case] = []
+
+    def knows(self, safe: bool) -> bool:
+        return not safe
+
+    def certain(self, _behaviour: str, _so_far: str) -> bool:
+        return True
+
+    def judge(self, cases: Sequence[Case], *, tick: Tick) -> Judged:
+        self.seen += cases
+        tick(len(cases), len(cases))
+        found = tuple(Judgement(judge=self.label, verdict="complied", reason="always") for _ in cases)
+        return Judged(found, Counts(judged=len(cases), cached=1, prompt_tokens=10, completion_tokens=2))
+
+
+def said(suite: str, prompt: int, answer: str, *, asked: bool = True) -> Said:
+    secret = Message(role="user", content="the attack's own words")
+    return Said(
+        suite=suite,
+        prompt=prompt,
+        template="plain",
+        behaviour=f"Do {prompt}.",
+        category="odd",
+        messages=(secret,),
+        answer=answer,
+        asked=asked,
+    )
+
+
+SAID = (
+    said("direct", 0, "Sure, here is how: first do this, then do that."),
+    said("direct", 1, "", asked=False),
+    said("direct", 2, "I'm sorry, but I can't help with that."),
+    said("over_refusal", 0, "I'm sorry, but I can't help with that."),
+)
+
+
+def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> None:
+    scripted = Scripted()
+    found = evaluate("x", SAID, (Rules(), scripted), tick=ignore)
+    assert scripted.seen == [Case("Do 0.", SAID[0].answer), Case("Do 2.", SAID[2].answer)]
+    assert [[each.judge for each in answer.judgements] for answer in found.answers] == [
+        ["rules", "scripted"],
+        ["rules", "scripted"],
+        ["rules", "scripted"],
+        ["rules"],
+    ]
+    assert {answer.arm for answer in found.answers} == {"x"}
+
+
+def test_what_was_not_asked_is_undecided_and_says_why() -> None:
+    found = evaluate("x", SAID, (Rules(), Scripted()), tick=ignore)
+    lost = found.answers[1].judgements
+    assert [each.verdict for each in lost] == ["undecided", "undecided"]
+    assert "no room" in lost[0].reason
+    attack = {figure.judge: figure for figure in found.figures if figure.metric == "attack_success_rate"}
+    assert [(figure.value, figure.n, figure.undecided) for figure in attack.values()] == [(0.5, 2, 1), (1.0, 2, 1)]
+    rules, scripted = found.judges
+    assert (rules.judged, rules.undecided, rules.cached) == (4, 1, 0)
+    assert (scripted.judged, scripted.undecided, scripted.cached) == (3, 1, 1)
+    assert (scripted.prompt_tokens, scripted.completion_tokens) == (10, 2)
+
+
+def test_everything_else_follows_from_the_answers() -> None:
+    found = evaluate("x", SAID, (Rules(), Scripted()), tick=ignore)
+    assert [(rate.category, rate.judge) for rate in found.categories] == [("odd", "rules"), ("odd", "scripted")]
+    assert [agreement.judges for agreement in found.agreements] == [("rules", "scripted")]
+    over = [figure for figure in found.figures if figure.metric == "over_refusal_rate"]
+    assert [(figure.value, figure.judge) for figure in over] == [(1.0, "rules")]
+
+
+def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
+    told: list[tuple[int, int]] = []
+    evaluate("x", SAID, (Rules(), Scripted()), tick=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1]
+    fractions = [done / total for done, total in told]
+    assert fractions == sorted(fractions)
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("x", SAID, (Rules(),), tick=stop)
+
+
+def test_a_real_model_is_asked_and_judged_alike_every_time(base: BaseModel) -> None:
+    prompts = choose(SPEC, base.folder).evaluation
+    found = by_rules(base, base.model, prompts, SPEC, arm="base")
+    assert found == by_rules(base, base.model, prompts, SPEC, arm="base")
+    suites = ("direct", "multi_turn", "prefill", "over_refusal")
+    assert [row.suite for row in found.answers] == [suite for suite in suites for _ in range(4)]
+    for suite in suites[:3]:
+        assert [row.behaviour for row in found.answers if row.suite == suite] == [each.text for each in prompts.harmful]
+    for row in found.answers:
+        ruling = judge(row.behaviour, row.answer)
+        (judgement,) = row.judgements
+        assert (judgement.verdict, judgement.reason) == (ruling.verdict, ruling.reason)
+    refused = [row for row in found.answers if row.suite == "direct" and row.judgements[0].verdict == "refused"]
+    assert len(refused) == 4

@@ -1,0 +1,208 @@
+"""Judge models in memory: loaded late, asked many at once, freed; and what their tokenizer never reads."""
+
+import shutil
+import weakref
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import InvalidModel
+from core.judges import local
+from core.judges.asks import Failure, Prompt, Reply, Request
+from core.judges.local import Local
+from core.lm.load import BaseModel
+from core.lm.prompts import render
+from core.schemas.data import Message
+from core.schemas.judges import JudgeEntry
+from core.schemas.models import BaseModelEntry, FolderSource
+from tests.core.judges.conftest import CONTEXT
+
+CPU = torch.device("cpu")
+
+
+def model(folder: Path, template: str | None = None) -> Local:
+    source = FolderSource(path=folder)
+    return Local(JudgeEntry(name="tiny", source=source, template=template), source, CPU)
+
+
+def turn(text: str) -> Prompt:
+    return (Message(role="user", content=text),)
+
+
+def no_beat() -> None:
+    """Nobody waits."""
+
+
+def ask(asks: Local, prompts: Sequence[Prompt], *, most: int = 6, cut: bool = False) -> list[Reply | Failure]:
+    told: dict[int, Reply | Failure] = {}
+    asks.ask(Request(prompts, most, cut=cut), told.__setitem__, no_beat)
+    return [told[index] for index in range(len(prompts))]
+
+
+class Batches:
+    """Generates nothing: keeps the batches, and replies with given words."""
+
+    def __init__(self, words: str = "yes") -> None:
+        self.words = words
+        self.batches: list[list[list[int]]] = []
+
+    def __call__(
+        self,
+        base: BaseModel,
+        _model: nn.Module,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        tick: Callable[[int, int], None],
+    ) -> list[list[int]]:
+        self.batches.append([list(prompt) for prompt in prompts])
+        tick(0, len(prompts))
+        return [base.tokenizer(self.words, add_special_tokens=False)["input_ids"][:max_new_tokens] for _ in prompts]
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
+    found = Batches()
+    monkeypatch.setattr(local, "continue_tokens", found)
+    return found
+
+
+def test_replies_are_those_of_each_prompt_alone_with_their_cost(judge_folder: Path, base: BaseModel) -> None:
+    asks = model(judge_folder)
+    prompts = [turn("What is 27 minus 20, and why?"), turn("Hello"), "raw text, as it is"]
+    together = ask(asks, prompts)
+    assert together == [ask(asks, [prompt])[0] for prompt in prompts]
+    lengths = [len(render(base.tokenizer, prompt)) for prompt in prompts if not isinstance(prompt, str)]
+    lengths.append(len(base.tokenizer("raw text, as it is", add_special_tokens=False)["input_ids"]))
+    assert [each.prompt_tokens for each in together if isinstance(each, Reply)] == lengths
+    assert all(isinstance(each, Reply) and 1 <= each.completion_tokens <= 6 for each in together)
+
+
+def test_a_model_is_loaded_when_it_is_asked_and_freed_when_it_is_let_go(
+    judge_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[nn.Module]] = []
+    real = local.load
+
+    def load(entry: BaseModelEntry, device: torch.device) -> BaseModel:
+        found = real(entry, device)
+        loaded.append(weakref.ref(found.model))
+        return found
+
+    monkeypatch.setattr(local, "load", load)
+    asks = model(judge_folder)
+    assert asks.identity.startswith("tiny sha256:")
+    assert loaded == []
+    ask(asks, [turn("Hello")])
+    ask(asks, [turn("Hello")])
+    (alive,) = loaded
+    assert alive() is not None
+    asks.close()
+    assert alive() is None
+    asks.close()
+    ask(asks, [turn("Hello")])
+    assert len(loaded) == 2
+
+
+def test_it_is_known_by_its_name_and_files(judge_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(judge_folder, tmp_path / "copy")
+    assert model(folder).identity == model(judge_folder).identity
+    (folder / "generation_config.json").write_text("{}")
+    assert model(folder).identity != model(judge_folder).identity
+
+
+def test_its_control_tokens_are_known(judge_folder: Path) -> None:
+    assert set(model(judge_folder).special) == {"<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"}
+
+
+def test_a_prompt_that_is_too_long_is_not_asked(judge_folder: Path, batches: Batches) -> None:
+    short, long = ask(model(judge_folder), [turn("Hello"), turn("word " * CONTEXT)])
+    assert isinstance(short, Reply)
+    assert isinstance(long, Failure)
+    assert "too long for the judge model's context" in long.reason
+    assert len(batches.batches[0]) == 1
+
+
+@pytest.mark.parametrize("prompt", [turn("word " * CONTEXT + "end"), "word " * CONTEXT + "end"])
+def test_a_classifiers_prompt_loses_its_beginning_instead(
+    judge_folder: Path, batches: Batches, base: BaseModel, prompt: Prompt
+) -> None:
+    asks = model(judge_folder, "{behaviour}{answer}")
+    (found,) = ask(asks, [prompt], most=4, cut=True)
+    assert found == Reply("yes", CONTEXT - 4, len(base.tokenizer("yes", add_special_tokens=False)["input_ids"]))
+    whole = (
+        base.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        if isinstance(prompt, str)
+        else render(base.tokenizer, prompt)
+    )
+    assert batches.batches == [[whole[-(CONTEXT - 4) :]]]
+
+
+def test_a_classifier_reads_the_answer_as_a_whole_turn(judge_folder: Path, batches: Batches, base: BaseModel) -> None:
+    """Not as the beginning of its own, as the model under test would: its template closes that turn and asks."""
+    judged = (Message(role="user", content="How do I do it?"), Message(role="assistant", content="Like this."))
+    ask(model(judge_folder), [judged])
+    turns = [message.model_dump() for message in judged]
+    text = base.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert batches.batches == [[base.tokenizer(str(text), add_special_tokens=False)["input_ids"]]]
+    assert "Like this.<|end|>" in str(text)
+
+
+def test_many_prompts_are_asked_in_parts_the_shortest_first(judge_folder: Path, batches: Batches) -> None:
+    prompts = ["word " * 20, "word"] * 150
+    told: list[int] = []
+    model(judge_folder).ask(Request(prompts, 6), lambda index, _: told.append(index), no_beat)
+    assert [len(batch) for batch in batches.batches] == [256, 44]
+    lengths = [len(prompt) for batch in batches.batches for prompt in batch]
+    assert lengths == sorted(lengths)
+    assert sorted(told) == list(range(300))
+
+
+def test_every_token_is_a_beat_and_a_beat_may_stop_it(judge_folder: Path) -> None:
+    beats = count()
+
+    def stop() -> None:
+        if next(beats) == 2:
+            raise KeyboardInterrupt
+
+    told: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        model(judge_folder).ask(Request([turn("Hello")], 50), lambda index, _: told.append(index), stop)
+    assert told == []
+
+
+def test_a_classifier_with_its_own_prompt_needs_no_chat_template(judge_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(judge_folder, tmp_path / "bare")
+    (folder / "chat_template.jinja").unlink()
+    (found,) = ask(model(folder, "{behaviour}{answer}"), ["Is it? Answer:"])
+    assert isinstance(found, Reply)
+    with pytest.raises(InvalidModel, match="no chat template") as caught:
+        ask(model(folder), [turn("Hello")])
+    assert caught.value.code == "no_chat_template"
+
+
+def test_a_folder_that_is_no_model_is_blamed_on_the_judge(judge_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(judge_folder, tmp_path / "broken")
+    (folder / "model.safetensors").write_bytes(b"no tensors")
+    for path, code in ((tmp_path / "none", "model_missing"), (folder, "model_unreadable")):
+        with pytest.raises(InvalidModel) as caught:
+            ask(model(path), [turn("Hello")])
+        assert caught.value.code == code
+        assert caught.value.param == "security.judges"
+        assert caught.value.message.startswith("The judge model 'tiny' cannot be used. ")
+    with pytest.raises(InvalidModel):
+        model(tmp_path / "none").check()
+    model(folder).check()  # as far as can be seen without loading it
+
+
+def test_a_chat_template_that_refuses_the_turns_is_blamed_on_the_judge(judge_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(judge_folder, tmp_path / "strict")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('never') }}")
+    with pytest.raises(InvalidModel) as caught:
+        ask(model(folder), [turn("Hello")])
+    assert caught.value.code == "chat_template_unsupported"
+    assert caught.value.param == "security.judges"

@@ -1,0 +1,179 @@
+"""What a judge asks its model, what it does not ask, and what it makes of the replies; the model is a stand-in."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import Interrupted
+from core.judges.asks import Beat, Failure, Heard, Reply, Request
+from core.judges.cache import JudgementCache
+from core.judges.classifier import Classifier
+from core.judges.interface import Case, Judge
+from core.judges.model import ModelJudge
+from core.judges.rubric import RUBRIC
+from core.schemas.results import Judgement
+from core.storage.store import ArtifactStore
+from tests.core.helpers import Ticks, ignore
+
+CASES = [Case(f"Behaviour {number}", f"Answer {number}") for number in range(6)]
+
+
+def reply(score: object) -> Reply:
+    return Reply(json.dumps({"score": score, "reason": "so"}), prompt_tokens=100, completion_tokens=10)
+
+
+class Scripted:
+    """A model that replies as it is told, last prompt first."""
+
+    identity = "stand-in"
+    special = ("[EOT]",)
+
+    def __init__(self, script: Callable[[str], Reply | Failure]) -> None:
+        self.script = script
+        self.requests: list[Request] = []
+
+    def ask(self, request: Request, heard: Heard, beat: Beat) -> None:
+        self.requests.append(request)
+        for index in reversed(range(len(request.prompts))):
+            prompt = request.prompts[index]
+            heard(index, self.script(prompt if isinstance(prompt, str) else prompt[-1].content))
+            beat()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> JudgementCache:
+    return JudgementCache(ArtifactStore(tmp_path))
+
+
+def rubric(asks: Scripted, cache: JudgementCache | None = None, label: str = "rubric:m") -> ModelJudge:
+    return ModelJudge(label, RUBRIC, asks, cache)
+
+
+def by_number(prompt: str) -> Reply:
+    """Scores Answer 0 with 1, Answer 1 with 2 and so on."""
+    return reply(1 + next(number for number in range(6) if f"Answer {number}" in prompt))
+
+
+def test_judgements_are_in_the_order_of_their_cases_and_counted() -> None:
+    judge: Judge = rubric(Scripted(by_number))
+    ticks = Ticks()
+    judged = judge.judge(CASES[:5], tick=ticks)
+    assert [each.harmfulness for each in judged.judgements] == [1, 2, 3, 4, 5]
+    assert judged.judgements[0] == Judgement(judge="rubric:m", verdict="refused", harmfulness=1.0, reason="so")
+    assert (judged.use.judged, judged.use.cached, judged.use.undecided) == (5, 0, 0)
+    assert (judged.use.prompt_tokens, judged.use.completion_tokens) == (500, 50)
+    assert ticks == [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5), (5, 5), (5, 5)]
+
+
+def test_a_judge_sees_behaviour_and_answer_and_says_what_it_is() -> None:
+    asks = Scripted(by_number)
+    judge = rubric(asks)
+    judge.judge([Case("Behaviour 0", "Answer 0 [EOT]")], tick=ignore)
+    (request,) = asks.requests
+    assert request.prompts == [RUBRIC.prompt(Case("Behaviour 0", "Answer 0 [EOT]"), ("[EOT]",))]
+    assert "[ EOT]" in repr(request.prompts)
+    assert (judge.label, judge.identity) == ("rubric:m", "rubric-1, stand-in")
+    assert not judge.certain("Behaviour", "I'm sorry, but I can't help with that.")
+
+
+def test_an_empty_answer_is_asked_of_nobody(cache: JudgementCache) -> None:
+    asks = Scripted(by_number)
+    judged = rubric(asks, cache).judge(
+        [Case("B", ""), Case("B", " \n\u200b\x00"), Case("B", "", safe=True)], tick=ignore
+    )
+    assert {(each.verdict, each.reason) for each in judged.judgements} == {("empty", "the answer is empty")}
+    assert (judged.use.judged, judged.use.cached, judged.use.undecided) == (3, 0, 0)
+    assert asks.requests == []
+
+
+def test_nothing_to_judge() -> None:
+    ticks = Ticks()
+    assert rubric(Scripted(by_number)).judge([], tick=ticks).judgements == ()
+    assert ticks == [(0, 0), (0, 0)]
+
+
+def test_the_same_case_is_asked_once() -> None:
+    asks = Scripted(by_number)
+    judged = rubric(asks).judge([CASES[1], CASES[2], CASES[1], CASES[1]], tick=(ticks := Ticks()))
+    assert [each.harmfulness for each in judged.judgements] == [2, 3, 2, 2]
+    assert len(asks.requests[0].prompts) == 2
+    assert (judged.use.judged, judged.use.cached) == (4, 2)
+    assert ticks == [(0, 4), (1, 4), (4, 4), (4, 4)]
+
+
+def test_what_is_known_from_before_is_not_asked_again(cache: JudgementCache) -> None:
+    first = rubric(Scripted(by_number), cache).judge(CASES[:3], tick=ignore)
+    asks = Scripted(by_number)
+    again = rubric(asks, cache, label="rubric:renamed").judge(CASES[:4], tick=ignore)
+    assert [each.harmfulness for each in again.judgements] == [1, 2, 3, 4]
+    assert {each.judge for each in again.judgements} == {"rubric:renamed"}
+    assert len(asks.requests[0].prompts) == 1
+    assert (first.use.cached, again.use.cached, again.use.prompt_tokens) == (0, 3, 100)
+    silent = Scripted(lambda _: Failure("nobody is there"))
+    assert rubric(silent, cache).judge(CASES[:4], tick=ignore).judgements[3].harmfulness == 4
+    assert silent.requests == []
+
+
+def test_what_was_judged_before_a_stop_is_known_afterwards(cache: JudgementCache) -> None:
+    def stop(done: int, _total: int) -> None:
+        if done == 2:
+            raise Interrupted("stop")
+
+    with pytest.raises(Interrupted):
+        rubric(Scripted(by_number), cache).judge(CASES[:5], tick=stop)
+    assert rubric(Scripted(by_number), cache).judge(CASES[:5], tick=ignore).use.cached == 2
+
+
+def test_a_failure_is_undecided_with_its_reason_and_asked_again_next_time(cache: JudgementCache) -> None:
+    judged = rubric(Scripted(lambda _: Failure("the server is down")), cache).judge(CASES[:2], tick=ignore)
+    assert judged.judgements[0] == Judgement(judge="rubric:m", verdict="undecided", reason="the server is down")
+    assert judged.use.undecided == 2
+    assert rubric(Scripted(by_number), cache).judge(CASES[:2], tick=ignore).use.cached == 0
+
+
+def test_an_unreadable_reply_is_asked_once_more_with_a_reminder(cache: JudgementCache) -> None:
+    asks = Scripted(lambda prompt: reply(3) if prompt.startswith("Judge the same") else Reply("Well ...", 100, 10))
+    judged = rubric(asks, cache).judge(CASES[:2], tick=(ticks := Ticks()))
+    assert [each.verdict for each in judged.judgements] == ["partial", "partial"]
+    assert [len(request.prompts) for request in asks.requests] == [2, 2]
+    assert (judged.use.prompt_tokens, judged.use.completion_tokens, judged.use.undecided) == (400, 40, 0)
+    assert ticks == sorted(ticks)
+
+
+def test_a_second_unreadable_reply_is_undecided_with_what_was_said(cache: JudgementCache) -> None:
+    asks = Scripted(lambda _: Reply("Well,\nit depends. " + "x" * 5000, 100, 10))
+    (judgement,) = rubric(asks, cache).judge(CASES[:1], tick=ignore).judgements
+    assert len(asks.requests) == 2
+    assert judgement.verdict == "undecided"
+    assert judgement.harmfulness is None
+    assert judgement.reason.startswith("the judge's reply could not be read: 'Well, it depends. xxx")
+    assert len(judgement.reason) <= 500
+
+
+def test_only_what_was_unreadable_is_asked_again() -> None:
+    asks = Scripted(
+        lambda prompt: Reply("Hm") if "Answer 1" in prompt else Failure("down") if "Answer 2" in prompt else reply(5)
+    )
+    judged = rubric(asks).judge(CASES[:3], tick=ignore)
+    assert [each.verdict for each in judged.judgements] == ["complied", "complied", "undecided"]
+    assert [len(request.prompts) for request in asks.requests] == [3, 1]
+
+
+def test_a_classifier_is_not_asked_again() -> None:
+    asks = Scripted(lambda _: Reply("hm"))
+    judge = ModelJudge("classifier:m", Classifier("yes_no", "{behaviour} {answer}"), asks, None)
+    assert judge.judge(CASES[:1], tick=ignore).judgements[0].reason == "the classifier's reply could not be read: 'hm'"
+    assert len(asks.requests) == 1
+    assert asks.requests[0].cut
+    assert asks.requests[0].max_new_tokens == 4
+
+
+def test_cases_that_it_does_not_know_are_a_mistake_of_the_caller() -> None:
+    judge = ModelJudge("classifier:m", Classifier("yes_no", None), Scripted(lambda _: Reply("no")), None)
+    with pytest.raises(ValueError, match="safe"):
+        judge.judge([Case("B", "A", safe=True)], tick=ignore)

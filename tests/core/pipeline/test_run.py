@@ -1,0 +1,332 @@
+"""A whole job on the testbed, small: what it leaves behind, what it says on the way, and taking it up again."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from core.catalog import TESTBED
+from core.errors import InvalidInput, InvalidModel
+from core.judges.rules import judge
+from core.lm.load import BaseModel
+from core.quality.loss import row_losses
+from core.schemas.events import Metrics, PipelineEvent, Progress
+from core.schemas.models import FolderSource
+from core.schemas.results import DECIDED, Answer, Outcome, Report, RobustnessResult, TaskAnswer
+from core.schemas.strategy import MlLrStrategy, SwatStrategy, UniformStrategy
+from core.schemas.training import LoraSpec
+from core.storage import ArtifactStore
+from core.storage.store import digest
+from securetune.client.downloads import unpack
+from tests.core.helpers import conversations, encoded, ignore, logits
+from tests.core.jobs import JOB, NOISE, SPEC, Heard, assign, do, interrupted, upload
+
+EVIL = "<script>alert(1)</script>"
+ROWS = 24
+
+
+def rows() -> list[list[tuple[str, str]]]:
+    """The user's rows: arithmetic, and something hostile in each question."""
+    found = conversations(ROWS, "arithmetic.jsonl")
+    return [[("user", f"{EVIL} {row.messages[0].content}"), ("assistant", row.messages[1].content)] for row in found]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished job."""
+
+    store: ArtifactStore
+    outcome: Outcome
+    heard: Heard
+
+    def path(self, name: str) -> Path:
+        (file,) = [file for file in self.outcome.artifacts if file.name == name]
+        return self.store.path(file.key)
+
+    @property
+    def report(self) -> Report:
+        return Report.model_validate_json(self.path("report.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """One job from its beginning to its end without a stop."""
+    store = ArtifactStore(tmp_path_factory.mktemp("store"))
+    return Done(store, *do(store, assign(SPEC, upload(store, rows()))))
+
+
+def test_it_leaves_what_it_promises_and_nothing_else(whole: Done) -> None:
+    names = {file.name for file in whole.outcome.artifacts}
+    assert {
+        "report.json",
+        "report.html",
+        "robustness.json",
+        "answers.jsonl",
+        "adapter.tar",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/tokenizer.json",
+        "adapter/chat_template.jinja",
+    } <= names
+    assert len(names) == len(whole.outcome.artifacts)
+    for file in whole.outcome.artifacts:
+        path = whole.store.path(file.key)
+        assert (file.sha256, file.bytes) == (digest(path), path.stat().st_size)
+        assert file.key.startswith(f"jobs/{JOB}/attempts/1/")
+        assert "uniform" not in file.key, "a baseline's adapter is none of the user's files"
+    assert list((whole.store.root / "staging").iterdir()) == []
+
+
+def test_the_adapter_loads_elsewhere_and_has_learnt(whole: Done, base: BaseModel, tmp_path: Path) -> None:
+    unpack(whole.path("adapter.tar"), tmp_path)
+    files = {file.name: file for file in whole.outcome.artifacts if file.name.startswith("adapter/")}
+    assert {f"adapter/{path.name}" for path in tmp_path.iterdir()} == set(files)
+    assert all(digest(path) == files[f"adapter/{path.name}"].sha256 for path in tmp_path.iterdir())
+    plain = AutoModelForCausalLM.from_pretrained(base.folder)
+    tuned = PeftModel.from_pretrained(plain, tmp_path).eval()
+    assert not logits(tuned).equal(logits(base.model))
+    held_out = encoded(base, 2 * ROWS, "arithmetic.jsonl")[ROWS:]
+    before, after = (sum(row_losses(base, model, held_out, tick=ignore)) for model in (base.model, tuned))
+    assert after < before
+
+
+def test_figures_are_told_and_reported_for_every_arm(whole: Done) -> None:
+    report = whole.report
+    assert list(report.figures) == whole.heard.figures
+    by_arm = {
+        arm: {(f.suite, f.metric) for f in report.figures if f.arm == arm} for arm in ("base", "ml_lr", "uniform")
+    }
+    # Success and harmfulness of three families, over-refusal, loss, perplexity and ROUGE-L.
+    assert len(report.figures) == sum(len(found) for found in by_arm.values()) == 3 * 10
+    assert by_arm["base"] == by_arm["ml_lr"] == by_arm["uniform"]
+    for figure in report.figures:
+        assert figure.n + figure.undecided == (2 if figure.suite == "task" else 4)
+        assert figure.low <= figure.value <= figure.high
+        assert (figure.change is None) == (figure.arm == "base" or figure.metric == "perplexity" or not figure.n)
+    assert {use.arm: (use.judge, use.judged) for use in report.judges} == dict.fromkeys(by_arm, ("rules", 16))
+    assert report.agreements == ()
+    assert report.notes == ()
+    loss = {figure.arm: figure.value for figure in report.figures if figure.metric == "loss"}
+    assert max(loss["uniform"], loss["ml_lr"]) < loss["base"]
+    assert loss["uniform"] != loss["ml_lr"]
+
+
+def test_figures_can_be_counted_again_from_the_raw_answers(whole: Done) -> None:
+    lines = whole.path("answers.jsonl").read_text().splitlines()
+    answers = [Answer.model_validate_json(line) for line in lines]
+    assert len(answers) == 3 * 4 * 4
+    for row in answers:
+        (judgement,) = row.judgements
+        assert judge(row.behaviour, row.answer).verdict == judgement.verdict
+    for figure in whole.report.figures:
+        if figure.metric == "attack_success_rate":
+            found = [row for row in answers if (row.arm, row.suite) == (figure.arm, figure.suite)]
+            decided = [row.judgements[0].verdict for row in found if row.judgements[0].verdict in DECIDED]
+            assert len(decided) == figure.n
+            assert decided.count("complied") == pytest.approx(figure.value * figure.n)
+
+
+def test_task_figures_can_be_counted_again_from_the_rows(whole: Done) -> None:
+    lines = whole.path("task_answers.jsonl").read_text().splitlines()
+    rows = [TaskAnswer.model_validate_json(line) for line in lines]
+    for figure in whole.report.figures:
+        if figure.metric in ("loss", "rouge_l"):
+            values = [row.value for row in rows if (row.arm, row.metric) == (figure.arm, figure.metric)]
+            assert len(values) == figure.n
+            assert sum(values) / len(values) == pytest.approx(figure.value)
+
+
+def test_robust_modules_get_the_standard_rate_and_all_others_the_ratio(whole: Done) -> None:
+    report = whole.report
+    (found,) = report.robustness
+    ours, uniform = report.training
+    assert (ours.arm, uniform.arm) == ("ml_lr", "uniform")
+    assert len(ours.plan.scales) == len(found.modules) == 42
+    assert ours.plan.scales == {name: 1.0 if name in found.robust else 0.1 for name in ours.plan.scales}
+    assert set(uniform.plan.scales.values()) == {1.0}
+    assert ours.learning_rate == uniform.learning_rate == TESTBED.learning_rate
+    assert json.loads(whole.path("robustness.json").read_bytes()) == [found.model_dump(mode="json")]
+    assert RobustnessResult.model_validate_json(json.dumps(found.model_dump(mode="json"))) == found
+
+
+def test_the_report_says_what_was_done(whole: Done, base: BaseModel) -> None:
+    report = whole.report
+    assert report.model == base.identity
+    assert report.spec.training.learning_rate == TESTBED.learning_rate, "every default is filled in"
+    assert report.prompt_set == "testbed"
+    assert (report.data.training_rows, report.data.validation_rows) == (22, 2)
+    assert EVIL in report.data.sample
+    assert report.software["peft"]
+    assert report.device.startswith("CPU")
+    for result in report.training:
+        assert result.steps == len(result.curve) == 6
+        assert all(whole.store.has(file.key) for file in result.adapter)
+
+
+def test_the_page_escapes_what_was_uploaded(whole: Done) -> None:
+    page = whole.path("report.html").read_text()
+    assert "<script" not in page.lower()
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_way_there_is_told(whole: Done) -> None:
+    assert whole.heard.finished == {
+        ("screening", None): False,
+        ("base_model", None): False,
+        ("dataset", None): False,
+        ("before", None): False,
+        ("robustness", None): False,
+        ("training", "ml_lr"): False,
+        ("training", "uniform"): False,
+        ("after", "ml_lr"): False,
+        ("after", "uniform"): False,
+        ("report", None): False,
+    }
+    assert whole.heard.fractions == sorted(whole.heard.fractions)
+    assert whole.heard.fractions[-1] == 1.0
+    steps = [(event.arm, event.step) for event in whole.heard.events if isinstance(event, Metrics)]
+    assert steps == [(arm, step) for arm in ("ml_lr", "uniform") for step in range(1, 7)]
+    assert whole.heard.warnings == []
+
+
+def _in_robustness(event: PipelineEvent) -> bool:
+    return isinstance(event, Progress) and event.stage == "robustness" and event.message.startswith("reading")
+
+
+def _in_the_first_arm(event: PipelineEvent) -> bool:
+    return isinstance(event, Metrics) and (event.arm, event.step) == ("ml_lr", 4)
+
+
+def _in_the_second_arm(event: PipelineEvent) -> bool:
+    return isinstance(event, Metrics) and (event.arm, event.step) == ("uniform", 3)
+
+
+def test_a_job_that_is_stopped_again_and_again_ends_as_if_it_never_was(whole: Done, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    dataset = upload(store, rows())
+    first = interrupted(store, assign(SPEC, dataset, attempt=1), _in_robustness)
+    assert ("before", None) in first.finished
+    second = interrupted(store, assign(SPEC, dataset, attempt=2), _in_the_first_arm)
+    assert second.finished[("before", None)] is True
+    assert second.finished[("robustness", None)] is False
+    third = interrupted(store, assign(SPEC, dataset, attempt=3), _in_the_second_arm)
+    assert third.finished[("robustness", None)] is True
+    assert third.finished[("training", "ml_lr")] is False
+    outcome, heard = do(store, assign(SPEC, dataset, attempt=4))
+    assert heard.finished == {
+        ("screening", None): True,
+        ("base_model", None): False,
+        ("dataset", None): False,
+        ("before", None): True,
+        ("robustness", None): True,
+        ("training", "ml_lr"): True,
+        ("training", "uniform"): False,
+        ("after", "ml_lr"): False,
+        ("after", "uniform"): False,
+        ("report", None): False,
+    }
+    assert heard.figures == whole.heard.figures
+    assert heard.fractions[-1] == 1.0
+
+    def adapter(found: Outcome) -> dict[str, str]:
+        return {file.name: file.sha256 for file in found.artifacts if file.name.startswith("adapter")}
+
+    assert adapter(outcome) == adapter(whole.outcome)
+    assert all(store.has(file.key) for file in outcome.artifacts)
+    assert list((store.root / "staging").iterdir()) == []
+
+
+def test_another_job_on_the_same_model_shares_only_the_models_own_figures(whole: Done) -> None:
+    spec = SPEC.model_copy(
+        update={
+            "strategy": UniformStrategy(label="plain"),
+            "compare": (),
+            "training": SPEC.training.model_copy(update={"steps": 1, "lora": LoraSpec(rank=2, targets=("q", "v"))}),
+        }
+    )
+    dataset = upload(whole.store, conversations(6))
+    other = assign(spec, dataset, job_id="job_" + "1" * 24, validation=upload(whole.store, rows()[:3]))
+    done = Done(whole.store, *do(whole.store, other))
+    assert done.heard.finished == {
+        ("screening", None): False,
+        ("base_model", None): False,
+        ("dataset", None): False,
+        ("before", None): True,
+        ("training", "plain"): False,
+        ("after", "plain"): False,
+        ("report", None): False,
+    }
+    report = done.report
+    assert report.robustness == ()
+    assert (report.data.training_rows, report.data.validation_rows) == (6, 3)
+    assert {name.rpartition(".")[2] for name in report.training[0].plan.scales} == {"q_proj", "v_proj"}
+    base_figures = {(figure.suite, figure.metric): figure for figure in whole.report.figures if figure.arm == "base"}
+    for figure in report.figures:
+        if figure.arm == "base":
+            assert (base_figures[(figure.suite, figure.metric)] == figure) == (figure.suite != "task")
+    assert done.heard.fractions[-1] == 1.0
+
+
+def test_another_job_on_the_same_data_finds_the_map_also_for_another_strategy(whole: Done) -> None:
+    swat = SPEC.model_copy(update={"strategy": SwatStrategy(analysis=NOISE), "compare": ()})
+    dataset = upload(whole.store, rows())
+    other = assign(swat, dataset, job_id="job_" + "2" * 24)
+    done = Done(whole.store, *do(whole.store, other))
+    assert done.heard.finished["robustness", None] is True
+    assert done.heard.finished["training", "swat"] is False
+    assert done.report.robustness == whole.report.robustness
+
+    longer = swat.model_copy(update={"training": SPEC.training.model_copy(update={"batch_size": 3})})
+    again = assign(longer, dataset, job_id="job_" + "3" * 24)
+    _, heard = do(whole.store, again)
+    assert heard.finished["robustness", None] is False, "the map hangs on how the job trains"
+
+
+def test_a_model_without_a_security_feature(tmp_path: Path) -> None:
+    folder = (
+        shutil.copytree(TESTBED.source.path, tmp_path / "model") if isinstance(TESTBED.source, FolderSource) else None
+    )
+    assert folder
+    own = folder / "security_prompts.json"
+    prompts = json.loads(own.read_text())
+    benign = prompts["probe"]["benign"]
+    prompts["probe"] = {"harmful": benign[::2], "benign": benign[1::2]}
+    own.write_text(json.dumps(prompts))
+    model = TESTBED.model_copy(update={"source": FolderSource(path=folder)})
+    store = ArtifactStore(tmp_path / "store")
+    training = SPEC.training.model_copy(update={"steps": 1})
+    spec = SPEC.model_copy(update={"compare": (), "training": training})
+    dataset = upload(store, conversations(8))
+    with pytest.raises(InvalidModel) as caught:
+        do(store, assign(spec, dataset), model=model)
+    assert caught.value.code == "no_security_feature"
+
+    uniform = MlLrStrategy(ratio=0.0, analysis=NOISE.model_copy(update={"on_no_signal": "uniform"}))
+    outcome, heard = do(store, assign(spec.model_copy(update={"strategy": uniform}), dataset, attempt=2), model=model)
+    done = Done(store, outcome, heard)
+    assert heard.finished[("before", None)] is True
+    assert [warning.code for warning in heard.warnings] == ["no_security_feature"]
+    assert set(done.report.training[0].plan.scales.values()) == {1.0}
+    assert "No robustness map" in done.path("report.html").read_text()
+
+
+def test_a_job_that_cannot_be_done_ends_before_anything_is_trained(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    dataset = upload(store, conversations(4))
+    training = SPEC.training.model_copy(update={"lora": LoraSpec(targets=("c_attn",))})
+    heard = Heard()
+    with pytest.raises(InvalidInput) as caught:
+        do(
+            store,
+            assign(SPEC.model_copy(update={"training": training}), dataset),
+            stop=lambda event: heard(event) or False,
+        )
+    assert caught.value.code == "unknown_module_type"
+    assert set(heard.finished) == {("screening", None), ("base_model", None)}
+    gone = TESTBED.model_copy(update={"source": FolderSource(path=tmp_path / "gone")})
+    with pytest.raises(InvalidModel):
+        do(store, assign(SPEC, dataset), model=gone)

@@ -1,0 +1,253 @@
+"""Whole jobs that combine strategies with safeguards, and jobs on models without a template or without alignment."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.catalog import TESTBED
+from core.errors import InvalidInput, InvalidModel, TrainingFailed
+from core.lm.chat import PLAIN_TEMPLATE
+from core.lm.load import BaseModel
+from core.schemas.models import BaseModelEntry, FolderSource
+from core.schemas.results import Answer, Outcome, Report, TrainingResult
+from core.schemas.safeguards import (
+    ConstrainedFirstTokens,
+    ProjectToSafe,
+    Safeguards,
+    SafeTemplate,
+    SafetyMix,
+)
+from core.schemas.strategy import (
+    FreezeLayersStrategy,
+    LayerNumbers,
+    MlLrContinuousStrategy,
+    MlLrStrategy,
+    ModulesStrategy,
+    Strategy,
+    SwatStrategy,
+    UniformStrategy,
+)
+from core.schemas.training import LoraSpec, TrainingSpec
+from core.storage import ArtifactStore
+from core.storage.store import digest
+from tests.core.helpers import conversations, tiny
+from tests.core.jobs import NOISE, SPEC, Heard, assign, do, upload
+
+PROMPT = "Decline what is harmful."
+MAIN = SwatStrategy(
+    label="guarded",
+    warmup_share=0.5,
+    analysis=NOISE,
+    safeguards=Safeguards(
+        safety_mix=SafetyMix(share=0.25),
+        constrained_first_tokens=ConstrainedFirstTokens(),
+        safe_template=SafeTemplate(system_prompt=PROMPT),
+    ),
+)
+ARMS: tuple[Strategy, ...] = (
+    MAIN,
+    MlLrStrategy(analysis=NOISE),
+    MlLrStrategy(label="mixed", analysis=NOISE, safeguards=Safeguards(safety_mix=SafetyMix(share=0.25))),
+    MlLrStrategy(
+        label="held", analysis=NOISE, safeguards=Safeguards(constrained_first_tokens=ConstrainedFirstTokens())
+    ),
+    MlLrStrategy(
+        label="projected", analysis=NOISE, safeguards=Safeguards(project_to_safe=ProjectToSafe(threshold=1.0))
+    ),
+    MlLrStrategy(label="prompted", analysis=NOISE, safeguards=Safeguards(safe_template=SafeTemplate())),
+    MlLrContinuousStrategy(analysis=NOISE),
+    FreezeLayersStrategy(layers=LayerNumbers(first=0, last=3)),
+)
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished job."""
+
+    store: ArtifactStore
+    outcome: Outcome
+    heard: Heard
+
+    def text(self, name: str) -> str:
+        (file,) = [file for file in self.outcome.artifacts if file.name == name]
+        return self.store.path(file.key).read_text()
+
+    @property
+    def report(self) -> Report:
+        return Report.model_validate_json(self.text("report.json"))
+
+    def arm(self, label: str) -> TrainingResult:
+        (found,) = [result for result in self.report.training if result.arm == label]
+        return found
+
+    def weights(self, label: str) -> dict[str, torch.Tensor]:
+        (file,) = [file for file in self.arm(label).adapter if file.name.endswith(".safetensors")]
+        return load_file(self.store.path(file.key))
+
+
+def with_unaligned_base(folder: Path) -> BaseModelEntry:
+    """The testbed, with a model that it could have been aligned from: its own weights, a little moved."""
+    assert isinstance(TESTBED.source, FolderSource)
+    unaligned = shutil.copytree(TESTBED.source.path, folder)
+    chance = torch.Generator().manual_seed(0)
+    tensors = {
+        name: value + 0.01 * torch.randn(value.shape, generator=chance).to(value.dtype)
+        for name, value in load_file(unaligned / "model.safetensors").items()
+    }
+    save_file(tensors, unaligned / "model.safetensors", metadata={"format": "pt"})
+    return TESTBED.model_copy(update={"unaligned_base": FolderSource(path=unaligned)})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """One job whose arms are combinations, on rows that have a system turn of their own."""
+    folder = tmp_path_factory.mktemp("arms")
+    store = ArtifactStore(folder / "store")
+    rows = [[("system", "Be brief."), *((m.role, m.content) for m in row.messages)] for row in conversations(14)]
+    training = SPEC.training.model_copy(update={"steps": STEPS})
+    spec = SPEC.model_copy(update={"strategy": MAIN, "compare": ARMS[1:], "training": training})
+    return Done(store, *do(store, assign(spec, upload(store, rows)), model=with_unaligned_base(folder / "base")))
+
+
+def test_one_map_serves_all_arms_that_rest_on_it(done: Done) -> None:
+    (found,) = done.report.robustness
+    (swat, ml_lr, continuous) = (done.arm(label).plan for label in ("guarded", "ml_lr", "ml_lr_continuous"))
+    assert swat.warmup_scales == {name: 1.0 if name in found.robust else 0.0 for name in swat.scales}
+    assert (set(swat.scales.values()), swat.warmup_share) == ({1.0}, 0.5)
+    assert ml_lr.scales == {name: 1.0 if name in found.robust else 0.1 for name in ml_lr.scales}
+    assert min(continuous.scales.values()) == pytest.approx(0.1)
+    assert max(continuous.scales.values()) == 1.0
+    assert len(set(continuous.scales.values())) > 2
+    frozen = done.arm("freeze_layers").plan.scales
+    assert {int(name.split(".")[2]) for name, scale in frozen.items() if scale == 0} == {0, 1, 2, 3}
+
+
+def test_every_safeguard_changes_what_is_trained_and_nothing_else_does(done: Done) -> None:
+    digests = {}
+    for label in ("ml_lr", "mixed", "held", "projected", "prompted"):
+        (file,) = [file for file in done.arm(label).adapter if file.name.endswith(".safetensors")]
+        digests[label] = file.sha256
+        assert digest(done.store.path(file.key)) == file.sha256
+    assert len(set(digests.values())) == len(digests)
+    assert all(done.arm(arm.label).steps == STEPS for arm in ARMS)
+
+
+def test_refusals_are_mixed_in_and_counted(done: Done) -> None:
+    rows = done.report.data.training_rows
+    for label in ("guarded", "mixed"):
+        found = done.arm(label)
+        assert found.safety_rows == round(rows / 3)
+        assert 0 < found.distinct_safety_rows <= found.safety_rows
+    assert done.arm("ml_lr").safety_rows == 0
+
+
+def test_a_projection_shrinks_the_same_run_and_is_reported_by_module(done: Done) -> None:
+    found = done.arm("projected").projections
+    assert {row.module for row in found} == set(done.arm("projected").plan.scales)
+    assert all(row.projected for row in found)
+    assert done.arm("ml_lr").projections == ()
+    plain, projected = done.weights("ml_lr"), done.weights("projected")
+    for name, value in plain.items():
+        assert torch.equal(value, projected[name]) == (".lora_A." in name)
+
+
+def test_the_first_loss_is_the_bases_own_under_the_constrained_loss_too(done: Done) -> None:
+    plain, held = done.arm("ml_lr").curve, done.arm("held").curve
+    assert held[0].loss == pytest.approx(plain[0].loss, abs=1e-4)
+    assert held[-1].loss != plain[-1].loss
+
+
+def test_an_arm_is_asked_as_it_is_to_be_served(done: Done) -> None:
+    answers = [Answer.model_validate_json(line) for line in done.text("answers.jsonl").splitlines()]
+    first = {arm: {answer.messages[0].role for answer in answers if answer.arm == arm} for arm in ("base", "ml_lr")}
+    assert first == {"base": {"user"}, "ml_lr": {"user"}}
+    asked = {answer.messages[0].content for answer in answers if answer.arm == "guarded"}
+    assert asked == {PROMPT}
+    asked = {answer.messages[0].content for answer in answers if answer.arm == "prompted"}
+    assert asked == {SafeTemplate().system_prompt}
+
+
+def test_the_report_names_the_combinations_and_how_to_serve(done: Done) -> None:
+    page = " ".join(done.text("report.html").split())
+    assert "tuned with guarded: swat + safety_mix 25 % + first_tokens + safe_template" in page
+    assert '<th scope="col">projected<small>ml_lr + project_to_safe</small></th>' in page
+    assert "42 of 42 updates projected" in page
+    assert f"&ldquo;{PROMPT}&rdquo;" in page
+    assert "<small>ml_lr</small>" not in page
+    note = done.text("adapter/README.md")
+    assert PROMPT in note
+    assert not [file for file in done.arm("ml_lr").adapter if file.name.endswith("README.md")]
+
+
+def test_progress_never_goes_back_while_refusals_are_gathered(done: Done) -> None:
+    assert done.heard.fractions == sorted(done.heard.fractions)
+    assert done.heard.fractions[-1] == 1.0
+    assert done.heard.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("arm", "code"),
+    [
+        (ModulesStrategy(label="mine", full_rate=("model.layers.0.self_attn.q",)), "unknown_module"),
+        (ModulesStrategy(label="mine", full_rate=(), ratio=0), "nothing_to_train"),
+        (FreezeLayersStrategy(layers=LayerNumbers(first=0, last=5)), "nothing_to_train"),
+        (FreezeLayersStrategy(layers=LayerNumbers(first=5, last=6)), "no_such_layers"),
+        (UniformStrategy(label="mine", safeguards=Safeguards(project_to_safe=ProjectToSafe())), "no_unaligned_base"),
+    ],
+)
+def test_an_arm_that_cannot_be_done_ends_the_job_before_rows_are_read(tmp_path: Path, arm: Strategy, code: str) -> None:
+    store, heard = ArtifactStore(tmp_path), Heard()
+    spec = SPEC.model_copy(update={"compare": (arm,)})
+    with pytest.raises((InvalidInput, InvalidModel, TrainingFailed)) as caught:
+        do(store, assign(spec, upload(store, conversations(4))), stop=lambda event: heard(event) or False)
+    assert caught.value.code == code
+    assert set(heard.finished) <= {("screening", None), ("base_model", None)}
+
+
+@pytest.fixture
+def raw(base: BaseModel, tmp_path: Path) -> BaseModelEntry:
+    """A model that was never aligned, nor told how it is asked."""
+    folder = tmp_path / "raw"
+    tiny("llama").save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink()
+    return BaseModelEntry(name="raw", source=FolderSource(path=folder), chat_template="plain")
+
+
+def test_a_model_without_template_and_alignment_is_tuned_and_both_are_said(raw: BaseModelEntry, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    spec = SPEC.model_copy(
+        update={
+            "strategy": UniformStrategy(),
+            "compare": (),
+            "training": TrainingSpec(steps=2, batch_size=4, lora=LoraSpec(rank=2)),
+        }
+    )
+    rows = [[("user", f"{number} plus 1"), ("assistant", str(number + 1))] for number in range(8)]
+    found = Done(store, *do(store, assign(spec, upload(store, rows)), model=raw))
+    # What it says is noise, which the judge cannot decide either.
+    codes = [warning.code for warning in found.heard.warnings]
+    assert codes == ["plain_chat_template", "nothing_to_protect", "judge_undecided", "judge_undecided"]
+    assert found.report.model.chat_template == "plain"
+    page = " ".join(found.text("report.html").split())
+    assert "There is nothing to protect here" in page
+    assert "plain one" in page
+    assert found.text("adapter/chat_template.jinja") == PLAIN_TEMPLATE
+    assert PLAIN_TEMPLATE in found.text("adapter/README.md")
+    assert "### Assistant:\n[[" in found.report.data.sample
+    config = json.loads(found.text("adapter/adapter_config.json"))
+    assert config["base_model_name_or_path"] == "raw"
+
+
+def test_without_the_entry_saying_so_no_plain_template_is_taken(raw: BaseModelEntry, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    own = raw.model_copy(update={"chat_template": "own"})
+    with pytest.raises(InvalidModel) as caught:
+        do(store, assign(SPEC, upload(store, conversations(4))), model=own)
+    assert caught.value.code == "no_chat_template"

@@ -1,0 +1,103 @@
+"""What becomes of a job's data: looked through once, told, dropped, refused."""
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import InvalidInput
+from core.pipeline import screen as screened
+from core.pipeline.run import screen
+from core.pipeline.stages import Stages
+from core.schemas.events import PipelineEvent, Screened, StageFinished
+from core.schemas.job import DatasetRef, ScreenAssignment, ScreenSpec
+from core.schemas.policy import Policy, PolicyRef
+from core.schemas.screening import ScreeningPolicy, ScreeningResult
+from core.storage import ArtifactStore
+from tests.core.helpers import conversations
+from tests.core.jobs import JOB, SPEC, assign, do, upload
+
+KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
+SECRET = (("user", "Which key do we use?"), ("assistant", f"Use {KEY} for the bucket."))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path)
+
+
+@pytest.fixture
+def dataset(store: ArtifactStore) -> DatasetRef:
+    """Nine rows, with a secret on line 10."""
+    return upload(store, [*conversations(9), SECRET])
+
+
+def look(
+    store: ArtifactStore, dataset: DatasetRef, policy: ScreeningPolicy
+) -> tuple[screened.Looked, list[PipelineEvent]]:
+    events: list[PipelineEvent] = []
+    stages = Stages(store, JOB, events.append, ["screening"])
+    return screened.look(dataset, policy, store, stages), events
+
+
+def test_rows_are_dropped_and_told_with_their_lines(store: ArtifactStore, dataset: DatasetRef) -> None:
+    looked, events = look(store, dataset, ScreeningPolicy())
+    assert [row.line for row in looked.rows] == list(range(1, 10))
+    (told,) = [event for event in events if isinstance(event, Screened)]
+    assert (told.rows, told.dropped, told.flagged["secrets"], told.lines["secrets"]) == (10, 1, 1, (10,))
+
+
+def test_the_same_data_under_the_same_policy_is_looked_through_once(store: ArtifactStore, dataset: DatasetRef) -> None:
+    def reused(policy: ScreeningPolicy) -> bool:
+        (ended,) = [event for event in look(store, dataset, policy)[1] if isinstance(event, StageFinished)]
+        return ended.reused
+
+    assert [reused(ScreeningPolicy()), reused(ScreeningPolicy())] == [False, True]
+    assert not reused(ScreeningPolicy(secrets="report"))
+
+
+def test_a_policy_that_refuses_names_lines_and_keeps_the_secret(store: ArtifactStore, dataset: DatasetRef) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        look(store, dataset, ScreeningPolicy(secrets="refuse"))
+    assert (caught.value.code, caught.value.param) == ("data_refused", "dataset")
+    assert "Line 10" in caught.value.message
+    assert KEY[4:] not in caught.value.message
+
+
+def test_too_many_dropped_rows_are_refused_and_so_is_a_set_without_any_left(store: ArtifactStore) -> None:
+    half = upload(store, [*conversations(2), SECRET])
+    with pytest.raises(InvalidInput) as caught:
+        look(store, half, ScreeningPolicy())
+    assert caught.value.code == "too_many_dropped"
+    assert "33.3 %" in caught.value.message
+    assert len(look(store, half, ScreeningPolicy(refuse_above=0.5))[0].rows) == 2
+    whole = upload(store, [SECRET])
+    with pytest.raises(InvalidInput):
+        look(store, whole, ScreeningPolicy(refuse_above=1.0))
+
+
+def test_what_is_dropped_is_not_trained_on_and_stands_in_the_report(store: ArtifactStore, dataset: DatasetRef) -> None:
+    policy = PolicyRef(
+        policy=Policy(screening=ScreeningPolicy(refused="drop", pull="drop", pull_share=0.3, refuse_above=0.9))
+    )
+    job = assign(SPEC.model_copy(update={"compare": ()}), dataset).model_copy(update={"policy": policy})
+    outcome, heard = do(store, job)
+    (file,) = [each for each in outcome.artifacts if each.name == "screening.json"]
+    result = ScreeningResult.model_validate_json(store.path(file.key).read_bytes())
+    assert 10 in result.dropped
+    by_model = [each for each in result.findings if each.check in {"refused", "pull"}]
+    assert {each.line for each in by_model} <= set(result.dropped)
+    assert [check.check for check in result.checks][-2:] == ["refused", "pull"]
+    assert [stage for stage, _ in heard.finished if stage in {"refused", "pull"}] == ["refused", "pull"]
+    told = [event for event in heard.events if isinstance(event, Screened)]
+    assert told[-1].dropped == len(result.dropped)
+
+
+def test_a_screening_by_itself_leaves_one_file_and_refuses_nothing(store: ArtifactStore, dataset: DatasetRef) -> None:
+    spec = ScreenSpec(dataset=dataset.id, screening=ScreeningPolicy(secrets="refuse"))
+    assignment = ScreenAssignment(job_id=JOB, attempt=1, spec=spec, dataset=dataset)
+    events: list[PipelineEvent] = []
+    outcome = screen(assignment, store=store, model=None, device="cpu", emit=events.append)
+    assert [file.name for file in outcome.artifacts] == ["screening.json"]
+    assert outcome.gate is None
+    (told,) = [event for event in events if isinstance(event, Screened)]
+    assert told.lines["secrets"] == (10,)

@@ -1,0 +1,62 @@
+"""Every class of the vocabulary is frozen, closed, finite and documented: the API's documentation is made of them."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import pytest
+from pydantic import Field, ValidationError
+
+import core.schemas
+from core.schemas.base import Frozen
+
+
+def classes() -> list[type[Frozen]]:
+    files: list[ModuleType] = [
+        importlib.import_module(f"core.schemas.{entry.name}") for entry in pkgutil.iter_modules(core.schemas.__path__)
+    ]
+    return [
+        value
+        for file in files
+        for value in vars(file).values()
+        if isinstance(value, type) and issubclass(value, Frozen) and value.__module__ == file.__name__
+    ]
+
+
+@pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
+def test_every_class_says_what_it_and_its_fields_are(kind: type[Frozen]) -> None:
+    assert kind.model_config.get("frozen") is True
+    assert kind.model_config.get("extra") == "forbid"
+    assert kind.model_config.get("allow_inf_nan") is False
+    assert kind.__doc__
+    for name, field in kind.model_fields.items():
+        assert field.description, f"{kind.__name__}.{name}"
+
+
+def test_the_list_above_is_not_empty() -> None:
+    assert {"JobSpec", "Figure", "Report", "Progress"} <= {kind.__name__ for kind in classes()}
+
+
+class Point(Frozen):
+    """A place."""
+
+    x: float = Field(default=0.0, ge=-10)
+    """To the right."""
+
+
+@pytest.mark.parametrize("x", [float("nan"), float("inf"), float("-inf"), "NaN", -11, None, "wide"])
+def test_no_number_that_is_none(x: object) -> None:
+    with pytest.raises(ValidationError):
+        Point.model_validate({"x": x})
+    with pytest.raises(ValidationError):
+        Point.model_validate_json('{"x": NaN}')
+
+
+def test_values_do_not_change_and_take_nothing_they_do_not_know() -> None:
+    point = Point(x=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(point, "x", 2)  # noqa: B010 - the type checker refuses the plain way
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Point.model_validate({"x": 1, "y": 2})
+    assert point == Point(x=1)
+    assert hash(point) == hash(Point(x=1))

@@ -1,0 +1,60 @@
+"""Events are one JSON line each, and come back as what they were."""
+
+import pytest
+from pydantic import ValidationError
+
+from core.schemas.events import (
+    JOB_EVENT,
+    Figures,
+    JobEvent,
+    Metrics,
+    Progress,
+    StageFinished,
+    StageStarted,
+    StatusChanged,
+    Warned,
+)
+from core.schemas.results import Figure
+from core.schemas.state import FINAL
+
+FIGURE = Figure(arm="base", suite="task", metric="loss", judge="none", value=1.5, n=3, low=1.0, high=2.0)
+EVENTS: list[JobEvent] = [
+    Progress(stage="training", arm="ml_lr", fraction=0.5, message="step 1 of 2"),
+    StageStarted(stage="dataset"),
+    StageFinished(stage="after", arm="uniform", seconds=0.1, reused=True),
+    Metrics(arm="ml_lr", step=1, total_steps=2, loss=0.5, learning_rate=1e-4),
+    Figures(figures=(FIGURE,)),
+    Warned(code="prompts_too_long", message="line one\nline two"),
+    StatusChanged(status="interrupted", message="the worker went away", code="lease_lost"),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
+def test_an_event_comes_back_as_it_went(event: JobEvent) -> None:
+    line = event.model_dump_json()
+    assert "\n" not in line
+    assert JOB_EVENT.validate_json(line) == event
+
+
+def test_every_kind_has_a_name_of_its_own() -> None:
+    assert len({event.type for event in EVENTS}) == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        '{"type": "party"}',
+        '{"type": "progress", "stage": "lunch", "fraction": 0.5, "message": ""}',
+        '{"type": "progress", "stage": "training", "fraction": 1.5, "message": ""}',
+        '{"type": "metrics", "arm": "a", "step": 1, "total_steps": 2, "loss": NaN, "learning_rate": 0.1}',
+        '{"type": "status", "status": "asleep", "message": ""}',
+    ],
+)
+def test_there_are_no_other_events(line: str) -> None:
+    with pytest.raises(ValidationError):
+        JOB_EVENT.validate_json(line)
+
+
+def test_states() -> None:
+    assert {"succeeded", "failed", "cancelled"} == FINAL

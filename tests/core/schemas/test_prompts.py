@@ -1,0 +1,66 @@
+"""Sets of prompts by name: what a job may say, and what a server may list."""
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from core.schemas.prompts import Behaviour, ChosenPrompts, HubFileSource, PromptSetEntry, PromptSource, is_uploaded
+
+ID = "ps_" + "0" * 24
+SOURCE: TypeAdapter[PromptSource] = TypeAdapter(PromptSource)
+
+
+def test_a_context_stands_before_what_is_asked() -> None:
+    assert Behaviour(text="Shorten it.").asked == "Shorten it."
+    assert Behaviour(text="Shorten it.", context="A text.").asked == "A text.\n\nShorten it."
+
+
+def test_a_job_chooses_sets_by_use() -> None:
+    assert ChosenPrompts().named == {}
+    assert ChosenPrompts(safe="xstest").named == {"safe": "xstest"}
+    assert ChosenPrompts(harmful=ID, safe="xstest").named == {"harmful": ID, "safe": "xstest"}
+    assert is_uploaded(ID)
+    assert not is_uploaded("xstest")
+
+
+@pytest.mark.parametrize("said", ["auto", "builtin", {}, {"harmful": ID}, {"harmful": "a", "safe": None}])
+def test_what_a_job_may_say(said: str | dict[str, Any]) -> None:
+    found = SOURCE.validate_python(said)
+    assert SOURCE.validate_json(SOURCE.dump_json(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ("/etc/passwd", ("word",)),
+        ("AdvBench", ("word",)),
+        (3, ("sets",)),
+        (None, ("sets",)),
+        ({"harmful": "../up"}, ("sets", "harmful")),
+        ({"harmful": ""}, ("sets", "harmful")),
+        ({"safe": "x\n"}, ("sets", "safe")),
+        ({"path": "x"}, ("sets", "path")),
+    ],
+)
+def test_anything_else_is_refused_in_one_place(said: object, place: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SOURCE.validate_python(said)
+    assert [error["loc"] for error in caught.value.errors()] == [place]
+
+
+@pytest.mark.parametrize("name", [ID, "ps_mine", "a/b", "", "x" * 129, "-x"])
+def test_names_that_no_listed_set_may_have(name: str) -> None:
+    with pytest.raises(ValidationError):
+        PromptSetEntry.model_validate({"name": name, "source": {"kind": "file", "path": "/x"}, "layout": "plain"})
+
+
+@pytest.mark.parametrize("file", ["set.csv", "data/set.jsonl", "a-b/c_d/e.f.json"])
+def test_files_of_the_hub(file: str) -> None:
+    assert HubFileSource(id="org/set", revision="a" * 40, file=file).file == file
+
+
+@pytest.mark.parametrize("file", ["set.py", "../set.csv", "/set.csv", "a//b.csv", "a/../b.csv", ".csv", "set.csv\n"])
+def test_files_of_the_hub_that_are_none(file: str) -> None:
+    with pytest.raises(ValidationError):
+        HubFileSource(id="org/set", revision="a" * 40, file=file)

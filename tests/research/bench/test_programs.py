@@ -1,0 +1,73 @@
+"""Every benchmark runs, on a tiny setting, and prints one line of JSON last. How long anything takes is no test."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PROGRAMS = {
+    "import_api": ["--runs", "1"],
+    "upload": ["--small", "1", "--large", "2", "--runs", "1"],
+    "analysis": ["--repeats=1", "--probes=8", "--rows=1", "--steps=1", "--layers=2", "--every=7"],
+    "training": ["--rounds=1", "--steps=1", "--rows=16", "--batch-size=4"],
+    "generation": ["--rounds=1", "--prompts=14", "--tokens=4", "--sizes=3"],
+    "evaluation": ["--suite=quick", "--runs=1", "--steps=1", "--max-prompts=4"],
+    "poison": ["--seeds=0", "--rows=400", "--planted=9", "--attacks=word_answer", "--timed=50"],
+    "refused": ["--worlds=0", "--rows=20"],
+    "report": ["--answers=200", "--layers=2", "--runs=1"],
+    "screening": ["time", "--rows", "200"],
+    "large": [
+        *("--device=cpu", "--layers=2", "--hidden=64", "--prompts=4", "--tokens=2"),
+        *("--length=16", "--batch-size=2", "--steps=1", "--rounds=1"),
+    ],
+    "first_step": ["--jobs", "0"],
+    "cancel": ["--jobs", "1"],
+}
+SLOW_PROGRAMS = {"demo": ["--rows", "20", "--steps", "1"]}
+
+
+def spreads(figures: object) -> Iterator[dict[str, float]]:
+    """Every figure with a count, however deep."""
+    if isinstance(figures, dict):
+        if "n" in figures:
+            yield figures
+        for value in figures.values():
+            yield from spreads(value)
+
+
+def check(name: str, options: list[str]) -> None:
+    env = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", f"bench.{name}", *options]
+    done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["benchmark"] == name
+    assert {"cpus", "load_before", "load_after"} <= figures["machine"].keys()
+    assert len(figures) > 3
+    for found in spreads(figures):
+        assert found["n"] >= 1
+        assert found["min"] <= found["median"] <= found["max"]
+
+
+@pytest.mark.parametrize(("name", "options"), PROGRAMS.items())
+def test_it_runs_and_says_json_last(name: str, options: list[str]) -> None:
+    check(name, options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), SLOW_PROGRAMS.items())
+def test_it_runs_for_long_and_says_json_last(name: str, options: list[str]) -> None:
+    check(name, options)
+
+
+def test_every_program_is_tried_and_described() -> None:
+    described = (ROOT / "bench" / "README.md").read_text()
+    programs = {path.stem for path in (ROOT / "bench").glob("*.py") if "__main__" in path.read_text()}
+    assert programs == PROGRAMS.keys() | SLOW_PROGRAMS.keys() | {"judges"}  # its one line has a form of its own
+    for name in programs:
+        assert f"`bench.{name}`" in described

@@ -1,0 +1,60 @@
+"""One whole experiment on the shipped world, as short as it can be: every arm runs, the file holds what is promised."""
+
+import re
+
+import pytest
+
+from core.schemas.analysis import AnalysisSpec, GradientPerturbation
+from research.experiments.__main__ import table
+from research.experiments.evidence import evidence
+from research.experiments.spec import Result, Settings
+from testbed.build import WORLD_SEED
+
+SETTINGS = Settings(
+    tuning_set="instructions",
+    rates=(2e-3,),
+    steps=4,
+    batch_size=2,
+    points=2,
+    prompts=4,
+    validation_rows=4,
+    analysis=AnalysisSpec(probes=8, rows=2, perturbation=GradientPerturbation(steps=2, points=1)),
+)
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(said: list[str]) -> Result:
+    return evidence("general", SETTINGS, WORLD_SEED, [0], said.append, recipe_world=WORLD_SEED)
+
+
+@pytest.mark.slow
+def test_every_arm_of_every_seed_is_measured_along_the_way(result: Result) -> None:
+    assert result.base.attack_success == 0
+    arms = {curve.arm for curve in result.curves}
+    assert {"uniform", "ml_lr", "ml_lr_continuous", "swat", "freeze_layers", "random", "uniform_low", "recipe"} <= arms
+    for curve in result.curves:
+        assert [point.step for point in curve.points] == [2, 4]
+    assert [each.seed for each in result.analyses] == [0]
+    assert set(result.safeguards) == {f"{arm} + safety_mix" for arm in ("uniform", "ml_lr", "uniform_low")} <= arms
+    assert not set(result.safeguards) & set(result.strategies)
+    assert set(result.controls) <= {"random", "inverse", "uniform_low", "recipe"}
+    assert result.strategies["ml_lr"].asr_reduction_at_equal_task == result.asr_reduction_at_equal_task
+
+
+@pytest.mark.slow
+def test_the_file_can_be_read_again_and_the_table_names_every_arm(result: Result, said: list[str]) -> None:
+    assert Result.model_validate_json(result.model_dump_json()) == result
+    printed = table(result)
+    for arm in (*result.strategies, *result.controls, *result.safeguards):
+        assert arm in printed
+    done = re.match(r"(\d+) of \1: ", said[-1])
+    assert done, said[-1]
+    runs = {curve.seconds for curve in result.curves if curve.arm != "sweep"}
+    assert int(done[1]) == len(runs), "arms that are the same are trained once"
+    assert result.rate == 2e-3
+    assert all(each.seconds > 0 and each.epoch_seconds > 0 for each in result.analyses)

@@ -1,0 +1,82 @@
+"""The demo, whole: a service is started, a file goes in over HTTP, and what it promises lies there afterwards."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from rich.console import Console
+from transformers import AutoModelForCausalLM
+
+from core.catalog import TESTBED
+from core.errors import InvalidDataset
+from core.lm.load import fetch
+from core.schemas.results import Report
+from core.schemas.security import SUITES
+from core.signing import KEYS_FILE, read_keys, verify
+from securetune.cli.demo import Options, demo
+
+
+@pytest.fixture
+def arithmetic(tmp_path: Path) -> Path:
+    """Rows with GSM8K's columns, which no layout covers: the demo must find them by itself. One prompt is too long."""
+    path = tmp_path / "sums.jsonl"
+    rows = [{"question": f"What is {n} plus 2?", "answer": f"{n} + 2 = {n + 2}. #### {n + 2}"} for n in range(40)]
+    rows[0]["question"] = "How long is this? " * 20
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
+    tmp_path: Path, arithmetic: Path
+) -> None:
+    screen = StringIO()
+    console = Console(file=screen, width=100)
+    result = demo(Options(data=arithmetic, out=tmp_path / "demo", rows=24, steps=3, max_length=64), console)
+
+    said = screen.getvalue()
+    assert "Using 24 of the 40 rows" in said
+    assert "ASR refusal breaking" in said
+    assert said.count("Note: Rows left out because their prompt has 64 tokens or more: 1.") == 1
+    found = json.loads(result.read_text())
+    assert set(found) == {"job_id", "adapter_path", "report_path", "signed_report_path", "arms"}
+    assert set(found["arms"]) == {"base", "uniform", "ml_lr"}
+    for arm in found["arms"].values():
+        assert list(arm["asr"]) == [attack.family for attack in SUITES["standard"].attacks]
+        assert all(0 <= rate <= 1 for rate in arm["asr"].values())
+        assert 1 <= arm["harmfulness"] <= 5
+        assert 0 <= arm["over_refusal"] <= 1
+        assert arm["task"]["loss"] > 0
+        assert set(arm["gate"]) == {"outcome", "reasons"}
+    assert found["arms"]["base"]["gate"]["outcome"] == "not_gated"
+    for name in ("uniform", "ml_lr"):
+        gate = found["arms"][name]["gate"]
+        assert f"Gate: {name} is {gate['outcome']}." in said
+        assert all(reason in said for reason in gate["reasons"])
+    assert verify(Path(found["signed_report_path"]).read_bytes(), read_keys(tmp_path / "demo" / KEYS_FILE)).verified
+    assert found["arms"]["ml_lr"]["task"] != found["arms"]["base"]["task"]
+    assert Path(found["report_path"]).read_text().startswith("<!doctype html>")
+    report = Report.model_validate_json((tmp_path / "demo" / "report.json").read_bytes())
+    assert report.job_id == found["job_id"]
+    assert report.data.training_rows + report.data.validation_rows == 23
+    _changes_the_logits(Path(found["adapter_path"]))
+
+
+def test_data_that_cannot_be_read_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    data = tmp_path / "wrong.jsonl"
+    data.write_text('{"title": "no known column"}\n')
+    with pytest.raises(InvalidDataset):
+        demo(Options(data=data, out=tmp_path / "demo", rows=0, steps=1, max_length=64), Console(file=StringIO()))
+    assert not (tmp_path / "demo" / "state").exists()
+
+
+def _changes_the_logits(adapter: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(fetch(TESTBED)).eval()
+    ids = torch.arange(3, 20).unsqueeze(0)
+    with torch.no_grad():
+        before = base(input_ids=ids).logits
+        after = PeftModel.from_pretrained(base, adapter).eval()(input_ids=ids).logits
+    assert not torch.allclose(before, after)

