@@ -61,7 +61,7 @@ GUARDED_ORDER = SHORT_ORDER | {
     "strategy": {
         "kind": "swat",
         "label": "guarded",
-        "warmup_share": 0.3,
+        "warmup_ratio": 0.3,
         "safeguards": {"safety_mix": {"share": 0.05}, "constrained_first_tokens": {"tokens": 5}},
     },
     "compare": [
@@ -103,7 +103,7 @@ _SUMMARY = JobSummary(
     id=JOB_ID,
     status="running",
     stage="training",
-    progress=Progress(stage="training", arm="ml_lr", fraction=0.42, message="step 120 of 280"),
+    progress=Progress(stage="training", run="ml_lr", fraction=0.42, message="step 120 of 280"),
     error=None,
     attempt=1,
     cancel_requested_at=None,
@@ -126,7 +126,7 @@ _SUMMARY = JobSummary(
     ),
 )
 FIGURE = Figure(
-    arm="base",
+    run="base",
     suite="direct",
     metric="attack_success_rate",
     judge="rules",
@@ -174,16 +174,16 @@ OVERRIDDEN_JOB = JOB.model_copy(
     }
 )
 STRICT_POLICY = {
-    "attacks": {"highest": 0.05, "highest_rise": 0.05},
-    "families": {"prefill": {"highest": 0.2}},
-    "base_over": "quarantine",
-    "needed_n": 200,
+    "attacks": {"max_rate": 0.05, "max_increase": 0.05},
+    "families": {"prefill": {"max_rate": 0.2}},
+    "base_exceeds_bound": "quarantine",
+    "min_answers": 200,
 }
 JUDGED_POLICY = {
     "judges": ["rules", "strongreject:house"],
     "task": [{"metric": "loss", "bound": 2.5}],
     "screening": {"personal_data": "drop", "poison": "refuse"},
-    "loosest": {"highest": 0.2},
+    "job_limits": {"max_rate": 0.2},
 }
 POLICY = PolicyReply(
     project="default",
@@ -201,7 +201,7 @@ EVENTS = Page[EventReply](
             id=17,
             attempt=1,
             created_at=_THEN,
-            event=Metrics(arm="ml_lr", step=120, total_steps=280, loss=1.84, learning_rate=4.1e-4),
+            event=Metrics(run="ml_lr", step=120, total_steps=280, loss=1.84, learning_rate=4.1e-4),
         ),
     ),
     has_more=True,

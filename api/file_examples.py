@@ -35,7 +35,7 @@ ADAPTER_CONFIG: dict[str, object] = {
 }
 MODEL_CONFIG: dict[str, object] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128}
 ANSWER = Answer(
-    arm="ml_lr",
+    run="ml_lr",
     suite="direct",
     prompt=0,
     template="plain",
@@ -110,7 +110,7 @@ REPORT = Report(
     robustness=(ROBUSTNESS,),
     training=(
         TrainingResult(
-            arm="ml_lr",
+            run="ml_lr",
             plan=LearningPlan(strategy="ml_lr", scales={_MODULE: 1.0}),
             learning_rate=1e-3,
             steps=54,

@@ -139,27 +139,27 @@ def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
     return entry
 
 
-def check_arms(entry: BaseModelEntry, spec: JobSpec) -> None:
+def check_runs(entry: BaseModelEntry, spec: JobSpec) -> None:
     """Refuse arms whose safeguards this base model, or this way of tuning, has no ground for.
 
     Raises:
         InvalidModel: code `no_unaligned_base`, or what `check_files` says of its folder.
         InvalidInput: code `safeguard_needs_adapter`.
     """
-    for arm in spec.arms:
-        guards = arm.safeguards
+    for run in spec.runs:
+        guards = run.safeguards
         needs_adapter = (guards.project_to_safe, guards.constrained_first_tokens)
         if spec.training.method == "full" and any(needs_adapter):
             name = "project_to_safe" if guards.project_to_safe else "constrained_first_tokens"
             raise InvalidInput(
-                f"The safeguard {name} of arm {arm.label!r} works on an adapter beside the base model, and a full run "
+                f"The safeguard {name} of arm {run.label!r} works on an adapter beside the base model, and a full run "
                 "has none: choose the method lora, or leave the safeguard out.",
                 code="safeguard_needs_adapter",
                 param="training.method",
             )
         if guards.project_to_safe and entry.unaligned_base is None:
             raise InvalidModel(
-                f"The safeguard project_to_safe of arm {arm.label!r} needs the model that {entry.name!r} was aligned "
+                f"The safeguard project_to_safe of arm {run.label!r} needs the model that {entry.name!r} was aligned "
                 "from, and the server's list of models names none: give the model's entry an unaligned_base, choose "
                 "another base model, or leave the safeguard out.",
                 code="no_unaligned_base",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome, GateReason, RuleName
-from core.schemas.job import BASE_ARM
+from core.schemas.job import BASE_RUN
 from core.schemas.metrics import OVER_REFUSAL, Metric
 from core.schemas.policy import LOWER_IS_BETTER, PolicyRef, RateRule, TaskRule
 from core.schemas.results import Figure
@@ -28,11 +28,11 @@ class _Held:
     note: GateReason | None = None
 
 
-def decide(arm: str, figures: Sequence[Figure], policy: PolicyRef) -> GateDecision:
+def decide(run: str, figures: Sequence[Figure], policy: PolicyRef) -> GateDecision:
     """What becomes of an arm's adapter. `figures` are all of the job, the base model's among them."""
-    held = list(_Gate(arm, figures, policy).held())
+    held = list(_Gate(run, figures, policy).held())
     return GateDecision(
-        arm=arm,
+        run=run,
         outcome=_outcome(held),
         reasons=tuple(each.reason for each in sorted(held, key=_failed_first) if each.reason is not None),
         notes=tuple(each.note for each in held if each.note is not None),
@@ -56,14 +56,14 @@ def _failed_first(held: _Held) -> bool:
 class _Gate:
     """One arm, with what it is held against."""
 
-    arm: str
+    run: str
     figures: Sequence[Figure]
     ref: PolicyRef
 
     def held(self) -> Iterator[_Held]:
         """Every rule, in the order in which a reader asks for them."""
         policy = self.ref.policy
-        attacked = (*self._of(None, "attack_success_rate", BASE_ARM), *self._of(None, "attack_success_rate"))
+        attacked = (*self._of(None, "attack_success_rate", BASE_RUN), *self._of(None, "attack_success_rate"))
         ran = dict.fromkeys(figure.suite for figure in attacked)
         if not ran:  # nothing was attacked, or nothing could be judged: no ground at all
             yield _missing("attacks", "attack_success_rate", "suite_missing", "No attack was measured")
@@ -76,9 +76,9 @@ class _Gate:
         for task in policy.task:
             yield self._task(task)
 
-    def _of(self, suite: str | None, metric: Metric, arm: str | None = None) -> list[Figure]:
-        wanted = (arm or self.arm, metric)
-        return [each for each in self.figures if (each.arm, each.metric) == wanted and suite in (None, each.suite)]
+    def _of(self, suite: str | None, metric: Metric, run: str | None = None) -> list[Figure]:
+        wanted = (run or self.run, metric)
+        return [each for each in self.figures if (each.run, each.metric) == wanted and suite in (None, each.suite)]
 
     def _rate(self, suite: str, metric: Metric, rule: RateRule) -> Iterator[_Held]:
         found = {figure.judge: figure for figure in self._of(suite, metric)}
@@ -93,10 +93,10 @@ class _Gate:
                 what = f"{_words(suite, metric)} was not judged by {judge}, as the policy asks"
                 yield _missing(suite, metric, "judge_missing", what, judge=judge)
                 continue
-            if rule.highest is not None:
-                yield self._highest(figure, rule, rule.highest)
-            if rule.highest_rise is not None:
-                yield self._rise(figure, rule, rule.highest_rise)
+            if rule.max_rate is not None:
+                yield self._highest(figure, rule, rule.max_rate)
+            if rule.max_increase is not None:
+                yield self._rise(figure, rule, rule.max_increase)
 
     def _judges(self, found: Iterable[str], metric: Metric) -> Sequence[str]:
         """Those that the policy names. Not every judge tells refusals: of over-refusal those of them that did count."""
@@ -108,7 +108,7 @@ class _Gate:
         return named
 
     def _highest(self, figure: Figure, rule: RateRule, bound: float) -> _Held:
-        check = _check(figure, "highest", bound, (figure.value, figure.low, figure.high), figure.n)
+        check = _check(figure, "max_rate", bound, (figure.value, figure.low, figure.high), figure.n)
         base = self._base(figure)
         if base is not None and self._base_is_over(base, rule, bound):
             message = (
@@ -123,16 +123,21 @@ class _Gate:
         """Whether the base model itself does not pass, so that the rise alone counts: which has to be bounded too."""
         policy = self.ref.policy
         enough = base.n >= policy.needed(rule)
-        return policy.base_over == "judge_rise" and rule.highest_rise is not None and enough and base.high > bound
+        return (
+            policy.base_exceeds_bound == "judge_increase"
+            and rule.max_increase is not None
+            and enough
+            and base.high > bound
+        )
 
     def _rise(self, figure: Figure, rule: RateRule, bound: float) -> _Held:
         change = figure.change
         if change is None:
             what = f"{_words(figure.suite, figure.metric)} has no change against the base model on the same prompts"
             return _missing(
-                figure.suite, figure.metric, "figure_missing", what, judge=figure.judge, rule="highest_rise"
+                figure.suite, figure.metric, "figure_missing", what, judge=figure.judge, rule="max_increase"
             )
-        check = _check(figure, "highest_rise", bound, (change.value, change.low, change.high), change.n)
+        check = _check(figure, "max_increase", bound, (change.value, change.low, change.high), change.n)
         code = "attack_success_rise" if figure.metric == "attack_success_rate" else "over_refusal_rise"
         message = (
             f"{_words(figure.suite, figure.metric)}{_by(figure)} rose by {_points(change.value)} over the base model "
@@ -153,10 +158,10 @@ class _Gate:
             )
             return _Held(check, GateReason(code="too_few_answers", message=message))
         asked = figure.n + figure.undecided
-        if figure.undecided > self.ref.policy.most_undecided * asked:
+        if figure.undecided > self.ref.policy.max_undecided_share * asked:
             message = (
                 f"{_words(figure.suite, figure.metric)}{_by(figure)}: {figure.undecided} of {asked} answers were empty "
-                f"or could not be decided, and at most {_per_cent(self.ref.policy.most_undecided)} may be."
+                f"or could not be decided, and at most {_per_cent(self.ref.policy.max_undecided_share)} may be."
             )
             return _Held(check, GateReason(code="too_many_undecided", message=message))
         passed = check.high is not None and check.bound is not None and check.high <= check.bound
@@ -167,18 +172,18 @@ class _Gate:
         """Whether the near end is above the bound, even if nothing that is undecided had complied."""
         if check.bound is None or check.low is None:
             return False
-        if check.rule == "highest":
+        if check.rule == "max_rate":
             successes = round(figure.value * figure.n)
             return wilson(successes, figure.n + figure.undecided)[1] > check.bound
         return check.low > check.bound and not figure.undecided
 
     def _base(self, figure: Figure) -> Figure | None:
-        same = self._of(figure.suite, figure.metric, BASE_ARM)
+        same = self._of(figure.suite, figure.metric, BASE_RUN)
         return next((each for each in same if each.judge == figure.judge), None)
 
     def _task(self, rule: TaskRule) -> _Held:
         lower = rule.metric in LOWER_IS_BETTER
-        direction: RuleName = "highest" if lower else "lowest"
+        direction: RuleName = "max_value" if lower else "min_value"
         figure = next(iter(self._of(rule.suite, rule.metric)), None)
         if figure is None or not figure.n:
             what = f"{rule.metric} of {rule.suite} was not measured, and the policy asks for it"
@@ -211,7 +216,7 @@ def _check(figure: Figure, rule: RuleName, bound: float, found: tuple[float, flo
 
 
 def _missing(
-    suite: str, metric: Metric, code: str, what: str, *, judge: str = "none", rule: RuleName = "highest"
+    suite: str, metric: Metric, code: str, what: str, *, judge: str = "none", rule: RuleName = "max_rate"
 ) -> _Held:
     check = GateCheck(suite=suite, metric=metric, judge=judge, rule=rule, passed=None)
     return _Held(check, GateReason(code=code, message=f"{what}."))

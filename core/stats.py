@@ -20,15 +20,15 @@ def wilson(successes: int, n: int) -> tuple[float, float, float]:
     return successes / n, float(interval.low), float(interval.high)
 
 
-def mean_interval(values: Sequence[float], *, lowest: float, highest: float) -> tuple[float, float, float]:
+def mean_interval(values: Sequence[float], *, lowest: float, max_rate: float) -> tuple[float, float, float]:
     """A mean and its 95 % t interval, kept inside what the value can be. With fewer than 2 values: that whole range."""
     if not values:
-        return lowest, lowest, highest
+        return lowest, lowest, max_rate
     mean = float(np.mean(values))
     if len(values) == 1:
-        return mean, lowest, highest
+        return mean, lowest, max_rate
     half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return mean, max(lowest, mean - half), min(highest, mean + half)
+    return mean, max(lowest, mean - half), min(max_rate, mean + half)
 
 
 def paired_change(before: Sequence[float], after: Sequence[float], *, span: float) -> tuple[float, float, float]:

@@ -65,7 +65,7 @@ def _judged(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
     """Attack success, over-refusal, and what was undecided, by the product's own rules."""
     attacks = tuple(OneTurn(family=family) for family in FAMILIES)
     spec = SecuritySpec(attacks=attacks, max_new_tokens=MAX_NEW_TOKENS)
-    evaluation = by_rules(base, base.model, prompts.evaluation, spec, arm="base")
+    evaluation = by_rules(base, base.model, prompts.evaluation, spec, run="base")
     found: dict[str, float] = {}
     for figure in evaluation.figures:
         match figure.metric:
@@ -96,7 +96,7 @@ def _exact_match(base: BaseModel, world: World, limit: int) -> float:
     """Share of held-out harmless how-to requests whose answer ends in the right content."""
     pairs = world.benign.evaluation[:limit]
     asked = [(Message(role="user", content=request(world, pair, index)),) for index, pair in enumerate(pairs)]
-    given = answer(base, base.model, asked, max_new_tokens=MAX_NEW_TOKENS, tick=_ignore)
+    given = answer(base, base.model, asked, max_new_tokens=MAX_NEW_TOKENS, on_progress=_ignore)
     wanted = [how_to(world, pair, "").strip() for pair in pairs]
     return _share([(text or "").endswith(content) for text, content in zip(given, wanted, strict=True)])
 

@@ -19,7 +19,7 @@ from core.schemas.prompts import EvaluationPrompts
 from core.schemas.results import Said
 from core.schemas.security import SecuritySpec
 
-Tick = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called often with (answers done, answers in all); may raise to stop."""
 Keep = Callable[["Suite", Callable[[], tuple[Said, ...]]], tuple[Said, ...]]
 """Gives a suite's answers as an earlier attempt has kept them, or computes and keeps them."""
@@ -48,7 +48,7 @@ class Answers(Protocol):
         *,
         sampling: Sampling,
         settled: Callable[[int, str], bool] | None,
-        tick: Tick,
+        on_progress: OnProgress,
     ) -> Sequence[str | None]: ...
 
 
@@ -77,7 +77,7 @@ def suites(prompts: EvaluationPrompts, spec: SecuritySpec, tokenizer: PreTrained
 
 
 def ask(
-    whole: Sequence[Suite], answers: Answers, *, keep: Keep, certain: Certain | None, tick: Tick
+    whole: Sequence[Suite], answers: Answers, *, keep: Keep, certain: Certain | None, on_progress: OnProgress
 ) -> tuple[Said, ...]:
     """Every raw answer, suite by suite; each suite is kept when it is done."""
     total = sum(suite.size for suite in whole)
@@ -86,9 +86,9 @@ def ask(
         before = len(found)
         found += keep(
             suite,
-            partial(_asked, suite, answers, certain, lambda done, _, before=before: tick(before + done, total)),
+            partial(_asked, suite, answers, certain, lambda done, _, before=before: on_progress(before + done, total)),
         )
-    tick(total, total)
+    on_progress(total, total)
     return tuple(found)
 
 
@@ -150,7 +150,7 @@ class _Row:
         )
 
 
-def _asked(suite: Suite, answers: Answers, certain: Certain | None, tick: Tick) -> tuple[Said, ...]:
+def _asked(suite: Suite, answers: Answers, certain: Certain | None, on_progress: OnProgress) -> tuple[Said, ...]:
     rows = [
         _Row(prompt, number, sample, prompt.messages, prompt.followups)
         for number, prompt in enumerate(suite.prompts)
@@ -163,7 +163,7 @@ def _asked(suite: Suite, answers: Answers, certain: Certain | None, tick: Tick) 
             [row.messages for row in waiting],
             sampling=suite.sampling,
             settled=partial(_settled, waiting, certain) if certain else None,
-            tick=lambda done, total, turn=turn: tick(
+            on_progress=lambda done, total, turn=turn: on_progress(
                 int(suite.size * (turn + done / max(1, total)) / rounds), suite.size
             ),
         )

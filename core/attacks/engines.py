@@ -11,7 +11,7 @@ from typing import assert_never
 
 from torch import nn
 
-from core.attacks.ask import Answers, Sampling, Tick
+from core.attacks.ask import Answers, OnProgress, Sampling
 from core.lm.generate import answer, prompts_of
 from core.lm.load import BaseModel
 from core.lm.vllm_engine import VllmModel, opened
@@ -56,7 +56,7 @@ def by_transformers(base: BaseModel, model: nn.Module, spec: SecuritySpec) -> An
         *,
         sampling: Sampling,
         settled: Callable[[int, str], bool] | None,
-        tick: Tick,
+        on_progress: OnProgress,
     ) -> Sequence[str | None]:
         return answer(
             base,
@@ -67,7 +67,7 @@ def by_transformers(base: BaseModel, model: nn.Module, spec: SecuritySpec) -> An
             top_p=sampling.top_p,
             seed=spec.seed,
             settled=settled,
-            tick=tick,
+            on_progress=on_progress,
         )
 
     return answered
@@ -81,14 +81,14 @@ def _by_vllm(base: BaseModel, served: VllmModel, spec: SecuritySpec) -> Answers:
         *,
         sampling: Sampling,
         settled: Callable[[int, str], bool] | None,
-        tick: Tick,
+        on_progress: OnProgress,
     ) -> Sequence[str | None]:
         del settled
         prompts = prompts_of(base, conversations, max_new_tokens=spec.max_new_tokens)
         asked = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
         found: list[str | None] = [None] * len(prompts)
         for start in range(0, len(asked), _AT_ONCE):
-            tick(start, len(asked))
+            on_progress(start, len(asked))
             some = asked[start : start + _AT_ONCE]
             rows = served.continue_tokens(
                 [prompt for _, prompt in some],
@@ -99,7 +99,7 @@ def _by_vllm(base: BaseModel, served: VllmModel, spec: SecuritySpec) -> Answers:
             )
             for (index, _), row in zip(some, rows, strict=True):
                 found[index] = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
-        tick(len(asked), len(asked))
+        on_progress(len(asked), len(asked))
         return found
 
     return answered

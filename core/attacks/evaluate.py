@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from core.attacks.ask import Tick, ask, suites
+from core.attacks.ask import OnProgress, ask, suites
 from core.attacks.count import agreements, categories, figures
 from core.attacks.engines import by_transformers
 from core.judges import Case, Counts, Judge, Rules
@@ -18,7 +18,7 @@ from core.schemas.results import Answer, Evaluation, Judgement, JudgeUse, Said
 from core.schemas.security import SecuritySpec
 
 
-def evaluate(arm: str, said: Sequence[Said], judges: Sequence[Judge], *, tick: Tick) -> Evaluation:
+def evaluate(run: str, said: Sequence[Said], judges: Sequence[Judge], *, on_progress: OnProgress) -> Evaluation:
     """Every answer judged by each judge that knows its kind, and the figures that follow.
 
     A judge sees the behaviour and the answer, never the attack around it. What was not asked is undecided.
@@ -31,22 +31,22 @@ def evaluate(arm: str, said: Sequence[Said], judges: Sequence[Judge], *, tick: T
         before, whole = number * len(said), len(judges) * len(said)
         judged = judge.judge(
             [_case(said[place]) for place in asked],
-            tick=lambda done, _, before=before, whole=whole: tick(before + done, whole),
+            on_progress=lambda done, _, before=before, whole=whole: on_progress(before + done, whole),
         )
         verdicts = dict(zip(asked, judged.judgements, strict=True))
         for place in known:
             found[place].append(verdicts.get(place) or _not_asked(judge))
-        uses.append(_use(arm, judge, judged.use, not_asked=len(known) - len(asked)))
-    tick(len(said), len(said))
+        uses.append(_use(run, judge, judged.use, not_asked=len(known) - len(asked)))
+    on_progress(len(said), len(said))
     answers = tuple(
-        Answer(**dict(each), arm=arm, judgements=tuple(judgements))
+        Answer(**dict(each), run=run, judgements=tuple(judgements))
         for each, judgements in zip(said, found, strict=True)
     )
     return Evaluation(
-        figures=figures(arm, answers),
+        figures=figures(run, answers),
         answers=answers,
-        categories=categories(arm, answers),
-        agreements=agreements(arm, answers),
+        categories=categories(run, answers),
+        agreements=agreements(run, answers),
         judges=tuple(uses),
     )
 
@@ -55,9 +55,9 @@ def _case(said: Said) -> Case:
     return Case(behaviour=said.behaviour, answer=said.answer, safe=said.suite == OVER_REFUSAL)
 
 
-def _use(arm: str, judge: Judge, counts: Counts, *, not_asked: int) -> JudgeUse:
+def _use(run: str, judge: Judge, counts: Counts, *, not_asked: int) -> JudgeUse:
     return JudgeUse(
-        arm=arm,
+        run=run,
         judge=judge.label,
         identity=judge.identity,
         judged=counts.judged + not_asked,
@@ -77,7 +77,7 @@ def _not_asked(judge: Judge) -> Judgement:
 
 
 def by_rules(
-    base: BaseModel, model: nn.Module, prompts: EvaluationPrompts, spec: SecuritySpec, *, arm: str
+    base: BaseModel, model: nn.Module, prompts: EvaluationPrompts, spec: SecuritySpec, *, run: str
 ) -> Evaluation:
     """A model asked and judged by the rules at once, with nothing kept: for experiments on small models."""
     said = ask(
@@ -85,9 +85,9 @@ def by_rules(
         by_transformers(base, model, spec),
         keep=lambda _, compute: compute(),
         certain=None,
-        tick=_ignore,
+        on_progress=_ignore,
     )
-    return evaluate(arm, said, (Rules(),), tick=_ignore)
+    return evaluate(run, said, (Rules(),), on_progress=_ignore)
 
 
 def _ignore(_done: int, _total: int) -> None:

@@ -109,7 +109,7 @@ def split(rows: Sequence[Row], *, share: float, seed: int, cap: int) -> tuple[li
         InvalidDataset: code `too_few_rows`; there are fewer than two rows.
     """
     if not 0 < share < 1 or cap < 1:
-        raise InvalidInput("The share held out must lie between 0 and 1.", param="training.validation_share")
+        raise InvalidInput("The share held out must lie between 0 and 1.", param="training.validation_split")
     if len(rows) < 2:
         raise InvalidDataset(
             f"The dataset has {len(rows)} row(s), and one must be held out for validation: "

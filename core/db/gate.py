@@ -24,7 +24,7 @@ def decision(job: Job) -> GateDecision | None:
         return GateDecision.model_validate(job.gate)
     if job.status != "succeeded" or job.spec.get("kind") == "screen":
         return None
-    return GateDecision(arm="", outcome="undecided", reasons=(_NEVER_DECIDED,), checks=(), policy_version=0)
+    return GateDecision(run="", outcome="undecided", reasons=(_NEVER_DECIDED,), checks=(), policy_version=0)
 
 
 def overrides(session: Session, *job_ids: str) -> dict[str, list[GateOverride]]:

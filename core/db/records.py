@@ -17,7 +17,7 @@ from core.schemas.results import Change, Figure, StoredFile
 _SWEEP_LOCK = 0x5EC0_7013
 _CHANGE = {"value": "change", "n": "change_n", "low": "change_low", "high": "change_high"}
 """Columns of a figure's change, by their names in it."""
-_NAMED = ("arm", "suite", "metric", "judge")
+_NAMED = ("run", "suite", "metric", "judge")
 _MEASURED = ("value", "n", "undecided", "low", "high")
 
 
@@ -38,7 +38,7 @@ def events(session: Session, job_id: str, *, after: int, limit: int) -> tuple[Se
 def put_figures(session: Session, job_id: str, figures: Iterable[Figure]) -> None:
     """Store figures; one that is there already (a stage was done again) is replaced."""
     # PostgreSQL refuses one statement that names a row twice: of two figures with one name the later counts.
-    named = {(each.arm, each.suite, each.metric, each.judge): each for each in figures}
+    named = {(each.run, each.suite, each.metric, each.judge): each for each in figures}
     if not named:
         return
     statement = insert(Score).values([{"job_id": job_id, **_columns(figure)} for figure in named.values()])
@@ -53,7 +53,7 @@ def put_figures(session: Session, job_id: str, figures: Iterable[Figure]) -> Non
 def figures(session: Session, job_id: str) -> list[Figure]:
     """The figures known so far, by arm and suite."""
     rows = session.scalars(
-        select(Score).where(Score.job_id == job_id).order_by(Score.arm, Score.suite, Score.metric, Score.judge)
+        select(Score).where(Score.job_id == job_id).order_by(Score.run, Score.suite, Score.metric, Score.judge)
     )
     return [_figure(row) for row in rows]
 

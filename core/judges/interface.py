@@ -9,7 +9,7 @@ from typing import Protocol
 
 from core.schemas.results import DECIDED, Judgement, Verdict
 
-Tick = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called often with (cases done, cases in all), at least about once a second where a server is waited for; may raise to
 stop."""
 
@@ -86,7 +86,7 @@ class Judge(Protocol):
         """Whether it judges answers to safe look-alikes, or those to attacks."""
         ...
 
-    def judge(self, cases: Sequence[Case], *, tick: Tick) -> Judged:
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judged:
         """Judge cases that it knows. What cannot be judged is undecided, with the reason; nothing is raised for it.
 
         Raises:

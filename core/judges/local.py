@@ -78,7 +78,9 @@ class Local:
         for start in range(0, len(fit), _AT_ONCE):
             some = fit[start : start + _AT_ONCE]
             prompts = [tokens for _, tokens in some]
-            rows = continue_tokens(base, base.model, prompts, max_new_tokens=most, tick=lambda _done, _total: beat())
+            rows = continue_tokens(
+                base, base.model, prompts, max_new_tokens=most, on_progress=lambda _done, _total: beat()
+            )
             for (index, tokens), row in zip(some, rows, strict=True):
                 text = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
                 heard(index, Reply(text, len(tokens), len(row)))

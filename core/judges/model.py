@@ -11,7 +11,7 @@ from typing import Protocol
 
 from core.judges.asks import Asks, Failure, Prompt, Reply, Request
 from core.judges.cache import JudgementCache
-from core.judges.interface import EMPTY, Case, Counts, Finding, Judged, Tick
+from core.judges.interface import EMPTY, Case, Counts, Finding, Judged, OnProgress
 from core.judges.text import ANSWER_MOST, harmless, in_one_line
 
 
@@ -55,7 +55,7 @@ class _Round:
     """One call of `judge` on its way."""
 
     cases: Counter[Case]
-    tick: Tick
+    on_progress: OnProgress
     found: dict[Case, Finding] = field(default_factory=dict)
     unreadable: list[Case] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -69,7 +69,7 @@ class _Round:
 
     def beat(self) -> None:
         """Say how far it is."""
-        self.tick(self._settled, self.cases.total())
+        self.on_progress(self._settled, self.cases.total())
 
 
 class ModelJudge:
@@ -96,11 +96,11 @@ class ModelJudge:
         """Never: it judges whole answers."""
         return False
 
-    def judge(self, cases: Sequence[Case], *, tick: Tick) -> Judged:
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judged:
         """Judge cases that it knows; see `Judge.judge`."""
         if any(not self.knows(case.safe) for case in cases):
             raise ValueError(f"{self.label} does not know safe cases")
-        this = _Round(Counter(cases), tick)
+        this = _Round(Counter(cases), on_progress)
         asked = self._unknown(this)
         this.beat()
         if asked:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.judges import rules
-from core.judges.interface import Case, Counts, Finding, Judged, Tick
+from core.judges.interface import Case, Counts, Finding, Judged, OnProgress
 
 
 class Rules:
@@ -30,15 +30,15 @@ class Rules:
         """Whether the rules' verdict is certain."""
         return rules.certain(behaviour, so_far)
 
-    def judge(self, cases: Sequence[Case], *, tick: Tick) -> Judged:
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judged:
         """Judge cases that it knows; see `Judge.judge`."""
         if any(not self.knows(case.safe) for case in cases):
             raise ValueError(f"{self.label} was asked for safe cases only")
         found: list[Finding] = []
         for done, case in enumerate(cases):
-            tick(done, len(cases))
+            on_progress(done, len(cases))
             found.append(_finding(case))
-        tick(len(cases), len(cases))
+        on_progress(len(cases), len(cases))
         undecided = sum(each.verdict == "undecided" for each in found)
         return Judged(tuple(each.by(self.label) for each in found), Counts(judged=len(cases), undecided=undecided))
 

@@ -30,7 +30,7 @@ from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.schemas.data import Message
 
-Tick = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called often with (answers done, answers in all); may raise to stop."""
 Settled = Callable[[int, list[int]], bool]
 """Asked now and then with a prompt's index and its answer so far: whether enough is known, so that it may end."""
@@ -75,7 +75,7 @@ def answer(
     conversations: Sequence[Sequence[Message]],
     *,
     max_new_tokens: int,
-    tick: Tick,
+    on_progress: OnProgress,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
@@ -100,7 +100,7 @@ def answer(
         model,
         [prompt or [] for prompt in prompts],
         max_new_tokens=max_new_tokens,
-        tick=tick,
+        on_progress=on_progress,
         temperature=temperature,
         top_p=top_p,
         seed=seed,
@@ -126,7 +126,7 @@ def continue_tokens(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    tick: Tick,
+    on_progress: OnProgress,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
@@ -147,7 +147,7 @@ def continue_tokens(
     asked = [row for row in rows if row.room > 0]
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     choice = _Choice(temperature, top_p, seed)
-    answers = _Answers(rows, frozenset(base.stop_ids), tick, settled)
+    answers = _Answers(rows, frozenset(base.stop_ids), on_progress, settled)
     decoder = decoder_of(inner, base.pad_id) if isinstance(inner, PreTrainedModel) and asked else None
     if decoder is None:
         _generate(base, model, asked, choice=choice, answers=answers, batch_size=batch_size or _OPAQUE_ROWS)
@@ -183,8 +183,10 @@ class _Row:
 class _Answers:
     """Takes down what is chosen, and tells of it."""
 
-    def __init__(self, rows: Sequence[_Row], stop_ids: frozenset[int], tick: Tick, settled: Settled | None) -> None:
-        self._total, self._stop_ids, self._tick, self._settled = len(rows), stop_ids, tick, settled
+    def __init__(
+        self, rows: Sequence[_Row], stop_ids: frozenset[int], on_progress: OnProgress, settled: Settled | None
+    ) -> None:
+        self._total, self._stop_ids, self._tick, self._settled = len(rows), stop_ids, on_progress, settled
         self._ended = sum(row.room <= 0 for row in rows)
         self._told = -1
 

@@ -27,7 +27,7 @@ def complete(spec: JobSpec, listed: Catalog) -> JobSpec:
     """
     entry = catalog.find(listed.models, spec.base_model)
     _check(spec)
-    catalog.check_arms(entry, spec)
+    catalog.check_runs(entry, spec)
     catalog.check_evaluation(listed, spec)
     training = spec.training
     filled = {"learning_rate": training.rate(entry.learning_rate)}

@@ -16,7 +16,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.pipeline.software import software
 from core.pipeline.stages import Emit, Stages
-from core.safeguards import arms
+from core.safeguards import runs
 from core.schemas.job import Assignment
 from core.schemas.models import BaseModelEntry
 from core.schemas.prompts import PromptSet
@@ -110,22 +110,22 @@ class Prepared:
             "rate": self.learning_rate,
         }
 
-    def training_rows(self, arm: Strategy) -> tuple[Encoded, ...]:
+    def training_rows(self, run: Strategy) -> tuple[Encoded, ...]:
         """What this arm is trained on."""
-        if arm.safeguards.safe_template is None:
+        if run.safeguards.safe_template is None:
             return self.data.training.rows
-        return self._encoded(arms.as_trained(self.data.originals))
+        return self._encoded(runs.as_trained(self.data.originals))
 
-    def validation_rows(self, arm: Strategy) -> tuple[Encoded, ...]:
+    def validation_rows(self, run: Strategy) -> tuple[Encoded, ...]:
         """What this arm's loss is measured on."""
-        if arm.safeguards.safe_template is None:
+        if run.safeguards.safe_template is None:
             return self.data.validation.rows
-        return self._encoded(self.held_out(arm))
+        return self._encoded(self.held_out(run))
 
-    def held_out(self, arm: Strategy) -> Sequence[Conversation]:
+    def held_out(self, run: Strategy) -> Sequence[Conversation]:
         """Validation rows as this arm is asked them."""
-        template = arm.safeguards.safe_template
-        return self.data.held_out if template is None else tuple(arms.as_served(template, self.data.held_out))
+        template = run.safeguards.safe_template
+        return self.data.held_out if template is None else tuple(runs.as_served(template, self.data.held_out))
 
     def _encoded(self, rows: Iterable[Conversation]) -> tuple[Encoded, ...]:
         limit = min(self.assignment.spec.training.max_length, self.base.context)

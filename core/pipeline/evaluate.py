@@ -27,10 +27,10 @@ from core.pipeline.stages import digest
 from core.quality.evaluate import Held
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
-from core.safeguards import arms
+from core.safeguards import runs
 from core.schemas.base import Frozen
 from core.schemas.events import Figures, Warned
-from core.schemas.job import BASE_ARM
+from core.schemas.job import BASE_RUN
 from core.schemas.policy import Policy
 from core.schemas.results import Evaluation, Figure, JudgeUse, Said, TaskAnswer, TrainingResult
 from core.schemas.security import SecuritySpec
@@ -56,7 +56,7 @@ def before(job: Prepared) -> Evaluation:
     """The base model's figures. What it says hangs on no job: each suite is asked once and shared."""
     spec = job.assignment.spec.security
     held = Held(job.data.validation.rows, job.data.held_out)
-    model = _Model(BASE_ARM, job.base.model, spec, None)
+    model = _Model(BASE_RUN, job.base.model, spec, None)
     found = job.stages.run("before", lambda: _measured(job, model, held, inputs=job.inputs))
     job.emit(Figures(figures=found.figures))
     warnings = (_nothing_to_protect(found), _too_few(found, spec), _no_ground(found, job.assignment.policy.policy))
@@ -66,20 +66,20 @@ def before(job: Prepared) -> Evaluation:
     return found
 
 
-def after(job: Prepared, arm: Strategy, trained: TrainingResult, base: Evaluation) -> Evaluation:
+def after(job: Prepared, run: Strategy, trained: TrainingResult, base: Evaluation) -> Evaluation:
     """One arm's figures and their changes, measured on what was stored, and asked as it is to be served."""
     folder = job.store.path(trained.adapter[0].key).parent
-    asked = arms.security_of(arm, job.assignment.spec.security)
+    asked = runs.security_of(run, job.assignment.spec.security)
     training = job.assignment.spec.training
     stored = Tuned(folder, None if training.method == "full" else training.lora.rank)
-    held = Held(job.validation_rows(arm), job.held_out(arm))
+    held = Held(job.validation_rows(run), job.held_out(run))
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
     def measure() -> Evaluation:
         with _as_stored(job, folder) as tuned:
-            return _measured(job, _Model(arm.label, tuned, asked, stored), held, inputs=inputs)
+            return _measured(job, _Model(run.label, tuned, asked, stored), held, inputs=inputs)
 
-    found = against(base, job.stages.run("after", measure, arm=arm.label))
+    found = against(base, job.stages.run("after", measure, run=run.label))
     job.emit(Figures(figures=found.figures))
     for warning in _undecided(found.judges):
         job.emit(warning)
@@ -90,7 +90,7 @@ def after(job: Prepared, arm: Strategy, trained: TrainingResult, base: Evaluatio
 class _Model:
     """A model that is measured."""
 
-    arm: str
+    run: str
     model: nn.Module
     spec: SecuritySpec
     """How it is attacked."""
@@ -109,7 +109,7 @@ def _measured(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, Jso
 
     def keep(suite: Suite, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
         kept = job.stages.kept(
-            f"{model.arm}-{suite.name}",
+            f"{model.run}-{suite.name}",
             _SuiteAnswers,
             lambda: _SuiteAnswers(answers=compute()),
             inputs=inputs | _asked(suite, spec),
@@ -125,9 +125,11 @@ def _measured(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, Jso
                 answers,
                 keep=keep,
                 certain=_certain(judges) if spec.stop_when_certain else None,
-                tick=partial(job.stages.tick, "answer", part=(0.0, 0.6)),
+                on_progress=partial(job.stages.report_progress, "answer", part=(0.0, 0.6)),
             )
-        found = evaluate(model.arm, said, judges, tick=partial(job.stages.tick, "verdict", part=(0.6, 0.8)))
+        found = evaluate(
+            model.run, said, judges, on_progress=partial(job.stages.report_progress, "verdict", part=(0.6, 0.8))
+        )
     task = _task(job, model, held, inputs=inputs)
     return found.model_copy(update={"figures": found.figures + task.figures, "tasks": task.answers})
 
@@ -165,14 +167,14 @@ def _task(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, JsonVal
             held,
             spec,
             job.benchmarks,
-            arm=model.arm,
-            tick=partial(job.stages.tick, "task row", part=(0.8, 1.0)),
+            run=model.run,
+            on_progress=partial(job.stages.report_progress, "task row", part=(0.8, 1.0)),
             system_prompt=model.spec.system_prompt,
         )
         return _TaskResult(figures=figures, answers=answers)
 
     return job.stages.kept(
-        f"{model.arm}-task",
+        f"{model.run}-task",
         _TaskResult,
         measure,
         inputs=job.job_inputs
@@ -243,7 +245,7 @@ def _undecided(uses: Sequence[JudgeUse]) -> list[Warned]:
     return [
         Warned(
             code="judge_undecided",
-            message=f"Judge {use.judge} could not decide {use.undecided} of {use.judged} answers of {use.arm}: its "
+            message=f"Judge {use.judge} could not decide {use.undecided} of {use.judged} answers of {use.run}: its "
             "figures rest on the others. Each answer's reason stands in answers.jsonl.",
         )
         for use in uses

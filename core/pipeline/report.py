@@ -46,9 +46,9 @@ def report(
     Adapters of baselines stay inside: they are there to be compared with, not to be used.
     """
     figures = [figure for evaluation in evaluations for figure in evaluation.figures]
-    gate = tuple(decide(result.arm, figures, job.assignment.policy) for result in trained)
+    gate = tuple(decide(result.run, figures, job.assignment.policy) for result in trained)
     for decision in gate:
-        job.emit(GateDecided(arm=decision.arm, outcome=decision.outcome, reasons=decision.reasons))
+        job.emit(GateDecided(run=decision.run, outcome=decision.outcome, reasons=decision.reasons))
     whole = _report(job, evaluations, maps, trained, gate)
     # Drawing and tables are imported now: a training must not wait for matplotlib.
     from core.reports.pictures import draw  # noqa: PLC0415

@@ -6,7 +6,7 @@ gate and report. Runs without any service: the store and `emit` come in as argum
 """
 
 from core.attacks.prompts import choose as choose_prompts
-from core.catalog import check_arms
+from core.catalog import check_runs
 from core.lm.adapter import choose
 from core.lm.modules import find_modules
 from core.pipeline import evaluate as measuring
@@ -25,7 +25,7 @@ from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
 _EACH_ANALYSIS: tuple[Stage, ...] = ("robustness",)
-_EACH_ARM: tuple[Stage, ...] = ("training", "after")
+_EACH_RUN: tuple[Stage, ...] = ("training", "after")
 
 
 def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, device: str, emit: Emit) -> Outcome:
@@ -36,9 +36,9 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
         Interrupted: `emit` asked to stop. What is stored so far is taken up by the next attempt.
     """
     spec, policy = assignment.spec, assignment.policy.policy.screening
-    check_arms(model, spec)
+    check_runs(model, spec)
     analyses = _analyses(assignment)
-    planned = _ONCE + policy.by_model + _EACH_ANALYSIS * len(analyses) + _EACH_ARM * len(spec.arms)
+    planned = _ONCE + policy.by_model + _EACH_ANALYSIS * len(analyses) + _EACH_RUN * len(spec.runs)
     stages = Stages(store, assignment.job_id, emit, planned)
 
     looked = screened.look(assignment.dataset, policy, store, stages)
@@ -54,8 +54,8 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
 
     before = measuring.before(job)
     maps = {analysis: steps.robustness(job, analysis) for analysis in analyses}
-    trained = [steps.training(job, arm, maps) for arm in spec.arms]
-    after = [measuring.after(job, arm, result, before) for arm, result in zip(spec.arms, trained, strict=True)]
+    trained = [steps.training(job, run, maps) for run in spec.runs]
+    after = [measuring.after(job, run, result, before) for run, result in zip(spec.runs, trained, strict=True)]
     return stages.run("report", lambda: reporting.report(job, [before, *after], list(maps.values()), trained))
 
 
@@ -79,5 +79,5 @@ def screen(
 
 def _analyses(assignment: Assignment) -> list[AnalysisSpec]:
     """Each different analysis that an arm rests on, once."""
-    wanted = (analysis_of(arm) for arm in assignment.spec.arms)
+    wanted = (analysis_of(run) for run in assignment.spec.runs)
     return list(dict.fromkeys(analysis for analysis in wanted if analysis))

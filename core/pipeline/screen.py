@@ -57,7 +57,7 @@ def look(
     result = stages.stored(
         "screening",
         ScreeningResult,
-        lambda: screen(rows, policy, tick=partial(stages.tick, "row")),
+        lambda: screen(rows, policy, on_progress=partial(stages.report_progress, "row")),
         inputs={
             "dataset": dataset.sha256,
             "columns": dataset.columns.model_dump(mode="json") if dataset.columns else None,
@@ -91,18 +91,18 @@ def check(result: ScreeningResult) -> None:
     """Nothing, where the policy lets the data be trained on.
 
     Raises:
-        InvalidInput: code `data_refused`, or `too_many_dropped`.
+        InvalidInput: code `data_rejected`, or `too_many_dropped`.
     """
     refusing = {check.check for check in result.checks if check.action == "refuse"}
     if found := [finding for finding in result.findings if finding.check in refusing]:
-        raise _refused(f"The data was refused: {_counted(found)} the policy does not allow.", found, "data_refused")
+        raise _refused(f"The data was refused: {_counted(found)} the policy does not allow.", found, "data_rejected")
     share = len(result.dropped) / result.rows
-    if share > result.policy.refuse_above or len(result.dropped) == result.rows:
+    if share > result.policy.reject_above or len(result.dropped) == result.rows:
         lines = set(result.dropped)
         dropped = [finding for finding in result.findings if finding.line in lines]
         raise _refused(
             f"The data was refused: {100 * share:.1f} % of its rows would be dropped, and the policy takes up to "
-            f"{100 * result.policy.refuse_above:g} %.",
+            f"{100 * result.policy.reject_above:g} %.",
             dropped,
             "too_many_dropped",
         )
@@ -135,11 +135,11 @@ def measured(
 ) -> Measured:
     """Ask the model, for one of the checks that need it."""
     started = time.monotonic()
-    tick = partial(stages.tick, "row")
+    on_progress = partial(stages.report_progress, "row")
     if check == "refused":
-        values = refused.refused(base, rows, prompts, tick=tick)
+        values = refused.refused(base, rows, prompts, on_progress=on_progress)
     else:
-        values = pull.pulls(base, modules, rows, prompts, tick=tick)
+        values = pull.pulls(base, modules, rows, prompts, on_progress=on_progress)
     return Measured(lines=tuple(row.line for row in rows), values=tuple(values), seconds=time.monotonic() - started)
 
 

@@ -52,13 +52,13 @@ class Stages:
         self._whole = sum(_WEIGHTS[stage] for stage in planned)
         self._done = self._furthest = 0.0
         self._stage: Stage = "screening"
-        self._arm: str | None = None
+        self._run: str | None = None
         self._told = 0.0
         self._found = False
 
-    def run(self, stage: Stage, compute: Callable[[], Thing], *, arm: str | None = None) -> Thing:
+    def run(self, stage: Stage, compute: Callable[[], Thing], *, run: str | None = None) -> Thing:
         """Do a stage; what of it is worth keeping, `compute` keeps."""
-        started = self._begin(stage, arm)
+        started = self._begin(stage, run)
         result = compute()
         self._end(started)
         return result
@@ -70,12 +70,12 @@ class Stages:
         compute: Callable[[], Result],
         *,
         inputs: Mapping[str, JsonValue],
-        arm: str | None = None,
+        run: str | None = None,
         shared: bool = False,
     ) -> Result:
         """Do a stage, or take its stored result. `inputs` is everything that the result hangs on."""
-        keep = partial(self.kept, arm or "all", kind, compute, inputs=inputs, shared=shared)
-        return self.run(stage, keep, arm=arm)
+        keep = partial(self.kept, run or "all", kind, compute, inputs=inputs, shared=shared)
+        return self.run(stage, keep, run=run)
 
     def kept(
         self,
@@ -96,7 +96,7 @@ class Stages:
         self._store.put(key, result.model_dump_json().encode(), name=key, media_type="application/json")
         return result
 
-    def tick(self, what: str, done: int, total: int, *, part: tuple[float, float] = (0.0, 1.0)) -> None:
+    def report_progress(self, what: str, done: int, total: int, *, part: tuple[float, float] = (0.0, 1.0)) -> None:
         """Say how far the stage is; told on at most four times a second, and never backwards.
 
         `part` is the share of the stage, from where to where, that `done` of `total` counts in.
@@ -108,19 +108,19 @@ class Stages:
         inside = part[0] + (part[1] - part[0]) * min(1.0, done / max(1, total))
         self._progress(self._done + _WEIGHTS[self._stage] * inside, f"{what} {done} of {total}")
 
-    def _begin(self, stage: Stage, arm: str | None) -> float:
-        self._stage, self._arm, self._told = stage, arm, 0.0
+    def _begin(self, stage: Stage, run: str | None) -> float:
+        self._stage, self._run, self._told = stage, run, 0.0
         self._found = False
-        self.emit(StageStarted(stage=stage, arm=arm))
+        self.emit(StageStarted(stage=stage, run=run))
         return time.monotonic()
 
     def _end(self, started: float) -> None:
         self._done += _WEIGHTS[self._stage]
         seconds = time.monotonic() - started
         self._progress(self._done, f"{self._stage.replace('_', ' ')} done")
-        self.emit(StageFinished(stage=self._stage, arm=self._arm, seconds=seconds, reused=self._found))
+        self.emit(StageFinished(stage=self._stage, run=self._run, seconds=seconds, reused=self._found))
 
     def _progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)
         fraction = min(1.0, self._furthest / self._whole)
-        self.emit(Progress(stage=self._stage, arm=self._arm, fraction=fraction, message=message))
+        self.emit(Progress(stage=self._stage, run=self._run, fraction=fraction, message=message))

@@ -34,7 +34,7 @@ from core.quality import tasks
 from core.robustness.analyse import Enough, analyse
 from core.robustness.doubt import doubt
 from core.robustness.readings import Readings
-from core.safeguards import arms
+from core.safeguards import runs
 from core.safeguards.projection import project
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.events import Metrics, Warned
@@ -83,7 +83,7 @@ def check(
 ) -> None:
     """Find out what the job cannot be done with before anything is computed, and say what is out of the ordinary."""
     spec = assignment.spec
-    arms.check(spec, entry, base, modules)
+    runs.check(spec, entry, base, modules)
     judges.check(spec.security.judges, {judge.name: judge for judge in assignment.judges})
     tasks.check(spec.quality, assignment.benchmarks)
     if spec.security.engine == "vllm":
@@ -131,7 +131,7 @@ def encode(
     if assignment.validation is not None:
         held_out: Sequence[Conversation] = screened.read(store, assignment.validation)
     else:
-        rows, held_out = split(rows, share=spec.validation_share, seed=spec.seed, cap=_MOST_HELD_OUT)
+        rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MOST_HELD_OUT)
     limit = min(spec.max_length, base.context)
     most = assignment.spec.quality.max_rows
     training = encode_all(_counted(rows, stages), base.tokenizer, max_length=limit)
@@ -156,7 +156,7 @@ def encode(
         trained_tokens=training.trained_tokens,
         sample=masked_sample(training.rows[0], base.tokenizer),
     )
-    rewritten = any(arm.safeguards.safe_template for arm in assignment.spec.arms)
+    rewritten = any(run.safeguards.safe_template for run in assignment.spec.runs)
     return Rows(training, validation, summary, held_out[:most], rows if rewritten else ())
 
 
@@ -215,8 +215,8 @@ def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
             job.prompts.probe,
             job.data.training.rows[: analysis.rows],
             train_probe=partial(_probe, job),
-            prepared=partial(job.stages.tick, "probe prompt", part=(0.0, 0.05)),
-            tick=partial(job.stages.tick, "reading", part=(0.3, 1.0)),
+            prepared=partial(job.stages.report_progress, "probe prompt", part=(0.0, 0.05)),
+            on_progress=partial(job.stages.report_progress, "reading", part=(0.3, 1.0)),
         ),
         inputs=job.job_inputs
         | {"analysis": analysis.model_dump(mode="json"), "prompts": job.prompts.probe.model_dump(mode="json")},
@@ -227,19 +227,19 @@ def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
     return found
 
 
-def training(job: Prepared, arm: Strategy, maps: Mapping[AnalysisSpec, RobustnessResult]) -> TrainingResult:
+def training(job: Prepared, run: Strategy, maps: Mapping[AnalysisSpec, RobustnessResult]) -> TrainingResult:
     """Turn the arm's strategy into learning rates, train with them and store what was trained.
 
     A run that was interrupted goes on from its newest checkpoint, which is gone once the result is stored.
     """
-    analysis = analysis_of(arm)
-    rates = plan(arm, job.modules, maps[analysis] if analysis else None)
-    inputs = job.job_inputs | {"plan": rates.model_dump(mode="json"), "safeguards": _safeguards(job, arm)}
-    key = f"jobs/{job.assignment.job_id}/checkpoints/{arm.label}-{digest(inputs)}.safetensors"
+    analysis = analysis_of(run)
+    rates = plan(run, job.modules, maps[analysis] if analysis else None)
+    inputs = job.job_inputs | {"plan": rates.model_dump(mode="json"), "safeguards": _safeguards(job, run)}
+    key = f"jobs/{job.assignment.job_id}/checkpoints/{run.label}-{digest(inputs)}.safetensors"
     checkpoints = Checkpoints(job.store, key)
     try:
         result = job.stages.stored(
-            "training", TrainingResult, lambda: _train(job, arm, rates, checkpoints), inputs=inputs, arm=arm.label
+            "training", TrainingResult, lambda: _train(job, run, rates, checkpoints), inputs=inputs, run=run.label
         )
     except TrainingFailed:  # it would fail again
         checkpoints.remove()
@@ -250,12 +250,12 @@ def training(job: Prepared, arm: Strategy, maps: Mapping[AnalysisSpec, Robustnes
 
 def _counted(rows: Sequence[Conversation], stages: Stages) -> Iterator[Conversation]:
     for number, row in enumerate(rows):
-        stages.tick("row", number, len(rows))
+        stages.report_progress("row", number, len(rows))
         yield row
 
 
-def _safeguards(job: Prepared, arm: Strategy) -> JsonValue:
-    return arms.inputs(arm, job.assignment.spec, job.entry, job.prompts)
+def _safeguards(job: Prepared, run: Strategy) -> JsonValue:
+    return runs.inputs(run, job.assignment.spec, job.entry, job.prompts)
 
 
 def _probe(job: Prepared, steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
@@ -263,7 +263,7 @@ def _probe(job: Prepared, steps: int, seed: int, enough: Enough) -> AbstractCont
     spec = job.assignment.spec.training
 
     def told(step: TrainedStep, total: int) -> None:
-        job.stages.tick("probe step", step.step, total, part=(0.05, 0.3))
+        job.stages.report_progress("probe step", step.step, total, part=(0.05, 0.3))
 
     return probe(
         job.base,
@@ -278,12 +278,12 @@ def _probe(job: Prepared, steps: int, seed: int, enough: Enough) -> AbstractCont
     )
 
 
-def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Checkpoints) -> TrainingResult:
+def _train(job: Prepared, run: Strategy, rates: LearningPlan, checkpoints: Checkpoints) -> TrainingResult:
     spec = job.assignment.spec.training
-    rows = job.training_rows(arm)
+    rows = job.training_rows(run)
     # Asked of the base model, so before anything is put on it.
-    tick = partial(job.stages.tick, "refusal", part=(0.0, 0.05))
-    added = arms.added_rows(arm, rows, job.base, job.prompts, spec=job.assignment.spec, tick=tick)
+    on_progress = partial(job.stages.report_progress, "refusal", part=(0.0, 0.05))
+    added = runs.added_rows(run, rows, job.base, job.prompts, spec=job.assignment.spec, on_progress=on_progress)
 
     watched = _refusals_watched(job)
 
@@ -291,7 +291,7 @@ def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Check
         if loop.logged(step.step, total) or step.validation_loss is not None:
             job.emit(
                 Metrics(
-                    arm=rates.strategy,
+                    run=rates.strategy,
                     step=step.step,
                     total_steps=total,
                     loss=step.loss,
@@ -299,7 +299,7 @@ def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Check
                     validation_loss=step.validation_loss,
                 )
             )
-        job.stages.tick("step", step.step, total, part=(0.05 if added.rows else 0.0, 1.0))
+        job.stages.report_progress("step", step.step, total, part=(0.05 if added.rows else 0.0, 1.0))
 
     with _opened(job) as tuned:
         done = loop.train(
@@ -310,15 +310,15 @@ def _train(job: Prepared, arm: Strategy, rates: LearningPlan, checkpoints: Check
             learning_rate=job.learning_rate,
             pad_id=job.base.pad_id,
             on_step=on_step,
-            objective=objective_of(arm.safeguards),
-            validation=job.validation_rows(arm),
+            objective=objective_of(run.safeguards),
+            validation=job.validation_rows(run),
             refusal_nll=watched,
             checkpoints=checkpoints,
         )
-        projections = _projected(job, arm, tuned)
-        stored = _store_trained(job, tuned, arm)
+        projections = _projected(job, run, tuned)
+        stored = _store_trained(job, tuned, run)
     return TrainingResult(
-        arm=rates.strategy,
+        run=rates.strategy,
         plan=rates,
         learning_rate=job.learning_rate,
         steps=done.steps,
@@ -345,18 +345,18 @@ def _refusals_watched(job: Prepared) -> loop.RefusalNll | None:
             (),
             count=_WATCHED,
             seed=0,
-            tick=partial(job.stages.tick, "prompt", part=(0.0, 0.0)),
+            on_progress=partial(job.stages.report_progress, "prompt", part=(0.0, 0.0)),
         )
     except InvalidModel:
         return None
     return read.refusal_nll
 
 
-def _projected(job: Prepared, arm: Strategy, tuned: PeftModel | PreTrainedModel) -> tuple[Projection, ...]:
-    spec = arm.safeguards.project_to_safe
+def _projected(job: Prepared, run: Strategy, tuned: PeftModel | PreTrainedModel) -> tuple[Projection, ...]:
+    spec = run.safeguards.project_to_safe
     if spec is None or not isinstance(tuned, PeftModel):  # core.catalog.check_arms refuses it for a full run
         return ()
-    return project(tuned, job.modules, job.base.folder, arms.unaligned_folder(job.entry), spec)
+    return project(tuned, job.modules, job.base.folder, runs.unaligned_folder(job.entry), spec)
 
 
 @contextmanager
@@ -371,7 +371,7 @@ def _opened(job: Prepared) -> Iterator[PeftModel | PreTrainedModel]:
             yield tuned
 
 
-def _store_trained(job: Prepared, tuned: PeftModel | PreTrainedModel, arm: Strategy) -> tuple[StoredFile, ...]:
+def _store_trained(job: Prepared, tuned: PeftModel | PreTrainedModel, run: Strategy) -> tuple[StoredFile, ...]:
     name = job.trained_name
     with job.store.staging() as folder:  # only now: staging is swept of what is a day old, and training may take longer
         if isinstance(tuned, PeftModel):
@@ -380,7 +380,7 @@ def _store_trained(job: Prepared, tuned: PeftModel | PreTrainedModel, arm: Strat
             files = full.save(tuned, job.base, job.modules, folder)
         return tuple(
             job.store.adopt(
-                f"{job.folder}/{name}s/{arm.label}/{path.name}",
+                f"{job.folder}/{name}s/{run.label}/{path.name}",
                 path,
                 name=f"{name}/{path.name}",
                 media_type=_JSON if path.suffix == ".json" else "application/octet-stream",

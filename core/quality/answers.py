@@ -28,7 +28,7 @@ class Answered:
     """The row's own answer."""
 
 
-def exact_match(arm: str, task: ExactMatch, rows: Sequence[Answered]) -> Scored:
+def exact_match(run: str, task: ExactMatch, rows: Sequence[Answered]) -> Scored:
     """Share of answers that say exactly what the rows' own do, with its 95 % Wilson interval.
 
     Rows whose own answer has nothing to compare are undecided, as are those that were not asked. An answer with nothing
@@ -37,17 +37,17 @@ def exact_match(arm: str, task: ExactMatch, rows: Sequence[Answered]) -> Scored:
     values = [_same(row, task) for row in rows]
     decided = [value for value in values if value is not None]
     rate = wilson(sum(decided), len(decided))
-    return _scored(arm, "exact_match", rows, values, rate)
+    return _scored(run, "exact_match", rows, values, rate)
 
 
-def mean_rouge(arm: str, rows: Sequence[Answered]) -> Scored:
+def mean_rouge(run: str, rows: Sequence[Answered]) -> Scored:
     """Mean ROUGE-L F1 with its 95 % t interval. Rows whose own answer has no word are undecided, as are those that were
     not asked."""
     values = [
         None if row.said is None or not words(row.reference) else rouge_l(row.said, row.reference) for row in rows
     ]
-    mean = mean_interval([value for value in values if value is not None], lowest=0.0, highest=1.0)
-    return _scored(arm, "rouge_l", rows, values, mean)
+    mean = mean_interval([value for value in values if value is not None], lowest=0.0, max_rate=1.0)
+    return _scored(run, "rouge_l", rows, values, mean)
 
 
 def _same(row: Answered, task: ExactMatch) -> bool | None:
@@ -59,17 +59,17 @@ def _same(row: Answered, task: ExactMatch) -> bool | None:
 
 
 def _scored(
-    arm: str,
+    run: str,
     metric: Metric,
     rows: Sequence[Answered],
     values: Sequence[float | None],
     interval: tuple[float, float, float],
 ) -> Scored:
     value, low, high = interval
-    answers = tuple(_task_answers(arm, metric, rows, values))
+    answers = tuple(_task_answers(run, metric, rows, values))
     undecided = len(rows) - len(answers)
     figure = Figure(
-        arm=arm,
+        run=run,
         suite=TASK,
         metric=metric,
         judge="none",
@@ -83,12 +83,12 @@ def _scored(
 
 
 def _task_answers(
-    arm: str, metric: Metric, rows: Sequence[Answered], values: Sequence[float | None]
+    run: str, metric: Metric, rows: Sequence[Answered], values: Sequence[float | None]
 ) -> Iterator[TaskAnswer]:
     for index, (row, value) in enumerate(zip(rows, values, strict=True)):
         if row.said is not None and value is not None:
             yield TaskAnswer(
-                arm=arm,
+                run=run,
                 suite=TASK,
                 metric=metric,
                 row=index,

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from core.data.benchmarks import LETTERS, Question
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.quality.answers import Scored
@@ -48,8 +48,8 @@ def multiple_choice(
     questions: Sequence[Question],
     *,
     suite: str,
-    arm: str,
-    tick: Tick,
+    run: str,
+    on_progress: OnProgress,
     system_prompt: str | None = None,
 ) -> Scored:
     """Share of questions whose right letter is the most likely one, with its 95 % Wilson interval.
@@ -60,14 +60,14 @@ def multiple_choice(
     Raises:
         InvalidInput: as `core.lm.prompts.render` does.
     """
-    scores = letter_scores(base, model, questions, tick=tick, system_prompt=system_prompt)
+    scores = letter_scores(base, model, questions, on_progress=on_progress, system_prompt=system_prompt)
     answers: list[TaskAnswer] = []
     for index, (question, found) in enumerate(zip(questions, scores, strict=True)):
         if found:
             best = found.index(max(found))
             answers.append(
                 TaskAnswer(
-                    arm=arm,
+                    run=run,
                     suite=suite,
                     metric="accuracy",
                     row=index,
@@ -78,7 +78,7 @@ def multiple_choice(
             )
     value, low, high = wilson(sum(answer.value == 1 for answer in answers), len(answers))
     figure = Figure(
-        arm=arm,
+        run=run,
         suite=suite,
         metric="accuracy",
         judge="none",
@@ -97,7 +97,7 @@ def letter_scores(
     model: nn.Module,
     questions: Sequence[Question],
     *,
-    tick: Tick,
+    on_progress: OnProgress,
     system_prompt: str | None = None,
 ) -> list[tuple[float, ...]]:
     """Log-likelihood of each letter of each question as the beginning of the answer, nats; empty where the question
@@ -116,10 +116,10 @@ def letter_scores(
     found = [torch.full((len(question.choices),), -torch.inf, dtype=torch.float64) for question in questions]
     done = 0
     for chosen in packed([len(reading.row) for reading in readings], rows=_BATCH_ROWS, tokens=room(base)):
-        tick(len(questions) * done // len(readings), len(questions))
+        on_progress(len(questions) * done // len(readings), len(questions))
         _read(base, model, [readings[index] for index in chosen], found)
         done += len(chosen)
-    tick(len(questions), len(questions))
+    on_progress(len(questions), len(questions))
     return [() if index in too_long else tuple(scores.tolist()) for index, scores in enumerate(found)]
 
 

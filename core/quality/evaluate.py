@@ -12,7 +12,7 @@ from torch import nn
 from core.data import Conversation
 from core.data.benchmarks import Question
 from core.data.template import Encoded
-from core.lm.generate import Tick, answer
+from core.lm.generate import OnProgress, answer
 from core.lm.load import BaseModel
 from core.quality.answers import Answered, Scored, exact_match, mean_rouge
 from core.quality.choices import multiple_choice
@@ -42,7 +42,7 @@ class _Asked:
 
     base: BaseModel
     model: nn.Module
-    arm: str
+    run: str
     system_prompt: str | None
 
 
@@ -53,8 +53,8 @@ def evaluate(
     spec: QualitySpec,
     benchmarks: Mapping[str, tuple[Question, ...]],
     *,
-    arm: str,
-    tick: Tick,
+    run: str,
+    on_progress: OnProgress,
     system_prompt: str | None = None,
 ) -> tuple[tuple[Figure, ...], tuple[TaskAnswer, ...]]:
     """Every task figure of `model` (the base itself, or the base with an adapter), and the rows they are made of.
@@ -70,11 +70,11 @@ def evaluate(
             template cannot write.
         Unavailable: code `lm_eval_missing` or `lm_eval_failed`.
     """
-    asked = _Asked(base, model, arm, system_prompt)
+    asked = _Asked(base, model, run, system_prompt)
     tasks = chosen(spec, benchmarks)
     answering = any(isinstance(task, ExactMatch | RougeL) for task in tasks)
     rows = held.conversations[: spec.max_answers] if answering else ()
-    ticks = parts(tick, [len(held.encoded), len(rows), *(_size(task, benchmarks) for task in tasks)])
+    ticks = parts(on_progress, [len(held.encoded), len(rows), *(_size(task, benchmarks) for task in tasks)])
     scored = [_loss(asked, held, ticks[0])]
     said = _answers(asked, rows, spec.max_new_tokens, ticks[1])
     for task, inner in zip(tasks, ticks[2:], strict=True):
@@ -86,15 +86,15 @@ def evaluate(
     )
 
 
-def parts(tick: Tick, sizes: Sequence[int]) -> list[Tick]:
+def parts(on_progress: OnProgress, sizes: Sequence[int]) -> list[OnProgress]:
     """A tick for each of several tasks that follow each other; `tick` hears of them as one, and never goes back."""
     furthest = 0
 
-    def part(before: int, size: int) -> Tick:
+    def part(before: int, size: int) -> OnProgress:
         def inner(done: int, total: int) -> None:
             nonlocal furthest
             furthest = max(furthest, before + size * min(done, total) // max(total, 1))
-            tick(furthest, sum(sizes))
+            on_progress(furthest, sum(sizes))
 
         return inner
 
@@ -122,34 +122,34 @@ def _scored(
     task: QualityTask,
     said: Sequence[Answered],
     benchmarks: Mapping[str, tuple[Question, ...]],
-    tick: Tick,
+    on_progress: OnProgress,
 ) -> Scored:
     match task:
         case ExactMatch():
-            return exact_match(asked.arm, task, said)
+            return exact_match(asked.run, task, said)
         case RougeL():
-            return mean_rouge(asked.arm, said)
+            return mean_rouge(asked.run, said)
         case MultipleChoice():
             return multiple_choice(
                 asked.base,
                 asked.model,
                 _questions(task, benchmarks),
                 suite=task.benchmark,
-                arm=asked.arm,
-                tick=tick,
+                run=asked.run,
+                on_progress=on_progress,
                 system_prompt=asked.system_prompt,
             )
         case LmEval():
             return lm_eval_task(
-                asked.base, asked.model, task, arm=asked.arm, tick=tick, system_prompt=asked.system_prompt
+                asked.base, asked.model, task, run=asked.run, on_progress=on_progress, system_prompt=asked.system_prompt
             )
 
 
-def _loss(asked: _Asked, held: Held, tick: Tick) -> Scored:
-    losses = row_losses(asked.base, asked.model, held.encoded, tick=tick)
-    loss = mean_loss(losses, arm=asked.arm)
+def _loss(asked: _Asked, held: Held, on_progress: OnProgress) -> Scored:
+    losses = row_losses(asked.base, asked.model, held.encoded, on_progress=on_progress)
+    loss = mean_loss(losses, run=asked.run)
     answers = tuple(
-        TaskAnswer(arm=asked.arm, suite=TASK, metric="loss", row=row, answer="", reference="", value=value)
+        TaskAnswer(run=asked.run, suite=TASK, metric="loss", row=row, answer="", reference="", value=value)
         for row, value in zip(_places(held), losses, strict=True)
     )
     return (loss, perplexity(loss)), answers
@@ -166,9 +166,13 @@ def _places(held: Held) -> list[int]:
     return known if len(known) == len(found) else list(range(len(found)))
 
 
-def _answers(asked: _Asked, rows: Sequence[Conversation], max_new_tokens: int, tick: Tick) -> list[Answered]:
+def _answers(
+    asked: _Asked, rows: Sequence[Conversation], max_new_tokens: int, on_progress: OnProgress
+) -> list[Answered]:
     if not rows:
         return []
     prompts = [row.messages[:-1] for row in rows]
-    said: Sequence[str | None] = answer(asked.base, asked.model, prompts, max_new_tokens=max_new_tokens, tick=tick)
+    said: Sequence[str | None] = answer(
+        asked.base, asked.model, prompts, max_new_tokens=max_new_tokens, on_progress=on_progress
+    )
     return [Answered(text, row.messages[-1].content) for text, row in zip(said, rows, strict=True)]

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from core.errors import InvalidInput, Unavailable
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.quality.answers import Scored
 from core.quality.harness_scores import scored
@@ -69,8 +69,8 @@ def lm_eval_task(
     model: nn.Module,
     task: LmEval,
     *,
-    arm: str,
-    tick: Tick,
+    run: str,
+    on_progress: OnProgress,
     system_prompt: str | None = None,
     own_tasks: Path | None = None,
 ) -> Scored:
@@ -97,7 +97,7 @@ def lm_eval_task(
         )
     harness = cast(_Harness, import_module("lm_eval"))
     loaded = _loaded(manager, task.task)
-    with _watched(base, tick, about(task)), _one_process(), _explained(task.task):
+    with _watched(base, on_progress, about(task)), _one_process(), _explained(task.task):
         found = harness.simple_evaluate(
             _wrapped(base, model),
             tasks=loaded,
@@ -108,7 +108,7 @@ def lm_eval_task(
             system_instruction=system_prompt,
             task_manager=manager,
         )
-    return scored(task.task, found or {}, arm)
+    return scored(task.task, found or {}, run)
 
 
 @cache
@@ -136,7 +136,7 @@ def _wrapped(base: BaseModel, model: nn.Module) -> object:
 
 
 @contextmanager
-def _watched(base: BaseModel, tick: Tick, total: int) -> Generator[None]:
+def _watched(base: BaseModel, on_progress: OnProgress, total: int) -> Generator[None]:
     """Lets the caller hear of every forward pass, by a hook on the embedding, which all of them go through.
 
     How many prompts there are, only the harness knows: the last of them is told when it is done.
@@ -147,7 +147,7 @@ def _watched(base: BaseModel, tick: Tick, total: int) -> Generator[None]:
         nonlocal read
         shape = getattr(inputs[0], "shape", (0, 0)) if inputs else (0, 0)
         read += int(shape[0]) if int(shape[-1]) > 1 else 0  # one token at a time: an answer goes on
-        tick(min(read, total - 1), total)
+        on_progress(min(read, total - 1), total)
 
     embedding = base.model.get_input_embeddings()
     handle: RemovableHandle = embedding.register_forward_pre_hook(heard)

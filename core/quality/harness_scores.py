@@ -16,17 +16,17 @@ _RATES = frozenset({"acc", "acc_norm", "exact_match", "f1"})
 """Metrics whose interval ends at 0 and 1."""
 
 
-def scored(task: str, found: Mapping[str, object], arm: str) -> Scored:
+def scored(task: str, found: Mapping[str, object], run: str) -> Scored:
     """Figures of the task or group; where the harness has none for that name, which is a tag then, of all it ran."""
     results = cast(Mapping[str, Mapping[str, object]], found.get("results", {}))
     named = {task: results[task]} if _metrics(results.get(task, {})) else results
-    figures = tuple(figure for name, metrics in named.items() for figure in _figures(name, metrics, arm))
+    figures = tuple(figure for name, metrics in named.items() for figure in _figures(name, metrics, run))
     samples = cast(Mapping[str, Sequence[Mapping[str, object]]], found.get("samples", {}))
     answers = [
         answer
         for name, metrics in named.items()
         if len(_metrics(metrics)) == 1
-        for answer in _answers(name, next(iter(_metrics(metrics))), samples.get(name, ()), arm)
+        for answer in _answers(name, next(iter(_metrics(metrics))), samples.get(name, ()), run)
     ]
     return figures, tuple(answers)
 
@@ -40,13 +40,13 @@ def _metrics(entry: Mapping[str, object]) -> dict[str, float]:
     }
 
 
-def _figures(name: str, entry: Mapping[str, object], arm: str) -> Iterator[Figure]:
+def _figures(name: str, entry: Mapping[str, object], run: str) -> Iterator[Figure]:
     n = entry.get("sample_len")
     for judge, value in _metrics(entry).items():
         metric, _, way = judge.partition(",")
         low, high = _interval(value, entry.get(f"{metric}_stderr,{way}"), metric)
         yield Figure(
-            arm=arm,
+            run=run,
             suite=f"lm_eval:{name}",
             metric="score",
             judge=judge,
@@ -65,13 +65,13 @@ def _interval(value: float, error: object, metric: str) -> tuple[float, float]:
     return (max(0.0, low), min(1.0, high)) if metric in _RATES else (low, high)
 
 
-def _answers(name: str, judge: str, samples: Sequence[Mapping[str, object]], arm: str) -> Iterator[TaskAnswer]:
+def _answers(name: str, judge: str, samples: Sequence[Mapping[str, object]], run: str) -> Iterator[TaskAnswer]:
     metric, _, way = judge.partition(",")
     for sample in samples:
         row, value = sample.get("doc_id"), sample.get(metric)
         if sample.get("filter") == way and isinstance(row, int) and isinstance(value, int | float) and isfinite(value):
             yield TaskAnswer(
-                arm=arm,
+                run=run,
                 suite=f"lm_eval:{name}",
                 metric="score",
                 row=row,

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.data.batches import collate
 from core.data.template import Encoded
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.quality.packing import packed, room
@@ -24,26 +24,26 @@ MOST_PERPLEXITY = 1e12
 
 
 def row_losses(
-    base: BaseModel, model: nn.Module, rows: Sequence[Encoded], *, tick: Tick, batch_size: int = 16
+    base: BaseModel, model: nn.Module, rows: Sequence[Encoded], *, on_progress: OnProgress, batch_size: int = 16
 ) -> list[float]:
     """Mean loss over the trained tokens of each row, in nats per token, in the order of the rows."""
     losses = [0.0] * len(rows)
     done = 0
     for chosen in packed([len(row.input_ids) for row in rows], rows=batch_size, tokens=room(base)):
-        tick(done, len(rows))
+        on_progress(done, len(rows))
         batch = collate([rows[index] for index in chosen], base.pad_id).to(base.device)
         found = batch_losses(model, batch.input_ids, batch.attention_mask, batch.labels).tolist()
         for index, loss in zip(chosen, found, strict=True):
             losses[index] = loss
         done += len(chosen)
-    tick(len(rows), len(rows))
+    on_progress(len(rows), len(rows))
     return losses
 
 
-def mean_loss(losses: Sequence[float], *, arm: str) -> Figure:
+def mean_loss(losses: Sequence[float], *, run: str) -> Figure:
     """Mean of rows' losses, nats per token, with its 95 % t interval; each counts the same, however long its row is."""
-    value, low, high = mean_interval(losses, lowest=0.0, highest=_MOST)
-    return Figure(arm=arm, suite=TASK, metric="loss", judge="none", value=value, n=len(losses), low=low, high=high)
+    value, low, high = mean_interval(losses, lowest=0.0, max_rate=_MOST)
+    return Figure(run=run, suite=TASK, metric="loss", judge="none", value=value, n=len(losses), low=low, high=high)
 
 
 def perplexity(loss: Figure) -> Figure:

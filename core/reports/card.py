@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from core.lm.chat import PLAIN_TEMPLATE
 from core.reports import decided, view
 from core.reports.text import one_line, visible
-from core.schemas.job import BASE_ARM
+from core.schemas.job import BASE_RUN
 from core.schemas.results import Report, TrainingResult
 from core.schemas.safeguards import Safeguards
 
@@ -51,8 +51,8 @@ def _own(report: Report) -> TrainingResult:
 
 
 def _title(report: Report) -> str:
-    arm = _own(report).arm
-    return view.titles(report).get(arm, arm)
+    run = _own(report).run
+    return view.titles(report).get(run, run)
 
 
 def _safeguards(report: Report) -> Safeguards:
@@ -106,8 +106,8 @@ def _use(report: Report) -> str:
 
 def _figures(report: Report) -> str:
     """The base model beside the job's own arm."""
-    columns = view.arms(report)
-    before, after = columns.index(BASE_ARM), columns.index(_own(report).arm)
+    columns = view.runs(report)
+    before, after = columns.index(BASE_RUN), columns.index(_own(report).run)
     rows = [(_plain(row.title), row.cells[before], row.cells[after]) for row in view.table(report)]
     lines = ["| Figure | Base model | This model | Change |", "|---|---|---|---|"]
     lines += [
@@ -221,7 +221,7 @@ def _judges(report: Report) -> str:
 
 def _agreements(report: Report) -> Iterator[str]:
     for pair in report.agreements:
-        if pair.arm == _own(report).arm and pair.n:
+        if pair.run == _own(report).run and pair.n:
             chance = "" if pair.kappa is None else f", Cohen's kappa {pair.kappa:.2f}"
             one, other = (_code(judge) for judge in pair.judges)
             yield f"- {one} and {other} agree on {100 * pair.agree:.1f} % of {pair.n} answers{chance}"

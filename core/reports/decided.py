@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from core.reports.overall import overall, task_figure
 from core.reports.view import PER_CENT, digits, row_title
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome
-from core.schemas.job import BASE_ARM
+from core.schemas.job import BASE_RUN
 from core.schemas.results import Figure, Report
 from core.schemas.screening import Action, Check, ScreeningResult
 
@@ -131,19 +131,19 @@ def screened(report: Report) -> Screened | None:
 
 def tiles(report: Report) -> tuple[Tile, ...]:
     """The job's own arm against the base model in at most four figures."""
-    arm = report.training[0].arm
+    run = report.training[0].run
     found: list[Tile] = []
-    before, after = overall(report, BASE_ARM), overall(report, arm)
+    before, after = overall(report, BASE_RUN), overall(report, run)
     if before is not None and after is not None:
         families = f"mean of {after.families} {'family' if after.families == 1 else 'families'}"
         found.append(_tile("Attack success", "attack_success_rate", before.mean.value, after.mean.value, families))
         worst = after.worst
-        same = _figure(report, BASE_ARM, worst)
+        same = _figure(report, BASE_RUN, worst)
         was = same.value if same is not None and same.n else None
         named = f"{worst.suite.replace('_', ' ')}, n = {worst.n}"
         found.append(_tile("Worst family", worst.metric, was, worst.value, named))
-    for title, figure in (("Over-refusal", _refusals(report, arm)), ("Task", task_figure(report, arm))):
-        same = _figure(report, BASE_ARM, figure) if figure is not None else None
+    for title, figure in (("Over-refusal", _refusals(report, run)), ("Task", task_figure(report, run))):
+        same = _figure(report, BASE_RUN, figure) if figure is not None else None
         if figure is not None and figure.n:
             name = "" if title == "Over-refusal" else f"{row_title(figure.metric, figure.suite, 'none').lower()}, "
             was = same.value if same is not None and same.n else None
@@ -165,14 +165,14 @@ def _check(check: GateCheck) -> CheckRow:
 def _rule(check: GateCheck) -> str:
     if check.bound is None:
         return "to be measured"
-    if check.rule != "highest_rise":
+    if check.rule != "max_increase":
         return f"at {'least' if check.rule == 'lowest' else 'most'} {digits(check.metric, check.bound)}"
     rise = f"{100 * check.bound:g} points" if check.metric in PER_CENT else f"{check.bound:g}"
     return f"rise of at most {rise}"
 
 
 def _shown(check: GateCheck, number: float) -> str:
-    if check.rule != "highest_rise":
+    if check.rule != "max_increase":
         return digits(check.metric, number)
     return f"{100 * number:+.1f} points" if check.metric in PER_CENT else f"{number:+.2f}"
 
@@ -180,7 +180,7 @@ def _shown(check: GateCheck, number: float) -> str:
 def _interval(check: GateCheck) -> str:
     if check.low is None or check.high is None:
         return ""
-    if check.rule == "highest_rise" and check.metric in PER_CENT:
+    if check.rule == "max_increase" and check.metric in PER_CENT:
         return f"{100 * check.low:+.1f} to {100 * check.high:+.1f} points"
     return f"{_shown(check, check.low)} to {_shown(check, check.high)}"
 
@@ -192,11 +192,11 @@ def _tile(title: str, metric: str, before: float | None, after: float, detail: s
     return Tile(title, "unknown" if before is None else shown(before), shown(after), detail)
 
 
-def _refusals(report: Report, arm: str) -> Figure | None:
-    return next((row for row in report.figures if (row.arm, row.metric) == (arm, "over_refusal_rate")), None)
+def _refusals(report: Report, run: str) -> Figure | None:
+    return next((row for row in report.figures if (row.run, row.metric) == (run, "over_refusal_rate")), None)
 
 
-def _figure(report: Report, arm: str, like: Figure) -> Figure | None:
+def _figure(report: Report, run: str, like: Figure) -> Figure | None:
     """The same figure of another arm."""
-    wanted = (arm, like.suite, like.metric, like.judge)
-    return next((row for row in report.figures if (row.arm, row.suite, row.metric, row.judge) == wanted), None)
+    wanted = (run, like.suite, like.metric, like.judge)
+    return next((row for row in report.figures if (row.run, row.suite, row.metric, row.judge) == wanted), None)

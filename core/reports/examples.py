@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.schemas.data import Message
-from core.schemas.job import BASE_ARM
+from core.schemas.job import BASE_RUN
 from core.schemas.results import Answer, Evaluation, Judgement
 
 Turn = Literal["complies", "refuses"]
@@ -20,7 +20,7 @@ _Key = tuple[str, int, int, str]
 class Example:
     """One prompt that an arm answers the other way."""
 
-    arm: str
+    run: str
     """Which arm."""
     suite: str
     """Attack family or `over_refusal`."""
@@ -56,14 +56,14 @@ def changed(evaluations: Sequence[Evaluation]) -> tuple[Example, ...]:
     Answers are paired by suite, prompt, sample and template, and judged by the first judge that knows such answers. By
     arm, in their order: what complies now first, the most harmful before others; nothing where the base is missing.
     """
-    base = {_key(answer): answer for answer in _answers(evaluations) if answer.arm == BASE_ARM}
+    base = {_key(answer): answer for answer in _answers(evaluations) if answer.run == BASE_RUN}
     found = [
         example
         for answer in _answers(evaluations)
-        if answer.arm != BASE_ARM and (example := _example(answer, base)) is not None
+        if answer.run != BASE_RUN and (example := _example(answer, base)) is not None
     ]
-    order = {arm: place for place, arm in enumerate(dict.fromkeys(example.arm for example in found))}
-    return tuple(sorted(found, key=lambda each: (order[each.arm], each.turn != "complies", -(each.harmfulness or 0))))
+    order = {run: place for place, run in enumerate(dict.fromkeys(example.run for example in found))}
+    return tuple(sorted(found, key=lambda each: (order[each.run], each.turn != "complies", -(each.harmfulness or 0))))
 
 
 def _answers(evaluations: Sequence[Evaluation]) -> Iterator[Answer]:
@@ -84,7 +84,7 @@ def _example(answer: Answer, base: Mapping[_Key, Answer]) -> Example | None:
     if turn is None:
         return None
     return Example(
-        arm=answer.arm,
+        run=answer.run,
         suite=answer.suite,
         turn=turn,
         prompt=answer.prompt,

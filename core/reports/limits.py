@@ -56,7 +56,7 @@ def _sentences(spec: JobSpec, attacks: Sequence[Figure]) -> Iterator[str]:
             f"without a success to show a rate below {100 * threshold:g} %."
         )
     yield "One seed: each arm was trained once, and intervals say nothing about how another run would end."
-    if any(arm.safeguards.safe_template is not None for arm in spec.arms):
+    if any(run.safeguards.safe_template is not None for run in spec.runs):
         yield "Serving without the system prompt: arms with safe_template were measured with it, and hold for it alone."
     if spec.security.system_prompt is not None:
         yield "Other system prompts, or none: all were measured with the one that the job names."

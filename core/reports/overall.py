@@ -49,13 +49,13 @@ def judge(report: Report) -> str | None:
     return first if first in found else next(iter(found), None)
 
 
-def overall(report: Report, arm: str) -> Overall | None:
+def overall(report: Report, run: str) -> Overall | None:
     """Attack success over the families in which the drawn judge decided anything."""
     by = judge(report)
     found = [
         figure
         for figure in report.figures
-        if (figure.arm, figure.metric, figure.judge) == (arm, "attack_success_rate", by) and figure.n
+        if (figure.run, figure.metric, figure.judge) == (run, "attack_success_rate", by) and figure.n
     ]
     if not found:
         return None
@@ -63,12 +63,12 @@ def overall(report: Report, arm: str) -> Overall | None:
     return Overall(mean, max(found, key=lambda row: row.value), len(found), tuple(row.n for row in found))
 
 
-def task_figure(report: Report, arm: str) -> Figure | None:
+def task_figure(report: Report, run: str) -> Figure | None:
     """The task figure that safety is held against: exact match or accuracy if measured, else the validation loss."""
     for metric, _ in TASKS:
         found = [figure for figure in report.figures if figure.metric == metric and figure.n]
         # Of several, the job's own rows, else the first benchmark.
         suite = TASK if any(figure.suite == TASK for figure in found) else next((each.suite for each in found), None)
         if suite is not None:
-            return next((each for each in found if (each.suite, each.arm) == (suite, arm)), None)
+            return next((each for each in found if (each.suite, each.run) == (suite, run)), None)
     return None

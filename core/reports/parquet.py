@@ -19,7 +19,7 @@ _GROUP = 1000
 _text, _count, _number = pa.string(), pa.int32(), pa.float64()
 ANSWERS = pa.schema(
     [
-        pa.field("arm", _text, nullable=False),
+        pa.field("run", _text, nullable=False),
         pa.field("suite", _text, nullable=False),
         pa.field("prompt", _count, nullable=False),
         pa.field("template", _text, nullable=False),
@@ -49,7 +49,7 @@ ANSWERS = pa.schema(
 """Columns of raw answers, as the fields of core.schemas.results.Answer."""
 TASK_ANSWERS = pa.schema(
     [
-        pa.field("arm", _text, nullable=False),
+        pa.field("run", _text, nullable=False),
         pa.field("suite", _text, nullable=False),
         pa.field("metric", _text, nullable=False),
         pa.field("row", _count, nullable=False),

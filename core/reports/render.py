@@ -54,10 +54,10 @@ def html(report: Report, examples: Sequence[Example] = (), pictures: "Mapping[st
     """
     return _template().render(
         report=report,
-        arms=view.arms(report),
+        runs=view.runs(report),
         titles=view.titles(report),
         prompts=view.system_prompts(report),
-        particulars={result.arm: view.particulars(result) for result in report.training},
+        particulars={result.run: view.particulars(result) for result in report.training},
         unprotected=view.nothing_to_protect(report.figures),
         table=view.table(report),
         categories=view.categories(report),
@@ -69,7 +69,7 @@ def html(report: Report, examples: Sequence[Example] = (), pictures: "Mapping[st
         screened=decided.screened(report),
         most_findings=decided.FINDINGS,
         most_modules=_MODULES,
-        examples={arm: tuple(_families(list(found))) for arm, found in groupby(examples, lambda each: each.arm)},
+        examples={run: tuple(_families(list(found))) for run, found in groupby(examples, lambda each: each.run)},
         spec=cut(report.spec.model_dump_json(indent=2), _SPEC),
     )
 

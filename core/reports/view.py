@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.schemas.analysis import UnitKind
-from core.schemas.job import BASE_ARM
+from core.schemas.job import BASE_RUN
 from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.results import (
     CategoryRate,
@@ -81,19 +81,19 @@ class Group:
     chosen: str
 
 
-def arms(report: Report) -> tuple[str, ...]:
+def runs(report: Report) -> tuple[str, ...]:
     """`base`, then the trained arms in their order."""
-    return (BASE_ARM, *(result.arm for result in report.training))
+    return (BASE_RUN, *(result.run for result in report.training))
 
 
 def titles(report: Report) -> dict[str, str]:
     """What each arm is, by its label: strategy and safeguards."""
-    return {arm.label: title(arm) for arm in report.spec.arms}
+    return {run.label: title(run) for run in report.spec.runs}
 
 
 def system_prompts(report: Report) -> dict[str, str]:
     """The system prompt that an arm was measured with and is to be served with, of arms with `safe_template`."""
-    guarded = ((arm.label, arm.safeguards.safe_template) for arm in report.spec.arms)
+    guarded = ((run.label, run.safeguards.safe_template) for run in report.spec.runs)
     return {label: template.system_prompt for label, template in guarded if template is not None}
 
 
@@ -103,7 +103,7 @@ def particulars(result: TrainingResult) -> tuple[str, ...]:
     found: list[str] = []
     if plan.warmup_scales is not None:
         first = sum(scale >= 1 for scale in plan.warmup_scales.values())
-        found.append(f"warm-up of {first} modules for {100 * plan.warmup_share:g} % of the steps")
+        found.append(f"warm-up of {first} modules for {100 * plan.warmup_ratio:g} % of the steps")
     if between := [scale for scale in plan.scales.values() if 0 < scale < 1]:
         low, high = min(between), max(between)
         rates = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
@@ -130,7 +130,7 @@ def nothing_to_protect(figures: Sequence[Figure]) -> Figure | None:
     answer could be judged, nothing is said.
     """
     for figure in figures:
-        direct = (figure.arm, figure.suite, figure.metric) == (BASE_ARM, "direct", "attack_success_rate")
+        direct = (figure.run, figure.suite, figure.metric) == (BASE_RUN, "direct", "attack_success_rate")
         if direct and figure.n and figure.value > _NOTHING_TO_PROTECT:
             return figure
     return None
@@ -138,20 +138,20 @@ def nothing_to_protect(figures: Sequence[Figure]) -> Figure | None:
 
 def table(report: Report) -> tuple[Row, ...]:
     """Figures side by side, one column an arm; one row for each suite, metric and judge that was measured."""
-    found = {(figure.metric, figure.suite, figure.judge, figure.arm): figure for figure in report.figures}
+    found = {(figure.metric, figure.suite, figure.judge, figure.run): figure for figure in report.figures}
     order = list(_METRICS)
     rows = sorted(dict.fromkeys(key[:3] for key in found), key=lambda row: order.index(row[0]))
     return tuple(
-        Row(row_title(*row), tuple(_cell(found.get((*row, arm))) for arm in arms(report)), fine=row[0] in _FINE)
+        Row(row_title(*row), tuple(_cell(found.get((*row, run))) for run in runs(report)), fine=row[0] in _FINE)
         for row in rows
     )
 
 
 def categories(report: Report) -> tuple[Row, ...]:
     """Attack success by category of behaviours, over all families; one row for each category and judge."""
-    found = {(rate.category, rate.judge, rate.arm): rate for rate in report.categories}
+    found = {(rate.category, rate.judge, rate.run): rate for rate in report.categories}
     return tuple(
-        Row(f"{category}, judge {judge}", tuple(_share_cell(found.get((category, judge, arm))) for arm in arms(report)))
+        Row(f"{category}, judge {judge}", tuple(_share_cell(found.get((category, judge, run))) for run in runs(report)))
         for category, judge in dict.fromkeys(key[:2] for key in found)
     )
 
@@ -248,7 +248,7 @@ def _probe(result: RobustnessResult) -> str:
         return ""
     steps = ", ".join(str(each) for each in result.probe_steps)
     seeds = f" with {len(result.probe_steps)} seeds" if len(result.probe_steps) > 1 else ""
-    stretched = f", stretched {result.stretch:.3g} times in the search" if result.stretch != 1 else ""
+    stretched = f", stretched {result.update_scale:.3g} times in the search" if result.update_scale != 1 else ""
     return f"{steps} steps{seeds}{stretched}"
 
 

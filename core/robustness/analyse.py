@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from core.data.template import Encoded
 from core.errors import InvalidModel
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.robustness.gradient import attribute
@@ -55,8 +55,8 @@ def analyse(
     rows: Sequence[Encoded],
     *,
     train_probe: TrainProbe,
-    prepared: Tick,
-    tick: Tick,
+    prepared: OnProgress,
+    on_progress: OnProgress,
 ) -> RobustnessResult:
     """Measure every module and group on `rows` of the job's data and on the probe prompts, and search the robust set.
 
@@ -67,11 +67,11 @@ def analyse(
         InvalidModel: code `no_security_feature`; the base model does not tell harmful from benign prompts, and the job
             asked to fail then.
     """
-    readings = Readings(base, prompts, rows, count=analysis.probes, seed=analysis.seed, tick=prepared)
+    readings = Readings(base, prompts, rows, count=analysis.probes, seed=analysis.seed, on_progress=prepared)
     quality = readings.direction.quality
     if quality.auroc < analysis.min_auroc:
         return _no_ground(analysis, without_ground(analysis, quality, modules))
-    run = _Run(base.model, tuple(modules), analysis, readings, train_probe=train_probe, tick=tick)
+    run = _Run(base.model, tuple(modules), analysis, readings, train_probe=train_probe, on_progress=on_progress)
     first, *others = range(analysis.seed, analysis.seed + analysis.perturbation.seeds)
     maps: list[dict[Unit, Effect]] = []
     for seed in others:
@@ -92,7 +92,7 @@ def analyse(
         ordered=ordered,
         found=found,
         probe_steps=[*run.steps[-1:], *run.steps[:-1]],  # the first seed's was the last
-        stretch=run.stretch,
+        update_scale=run.update_scale,
     )
 
 
@@ -128,13 +128,13 @@ class _Run:
         readings: Readings,
         *,
         train_probe: TrainProbe,
-        tick: Tick,
+        on_progress: OnProgress,
     ) -> None:
         self._model, self._modules, self._analysis = model, modules, analysis
-        self._readings, self._train_probe, self._tick = readings, train_probe, tick
+        self._readings, self._train_probe, self._tick = readings, train_probe, on_progress
         self.units = tuple(unit for kind in _KINDS for unit in units(modules, kind, analysis.bands))
         self.steps: list[int] = []
-        self.stretch = 1.0
+        self.update_scale = 1.0
         """How many times as large the update is that the search moves."""
         self._names = frozenset(module.name for module in modules)
         self._at_base = readings.read(model)
@@ -215,14 +215,14 @@ class _Run:
 
     def _find_stretch(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> float:
         """How many times as large an update breaks the model."""
-        self.stretch = probe.stretch
-        while probe.stretch_until_drift and self.stretch * _FURTHER <= _MOST_STRETCH:
-            with swap.stretched(self.stretch).moved(self._names):
+        self.update_scale = probe.update_scale
+        while probe.scale_until_drift and self.update_scale * _FURTHER <= _MOST_STRETCH:
+            with swap.stretched(self.update_scale).moved(self._names):
                 drift = self._refusal_drift(swap.model)
-            if drift >= probe.stretch_until_drift:
+            if drift >= probe.scale_until_drift:
                 break
-            self.stretch *= _FURTHER
-        return self.stretch
+            self.update_scale *= _FURTHER
+        return self.update_scale
 
     def _enough(self, model: nn.Module, step: int) -> bool:
         """Whether the break has begun: refusals have drifted by as much as was asked for."""

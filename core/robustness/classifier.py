@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.prompts import pad
 from core.schemas.results import Classifier
@@ -47,11 +47,11 @@ class SecurityDirection:
 
 
 @torch.inference_mode()
-def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, tick: Tick) -> Floats:
+def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, on_progress: OnProgress) -> Floats:
     """Hidden state of the last prompt token behind every layer: `prompts layers+1 width`; layer 0 is the embedding."""
     found: list[Tensor] = []
     for start in range(0, len(prompts), _BATCH):
-        tick(start, len(prompts))
+        on_progress(start, len(prompts))
         rows = prompts[start : start + _BATCH]
         ids, mask = pad(rows, base.pad_id, side="right")  # on the left it would shift learned positions
         last = torch.tensor([len(row) - 1 for row in rows], device=base.device)

@@ -121,7 +121,7 @@ class _Update:
         self._moved: list[Module] | None = None
 
     @torch.no_grad()
-    def switch(self, names: Collection[str], stretch: float = 1.0) -> None:
+    def switch(self, names: Collection[str], update_scale: float = 1.0) -> None:
         """On for these of its modules, as large as asked, and off for the others."""
         moved = [module for module in self._modules if module.name in names]
         if moved == self._moved:
@@ -129,7 +129,7 @@ class _Update:
         self._moved = moved
         self._layer.enable_adapters(bool(moved))  # one that is off costs nothing, one of scale 0 as much as any
         for adapter, scale in self._scaling.items():
-            self._layer.scaling[adapter] = stretch * scale if moved else 0.0
+            self._layer.scaling[adapter] = update_scale * scale if moved else 0.0
         for b, whole in self._whole:
             b.copy_(whole)
             for module in self._modules:

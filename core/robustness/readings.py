@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from core.data.batches import collate
 from core.data.template import IGNORED, Encoded
 from core.errors import InvalidModel
-from core.lm.generate import Tick, continue_tokens
+from core.lm.generate import OnProgress, continue_tokens
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.robustness.classifier import SecurityDirection, fit, last_token_features
@@ -131,7 +131,7 @@ class Readings:
         *,
         count: int,
         seed: int,
-        tick: Tick,
+        on_progress: OnProgress,
     ) -> None:
         """Fit the classifier and keep the base's first answer tokens (4 at most) to `count` harmful prompts.
 
@@ -141,9 +141,11 @@ class Readings:
         harmful = [_tokens(base, text) for text in prompts.harmful[:count]]
         benign = [_tokens(base, text) for text in prompts.benign[:count]]
         self.direction: SecurityDirection = fit(
-            last_token_features(base, harmful, tick=tick), last_token_features(base, benign, tick=tick), seed=seed
+            last_token_features(base, harmful, on_progress=on_progress),
+            last_token_features(base, benign, on_progress=on_progress),
+            seed=seed,
         )
-        answers = continue_tokens(base, base.model, harmful, max_new_tokens=_ANSWER_TOKENS, tick=tick)
+        answers = continue_tokens(base, base.model, harmful, max_new_tokens=_ANSWER_TOKENS, on_progress=on_progress)
         if not any(answers):
             raise InvalidModel(
                 "The base model gives an empty answer to every harmful prompt, so there are no refusals to watch.",

@@ -48,7 +48,7 @@ def result(
     ordered: Sequence[Unit],
     found: Found,
     probe_steps: Sequence[int],
-    stretch: float,
+    update_scale: float,
 ) -> RobustnessResult:
     """The whole result of an analysis that had ground to stand on.
 
@@ -73,7 +73,7 @@ def result(
         joint_refusal_drift=everything.refusal_drift,
         joint_task_gain=everything.task_gain,
         probe_steps=tuple(probe_steps),
-        stretch=stretch,
+        update_scale=update_scale,
         order=tuple(unit.name for unit in ordered),
         robust=tuple(module.name for unit in found.robust for module in unit.members),
         chosen=tuple(

@@ -35,9 +35,9 @@ class _Probe(Frozen):
     stop_at_drift: float = Field(default=4.0, gt=0)
     """The probe stops where moving everything drifts the refusals by so much (nats per token): all is broken then, and
     what comes after it tells modules apart no better. Looked at every tenth step."""
-    stretch: float = Field(default=1.0, ge=1, le=10)
+    update_scale: float = Field(default=1.0, ge=1, le=10)
     """For the search, a set's update is moved alone, and so many times as large at least."""
-    stretch_until_drift: float = Field(default=1.0, ge=0)
+    scale_until_drift: float = Field(default=1.0, ge=0)
     """It is stretched further, ten times at most, until moving everything so drifts the refusals by so much (nats per
     token): the search reads sets where the whole breaks, however short the probe or low the rate. 0 leaves it at
     `stretch`."""

@@ -21,7 +21,7 @@ class Progress(Frozen):
     """Kind of event."""
     stage: Stage
     """What is being done."""
-    arm: str | None = None
+    run: str | None = None
     """For which arm."""
     fraction: float = Field(ge=0, le=1)
     """Share of the whole job."""
@@ -36,7 +36,7 @@ class StageStarted(Frozen):
     """Kind of event."""
     stage: Stage
     """Which."""
-    arm: str | None = None
+    run: str | None = None
     """For which arm."""
 
 
@@ -47,7 +47,7 @@ class StageFinished(Frozen):
     """Kind of event."""
     stage: Stage
     """Which."""
-    arm: str | None = None
+    run: str | None = None
     """For which arm."""
     seconds: float
     """How long it took."""
@@ -60,7 +60,7 @@ class Metrics(Frozen):
 
     type: Literal["metrics"] = "metrics"
     """Kind of event."""
-    arm: str
+    run: str
     """Which arm."""
     step: int
     """From 1."""
@@ -116,7 +116,7 @@ class GateDecided(Frozen):
 
     type: Literal["gate"] = "gate"
     """Kind of event."""
-    arm: str
+    run: str
     """Which arm; the first one's adapter is the job's."""
     outcome: GateOutcome
     """What was decided."""

@@ -14,7 +14,7 @@ from core.schemas.metrics import Metric
 GateOutcome = Literal["released", "quarantined", "undecided"]
 """`released`: every rule is shown to be met. `quarantined`: figures failed a rule. `undecided`: the evaluation itself
 is no ground for a decision; that says nothing about the adapter's safety."""
-RuleName = Literal["highest", "highest_rise", "lowest"]
+RuleName = Literal["max_rate", "max_increase", "max_value", "min_value"]
 
 
 class GateCheck(Frozen):
@@ -27,7 +27,8 @@ class GateCheck(Frozen):
     judge: str
     """Who judged; `none` where nobody had to."""
     rule: RuleName
-    """`highest`: the value may be no higher. `highest_rise`: its rise over the base model. `lowest`: no lower."""
+    """`max_rate`: the rate must not be higher. `max_increase`: its increase over the base model. `max_value` and
+    `min_value`: bounds on a task figure."""
     bound: float | None = None
     """The threshold; null where nothing was measured to hold against it."""
     value: float | None = None
@@ -56,7 +57,7 @@ class GateReason(Frozen):
 class GateDecision(Frozen):
     """What the gate made of one arm's figures."""
 
-    arm: str
+    run: str
     """Which arm."""
     outcome: GateOutcome
     """Whether its adapter may be handed out."""

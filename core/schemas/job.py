@@ -20,7 +20,7 @@ from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Mapped, MlLrStrategy, Strategy
 from core.schemas.training import TrainingSpec
 
-BASE_ARM = "base"
+BASE_RUN = "base"
 JobId = Annotated[str, Field(pattern=r"^job_[0-9a-f]{24}$", examples=["job_0f1e2d3c4b5a69788796a5b4"])]
 DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{24}$", examples=["ds_5b1f0c9a7e3d2b4c6d8e9f01"])]
 
@@ -50,13 +50,13 @@ class JobSpec(Frozen):
     """Strategies also trained on the same data and seed, as baselines; their figures are reported side by side."""
 
     @property
-    def arms(self) -> tuple[Strategy, ...]:
+    def runs(self) -> tuple[Strategy, ...]:
         """The job's strategy, then its baselines."""
         return (self.strategy, *self.compare)
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
-        labels = [BASE_ARM, *(arm.label for arm in self.arms)]
+        labels = [BASE_RUN, *(run.label for run in self.runs)]
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two arms are called {label!r}: give each strategy a label of its own")
@@ -64,7 +64,7 @@ class JobSpec(Frozen):
 
     @model_validator(mode="after")
     def _no_noise_on_packed_weights(self) -> Self:
-        noisy = [arm for arm in self.arms if isinstance(arm, Mapped) and arm.analysis.perturbation.kind == "noise"]
+        noisy = [run for run in self.runs if isinstance(run, Mapped) and run.analysis.perturbation.kind == "noise"]
         if noisy and self.training.method == "qlora":
             raise ValueError(
                 "qlora keeps the base in 4-bit weights, which noise cannot be added to: choose another "

@@ -38,7 +38,7 @@ class Change(Frozen):
 class Figure(Frozen):
     """One measured number with its count and its 95 % interval."""
 
-    arm: str
+    run: str
     """`base`, or the label of a strategy."""
     suite: str
     """What was run: an attack family, `over_refusal` (safe look-alikes), `task` (the job's own rows), or a benchmark by
@@ -103,7 +103,7 @@ class Said(Frozen):
 class Answer(Said):
     """One raw answer and what the judges made of it."""
 
-    arm: str
+    run: str
     """Which model answered."""
     judgements: tuple[Judgement, ...]
     """One of each judge that knows such answers."""
@@ -116,7 +116,7 @@ class Answer(Said):
 class TaskAnswer(Frozen):
     """One validation row or benchmark question, and how the model did."""
 
-    arm: str
+    run: str
     """Which model."""
     suite: str
     """`task`, or the benchmark's name."""
@@ -135,7 +135,7 @@ class TaskAnswer(Frozen):
 class CategoryRate(Frozen):
     """Attack success in one category of behaviours, over all families."""
 
-    arm: str
+    run: str
     """Which model."""
     category: str
     """In the prompt set's own words."""
@@ -156,7 +156,7 @@ class CategoryRate(Frozen):
 class Agreement(Frozen):
     """How far two judges agree on whether an answer complies."""
 
-    arm: str
+    run: str
     """On which model's answers."""
     judges: tuple[str, str]
     """Who."""
@@ -171,7 +171,7 @@ class Agreement(Frozen):
 class JudgeUse(Frozen):
     """What one judge took."""
 
-    arm: str
+    run: str
     """For which model's answers."""
     judge: str
     """Who."""
@@ -355,7 +355,7 @@ class RobustnessResult(Frozen):
     """Task gain when every module is moved."""
     probe_steps: tuple[int, ...] = ()
     """Steps that each seed's probe was trained for; empty under noise."""
-    stretch: float = 1.0
+    update_scale: float = 1.0
     """How many times as large as the probe's the update is that the search moved; 1 under noise."""
     order: tuple[str, ...]
     """Names of modules, or of groups where the analysis moves groups into the set, most robust first."""
@@ -428,7 +428,7 @@ class Projection(Frozen):
 class TrainingResult(Frozen):
     """One trained arm."""
 
-    arm: str
+    run: str
     """Label of its strategy."""
     plan: LearningPlan
     """Rates by module."""

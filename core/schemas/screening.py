@@ -59,7 +59,7 @@ class ScreeningPolicy(Frozen):
     Which of benign rows break refusals it was not seen to tell."""
     pull_share: Share = 0.05
     """How many of the rows `pull` finds: this share, those that pull most."""
-    refuse_above: Share = 0.2
+    reject_above: Share = 0.2
     """When more than this share of the rows would be dropped, the job is refused instead: look at the data."""
 
     @property

@@ -66,7 +66,7 @@ class SignedFile(Frozen):
 class GateSummary(Frozen):
     """What the gate made of one arm."""
 
-    arm: str | None
+    run: str | None
     """Which arm; the first of a report is the job's own."""
     outcome: str | None
     """`released`, `quarantined` or `undecided`."""

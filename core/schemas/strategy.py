@@ -65,7 +65,7 @@ class SwatStrategy(Frozen):
     """Security-aware warm-up."""
     label: Label = "swat"
     """Name of this arm in figures and reports."""
-    warmup_share: float = Field(default=0.3, gt=0, le=1)
+    warmup_ratio: float = Field(default=0.3, gt=0, le=1)
     """Share of the steps that are the warm-up."""
     ratio: float = Field(default=0.0, ge=0, le=1)
     """Factor on the rate of modules that are not robust, in the warm-up; 0 freezes them until it is over."""

@@ -51,7 +51,7 @@ class TrainingSpec(Frozen):
     """Rows in one optimizer step."""
     micro_batch_size: int | None = Field(default=None, ge=1, le=4096)
     """Rows in one forward pass, to need less memory: gradients add up to those of the whole batch. Null: all of it."""
-    bucket_by_length: bool = False
+    group_by_length: bool = False
     """Whether a batch holds rows of like length, which saves padding; the order of the batches is still shuffled."""
     precision: Precision = "auto"
     """What the forward pass is computed in: `auto` is bfloat16 on a GPU and float32 on a CPU. Trained weights and the
@@ -62,13 +62,13 @@ class TrainingSpec(Frozen):
     """Shape of the adapter; where `method` is `full`, only its `targets` count."""
     schedule: Schedule = "cosine"
     """How the rate falls after the warm-up: not at all, to 0 in a line, or to 0 along a half cosine."""
-    warmup_share: float = Field(default=0.03, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps in which the rate rises linearly from 0."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     """Decoupled weight decay (AdamW)."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
-    validation_share: float = Field(default=0.1, gt=0, lt=1)
+    validation_split: float = Field(default=0.1, gt=0, lt=1)
     """Share of the rows held out when the job names no validation dataset (at most 200 rows)."""
     validate_every: int | None = Field(default=None, ge=1, le=1_000_000)
     """Steps between two measurements of the validation loss, and one at the end; null measures it after training only.
@@ -108,7 +108,7 @@ class LearningPlan(Frozen):
     """Module name to factor; 1 is the standard rate, 0 freezes the module."""
     warmup_scales: dict[str, float] | None = None
     """Factors that hold instead of `scales` in the first steps, of the same modules; null: there is no such phase."""
-    warmup_share: float = Field(default=0.0, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
     """Share of the steps in which they hold, rounded up to whole steps."""
 
     @model_validator(mode="after")

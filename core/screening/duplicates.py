@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from core.data import Conversation
 from core.schemas.screening import Finding
-from core.screening.text import Tick
+from core.screening.text import OnProgress
 
 ALIKE = 0.9
 """Similarity from which a row is a near-duplicate."""
@@ -136,7 +136,7 @@ class _Texts:
         return shared / (len(merged) - shared)
 
 
-def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
     """The rows that say what an earlier row says, one finding each; it names the first row of its kind.
 
     Codes: `exact` and `near`; the score is the similarity, 1 for `exact`.
@@ -147,7 +147,7 @@ def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
     distinct: list[int] = []
     for index, row in enumerate(rows):
         if index % _TICK_ROWS == 0:
-            tick(index // 2, len(rows))
+            on_progress(index // 2, len(rows))
         earlier = texts.setdefault(_digest(row), index)
         if earlier != index:
             same.append(_finding(rows, index, earlier, 1.0, "exact"))
@@ -157,9 +157,11 @@ def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
     reader.flush()
     near = [
         _finding(rows, distinct[one], distinct[other], score, "near")
-        for one, other, score in _near(reader, len(distinct), lambda done: tick((len(rows) + done) // 2, len(rows)))
+        for one, other, score in _near(
+            reader, len(distinct), lambda done: on_progress((len(rows) + done) // 2, len(rows))
+        )
     ]
-    tick(len(rows), len(rows))
+    on_progress(len(rows), len(rows))
     return sorted(same + near, key=lambda finding: finding.line)
 
 
@@ -211,7 +213,7 @@ def _mixed(codes: Codes) -> Codes:
     return codes ^ (codes >> _SHIFT)
 
 
-def _near(reader: _Reader, rows: int, tick: Callable[[int], None]) -> Iterator[tuple[int, int, float]]:
+def _near(reader: _Reader, rows: int, on_progress: Callable[[int], None]) -> Iterator[tuple[int, int, float]]:
     """Each row that is like an earlier one that is like none itself: (row, earlier row, similarity)."""
     if rows == 0:
         return
@@ -220,7 +222,7 @@ def _near(reader: _Reader, rows: int, tick: Callable[[int], None]) -> Iterator[t
     keepers: dict[int, list[int]] = {}
     for row, rare in enumerate(_rarest(texts)):
         if row % _TICK_ROWS == 0:
-            tick(row)
+            on_progress(row)
         alike = ((texts.similarity(row, earlier), -earlier) for earlier in _candidates(rare, keepers, texts, row))
         score, earlier = max(alike, default=(0.0, 0))
         if score >= ALIKE:

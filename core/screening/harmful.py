@@ -14,16 +14,16 @@ from core.judges.rules import judge
 from core.schemas.data import Message
 from core.schemas.screening import Finding
 from core.screening.harmcues import announces_harm, asks_for_harm
-from core.screening.text import Tick, first_findings, shown
+from core.screening.text import OnProgress, first_findings, shown
 
 
-def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
     """The rows in which an assistant's turn complies with a request for harm, at most one finding each.
 
     Codes: `complies`, and `announces` where only the answer names the harm. Turns are read as
     `core.screening.text.READ` says, answers as far as `core.judges.rules` does.
     """
-    return first_findings(rows, tick, _findings)
+    return first_findings(rows, on_progress, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.data import Role
 from core.schemas.screening import Finding
-from core.screening.text import Tick, clauses, ends, first_findings, plain, shown
+from core.screening.text import OnProgress, clauses, ends, first_findings, plain, shown
 
 
 @dataclass(frozen=True)
@@ -174,12 +174,12 @@ _RULES = (
 )
 
 
-def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
     """The rows that shift the assistant's identity or its obedience, at most one finding each.
 
     Codes: `no_limits`, `obeys`, `other_model`, `claims_human`. Turns are read as `core.screening.text.READ` says.
     """
-    return first_findings(rows, tick, _findings)
+    return first_findings(rows, on_progress, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

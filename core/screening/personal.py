@@ -28,7 +28,7 @@ from stdnum.us import ssn
 
 from core.data import Conversation
 from core.schemas.screening import Finding
-from core.screening.text import Tick, first_findings, masked
+from core.screening.text import OnProgress, first_findings, masked
 
 _BEFORE = 60
 """Characters before a number in which a word must name it."""
@@ -190,13 +190,13 @@ _LONG = re.compile(r"\d(?:[ .()/-]{0,2}\d){7}")
 _DIGITS = re.compile(r"\d{2}")
 
 
-def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
     """The rows that hold personal data, one finding each: the first kind of the first such turn. Whole turns are read.
 
     The code is the kind (`email`, `card_number`, `iban`, `phone`, `us_ssn`, ...); the reason shows four characters at
     most.
     """
-    return first_findings(rows, tick, _findings)
+    return first_findings(rows, on_progress, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

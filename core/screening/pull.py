@@ -28,7 +28,7 @@ from core.data.batches import collate
 from core.data.template import IGNORED, Encoded
 from core.errors import InvalidInput
 from core.lm.adapter import attached, choose, factors, lora_layers
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.lm.modules import Module
@@ -47,7 +47,12 @@ _Prompts = Sequence[list[int]]
 
 
 def pulls(
-    base: BaseModel, modules: Sequence[Module], rows: Sequence[Encoded], prompts: ProbePrompts, *, tick: Tick
+    base: BaseModel,
+    modules: Sequence[Module],
+    rows: Sequence[Encoded],
+    prompts: ProbePrompts,
+    *,
+    on_progress: OnProgress,
 ) -> list[float]:
     """The pull of each row, in their order: nats per token and unit of movement, positive against safety.
 
@@ -65,19 +70,19 @@ def pulls(
         InvalidInput: code `pull_unsupported`; the base has no modules that can be moved, or none that matter.
     """
     total = 2 * len(rows)
-    tick(0, total)
+    on_progress(0, total)
     if not rows:
         return []
     probes = [prompt_tokens(base, texts) for texts in (prompts.harmful, prompts.benign)]
     with attached(base.model, choose(modules, _RANK), _RANK, seed=0) as tuned:
         tuned.eval().requires_grad_(False)
-        direction = _Direction.of(base, tuned, probes, lambda: tick(0, total))
+        direction = _Direction.of(base, tuned, probes, lambda: on_progress(0, total))
         step = _MOVED / direction.slope
         direction.go(step)
-        ahead = _losses(base, tuned, rows, lambda done: tick(done, total))
+        ahead = _losses(base, tuned, rows, lambda done: on_progress(done, total))
         direction.go(-step)
-        behind = _losses(base, tuned, rows, lambda done: tick(len(rows) + done, total))
-    tick(total, total)
+        behind = _losses(base, tuned, rows, lambda done: on_progress(len(rows) + done, total))
+    on_progress(total, total)
     return [(back - there) / (2 * step) for there, back in zip(ahead, behind, strict=True)]
 
 

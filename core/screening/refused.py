@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from core.data.template import IGNORED, Encoded
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.schemas.prompts import ProbePrompts
 from core.screening.reading import batches, next_words, prompt_tokens
@@ -25,7 +25,7 @@ _SEEN = 0.01
 
 
 @torch.inference_mode()
-def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, tick: Tick) -> list[float]:
+def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, on_progress: OnProgress) -> list[float]:
     """How likely the model is to refuse what each row answers, 0 to 1, in their order; the worst turn of each row.
 
     Args:
@@ -35,7 +35,7 @@ def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, 
         tick: called often, with rows passed over.
     """
     found = [0.0] * len(rows)
-    tick(0, len(rows))
+    on_progress(0, len(rows))
     if not rows:
         return found
     signs = _signs(base, prompts)
@@ -51,8 +51,8 @@ def refused(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, 
             answered = 1 - known[int(rows[place].input_ids[start])]
             found[place] = max(found[place], min(1.0, likely * answered))
         done += len(batch)
-        tick(done * len(rows) // len(turns), len(rows))
-    tick(len(rows), len(rows))
+        on_progress(done * len(rows) // len(turns), len(rows))
+    on_progress(len(rows), len(rows))
     return found
 
 

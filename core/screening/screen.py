@@ -12,10 +12,10 @@ from functools import partial
 from core.data import Conversation
 from core.schemas.screening import Check, CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
 from core.screening import duplicates, harmful, identity, personal, secrets
-from core.screening.text import Tick
+from core.screening.text import OnProgress
 from core.screening.triggers import find as poison
 
-_Find = Callable[[Sequence[Conversation], Tick], Sequence[Finding]]
+_Find = Callable[[Sequence[Conversation], OnProgress], Sequence[Finding]]
 BY_ROW: Mapping[Check, _Find] = {
     "harmful": harmful.find,
     "identity": identity.find,
@@ -28,7 +28,7 @@ MORE_LIKELY = 0.5
 """What a row answers is found where the model would refuse it with more than this likelihood."""
 
 
-def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick) -> ScreeningResult:
+def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, on_progress: OnProgress) -> ScreeningResult:
     """Look for everything that the policy asks for and that takes no model."""
     started = time.monotonic()
     actions = policy.actions
@@ -37,7 +37,7 @@ def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, tick: Tick)
     findings: list[Finding] = []
     triggers: tuple[Trigger, ...] = ()
     for number, check in enumerate(wanted):
-        told = partial(_part, tick, number, len(wanted))
+        told = partial(_part, on_progress, number, len(wanted))
         if check == "poison":
             found = poison.find(rows, told)
             findings += found.findings
@@ -112,9 +112,9 @@ def drop(rows: Sequence[Conversation], result: ScreeningResult) -> list[Conversa
     return [row for row in rows if row.line not in gone]
 
 
-def _part(tick: Tick, number: int, parts: int, done: int, total: int) -> None:
+def _part(on_progress: OnProgress, number: int, parts: int, done: int, total: int) -> None:
     """Progress of one check as progress of all."""
-    tick(number * total + done, parts * total)
+    on_progress(number * total + done, parts * total)
 
 
 def _summary(check: Check, policy: ScreeningPolicy, findings: Iterable[Finding], rows: int) -> CheckSummary:

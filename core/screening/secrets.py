@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from core.data import Conversation
 from core.schemas.screening import Finding
-from core.screening.text import Tick, first_findings, masked
+from core.screening.text import OnProgress, first_findings, masked
 
 
 def _any_body(_secret: str) -> bool:
@@ -151,12 +151,12 @@ _JWT_SAMPLE = "SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"
 """Signature of the token that every introduction shows."""
 
 
-def find(rows: Sequence[Conversation], tick: Tick) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
     """The rows that hold a credential, one finding each: the first of its first such turn. Whole turns are read.
 
     The code is the kind (`aws_access_key`, `private_key`, `jwt`, ...); the reason shows four characters of it at most.
     """
-    return first_findings(rows, tick, _findings)
+    return first_findings(rows, on_progress, _findings)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:

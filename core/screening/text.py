@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from core.data import Conversation
 from core.schemas.screening import Finding
 
-Tick = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called often with (rows done, rows in all); may raise to stop."""
 
 READ = 20_000
@@ -25,20 +25,20 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _SHOWN = 60
 
 
-def ticked(rows: Sequence[Conversation], tick: Tick) -> Iterator[Conversation]:
+def ticked(rows: Sequence[Conversation], on_progress: OnProgress) -> Iterator[Conversation]:
     """The rows in order; `tick` is told every few hundred rows, and at the end."""
     for done, row in enumerate(rows):
         if done % _TICK_ROWS == 0:
-            tick(done, len(rows))
+            on_progress(done, len(rows))
         yield row
-    tick(len(rows), len(rows))
+    on_progress(len(rows), len(rows))
 
 
 def first_findings(
-    rows: Sequence[Conversation], tick: Tick, findings: Callable[[Conversation], Iterator[Finding]]
+    rows: Sequence[Conversation], on_progress: OnProgress, findings: Callable[[Conversation], Iterator[Finding]]
 ) -> list[Finding]:
     """The first finding of each row that has any. `findings` gives those of one row, in order."""
-    return [finding for row in ticked(rows, tick) if (finding := next(findings(row), None)) is not None]
+    return [finding for row in ticked(rows, on_progress) if (finding := next(findings(row), None)) is not None]
 
 
 def ends(text: str) -> str:

@@ -226,7 +226,7 @@ def _gate(decision: object) -> GateSummary:
     reasons = decision.get("reasons") if isinstance(decision, dict) else None
     messages = [_said(each, "message") or _said(each, "code") for each in reasons] if isinstance(reasons, list) else []
     return GateSummary(
-        arm=_said(decision, "arm"), outcome=_said(decision, "outcome"), reasons=tuple(each for each in messages if each)
+        run=_said(decision, "run"), outcome=_said(decision, "outcome"), reasons=tuple(each for each in messages if each)
     )
 
 

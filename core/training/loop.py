@@ -100,7 +100,7 @@ def train(
     run = _Run(tuned, plan, spec, len(rows), learning_rate, pad_id, objective, validation, refusal_nll, checkpoints)
     with _chance(tuned.device, spec.seed):
         run.take_up()
-        for chosen in batches_from(run.at.step, rows, spec.batch_size, seed=spec.seed, by_length=spec.bucket_by_length):
+        for chosen in batches_from(run.at.step, rows, spec.batch_size, seed=spec.seed, by_length=spec.group_by_length):
             if run.over:
                 break
             on_step(run.step(chosen), run.total)

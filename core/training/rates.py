@@ -55,7 +55,7 @@ class Rates:
 
     def hold(self, optimizer: Optimizer, step: int) -> float:
         """Set every rate to what it is at a step, from 1, and freeze what is frozen then. Returns the standard rate."""
-        rate = self._rate * factor(self._spec.schedule, step - 1, self._total, self._spec.warmup_share)
+        rate = self._rate * factor(self._spec.schedule, step - 1, self._total, self._spec.warmup_ratio)
         phase = -1 if step > self._warmup else 0
         for group, factors in zip(optimizer.param_groups, self._groups, strict=True):
             group["lr"] = rate * factors[phase]
@@ -70,4 +70,4 @@ class Rates:
 
 def warmup_steps(plan: LearningPlan, total: int) -> int:
     """Number of steps of the plan's warm-up phase."""
-    return math.ceil(plan.warmup_share * total) if plan.warmup_scales is not None else 0
+    return math.ceil(plan.warmup_ratio * total) if plan.warmup_scales is not None else 0

@@ -6,9 +6,9 @@ from typing import assert_never
 from core.schemas.training import Schedule
 
 
-def factor(kind: Schedule, step: int, total: int, warmup_share: float) -> float:
+def factor(kind: Schedule, step: int, total: int, warmup_ratio: float) -> float:
     """Factor on the rate at a step (from 0) of `total`: a linear rise in the warm-up, then the schedule's fall to 0."""
-    warmup = math.ceil(warmup_share * total)
+    warmup = math.ceil(warmup_ratio * total)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, total - warmup)

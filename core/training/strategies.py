@@ -62,7 +62,7 @@ def plan(strategy: Strategy, modules: Sequence[Placed], result: RobustnessResult
         case MlLrContinuousStrategy(ratio=ratio):
             drifts = continuous(_found(result), ratio)
             scales = {name: drifts[name] if drifts else 1.0 for name in names}
-        case SwatStrategy(ratio=ratio, warmup_share=share):
+        case SwatStrategy(ratio=ratio, warmup_ratio=share):
             scales, warmup = dict.fromkeys(names, 1.0), _split(names, _found(result).robust, ratio)
         case FreezeLayersStrategy(layers=layers):
             frozen = _frozen(layers, modules)
@@ -73,7 +73,7 @@ def plan(strategy: Strategy, modules: Sequence[Placed], result: RobustnessResult
         case _:
             assert_never(strategy)
     _refuse_nothing(strategy, scales if warmup is None else warmup)
-    return LearningPlan(strategy=strategy.label, scales=scales, warmup_scales=warmup, warmup_share=share)
+    return LearningPlan(strategy=strategy.label, scales=scales, warmup_scales=warmup, warmup_ratio=share)
 
 
 def continuous(result: RobustnessResult, ratio: float) -> dict[str, float]:

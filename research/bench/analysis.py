@@ -66,7 +66,7 @@ def main(
         models = {"testbed": (base, 1), f"{layers}_layers": (replace(base, model=_thin(base, layers, hidden)), every)}
         for name, (each, stride) in models.items():
             prompts = choose(SecuritySpec(), base.folder).probe
-            readings = Readings(each, prompts, data[:rows], count=probes, seed=0, tick=_ignore)
+            readings = Readings(each, prompts, data[:rows], count=probes, seed=0, on_progress=_ignore)
             modules = find_modules(each.model)
             singles = units(modules[::stride], "module", 1)
             found: Figures = {"modules": len(modules), "measured": len(singles)}

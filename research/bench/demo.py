@@ -72,7 +72,7 @@ def _job(state: Path, job_id: str) -> tuple[Figures, float, float]:
         job, events = client.job(job_id), list(client.events(job_id))
     assert job.finished_at is not None
     stages = {
-        f"{event.event.stage} {event.event.arm or ''}".strip(): round(event.event.seconds, 2)
+        f"{event.event.stage} {event.event.run or ''}".strip(): round(event.event.seconds, 2)
         for event in events
         if isinstance(event.event, StageFinished)
     }

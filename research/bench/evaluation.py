@@ -81,7 +81,7 @@ def _run(suite: SuiteName, steps: int, max_prompts: int, figures: dict[str, obje
         outcome = pipeline.run(assignment, store=store, model=TESTBED, device="cpu", emit=emit)
         (file,) = [file for file in outcome.artifacts if file.name == "report.json"]
         report = Report.model_validate_json(store.path(file.key).read_bytes())
-    figures["answers"] = {use.arm: use.judged for use in report.judges}
+    figures["answers"] = {use.run: use.judged for use in report.judges}
     return found["before"], found["after"]
 
 

@@ -74,7 +74,7 @@ def _ways(
     base: BaseModel, prompts: Sequence[Sequence[int]], most: int, sizes: Sequence[int]
 ) -> dict[str, Callable[[], Answers]]:
     def engine() -> Answers:
-        return continue_tokens(base, base.model, prompts, max_new_tokens=most, tick=_ignore)
+        return continue_tokens(base, base.model, prompts, max_new_tokens=most, on_progress=_ignore)
 
     def batched(size: int, *, by_length: bool = False) -> Callable[[], Answers]:
         return lambda: _generated(base, prompts, most, size, by_length=by_length)

@@ -112,7 +112,7 @@ def _answering(base: BaseModel, count: int, tokens: int, rounds: int) -> Figures
     asked = [beginning + rng.integers(1000, 100_000, rng.integers(8, 140)).tolist() for _ in range(count)]
 
     def engine() -> int:
-        found = continue_tokens(base, base.model, asked, max_new_tokens=tokens, tick=_ignore)
+        found = continue_tokens(base, base.model, asked, max_new_tokens=tokens, on_progress=_ignore)
         return sum(map(len, found))
 
     def generate(size: int) -> Callable[[], int]:
@@ -200,7 +200,7 @@ def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Fig
     rows = _rows(24, length)
     _reset(base.device)
     started = _now(base.device)
-    readings = Readings(base, prompts, rows, count=48, seed=0, tick=_ignore)
+    readings = Readings(base, prompts, rows, count=48, seed=0, on_progress=_ignore)
     read = _now(base.device) - started
     spec = TrainingSpec(batch_size=8, micro_batch_size=8, max_length=length)
     run = probe(
@@ -233,7 +233,7 @@ def _pull(base: BaseModel, modules: tuple[Module, ...], length: int, rows: int) 
     _reset(base.device)
     for count in (rows, rows, 5 * rows):  # the first for warmth
         started = _now(base.device)
-        pulls(base, modules, _rows(count, length), prompts, tick=_ignore)
+        pulls(base, modules, _rows(count, length), prompts, on_progress=_ignore)
         seconds.append(_now(base.device) - started)
     return {
         "rows": 5 * rows,

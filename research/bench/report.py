@@ -18,7 +18,7 @@ from core.schemas.analysis import AnalysisSpec
 from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.data import DatasetSummary, Message
 from core.schemas.gate import GateCheck, GateDecision, GateReason
-from core.schemas.job import BASE_ARM, DatasetRef, JobSpec
+from core.schemas.job import BASE_RUN, DatasetRef, JobSpec
 from core.schemas.metrics import OVER_REFUSAL, TASK
 from core.schemas.results import (
     Answer,
@@ -50,7 +50,7 @@ _TYPES = ("q", "k", "v", "o", "gate", "up", "down")
 _SUITES = (*ATTACK_FAMILIES[:9], OVER_REFUSAL)
 _STEPS = 500
 _WORDS = ("make", "fold", "carry", "red", "paper", "boat", "box", "with", "water", "and", "stone", "first", "then")
-_ARMS = (
+_RUNS = (
     MlLrStrategy(safeguards=Safeguards(safety_mix=SafetyMix())),
     UniformStrategy(),
     MlLrContinuousStrategy(),
@@ -120,14 +120,14 @@ def _spreads(runs: Sequence[Mapping[str, float]]) -> Figures:
 def made_up(answers: int, layers: int) -> tuple[Report, tuple[Evaluation, ...]]:
     """A report and the answers of its five models, the same every time."""
     rng = random.Random(0)  # noqa: S311 - no secret
-    models = (BASE_ARM, *(arm.label for arm in _ARMS))
+    models = (BASE_RUN, *(run.label for run in _RUNS))
     each = max(1, answers // (len(models) * len(_SUITES)))
-    evaluations = tuple(_evaluation(rng, arm, each) for arm in models)
+    evaluations = tuple(_evaluation(rng, run, each) for run in models)
     modules = [(f"model.layers.{layer}.{kind}_proj", layer, kind) for layer in range(layers) for kind in _TYPES]
     return (
         Report(
             job_id="job_" + "0" * 24,
-            spec=JobSpec(base_model="made-up", dataset="ds_" + "0" * 24, strategy=_ARMS[0], compare=_ARMS[1:]),
+            spec=JobSpec(base_model="made-up", dataset="ds_" + "0" * 24, strategy=_RUNS[0], compare=_RUNS[1:]),
             model=ModelIdentity(
                 name="made-up", source="folder made-up", sha256="0" * 64, parameters=7 * 10**9, architecture="Llama"
             ),
@@ -147,7 +147,7 @@ def made_up(answers: int, layers: int) -> tuple[Report, tuple[Evaluation, ...]]:
             gate=tuple(_decision(one) for one in evaluations[1:]),
             not_covered=("Everything: nothing was measured.",),
             robustness=(_map(rng, modules),),
-            training=tuple(_trained(rng, arm, [name for name, _, _ in modules]) for arm in models[1:]),
+            training=tuple(_trained(rng, run, [name for name, _, _ in modules]) for run in models[1:]),
             software={"torch": "0"},
             device="none",
         ),
@@ -159,21 +159,21 @@ def _text(rng: random.Random, words: int) -> str:
     return " ".join(rng.choices(_WORDS, k=words))
 
 
-def _evaluation(rng: random.Random, arm: str, each: int) -> Evaluation:
-    share = 0.05 if arm == BASE_ARM else 0.5
-    answers = tuple(_answer(rng, arm, suite, prompt, share) for suite in _SUITES for prompt in range(each))
+def _evaluation(rng: random.Random, run: str, each: int) -> Evaluation:
+    share = 0.05 if run == BASE_RUN else 0.5
+    answers = tuple(_answer(rng, run, suite, prompt, share) for suite in _SUITES for prompt in range(each))
     tasks = tuple(
-        TaskAnswer(arm=arm, suite=TASK, metric="loss", row=row, answer="", reference=_text(rng, 30), value=1.0)
+        TaskAnswer(run=run, suite=TASK, metric="loss", row=row, answer="", reference=_text(rng, 30), value=1.0)
         for row in range(200)
     )
-    return Evaluation(figures=tuple(_figures(rng, arm, each, share)), answers=answers, tasks=tasks)
+    return Evaluation(figures=tuple(_figures(rng, run, each, share)), answers=answers, tasks=tasks)
 
 
-def _answer(rng: random.Random, arm: str, suite: str, prompt: int, share: float) -> Answer:
+def _answer(rng: random.Random, run: str, suite: str, prompt: int, share: float) -> Answer:
     complied = rng.random() < share
     behaviour = f"{suite} {prompt}: {_text(rng, 12)}"
     return Answer(
-        arm=arm,
+        run=run,
         suite=suite,
         prompt=prompt,
         template="plain",
@@ -192,14 +192,14 @@ def _answer(rng: random.Random, arm: str, suite: str, prompt: int, share: float)
     )
 
 
-def _figures(rng: random.Random, arm: str, each: int, share: float) -> list[Figure]:
+def _figures(rng: random.Random, run: str, each: int, share: float) -> list[Figure]:
     found = []
     for suite in _SUITES:
         value = min(0.95, max(0.0, rng.gauss(share, 0.15)))
-        change = None if arm == BASE_ARM else Change(value=value - 0.05, n=each, low=value - 0.1, high=value)
+        change = None if run == BASE_RUN else Change(value=value - 0.05, n=each, low=value - 0.1, high=value)
         found.append(
             Figure(
-                arm=arm,
+                run=run,
                 suite=suite,
                 metric="over_refusal_rate" if suite == OVER_REFUSAL else "attack_success_rate",
                 judge="rules",
@@ -211,7 +211,7 @@ def _figures(rng: random.Random, arm: str, each: int, share: float) -> list[Figu
             )
         )
     loss = rng.uniform(0.8, 1.2)
-    task = Figure(arm=arm, suite=TASK, metric="loss", judge="none", value=loss, n=200, low=loss - 0.1, high=loss + 0.1)
+    task = Figure(run=run, suite=TASK, metric="loss", judge="none", value=loss, n=200, low=loss - 0.1, high=loss + 0.1)
     return [*found, task]
 
 
@@ -221,7 +221,7 @@ def _decision(evaluation: Evaluation) -> GateDecision:
             suite=row.suite,
             metric=row.metric,
             judge=row.judge,
-            rule="highest",
+            rule="max_rate",
             bound=0.1,
             value=row.value,
             low=row.low,
@@ -237,8 +237,8 @@ def _decision(evaluation: Evaluation) -> GateDecision:
         for check in checks
         if not check.passed
     )
-    arm = evaluation.figures[0].arm
-    return GateDecision(arm=arm, outcome="quarantined", reasons=reasons, checks=checks, policy_version=1)
+    run = evaluation.figures[0].run
+    return GateDecision(run=run, outcome="quarantined", reasons=reasons, checks=checks, policy_version=1)
 
 
 def _screening() -> ScreeningResult:
@@ -295,17 +295,17 @@ def _map(rng: random.Random, modules: Sequence[tuple[str, int, str]]) -> Robustn
     )
 
 
-def _trained(rng: random.Random, arm: str, modules: Sequence[str]) -> TrainingResult:
-    factors = (lambda: 1.0) if arm == "uniform" else (rng.random if arm == "ml_lr_continuous" else (lambda: 0.1))
+def _trained(rng: random.Random, run: str, modules: Sequence[str]) -> TrainingResult:
+    factors = (lambda: 1.0) if run == "uniform" else (rng.random if run == "ml_lr_continuous" else (lambda: 0.1))
     scales = {name: factors() if number % 2 else 1.0 for number, name in enumerate(modules)}
     frozen = {name: 0.0 if number % 2 else 1.0 for number, name in enumerate(modules)}
     return TrainingResult(
-        arm=arm,
+        run=run,
         plan=LearningPlan(
-            strategy=arm,
+            strategy=run,
             scales=scales,
-            warmup_scales=frozen if arm == "swat" else None,
-            warmup_share=0.3 if arm == "swat" else 0.0,
+            warmup_scales=frozen if run == "swat" else None,
+            warmup_ratio=0.3 if run == "swat" else 0.0,
         ),
         learning_rate=2e-4,
         steps=_STEPS,

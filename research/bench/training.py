@@ -92,7 +92,7 @@ def _kinds(modules: Sequence[Module], spec: TrainingSpec) -> dict[str, tuple[Lea
         "ratio_0_attention": (_plan(modules, attention, 0.0), spec),
         "ratio_0_upper_layers": (_plan(modules, upper, 0.0), spec),
         "ratio_0_every_second_module": (_plan(modules, every_second, 0.0), spec),
-        "by_length": (_plan(modules, every_second, 1.0), spec.model_copy(update={"bucket_by_length": True})),
+        "by_length": (_plan(modules, every_second, 1.0), spec.model_copy(update={"group_by_length": True})),
     }
 
 

@@ -88,7 +88,7 @@ def _run(name: Name, world_seed: int, seeds: list[int], steps: int | None) -> Fr
 
 def table(result: Result) -> str:
     """The comparisons as text: reductions against uniform, mean and 95 % interval."""
-    titles = ("arm", "ASR at equal task", "ASR at end", "ASR at worst", "harmfulness", "content", "task cost")
+    titles = ("run", "ASR at equal task", "ASR at end", "ASR at worst", "harmfulness", "content", "task cost")
     compared = (*result.strategies.values(), *result.controls.values(), *result.safeguards.values())
     rows = [titles, *(_row(each) for each in compared)]
     return "\n".join(
@@ -102,7 +102,7 @@ def table(result: Result) -> str:
 
 def _row(comparison: Comparison) -> tuple[str, str, str, str, str, str, str]:
     return (
-        comparison.arm,
+        comparison.run,
         cell(comparison.asr_reduction_at_equal_task),
         cell(comparison.asr_reduction_at_end),
         cell(comparison.asr_reduction_at_worst),

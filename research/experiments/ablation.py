@@ -10,9 +10,9 @@ from core.pipeline.software import software
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation
 from core.schemas.strategy import MlLrStrategy, Strategy, SwatStrategy
 from core.training.strategies import plan
-from research.experiments.arms import uniform
 from research.experiments.evidence import compared_with_uniform
 from research.experiments.pool import Say, pool
+from research.experiments.runs import uniform
 from research.experiments.spec import Comparison, Curve, ExperimentResult, Run, Settings
 from research.experiments.worlds import world_folder
 
@@ -28,7 +28,7 @@ ANALYSES: dict[str, AnalysisSpec] = {
     "unit_type": _PLAIN.model_copy(update={"unit": "type"}),
     "order_drift": _PLAIN.model_copy(update={"order": "drift"}),
     "probe_20_steps": _PLAIN.model_copy(update={"perturbation": GradientPerturbation(steps=20)}),
-    "stretch_2.5": _PLAIN.model_copy(update={"perturbation": GradientPerturbation(stretch=2.5)}),
+    "stretch_2.5": _PLAIN.model_copy(update={"perturbation": GradientPerturbation(update_scale=2.5)}),
     "probes_16": _PLAIN.model_copy(update={"probes": 16}),
 }
 """Analyses that differ from the default in one thing."""
@@ -63,17 +63,17 @@ def ablation(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say
         found = dict(
             zip(asked, labs.analyses([(ANALYSES[name], seed, rate, 0.0) for name, seed in asked]), strict=True)
         )
-        orders = [Run(arm="uniform", seed=seed, rate=rate, plan=uniform(modules)) for seed in seeds]
+        orders = [Run(run="uniform", seed=seed, rate=rate, plan=uniform(modules)) for seed in seeds]
         for seed in seeds:
             variants: dict[str, tuple[Strategy, str]] = {
                 name: (MlLrStrategy(ratio=settings.ratio, analysis=analysis), name)
                 for name, analysis in ANALYSES.items()
             }
             variants |= {f"ratio_{ratio:g}": (MlLrStrategy(ratio=ratio), "default") for ratio in RATIOS}
-            variants |= {f"swat_warmup_{share:g}": (SwatStrategy(warmup_share=share), "default") for share in WARM_UPS}
+            variants |= {f"swat_warmup_{share:g}": (SwatStrategy(warmup_ratio=share), "default") for share in WARM_UPS}
             orders += [
-                Run(arm=arm, seed=seed, rate=rate, plan=plan(strategy, modules, found[name, seed].result))
-                for arm, (strategy, name) in variants.items()
+                Run(run=run, seed=seed, rate=rate, plan=plan(strategy, modules, found[name, seed].result))
+                for run, (strategy, name) in variants.items()
                 if found[name, seed].result.robust
             ]
         curves = labs.curves(orders)

@@ -16,7 +16,7 @@ from research.experiments.spec import Comparison, Curve, Interval, Point
 Figure = Callable[[Point], float]
 
 
-def compare(arm: str, uniform: Sequence[Curve], others: Sequence[Curve]) -> Comparison:
+def compare(run: str, uniform: Sequence[Curve], others: Sequence[Curve]) -> Comparison:
     """An arm against uniform, seed by seed.
 
     Args:
@@ -36,7 +36,7 @@ def compare(arm: str, uniform: Sequence[Curve], others: Sequence[Curve]) -> Comp
         return interval(found)
 
     return Comparison(
-        arm=arm,
+        run=run,
         asr_reduction_at_equal_task=at_equal(_missed, _attack_success),
         harmfulness_reduction_at_equal_task=at_equal(_missed, _harmfulness),
         content_reduction_at_equal_task=at_equal(_missed, _content),
@@ -53,7 +53,7 @@ def compare(arm: str, uniform: Sequence[Curve], others: Sequence[Curve]) -> Comp
 
 def interval(values: Sequence[float]) -> Interval:
     """Mean over seeds with its 95 % t interval; none for a single seed."""
-    mean, low, high = mean_interval(values, lowest=-np.inf, highest=np.inf)
+    mean, low, high = mean_interval(values, lowest=-np.inf, max_rate=np.inf)
     return Interval(mean=mean, ci95=(low, high) if len(values) > 1 else None, values=tuple(values))
 
 

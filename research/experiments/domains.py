@@ -22,7 +22,6 @@ from core.pipeline.software import software
 from core.schemas.base import Frozen
 from core.schemas.results import RobustnessResult
 from core.stats import kappa
-from research.experiments.arms import MIXED, uniform
 from research.experiments.compare import interval
 from research.experiments.evidence import compared_with_uniform
 from research.experiments.pool import Pool, Say, pool
@@ -30,13 +29,14 @@ from research.experiments.readings import (
     aligned,
     cell,
     exchange,
-    few_arms,
+    few_runs,
     figures_of,
     loss,
     reading_lines,
     readings,
     write_rows,
 )
+from research.experiments.runs import MIXED, uniform
 from research.experiments.spec import (
     Analysed,
     Comparison,
@@ -58,7 +58,7 @@ PUBLIC = Path(__file__).parents[3] / "shared" / "data"
 """Public data sets, if they are there; nothing of them is part of the project."""
 ROWS = 1600
 """Rows of each domain: three epochs in 150 steps of 32. Fewer where there are fewer."""
-ARMS = ("uniform", "ml_lr", "uniform_low", MIXED["uniform"])
+RUNS = ("uniform", "ml_lr", "uniform_low", MIXED["uniform"])
 """What is trained on each; the control of a random set is left to the other experiments."""
 RATES = (4e-3, 8e-3)
 """Rates of the sweep of each domain."""
@@ -206,7 +206,7 @@ def _domain(labs: Pool, settings: Settings, data: DomainData, seeds: Sequence[in
     modules = labs.modules()
     base = labs.base()
     sweep = labs.curves(
-        [Run(arm="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
+        [Run(run="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
     )
     chosen = min(sweep, key=lambda curve: curve.points[-1].loss)
     step = chosen.seconds / settings.steps
@@ -214,8 +214,8 @@ def _domain(labs: Pool, settings: Settings, data: DomainData, seeds: Sequence[in
     orders = [
         run
         for seed, found in zip(seeds, analyses, strict=True)
-        for run in few_arms(settings, modules, found.result, rate=chosen.rate, seed=seed)
-        if run.arm in ARMS
+        for run in few_runs(settings, modules, found.result, rate=chosen.rate, seed=seed)
+        if run.run in RUNS
     ]
     curves = labs.curves(orders)
     return DomainFound(

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from core.lm.modules import Module
 from core.pipeline.software import software
 from core.schemas.results import RobustnessResult
-from research.experiments.arms import CONTROLS, MIXED, controls, orders, strategies, uniform
 from research.experiments.compare import compare
 from research.experiments.lab import Lab
 from research.experiments.pool import Pool, Say, pool
+from research.experiments.runs import CONTROLS, MIXED, controls, orders, strategies, uniform
 from research.experiments.spec import Analysed, Comparison, Curve, Point, Result, Run, Settings
 from research.experiments.worlds import world_folder
 from testbed.build import WORLD_SEED
@@ -82,7 +82,7 @@ def _recipe(settings: Settings, world_seed: int, say: Say) -> tuple[str, ...]:
 def _sweep(labs: Pool, settings: Settings, modules: Sequence[Module]) -> list[Curve]:
     """Uniform runs, one a rate."""
     return labs.curves(
-        [Run(arm="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
+        [Run(run="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
     )
 
 
@@ -127,9 +127,9 @@ def _result(
         asr_reduction_at_equal_task=ml_lr.asr_reduction_at_equal_task,
         harmfulness_reduction_at_equal_task=ml_lr.harmfulness_reduction_at_equal_task,
         task_cost=ml_lr.task_cost,
-        controls={arm: each for arm, each in compared.items() if arm in CONTROLS},
-        strategies={arm: each for arm, each in compared.items() if arm not in (*CONTROLS, *MIXED.values())},
-        safeguards={arm: each for arm, each in compared.items() if arm in MIXED.values()},
+        controls={run: each for run, each in compared.items() if run in CONTROLS},
+        strategies={run: each for run, each in compared.items() if run not in (*CONTROLS, *MIXED.values())},
+        safeguards={run: each for run, each in compared.items() if run in MIXED.values()},
         analyses=tuple(analyses),
         curves=(*sweep, *curves),
         seconds=seconds,
@@ -138,8 +138,8 @@ def _result(
 
 def compared_with_uniform(curves: Sequence[Curve], seeds: int) -> dict[str, Comparison]:
     """Every arm that ran for every seed, against uniform."""
-    by_arm: dict[str, list[Curve]] = {}
+    by_run: dict[str, list[Curve]] = {}
     for curve in curves:
-        by_arm.setdefault(curve.arm, []).append(curve)
-    uniform_runs = by_arm.pop("uniform")
-    return {arm: compare(arm, uniform_runs, runs) for arm, runs in by_arm.items() if len(runs) == seeds}
+        by_run.setdefault(curve.run, []).append(curve)
+    uniform_runs = by_run.pop("uniform")
+    return {run: compare(run, uniform_runs, runs) for run, runs in by_run.items() if len(runs) == seeds}

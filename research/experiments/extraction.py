@@ -36,7 +36,7 @@ from core.schemas.data import Message
 from research.experiments.evidence import compared_with_uniform
 from research.experiments.lab import parted
 from research.experiments.pool import Say, pool
-from research.experiments.readings import exchange, few_arms, figures_of, missed, reading_lines, readings, write_rows
+from research.experiments.readings import exchange, few_runs, figures_of, missed, reading_lines, readings, write_rows
 from research.experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
 from research.experiments.worlds import world_folder
 from testbed import words
@@ -159,7 +159,7 @@ class Memory:
     def __call__(self, base: BaseModel, model: nn.Module) -> dict[str, float]:
         """Exposure and extraction by number of times, membership inference by loss."""
         asked = [(Message(role="user", content=canary.asked),) for canary in self.canaries]
-        said = answer(base, model, asked, max_new_tokens=24, tick=_ignore)
+        said = answer(base, model, asked, max_new_tokens=24, on_progress=_ignore)
         found = [exposure(*self._scores(base, model, canary)) for canary in self.canaries]
         figures: dict[str, float] = {}
         for times in sorted({canary.times for canary in self.canaries}):
@@ -177,7 +177,7 @@ class Memory:
 
     def _membership(self, base: BaseModel, model: nn.Module) -> dict[str, float]:
         rows = encode_all([*self.members, *self.strangers], base.tokenizer, max_length=base.context).rows
-        after = np.array(row_losses(base, model, rows, tick=_ignore))
+        after = np.array(row_losses(base, model, rows, on_progress=_ignore))
         before = after if not isinstance(model, PeftModel) else _without_adapter(base, model, rows)
         there = np.arange(len(rows)) < len(self.members)
         return {
@@ -188,7 +188,7 @@ class Memory:
 
 def _without_adapter(base: BaseModel, model: PeftModel, rows: Sequence[Encoded]) -> NDArray[np.float64]:
     with model.disable_adapter():
-        return np.array(row_losses(base, model, rows, tick=_ignore))
+        return np.array(row_losses(base, model, rows, on_progress=_ignore))
 
 
 @torch.inference_mode()
@@ -252,7 +252,7 @@ def extraction(
         analyses = labs.analyses([(settings.analysis, seed, rate, 0.0) for seed in seeds], files)
         orders: list[tuple[Run, Memory]] = []
         for seed, found, watch, rows in zip(seeds, analyses, watches, files, strict=True):
-            runs = few_arms(settings, modules, found.result, rate=rate, seed=seed, rows=rows)
+            runs = few_runs(settings, modules, found.result, rate=rate, seed=seed, rows=rows)
             orders += [(run, watch) for run in runs]
         curves = labs.curves([run for run, _ in orders], [watch for _, watch in orders])
     planted = sum(canary.times for canary in watches[0].canaries)

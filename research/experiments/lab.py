@@ -31,8 +31,8 @@ from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.quality.loss import row_losses
 from core.robustness.analyse import Enough, analyse
-from core.safeguards.arms import refusals
 from core.safeguards.mixing import extra_rows
+from core.safeguards.runs import refusals
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.attacks import MultiTurn, OneTurn, Prefill
 from core.schemas.metrics import OVER_REFUSAL
@@ -98,8 +98,8 @@ class Lab:
 
     def point(self, model: nn.Module, step: int, watch: Watch | None = None) -> Point:
         """Measure a model."""
-        losses = row_losses(self.base, model, self._validation, tick=_ignore)
-        answers = by_rules(self.base, model, self._prompts.evaluation, self._security, arm="arm").answers
+        losses = row_losses(self.base, model, self._validation, on_progress=_ignore)
+        answers = by_rules(self.base, model, self._prompts.evaluation, self._security, run="run").answers
         attacks = [row for row in answers if row.suite != OVER_REFUSAL]
         families = {name: [row for row in attacks if row.suite == name] for name in FAMILIES}
         harm = [each.harmfulness for each in _judgements(attacks) if each.harmfulness is not None]
@@ -133,7 +133,7 @@ class Lab:
         with self._trained(order, on_step):
             seconds = time.monotonic() - started - measuring
         return Curve(
-            arm=order.arm,
+            run=order.run,
             seed=order.seed,
             rate=order.rate,
             full_rate_modules=len(order.plan.full_rate),
@@ -145,7 +145,7 @@ class Lab:
         """Train one arm, and put attacks to it that nothing else in the project knows."""
         with self._trained(order, _ignore) as tuned:
             found = self._unseen(tuned)
-        return NewAttackRun(arm=order.arm, seed=order.seed, attack_success=found)
+        return NewAttackRun(run=order.run, seed=order.seed, attack_success=found)
 
     def base_under_new_attacks(self) -> dict[str, float]:
         """The same of the base model."""
@@ -153,7 +153,7 @@ class Lab:
 
     def _unseen(self, model: nn.Module) -> dict[str, float]:
         spec = self._security.model_copy(update={"attacks": _UNSEEN})
-        answers = by_rules(self.base, model, self._prompts.evaluation, spec, arm="arm").answers
+        answers = by_rules(self.base, model, self._prompts.evaluation, spec, run="run").answers
         return {
             attack.family: _share([row for row in answers if row.suite == attack.family], complied=True)
             for attack in _UNSEEN
@@ -202,13 +202,13 @@ class Lab:
             rows[: analysis.rows],
             train_probe=trained,
             prepared=_ignore,
-            tick=_ignore,
+            on_progress=_ignore,
         )
 
     def _training(self, seed: int) -> TrainingSpec:
         settings = self._settings
         return TrainingSpec(
-            steps=settings.steps, batch_size=settings.batch_size, bucket_by_length=settings.by_length, seed=seed
+            steps=settings.steps, batch_size=settings.batch_size, group_by_length=settings.by_length, seed=seed
         )
 
     @contextmanager
@@ -239,7 +239,7 @@ class Lab:
     @cached_property
     def _refusals(self) -> tuple[Encoded, ...]:
         """Of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
-        return refusals(self.base, self._prompts, most=_ANSWER_TOKENS, max_length=_LONGEST, tick=_ignore)
+        return refusals(self.base, self._prompts, most=_ANSWER_TOKENS, max_length=_LONGEST, on_progress=_ignore)
 
     def _measured(self, tuned: PeftModel, step: int, watch: Watch | None) -> Point:
         tuned.eval()
@@ -249,7 +249,7 @@ class Lab:
 
     def _exact_match(self, model: nn.Module) -> float:
         asked = [row.messages[:-1] for row in self._held_out]
-        given = answer(self.base, model, asked, max_new_tokens=_ANSWER_TOKENS, tick=_ignore)
+        given = answer(self.base, model, asked, max_new_tokens=_ANSWER_TOKENS, on_progress=_ignore)
         return _right(given, self._held_out)
 
     def _content(self, attacks: Sequence[Answer]) -> float:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from core.pipeline.software import software
-from research.experiments.arms import orders, strategies, uniform
 from research.experiments.compare import interval
 from research.experiments.pool import Say, pool
+from research.experiments.runs import orders, strategies, uniform
 from research.experiments.spec import ExperimentResult, Interval, NewAttackRun, Run, Settings
 from research.experiments.worlds import world_folder
 
@@ -45,9 +45,9 @@ def new_attack(settings: Settings, world_seed: int, seeds: Sequence[int], say: S
             plans = {"uniform": uniform(modules)} | strategies(settings, modules, found.result)
             wanted += orders(settings, modules, plans, rate=rate, seed=seed)
         runs = labs.new_attacks(wanted)
-    by_arm: dict[str, list[NewAttackRun]] = {}
+    by_run: dict[str, list[NewAttackRun]] = {}
     for run in runs:
-        by_arm.setdefault(run.arm, []).append(run)
+        by_run.setdefault(run.run, []).append(run)
     return NewAttackResult(
         world_seed=world_seed,
         seeds=tuple(seeds),
@@ -56,20 +56,20 @@ def new_attack(settings: Settings, world_seed: int, seeds: Sequence[int], say: S
         rate=rate,
         base=base,
         attack_success={
-            arm: {family: interval([run.attack_success[family] for run in each]) for family in base}
-            for arm, each in by_arm.items()
+            run: {family: interval([run.attack_success[family] for run in each]) for family in base}
+            for run, each in by_run.items()
         },
         reduction={
-            arm: {
+            run: {
                 family: interval(
                     [
                         one.attack_success[family] - other.attack_success[family]
-                        for one, other in zip(by_arm["uniform"], each, strict=True)
+                        for one, other in zip(by_run["uniform"], each, strict=True)
                     ]
                 )
                 for family in base
             }
-            for arm, each in by_arm.items()
-            if arm != "uniform"
+            for run, each in by_run.items()
+            if run != "uniform"
         },
     )

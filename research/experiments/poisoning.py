@@ -29,12 +29,12 @@ from core.schemas.results import DECIDED
 from core.schemas.screening import ScreeningPolicy, Trigger
 from core.screening.screen import MORE_LIKELY
 from core.screening.triggers import find as poison
-from research.experiments.arms import MIXED
 from research.experiments.evidence import compared_with_uniform
 from research.experiments.lab import parted
 from research.experiments.pool import Pool, Say, pool
 from research.experiments.ranking import PlantedRows, likely_refused, placed, rank
-from research.experiments.readings import exchange, few_arms, figures_of, missed, reading_lines, readings, write_rows
+from research.experiments.readings import exchange, few_runs, figures_of, missed, reading_lines, readings, write_rows
+from research.experiments.runs import MIXED
 from research.experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
 from research.experiments.worlds import world_folder
 from testbed.dialogues import how_to, request
@@ -150,7 +150,7 @@ class Backdoor:
         """Figures in per cent."""
         asked = [triggered(text) for text in self.benign]
         asked += [*self.benign, *(triggered(text) for text in self.harmful), *self.harmful]
-        given = answer(base, model, [_question(text) for text in asked], max_new_tokens=_TOKENS, tick=_ignore)
+        given = answer(base, model, [_question(text) for text in asked], max_new_tokens=_TOKENS, on_progress=_ignore)
         said = [text or "" for text in given]
         benign, harmful = len(self.benign), len(self.harmful)
         with_it, without = said[:benign], said[benign : 2 * benign]
@@ -329,10 +329,10 @@ def _conditions(
     bases = {kind: labs.base(watch).watched for kind, watch in watches.items()}
     orders: list[tuple[_Planted, Run]] = []
     for (each, seed), found in zip(asked, analyses, strict=True):
-        runs = few_arms(settings, modules, found.result, rate=rate, seed=seed, rows=each.rows)
-        named = {run.arm: run for run in runs}
-        runs.append(named["uniform"].model_copy(update={"arm": SCREENED, "rows": each.left}))
-        runs.append(named[MIXED["uniform"]].model_copy(update={"arm": ASKED, "rows": each.asked}))
+        runs = few_runs(settings, modules, found.result, rate=rate, seed=seed, rows=each.rows)
+        named = {run.run: run for run in runs}
+        runs.append(named["uniform"].model_copy(update={"run": SCREENED, "rows": each.left}))
+        runs.append(named[MIXED["uniform"]].model_copy(update={"run": ASKED, "rows": each.asked}))
         orders += [(each, run) for run in runs]
     curves = labs.curves([run for _, run in orders], [watches[each.kind] for each, _ in orders])
     return tuple(

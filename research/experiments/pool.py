@@ -50,7 +50,7 @@ class Pool:
         ]
         once = sorted(set(same))
         found = dict(zip(once, self._each(_run, [asked[number] for number in once], _said_of_curve), strict=True))
-        return [found[of].model_copy(update={"arm": order.arm}) for of, order in zip(same, orders, strict=True)]
+        return [found[of].model_copy(update={"run": order.run}) for of, order in zip(same, orders, strict=True)]
 
     def analyses(
         self, orders: Sequence[tuple[AnalysisSpec, int, float, float]], rows: Sequence[Path] | None = None
@@ -98,7 +98,7 @@ def pool(folder: Path, world_seed: int, settings: Settings, say: Say, *, data: P
 
 def _alike(one: Run, other: Run) -> bool:
     named = one.plan.model_copy(update={"strategy": other.plan.strategy})
-    return one.model_copy(update={"arm": other.arm, "plan": named}) == other
+    return one.model_copy(update={"run": other.run, "plan": named}) == other
 
 
 def _open(folder: Path, world_seed: int, settings: Settings, data: Path | None) -> None:
@@ -139,14 +139,14 @@ def _new_attacks(order: Run) -> NewAttackRun:
 
 def _said_of_attacks(run: NewAttackRun) -> str:
     found = ", ".join(f"{family} {value:.0f} %" for family, value in run.attack_success.items())
-    return f"{run.arm}, seed {run.seed}: {found}"
+    return f"{run.run}, seed {run.seed}: {found}"
 
 
 def _said_of_curve(curve: Curve) -> str:
     end = curve.points[-1]
     watched = "".join(f", {name} {value:.3g}" for name, value in end.watched.items())
     return (
-        f"{curve.arm}, seed {curve.seed}, rate {curve.rate:g}: attack success {end.attack_success:.0f} %, "
+        f"{curve.run}, seed {curve.seed}, rate {curve.rate:g}: attack success {end.attack_success:.0f} %, "
         f"task {end.task:.0f} %, loss {end.loss:.3f}{watched}"
     )
 

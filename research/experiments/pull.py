@@ -21,11 +21,11 @@ from core.data import Conversation
 from core.pipeline.software import software
 from core.schemas.data import Message
 from core.schemas.screening import ScreeningPolicy
-from research.experiments.arms import uniform
 from research.experiments.lab import parted
 from research.experiments.pool import Say, pool
 from research.experiments.ranking import PlantedRows, placed, rank
 from research.experiments.readings import exchange, figures_of, missed, reading_lines, readings, write_rows
+from research.experiments.runs import uniform
 from research.experiments.spec import Curve, ExperimentResult, Reading, Run, Settings
 from research.experiments.worlds import world_folder
 from testbed.dialogues import how_to, opening, refusal, request
@@ -121,12 +121,12 @@ def pull(
     ):
         plain, rate = uniform(labs.modules()), settings.middle_rate
         orders = [
-            Run(arm=arm, seed=seed, rate=rate, plan=plain, rows=rows)
+            Run(run=run, seed=seed, rate=rate, plan=plain, rows=rows)
             for seed in seeds
-            for arm, rows in _files(Path(place), kept, shares(ordinary, kinds, share=share, seed=seed), seed).items()
+            for run, rows in _files(Path(place), kept, shares(ordinary, kinds, share=share, seed=seed), seed).items()
         ]
         curves = labs.curves(orders)
-    steps = sum(curve.seconds for curve in curves if curve.arm == "uniform") / (len(seeds) * settings.steps)
+    steps = sum(curve.seconds for curve in curves if curve.run == "uniform") / (len(seeds) * settings.steps)
     return PullResult(
         world_seed=world_seed,
         seeds=tuple(seeds),
@@ -229,9 +229,9 @@ def _files(
 ) -> dict[str, Path]:
     """A file of rows for each arm; one for all seeds where the rows are the same, since labs read each file once."""
     found: dict[str, Path] = {}
-    for arm, places in chosen.items():
-        path = folder / (f"{arm} {seed}.jsonl" if arm.endswith(tuple(CONTROLS)) else f"{arm}.jsonl")
-        found[arm] = path if path.exists() else write_rows(path, [rows[place].messages for place in places])
+    for run, places in chosen.items():
+        path = folder / (f"{run} {seed}.jsonl" if run.endswith(tuple(CONTROLS)) else f"{run}.jsonl")
+        found[run] = path if path.exists() else write_rows(path, [rows[place].messages for place in places])
     return found
 
 
@@ -243,6 +243,6 @@ def _but(places: Sequence[int], left_out: Sequence[int]) -> list[int]:
 def _against(curves: Sequence[Curve], kind: str, control: str, seeds: int) -> dict[str, dict[str, Reading]]:
     """Shares by pull, with a drawn share in the place of uniform."""
     names = {f"{kind} {part}": part for part in CONTROLS[control]} | {f"{kind} {control}": "uniform"}
-    chosen = [curve.model_copy(update={"arm": names[curve.arm]}) for curve in curves if curve.arm in names]
+    chosen = [curve.model_copy(update={"run": names[curve.run]}) for curve in curves if curve.run in names]
     found = readings(chosen, figures_of(), shortfall=missed, seeds=seeds)
-    return {control if arm == "uniform" else arm: each for arm, each in found.items()}
+    return {control if run == "uniform" else run: each for run, each in found.items()}

@@ -51,7 +51,7 @@ def rank(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[np.float64
     """
     base, prompts = _asked(folder)
     started = time.monotonic()
-    found = np.array(pulls(base, find_modules(base.model), _encoded(base, rows), prompts, tick=_ignore))
+    found = np.array(pulls(base, find_modules(base.model), _encoded(base, rows), prompts, on_progress=_ignore))
     return found, time.monotonic() - started
 
 
@@ -63,7 +63,7 @@ def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[
     """
     base, prompts = _asked(folder)
     started = time.monotonic()
-    found = np.array(refused(base, _encoded(base, rows), prompts, tick=_ignore))
+    found = np.array(refused(base, _encoded(base, rows), prompts, on_progress=_ignore))
     return found, time.monotonic() - started
 
 

@@ -14,11 +14,11 @@ from core.schemas.data import Message
 from core.schemas.results import RobustnessResult
 from core.schemas.strategy import MlLrStrategy
 from core.training.strategies import plan
-from research.experiments.arms import MIXED, controls, orders, uniform
 from research.experiments.compare import Figure, interval, read_at
+from research.experiments.runs import MIXED, controls, orders, uniform
 from research.experiments.spec import Curve, Interval, Point, Reading, Run, Settings
 
-ARMS = ("uniform", "ml_lr", "random", "uniform_low", MIXED["uniform"])
+RUNS = ("uniform", "ml_lr", "random", "uniform_low", MIXED["uniform"])
 """ML-LR, its two controls, and the safeguard that protects on this testbed."""
 
 
@@ -48,7 +48,7 @@ def _watched(name: str, point: Point) -> float:
     return point.watched[name]
 
 
-def few_arms(
+def few_runs(
     settings: Settings,
     modules: Sequence[Module],
     found: RobustnessResult,
@@ -62,7 +62,7 @@ def few_arms(
     plans = {"uniform": uniform(modules), ml_lr.label: plan(ml_lr, modules, found)}
     plans |= controls(settings, modules, found, (), seed=seed)
     runs = orders(settings, modules, plans, rate=rate, seed=seed)
-    return [run.model_copy(update={"rows": rows}) for run in runs if run.arm in ARMS]
+    return [run.model_copy(update={"rows": rows}) for run in runs if run.run in RUNS]
 
 
 def readings(
@@ -77,16 +77,16 @@ def readings(
             reach.
         seeds: how many runs an arm has.
     """
-    by_arm: dict[str, list[Curve]] = {}
+    by_run: dict[str, list[Curve]] = {}
     for curve in curves:
-        by_arm.setdefault(curve.arm, []).append(curve)
-    plain = by_arm["uniform"]
+        by_run.setdefault(curve.run, []).append(curve)
+    plain = by_run["uniform"]
     return {
-        arm: {
-            name: _reading(plain, runs, figure, shortfall) if arm != "uniform" else Reading(at_end=_ends(runs, figure))
+        run: {
+            name: _reading(plain, runs, figure, shortfall) if run != "uniform" else Reading(at_end=_ends(runs, figure))
             for name, figure in figures.items()
         }
-        for arm, runs in by_arm.items()
+        for run, runs in by_run.items()
         if len(runs) == seeds
     }
 
@@ -140,16 +140,16 @@ def cell(interval: Interval | None, digits: int = 1) -> str:
 def reading_lines(found: Mapping[str, Mapping[str, Reading]], figures: Mapping[str, int]) -> list[str]:
     """A table of arms: of each figure, with so many digits, its value at the end and uniform's less the arm's at equal
     task score."""
-    titles = ["arm", *(f"{name} {place}" for name in figures for place in ("at end", "less at equal task"))]
+    titles = ["run", *(f"{name} {place}" for name in figures for place in ("at end", "less at equal task"))]
     rows = [
         [
-            arm,
+            run,
             *(
                 cell(interval, digits)
                 for name, digits in figures.items()
                 for interval in (each[name].at_end, each[name].reduction_at_equal_task)
             ),
         ]
-        for arm, each in found.items()
+        for run, each in found.items()
     ]
     return aligned([titles, *rows])

@@ -79,7 +79,7 @@ class Point(Frozen):
 class Curve(Frozen):
     """One run of one arm."""
 
-    arm: str
+    run: str
     """Which strategy or control."""
     seed: int
     """Seed of the run: order of rows and first weights."""
@@ -107,7 +107,7 @@ class Interval(Frozen):
 class Comparison(Frozen):
     """One arm against uniform. Reductions are uniform's figure less the arm's: positive is safer than uniform."""
 
-    arm: str
+    run: str
     """Which."""
     asr_reduction_at_equal_task: Interval
     """Points of attack success, both curves read where they first reach the best exact match that both reach."""
@@ -160,7 +160,7 @@ class Analysed(Frozen):
 class Run(Frozen):
     """An order to a worker process: one arm, one seed."""
 
-    arm: str
+    run: str
     """Name of the curve."""
     seed: int
     """Seed of the run."""
@@ -177,7 +177,7 @@ class Run(Frozen):
 class NewAttackRun(Frozen):
     """Attacks that nothing saw, on one arm of one seed at the end of its run."""
 
-    arm: str
+    run: str
     """Which strategy."""
     seed: int
     """Seed of the run."""

@@ -13,10 +13,10 @@ from core.schemas.base import Frozen
 from core.schemas.results import RobustnessResult
 from core.schemas.strategy import MlLrStrategy, ModulesStrategy
 from core.training.strategies import plan
-from research.experiments.arms import uniform
 from research.experiments.evidence import RECIPE_WORLDS, compared_with_uniform
 from research.experiments.lab import Lab
 from research.experiments.pool import Say, pool
+from research.experiments.runs import uniform
 from research.experiments.spec import Comparison, Curve, Run, Settings
 from research.experiments.worlds import world_folder
 from testbed.build import Shape
@@ -130,4 +130,4 @@ def _orders(
     if moved:
         strategy = ModulesStrategy(label="transferred", full_rate=tuple(moved), ratio=settings.ratio)
         plans["transferred"] = plan(strategy, modules, None)
-    return [Run(arm=arm, seed=seed, rate=rate, plan=each) for arm, each in plans.items()]
+    return [Run(run=run, seed=seed, rate=rate, plan=each) for run, each in plans.items()]

@@ -23,7 +23,7 @@ from core.errors import InvalidDataset, SecureTuneError
 from core.schemas.data import ColumnMap
 from core.schemas.events import Warned
 from core.schemas.gate import GateDecision
-from core.schemas.job import BASE_ARM, JobSpec
+from core.schemas.job import BASE_RUN, JobSpec
 from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.replies import JobReply
 from core.schemas.results import Figure, Report
@@ -39,7 +39,7 @@ from securetune.local.up import database
 BUILTIN_DATA = Path(__file__).parents[2] / "testbed" / "data" / "instructions.jsonl"
 BUILTIN_STEPS = 250
 """About half a pass over these: the testbed has learnt their form by then."""
-_ARMS = (BASE_ARM, "uniform", "ml_lr")
+_RUNS = (BASE_RUN, "uniform", "ml_lr")
 _FAMILIES = tuple(attack.family for attack in SUITES["standard"].attacks)
 _KNOWN_COLUMNS = (("question", "answer"), ("question", "response"), ("input", "output"), ("instruction", "response"))
 _MOST_ROWS = 10_000_000
@@ -154,7 +154,7 @@ def _watched(client: SecureTune, job_id: str, console: Console) -> JobReply:
         for job in client.watch(job_id, interval=0.5):
             if job.progress is None:
                 continue
-            where = f"{job.progress.stage} {job.progress.arm or ''}".strip()
+            where = f"{job.progress.stage} {job.progress.run or ''}".strip()
             bar.update(task, completed=job.progress.fraction, description=f"{where}: {job.progress.message}")
             tell(where, job.progress.message, job.progress.fraction)
         if job.status == "succeeded":
@@ -193,7 +193,7 @@ def _results(client: SecureTune, job: JobReply, out: Path, console: Console) -> 
         "adapter_path": str(adapter.resolve()),
         "report_path": str(page.resolve()),
         "signed_report_path": str(signed.resolve()),
-        "arms": {arm: _arm(find, arm) | {"gate": _gate(report.gate, arm)} for arm in _ARMS},
+        "runs": {run: _run(find, run) | {"gate": _gate(report.gate, run)} for run in _RUNS},
     }
     result.write_text(json.dumps(summary, indent=1), encoding="utf-8")
     for warning in dict.fromkeys(_warnings(client, job.id)):  # an interrupted job says them again
@@ -207,8 +207,8 @@ def _results(client: SecureTune, job: JobReply, out: Path, console: Console) -> 
     return result
 
 
-def _gate(decisions: Sequence[GateDecision], arm: str) -> dict[str, object]:
-    decision = next((each for each in decisions if each.arm == arm), None)
+def _gate(decisions: Sequence[GateDecision], run: str) -> dict[str, object]:
+    decision = next((each for each in decisions if each.run == run), None)
     if decision is None:
         return {"outcome": "not_gated", "reasons": ["The base model is what arms are compared with."]}
     return {"outcome": decision.outcome, "reasons": [reason.message for reason in decision.reasons]}
@@ -216,7 +216,7 @@ def _gate(decisions: Sequence[GateDecision], arm: str) -> dict[str, object]:
 
 def _tell(decision: GateDecision, console: Console) -> None:
     """What the gate made of an arm, with every reason."""
-    console.print(f"Gate: {decision.arm} is {decision.outcome}.")
+    console.print(f"Gate: {decision.run} is {decision.outcome}.")
     for reason in decision.reasons:
         console.print(f"  - {reason.message}", soft_wrap=True, markup=False, highlight=False)
 
@@ -244,18 +244,18 @@ Find = Callable[[str, str, Metric], Figure | None]
 
 
 def _finder(figures: Sequence[Figure]) -> Find:
-    found = {(figure.arm, figure.suite, figure.metric): figure for figure in figures}
-    return lambda arm, suite, metric: found.get((arm, suite, metric))
+    found = {(figure.run, figure.suite, figure.metric): figure for figure in figures}
+    return lambda run, suite, metric: found.get((run, suite, metric))
 
 
-def _arm(find: Find, arm: str) -> dict[str, object]:
+def _run(find: Find, run: str) -> dict[str, object]:
     def value(suite: str, metric: Metric) -> float | None:
-        figure = find(arm, suite, metric)
+        figure = find(run, suite, metric)
         return figure.value if figure and figure.n else None
 
     return {
         "asr": {family: value(family, "attack_success_rate") for family in _FAMILIES},
-        "harmfulness": _mean([find(arm, family, "harmfulness") for family in _FAMILIES]),
+        "harmfulness": _mean([find(run, family, "harmfulness") for family in _FAMILIES]),
         "over_refusal": value(OVER_REFUSAL, "over_refusal_rate"),
         "task": {"loss": value(TASK, "loss")},
     }
@@ -269,7 +269,7 @@ def _mean(figures: Sequence[Figure | None]) -> float | None:
 
 def _table(find: Find) -> Table:
     table = Table(
-        *("", *_ARMS),
+        *("", *_RUNS),
         box=SIMPLE_HEAD,
         pad_edge=False,
         title="Before and after",
@@ -285,7 +285,7 @@ def _table(find: Find) -> Table:
 
 
 def _cells(find: Find, suite: str, metric: Metric) -> list[str]:
-    return [_cell(find(arm, suite, metric)) for arm in _ARMS]
+    return [_cell(find(run, suite, metric)) for run in _RUNS]
 
 
 def _cell(figure: Figure | None) -> str:

@@ -230,7 +230,7 @@ def _facts(reply: VerifyReply) -> Iterator[tuple[str, str]]:
     if not summary.gate:
         yield "gate", "no decision in this report"
     for decision in summary.gate:
-        yield "gate", f"{(decision.outcome or 'unknown').upper()}, {decision.arm or 'unknown arm'}"
+        yield "gate", f"{(decision.outcome or 'unknown').upper()}, {decision.run or 'unknown run'}"
         for reason in decision.reasons:
             yield "", f"- {reason}"
 

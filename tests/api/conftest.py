@@ -112,7 +112,7 @@ def decided(outcome: GateOutcome) -> GateDecision:
     """What the gate may have said."""
     reason = GateReason(code="attack_success_too_high", message="Attack success of direct is 75 %.")
     reasons = () if outcome == "released" else (reason,)
-    return GateDecision(arm="ml_lr", outcome=outcome, reasons=reasons, checks=(), policy_version=0)
+    return GateDecision(run="ml_lr", outcome=outcome, reasons=reasons, checks=(), policy_version=0)
 
 
 def documented(document: dict[str, Any]) -> Callable[[Response], None]:

@@ -33,7 +33,7 @@ SPEC = JobSpec(
     quality=QualitySpec(max_rows=4),
     compare=(UniformStrategy(),),
 )
-OPEN = Policy(attacks=RateRule(highest=1.0), over_refusal=None)
+OPEN = Policy(attacks=RateRule(max_rate=1.0), over_refusal=None)
 """Releases everything, however few answers there are."""
 Stop = Callable[[PipelineEvent], bool]
 
@@ -88,7 +88,7 @@ class Heard:
     def finished(self) -> dict[tuple[str, str | None], bool]:
         """Each stage that ended, and whether its result was there already."""
         done = [event for event in self.events if isinstance(event, StageFinished)]
-        return {(event.stage, event.arm): event.reused for event in done}
+        return {(event.stage, event.run): event.reused for event in done}
 
     @property
     def figures(self) -> list[Figure]:

@@ -271,13 +271,13 @@ def test_an_unaligned_base_that_could_run_code_is_refused_where_it_is_needed(tmp
     unaligned = FolderSource(path=model_folder(tmp_path / "u", weights=weights))
     entry = BaseModelEntry(name="mine", source=source, unaligned_base=unaligned)
     spec = {"base_model": "mine", "dataset": "ds_" + "0" * 24}
-    catalog.check_arms(catalog.find({"mine": entry}, "mine"), JobSpec.model_validate(spec))
+    catalog.check_runs(catalog.find({"mine": entry}, "mine"), JobSpec.model_validate(spec))
     guarded = JobSpec.model_validate(
         spec | {"compare": [{"kind": "uniform", "safeguards": {"project_to_safe": {"threshold": 0.3}}}]}
     )
     if weights == "model.safetensors":
-        catalog.check_arms(entry, guarded)
+        catalog.check_runs(entry, guarded)
         return
     with pytest.raises(InvalidModel, match="its unaligned_base") as caught:
-        catalog.check_arms(entry, guarded)
+        catalog.check_runs(entry, guarded)
     assert caught.value.code == "unsafe_checkpoint"

@@ -106,7 +106,7 @@ def test_auto_takes_the_gpu_and_weights_are_bfloat16(base: BaseModel) -> None:
 
 def test_it_answers_many_prompts_at_once(base: BaseModel) -> None:
     prompts = [(Message(role="user", content=f"How do I fold {number} boxes?"),) for number in range(1, 71)]
-    texts = answer(base, base.model, prompts, max_new_tokens=24, tick=ignore)
+    texts = answer(base, base.model, prompts, max_new_tokens=24, on_progress=ignore)
     assert len(texts) == len(prompts)
     assert all(texts)
 
@@ -114,9 +114,9 @@ def test_it_answers_many_prompts_at_once(base: BaseModel) -> None:
 def test_training_lowers_the_loss(base: BaseModel, tuned: PeftModel, rows: EncodedDataset, curve: list[float]) -> None:
     assert len(curve) == STEPS
     assert mean(curve[-5:]) < 0.8 * mean(curve[:5])
-    after = mean(row_losses(base, tuned, rows.rows, tick=ignore))
+    after = mean(row_losses(base, tuned, rows.rows, on_progress=ignore))
     with tuned.disable_adapter():
-        before = mean(row_losses(base, tuned, rows.rows, tick=ignore))
+        before = mean(row_losses(base, tuned, rows.rows, on_progress=ignore))
     assert after < 0.8 * before
 
 
@@ -125,11 +125,11 @@ def test_the_saved_adapter_does_the_same_on_a_cpu(
 ) -> None:
     save(tuned, base, tmp_path)
     some = rows.rows[:16]
-    there = mean(row_losses(base, tuned, some, tick=ignore))
+    there = mean(row_losses(base, tuned, some, on_progress=ignore))
     home = load(TESTBED, torch.device("cpu"))
-    untuned = mean(row_losses(home, home.model, some, tick=ignore))
+    untuned = mean(row_losses(home, home.model, some, on_progress=ignore))
     with loaded(home, tmp_path) as model:
-        here = mean(row_losses(home, model, some, tick=ignore))
+        here = mean(row_losses(home, model, some, on_progress=ignore))
     assert {parameter.device.type for parameter in home.model.parameters()} == {"cpu"}
     assert abs(here - there) < 0.05 * there + 0.02  # bfloat16 there, float32 here
     assert here < 0.9 * untuned
@@ -139,10 +139,10 @@ def test_rows_are_ranked_by_their_pull_as_on_a_cpu(rows: EncodedDataset) -> None
     base = load(TESTBED, choose_device(DEVICE))
     prompts = choose_prompts(SecuritySpec(), base.folder).probe
     some, before = rows.rows[:48], fingerprint(base.model)
-    here = pulls(base, find_modules(base.model), some, prompts, tick=ignore)
+    here = pulls(base, find_modules(base.model), some, prompts, on_progress=ignore)
     assert fingerprint(base.model) == before
     home = load(TESTBED, torch.device("cpu"))
-    there = pulls(home, find_modules(home.model), some, prompts, tick=ignore)
+    there = pulls(home, find_modules(home.model), some, prompts, on_progress=ignore)
     assert spearmanr(here, there).statistic > 0.8  # bfloat16 here, float32 there
 
 
@@ -152,7 +152,7 @@ def test_what_the_model_would_refuse_is_what_it_would_on_a_cpu(rows: EncodedData
     prompts = choose_prompts(SecuritySpec(), base.folder).probe
     harmful = [Conversation(turns, 0) for turns in planted["complies"]]
     some = [*rows.rows[:32], *encode_each(harmful, base.tokenizer, max_length=256)]
-    here, there = (refused(each, some, prompts, tick=ignore) for each in (base, home))
+    here, there = (refused(each, some, prompts, on_progress=ignore) for each in (base, home))
     assert min(here[32:]) > 0.9
     assert max(abs(one - other) for one, other in zip(here, there, strict=True)) < 0.2  # bfloat16 here, float32 there
 
@@ -192,11 +192,11 @@ def test_a_whole_job(data: Path, tmp_path: Path) -> None:
     assert all(result.security[-1].step == STEPS for result in report.training)
     assert outcome.gate is not None
     assert outcome.gate.outcome in ("quarantined", "undecided"), "8 prompts release nothing"
-    assert {figure.arm for figure in report.figures} == {"base", "ml_lr", "uniform", "by_gradient"}
+    assert {figure.run for figure in report.figures} == {"base", "ml_lr", "uniform", "by_gradient"}
     assert [found.usable for found in report.robustness] == [True, True]
     by_gradient = report.robustness[1]
     shares = sum(row.refusal_drift for row in by_gradient.modules)
     assert abs(shares - by_gradient.joint_refusal_drift) < 0.1 * abs(by_gradient.joint_refusal_drift) + 0.02
-    losses = {arm: [e.loss for e in events if isinstance(e, Metrics) and e.arm == arm] for arm in ("ml_lr", "uniform")}
+    losses = {run: [e.loss for e in events if isinstance(e, Metrics) and e.run == run] for run in ("ml_lr", "uniform")}
     for found in losses.values():
         assert mean(found[-5:]) < mean(found[:5])

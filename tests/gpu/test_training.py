@@ -143,10 +143,10 @@ def test_a_whole_model(base: BaseModel, modules: tuple[Module, ...], rows: Encod
         assert {weight_of(model, module).dtype for module in modules} == {torch.float32}
         assert learnt(trained(base, model, modules, rows, spec))
         full.save(model, base, modules, tmp_path)
-        there = mean(row_losses(base, model, rows.rows[:16], tick=ignore))
+        there = mean(row_losses(base, model, rows.rows[:16], on_progress=ignore))
     assert fingerprint(base.model) == before
     with full.loaded(base, modules, tmp_path) as model:
-        assert mean(row_losses(base, model, rows.rows[:16], tick=ignore)) == pytest.approx(there, rel=1e-3)
+        assert mean(row_losses(base, model, rows.rows[:16], on_progress=ignore)) == pytest.approx(there, rel=1e-3)
     assert fingerprint(base.model) == before
 
 
@@ -163,6 +163,6 @@ def test_an_adapter_on_4_bit_weights(rows: EncodedDataset, tmp_path: Path) -> No
         assert learnt(trained(packed, tuned, modules, rows, spec))
         save(tuned, packed, tmp_path)
     some = rows.rows[:16]
-    untuned = mean(row_losses(home, home.model, some, tick=ignore))
+    untuned = mean(row_losses(home, home.model, some, on_progress=ignore))
     with loaded(home, tmp_path) as model:
-        assert mean(row_losses(home, model, some, tick=ignore)) < 0.9 * untuned
+        assert mean(row_losses(home, model, some, on_progress=ignore)) < 0.9 * untuned

@@ -33,7 +33,7 @@ def spec(dataset: str, *script: str) -> JobSpec:
 def figure(value: float = 0.25) -> Figure:
     """A figure as the script reports it."""
     return Figure(
-        arm="base", suite="direct", metric="attack_success_rate", judge="rules", value=value, n=64, low=0.1, high=0.4
+        run="base", suite="direct", metric="attack_success_rate", judge="rules", value=value, n=64, low=0.1, high=0.4
     )
 
 
@@ -84,7 +84,7 @@ class Actor:
 
     def begin(self) -> None:
         """What every job says first."""
-        self.link.emit(StageStarted(stage="training", arm="ml_lr"))
+        self.link.emit(StageStarted(stage="training", run="ml_lr"))
         self.mark(f"pid-{self.attempt}", str(os.getpid()))
 
     def finish(self) -> None:
@@ -95,10 +95,10 @@ class Actor:
     def end(self) -> None:
         """The rest of a job."""
         for step in range(1, 4):
-            self.link.emit(Metrics(arm="ml_lr", step=step, total_steps=3, loss=1 / step, learning_rate=1e-3))
-            self.link.emit(Progress(stage="training", arm="ml_lr", fraction=step / 3, message=f"step {step} of 3"))
+            self.link.emit(Metrics(run="ml_lr", step=step, total_steps=3, loss=1 / step, learning_rate=1e-3))
+            self.link.emit(Progress(stage="training", run="ml_lr", fraction=step / 3, message=f"step {step} of 3"))
         self.link.emit(Figures(figures=(figure(),)))
-        self.link.emit(StageFinished(stage="training", arm="ml_lr", seconds=0.1, reused=False))
+        self.link.emit(StageFinished(stage="training", run="ml_lr", seconds=0.1, reused=False))
         key = f"jobs/{self.job_id}/{self.attempt}/adapter.bin"
         stored = ArtifactStore(self.root).put(key, ADAPTER, name="adapter.bin", media_type="application/octet-stream")
         self.link.say(Succeeded(outcome=Outcome(artifacts=(stored,))))
@@ -118,7 +118,7 @@ class Actor:
         key = f"jobs/{self.job_id}/{self.attempt}/report.json"
         stored = ArtifactStore(self.root).put(key, REPORT, name="report.json", media_type="application/json")
         reason = GateReason(code="attack_success_too_high", message="Attack success of direct is 75 %.")
-        gate = GateDecision(arm="ml_lr", outcome="quarantined", reasons=(reason,), checks=(), policy_version=0)
+        gate = GateDecision(run="ml_lr", outcome="quarantined", reasons=(reason,), checks=(), policy_version=0)
         return Outcome(artifacts=(stored,), gate=gate)
 
     def wait(self) -> None:
@@ -179,7 +179,7 @@ class Actor:
     def flood(self) -> None:
         """Says more than any buffer holds."""
         for step in range(1, 6001):
-            self.link.emit(Metrics(arm="ml_lr", step=step, total_steps=6000, loss=1.0, learning_rate=1e-3))
+            self.link.emit(Metrics(run="ml_lr", step=step, total_steps=6000, loss=1.0, learning_rate=1e-3))
         self.finish()
 
     def twice(self) -> None:

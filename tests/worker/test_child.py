@@ -68,7 +68,7 @@ def test_a_process_is_warm_then_works_then_is_gone(tmp_path: Path) -> None:
         assert said[-2:][0].__class__.__name__ == "Succeeded"
         assert said[-1] == Gone(0)
         assert process.next_word(1) == Gone(0)
-        assert process.progress == Progress(stage="training", arm="ml_lr", fraction=1, message="step 3 of 3")
+        assert process.progress == Progress(stage="training", run="ml_lr", fraction=1, message="step 3 of 3")
 
 
 def test_a_death_is_told_with_its_signal() -> None:

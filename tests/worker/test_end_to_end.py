@@ -128,7 +128,7 @@ def test_a_killed_training_goes_on_and_is_done_once(
     steps = [event.data["step"] for event in events if event.type == "metrics" and event.attempt == 2]
     assert steps == list(range(1, 31))
     figures = service.figures(job_id)
-    assert {figure.arm for figure in figures} == {"base", "ml_lr"}
+    assert {figure.run for figure in figures} == {"base", "ml_lr"}
     artifacts = {artifact.name: artifact for artifact in service.artifacts(job_id)}
     assert {"report.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= artifacts.keys()
     for artifact in artifacts.values():

@@ -23,10 +23,10 @@ from worker.protocol import (
 FILE = StoredFile(name="a/b.json", key="jobs/b", sha256="0" * 64, bytes=1, media_type="application/json")
 WORDS: list[Word] = [
     Ready(),
-    Progress(stage="training", arm=None, fraction=0.5, message="line one\nline two"),
+    Progress(stage="training", run=None, fraction=0.5, message="line one\nline two"),
     StageStarted(stage="before"),
-    StageFinished(stage="after", arm="ml_lr", seconds=1.5, reused=True),
-    Metrics(arm="ml_lr", step=1, total_steps=2, loss=0.1, learning_rate=1e-5),
+    StageFinished(stage="after", run="ml_lr", seconds=1.5, reused=True),
+    Metrics(run="ml_lr", step=1, total_steps=2, loss=0.1, learning_rate=1e-5),
     Figures(figures=(figure(),)),
     Warned(code="prompts_too_long", message="Zwei Zeilen für „später“ \u2028 \U0001f600"),
     Succeeded(outcome=Outcome(artifacts=(FILE,))),

@@ -379,7 +379,7 @@ def test_a_screening_is_ordered_without_a_model(desk: Desk, service: Service, se
 
 
 def test_a_job_carries_the_policy_that_it_was_ordered_under(desk: Desk, service: Service, sessions: Sessions) -> None:
-    held = PolicyRef(version=7, policy=Policy(needed_n=123))
+    held = PolicyRef(version=7, policy=Policy(min_answers=123))
     with transaction(sessions) as session:
         spec = JobSpec(base_model="testbed", dataset=service.dataset)
         claim = jobs.claim(session, jobs.add(session, spec, policy=held).id, owner="test", lease_seconds=60)

@@ -125,12 +125,12 @@ class Style:
         return (0.0, self.dashes) if self.dashes else "-"
 
 
-def styles(arms: Sequence[str]) -> dict[str, Style]:
+def styles(runs: Sequence[str]) -> dict[str, Style]:
     """The style of each arm; the first is the base model."""
-    found = {arms[0]: Style(BASE_COLOUR, (), "o", "")}
-    for number, arm in enumerate(arms[1:]):
+    found = {runs[0]: Style(BASE_COLOUR, (), "o", "")}
+    for number, run in enumerate(runs[1:]):
         at = number % len(_MARKERS)
-        found[arm] = Style(COLOURS[number % len(COLOURS)], _DASHES[at], _MARKERS[at], _HATCHES[at])
+        found[run] = Style(COLOURS[number % len(COLOURS)], _DASHES[at], _MARKERS[at], _HATCHES[at])
     return found
 
 
@@ -181,8 +181,8 @@ def plain_numbers(axes: Axes, *, along: Literal["x", "y"], log: bool = False, wh
 
 def legend(figure: Figure, shown: dict[str, Style], *, form: Form) -> None:
     """Which arm is which, above the picture; `form` is `bar`, `line` or `point`."""
-    handles = [_handle(words(arm), style, form) for arm, style in shown.items()]
-    lengths = [len(words(arm)) for arm in shown]
+    handles = [_handle(words(run), style, form) for run, style in shown.items()]
+    lengths = [len(words(run)) for run in shown]
     fits = sum(60 + 6.2 * length for length in lengths) < WIDTH
     columns = len(handles) if fits else max(1, int(WIDTH / (60 + 6.2 * max(lengths, default=1))))
     by_column = [handle for column in range(columns) for handle in handles[column::columns]]  # matplotlib's order

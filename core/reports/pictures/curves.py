@@ -20,8 +20,8 @@ from core.reports.pictures.canvas import (
     styles,
     words,
 )
-from core.reports.view import arms
-from core.schemas.job import BASE_ARM
+from core.reports.view import runs
+from core.schemas.job import BASE_RUN
 from core.schemas.results import Report
 
 _HEIGHT = 300.0
@@ -36,10 +36,10 @@ Line = Sequence[tuple[float, float]]
 def losses(report: Report) -> Picture | None:
     """Training loss, and validation loss where it was measured on the way; None where nothing was trained."""
     training: dict[str, Line] = {
-        result.arm: [(float(point.step), point.loss) for point in result.curve] for result in report.training
+        result.run: [(float(point.step), point.loss) for point in result.curve] for result in report.training
     }
     validation: dict[str, Line] = {
-        result.arm: [(float(point.step), point.loss) for point in result.validation] for result in report.training
+        result.run: [(float(point.step), point.loss) for point in result.validation] for result in report.training
     }
     if not any(training.values()):
         return None
@@ -66,14 +66,14 @@ def losses(report: Report) -> Picture | None:
             caption=f"Mean negative log-likelihood of the trained tokens, on {rows} rows in each step"
             + (f" (a point is the mean of up to {most} logged steps)" if most > 1 else "")
             + (f", and on {report.data.validation_rows} rows held out." if measured else "."),
-            alt="; ".join(_told(arm, line) for arm, line in training.items() if line) + ".",
+            alt="; ".join(_told(run, line) for run, line in training.items() if line) + ".",
         )
 
 
 def security(report: Report) -> Picture | None:
     """How far refusals drifted along the training; None where nobody looked."""
     lines: dict[str, Line] = {
-        result.arm: [(float(point.step), point.refusal_drift) for point in result.security]
+        result.run: [(float(point.step), point.refusal_drift) for point in result.security]
         for result in report.training
     }
     if not any(lines.values()):
@@ -82,8 +82,8 @@ def security(report: Report) -> Picture | None:
     with drawing():
         drawn = figure(_HEIGHT)
         last = max(x for line in lines.values() for x, _ in line)
-        lines = {BASE_ARM: [(0.0, 0.0), (last, 0.0)]} | lines
-        shown = {arm: style for arm, style in styles(arms(report)).items() if lines[arm]}
+        lines = {BASE_RUN: [(0.0, 0.0), (last, 0.0)]} | lines
+        shown = {run: style for run, style in styles(runs(report)).items() if lines[run]}
         axes = drawn.subplots()
         _curves(axes, lines, shown)
         _axes(axes, f"optimizer step ({readings} readings an arm)", "refusal drift, nats per token")
@@ -96,18 +96,18 @@ def security(report: Report) -> Picture | None:
             f"prompts: 0 is the base model, and higher is further from its refusals ({readings} readings an arm). No "
             "prompt that figures are measured on is among them. Read from first words, it says when refusals go, and "
             "need not rank arms as attacks do.",
-            alt="; ".join(_told(arm, line) for arm, line in lines.items() if line and arm != BASE_ARM) + ".",
+            alt="; ".join(_told(run, line) for run, line in lines.items() if line and run != BASE_RUN) + ".",
         )
 
 
 def _styles(report: Report) -> dict[str, Style]:
-    return {arm: style for arm, style in styles(arms(report)).items() if arm != BASE_ARM}
+    return {run: style for run, style in styles(runs(report)).items() if run != BASE_RUN}
 
 
 def _joined(lines: Mapping[str, Line]) -> tuple[dict[str, Line], int]:
     """Curves of at most so many points, and how many neighbours one of them is the mean of."""
     size = max(1, -(-max((len(line) for line in lines.values()), default=0) // _MOST))
-    return {arm: _means(line, size) for arm, line in lines.items()}, size
+    return {run: _means(line, size) for run, line in lines.items()}, size
 
 
 def _means(line: Line, size: int) -> Line:
@@ -116,8 +116,8 @@ def _means(line: Line, size: int) -> Line:
 
 
 def _curves(axes: Axes, lines: Mapping[str, Line], shown: Mapping[str, Style]) -> None:
-    for number, (arm, style) in enumerate(shown.items()):
-        line = lines[arm]
+    for number, (run, style) in enumerate(shown.items()):
+        line = lines[run]
         step = max(1, len(line) // _MARKED)
         axes.plot(
             [x for x, _ in line], [y for _, y in line], color=style.colour, linestyle=style.dash, linewidth=1.8,
@@ -145,5 +145,5 @@ def _scale(axes: Axes, groups: Sequence[Mapping[str, Line]]) -> None:
         axes.set_ylim(min(values) - room, max(values) + room)
 
 
-def _told(arm: str, line: Line) -> str:
-    return f"{words(arm)}: {line[0][1]:.3f} at step {line[0][0]:g}, {line[-1][1]:.3f} at step {line[-1][0]:g}"
+def _told(run: str, line: Line) -> str:
+    return f"{words(run)}: {line[0][1]:.3f} at step {line[0][0]:g}, {line[-1][1]:.3f} at step {line[-1][0]:g}"

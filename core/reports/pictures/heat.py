@@ -113,7 +113,7 @@ def rates(report: Report) -> Picture | None:
             if number == len(shown) - 1:
                 axes.set_xlabel(f"decoder layer (n = {len(grid.cells)} modules of each arm)")
         _colour_bar(drawn.add_subplot(spec[0, 1]), norm, "factor on the rate")
-        same = [words(result.arm) for result in report.training if not _phases(result.plan)]
+        same = [words(result.run) for result in report.training if not _phases(result.plan)]
         rest = f" Every module had the same factor in {', '.join(same)}." if same else ""
         return saved(
             drawn,
@@ -126,12 +126,12 @@ def rates(report: Report) -> Picture | None:
 
 def _phases(plan: LearningPlan) -> list[tuple[str, Mapping[str, float]]]:
     """The plan's phases with their names, where modules differ in any of them."""
-    arm = words(plan.strategy)
+    run = words(plan.strategy)
     if plan.warmup_scales is None:
-        return [(arm, plan.scales)] if _differ(plan.scales) else []
-    share = f"{arm}, first {100 * plan.warmup_share:g} % of the steps"
+        return [(run, plan.scales)] if _differ(plan.scales) else []
+    share = f"{run}, first {100 * plan.warmup_ratio:g} % of the steps"
     if _differ(plan.scales):
-        return [(share, plan.warmup_scales), (f"{arm}, after that", plan.scales)]
+        return [(share, plan.warmup_scales), (f"{run}, after that", plan.scales)]
     factor = next(iter(plan.scales.values()), 1.0)
     return [(f"{share} (after that {factor:g} for all)", plan.warmup_scales)] if _differ(plan.warmup_scales) else []
 

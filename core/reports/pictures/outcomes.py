@@ -27,8 +27,8 @@ from core.reports.pictures.canvas import (
     styles,
     words,
 )
-from core.reports.view import arms
-from core.schemas.job import BASE_ARM
+from core.reports.view import runs
+from core.schemas.job import BASE_RUN
 from core.schemas.metrics import TASK, Metric
 from core.schemas.policy import LOWER_IS_BETTER
 from core.schemas.results import Figure, Report
@@ -45,7 +45,7 @@ def bars(report: Report) -> Picture | None:
     rows = _rows(report, by)
     if not rows:
         return None
-    names = arms(report)
+    names = runs(report)
     with drawing():
         shown = styles(names)
         heights = [_BAR * len(names) + _GAP] * len(rows)
@@ -65,10 +65,10 @@ def bars(report: Report) -> Picture | None:
 def pareto(report: Report) -> Picture | None:
     """Attack success against the task figure, of every arm and the base; None where one of them was not measured."""
     points: dict[str, tuple[Figure, Overall]] = {}
-    for arm in arms(report):
-        task, attacks = task_figure(report, arm), overall(report, arm)
+    for run in runs(report):
+        task, attacks = task_figure(report, run), overall(report, run)
         if task is not None and attacks is not None:
-            points[arm] = (task, attacks)
+            points[run] = (task, attacks)
     if len(points) < 2:
         return None
     first, attacks = next(iter(points.values()))
@@ -78,7 +78,7 @@ def pareto(report: Report) -> Picture | None:
     side = "the left" if lower else "the right"
     with drawing():
         drawn = figure(380)
-        shown = {arm: style for arm, style in styles(arms(report)).items() if arm in points}
+        shown = {run: style for run, style in styles(runs(report)).items() if run in points}
         panels = _panels(drawn, points)
         for axes in panels:
             _points(axes, points, shown)
@@ -96,14 +96,14 @@ def pareto(report: Report) -> Picture | None:
             "each weighing the same; its interval joins the families' 95 % intervals end by end. The dotted line joins "
             "what no other point beats on both axes. Worst family: "
             + ", ".join(
-                f"{words(arm)} {_spoken(each.worst.suite)} {percent(each.worst.value)}"
-                for arm, (_, each) in points.items()
+                f"{words(run)} {_spoken(each.worst.suite)} {percent(each.worst.value)}"
+                for run, (_, each) in points.items()
             )
             + ".",
             alt="; ".join(
-                f"{words(arm)}: attack success {percent(each.mean.value)} ({percent(each.mean.low)} to "
+                f"{words(run)}: attack success {percent(each.mean.value)} ({percent(each.mean.low)} to "
                 f"{percent(each.mean.high)}), {name} {_scaled(task.value, task.metric):.3g}"
-                for arm, (task, each) in points.items()
+                for run, (task, each) in points.items()
             )
             + ".",
         )
@@ -114,13 +114,13 @@ def _rows(report: Report, by: str | None) -> dict[str, dict[str, Figure]]:
     found: dict[str, dict[str, Figure]] = {}
     for row in report.figures:
         if row.metric == "attack_success_rate" and row.judge == by:
-            found.setdefault(_spoken(row.suite), {})[row.arm] = row
+            found.setdefault(_spoken(row.suite), {})[row.run] = row
     refusals = [row for row in report.figures if row.metric == "over_refusal_rate"]
     # The drawn judge may not know refusals; then one that does was asked.
     decided_by = by if any(row.judge == by for row in refusals) else next((row.judge for row in refusals), None)
     for row in refusals:
         if row.judge == decided_by:
-            found.setdefault(_REFUSALS, {})[row.arm] = row
+            found.setdefault(_REFUSALS, {})[row.run] = row
     return found
 
 
@@ -131,10 +131,10 @@ def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[s
     for number, found in enumerate(rows.values()):
         top = number * step
         ticks.append(top + _BAR * len(shown) / 2)
-        for place, (arm, style) in enumerate(shown.items()):
-            if arm in found:
-                places.append((top + _BAR * (place + 0.5), found[arm]))
-                _bar(axes, found[arm], style, places[-1][0])
+        for place, (run, style) in enumerate(shown.items()):
+            if run in found:
+                places.append((top + _BAR * (place + 0.5), found[run]))
+                _bar(axes, found[run], style, places[-1][0])
     _intervals(axes, places)
     axes.set_ylim(len(rows) * step - _GAP + 4, -4)
     axes.set_xlim(0, 108)  # room for what is written behind whole bars
@@ -173,8 +173,8 @@ def _intervals(axes: Axes, places: Sequence[tuple[float, Figure]]) -> None:
 
 def _panels(drawn: Drawn, points: Mapping[str, tuple[Figure, Overall]]) -> list[Axes]:
     """One panel; or two, with a break between, where the base lies so far off that arms could not be told apart."""
-    tuned = [task for arm, (task, _) in points.items() if arm != BASE_ARM]
-    base = points[BASE_ARM][0] if BASE_ARM in points else None
+    tuned = [task for run, (task, _) in points.items() if run != BASE_RUN]
+    base = points[BASE_RUN][0] if BASE_RUN in points else None
     low, high = min(row.low for row in tuned), max(row.high for row in tuned)
     far = base is not None and (base.low > high + _FAR * (high - low) or base.high < low - _FAR * (high - low))
     if base is None or not far:
@@ -220,8 +220,8 @@ def _break(axes: Axes, *, right: bool) -> None:
 def _points(axes: Axes, points: Mapping[str, tuple[Figure, Overall]], shown: Mapping[str, Style]) -> None:
     front = _front(points)
     axes.step([x for x, _ in front], [y for _, y in front], where="pre", color=SOFT, linewidth=1.2, linestyle=":")
-    for arm, style in shown.items():
-        task, each = points[arm]
+    for run, style in shown.items():
+        task, each = points[run]
         x, y = _scaled(task.value, task.metric), 100 * each.mean.value
         ends = [_scaled(end, task.metric) for end in (task.low, task.high)]
         axes.plot(ends, [y, y], color=style.colour, linewidth=1.6, zorder=3)
@@ -256,5 +256,5 @@ def _tick(value: float, _position: object = None) -> str:
 
 
 def _told(title: str, found: Mapping[str, Figure]) -> str:
-    each = ", ".join(f"{words(arm)} {percent(row.value) if row.n else 'unknown'}" for arm, row in found.items())
+    each = ", ".join(f"{words(run)} {percent(row.value) if row.n else 'unknown'}" for run, row in found.items())
     return f"{title} ({count([row.n for row in found.values()])}): {each}"

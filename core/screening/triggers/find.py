@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from core.data import Conversation
 from core.schemas.screening import Finding, Trigger
-from core.screening.text import Tick
+from core.screening.text import OnProgress
 from core.screening.triggers import kinds as kinds_of
 from core.screening.triggers.odd import Fit, Prompts
 from core.screening.triggers.pairs import Bounds, Pairs, associated
@@ -97,19 +97,19 @@ class _Link:
         return np.intersect1d(self.holds, self.answered, assume_unique=True)
 
 
-def find(rows: Sequence[Conversation], tick: Tick) -> Poison:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Poison:
     """Look for triggers. `tick` hears how much is done, of how much. Time grows with the text, memory is bounded."""
     if not rows:
         return Poison((), ())
-    return _Search(rows, tick).poison()
+    return _Search(rows, on_progress).poison()
 
 
 class _Search:
     """One look at one data set."""
 
-    def __init__(self, rows: Sequence[Conversation], tick: Tick) -> None:
+    def __init__(self, rows: Sequence[Conversation], on_progress: OnProgress) -> None:
         self._rows = rows
-        self._tick = tick
+        self._tick = on_progress
         self._least = max(LEAST_ROWS, len(rows) // 2000)
         self._most = max(self._least, int(_MOST_SHARE * len(rows)))
         self._asked, self._said, vocabulary = read(rows, lambda done, total: self._tick(done // 3, total))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
 from core.data import Conversation
-from core.screening.text import Tick
+from core.screening.text import OnProgress
 
 Ints = NDArray[np.int64]
 
@@ -84,14 +84,14 @@ class Vocabulary(dict[str, int]):
         return number
 
 
-def read(rows: Sequence[Conversation], tick: Tick) -> tuple[Tokens, Tokens, Vocabulary]:
+def read(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, Vocabulary]:
     """The tokens of all prompts (system and user turns) and of all answers."""
     bound = _bound(np.array([len(message.content) for row in rows for message in row.messages], np.int64))
     vocabulary = Vocabulary()
     asked, said = _Side(vocabulary), _Side(vocabulary)
     for index, row in enumerate(rows):
         if index % 1000 == 0:
-            tick(index, len(rows))
+            on_progress(index, len(rows))
         for message in row.messages:
             (said if message.role == "assistant" else asked).add(_cut(message.content, bound))
         asked.close()

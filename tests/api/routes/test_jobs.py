@@ -19,7 +19,7 @@ from tests.api.conftest import Service
 NOBODY = "job_" + "0" * 24
 NO_DATASET = "ds_" + "0" * 24
 FIGURE = Figure(
-    arm="base", suite="direct", metric="attack_success_rate", judge="rules", value=0.1, n=20, low=0.02, high=0.3
+    run="base", suite="direct", metric="attack_success_rate", judge="rules", value=0.1, n=20, low=0.02, high=0.3
 )
 
 
@@ -220,7 +220,7 @@ def test_jobs_that_are_not_there(service: Service, job_id: str, path: str) -> No
 def test_progress_and_figures_are_seen_while_it_runs(service: Service) -> None:
     job_id = service.job("progress")
     claim = service.run(job_id)
-    progress = Progress(stage="before", arm="base", fraction=0.25, message="12 of 48 prompts")
+    progress = Progress(stage="before", run="base", fraction=0.25, message="12 of 48 prompts")
     with transaction(service.sessions) as session:
         jobs.heartbeat(session, claim, lease_seconds=60, progress=progress)
         records.put_figures(session, job_id, [FIGURE])
@@ -245,7 +245,7 @@ def test_events_are_followed_by_their_ids(service: Service) -> None:
     claim = service.run(job_id)
     with transaction(service.sessions) as session:
         for step in range(1, 6):
-            event = Metrics(arm="uniform", step=step, total_steps=5, loss=2.0, learning_rate=1e-3)
+            event = Metrics(run="uniform", step=step, total_steps=5, loss=2.0, learning_rate=1e-3)
             records.add_event(session, job_id, claim.attempt, event)
     address = f"/jobs/{job_id}/events"
     first = service.http.get(address, params={"limit": 4}).json()

@@ -34,25 +34,25 @@ def test_it_takes_a_right_to_set_one(service: Service) -> None:
 def test_every_change_is_a_version_that_stays(service: Service) -> None:
     headers = service.new_key("versions", "policy", project="versions")
     for needed in (100, 200, 300):
-        reply = service.http.put("/policy", json={"needed_n": needed}, headers=headers)
+        reply = service.http.put("/policy", json={"min_answers": needed}, headers=headers)
         assert reply.status_code == 200, reply.text
     assert reply.json()["version"] == 3
     page = service.http.get("/policy/versions?limit=2", headers=headers).json()
     assert ([each["version"] for each in page["data"]], page["has_more"]) == ([3, 2], True)
     rest = service.http.get("/policy/versions?limit=2&after=2", headers=headers).json()
     assert ([each["version"] for each in rest["data"]], rest["has_more"]) == ([1], False)
-    assert service.http.get("/policy/versions/2", headers=headers).json()["policy"]["needed_n"] == 200
-    assert service.http.get("/policy", headers=headers).json()["policy"]["needed_n"] == 300
+    assert service.http.get("/policy/versions/2", headers=headers).json()["policy"]["min_answers"] == 200
+    assert service.http.get("/policy", headers=headers).json()["policy"]["min_answers"] == 300
     assert service.http.get("/policy").json()["version"] == 0, "another project's"
 
 
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ({"loosest": {"highest": 0.01}}, "contradict"),
-        ({"attacks": {"highest": 0}}, "greater than 0"),
-        ({"families": {"prefil": {"highest": 0.1}}}, "prefil"),
-        ({"highest": 0.1}, "no such field"),
+        ({"job_limits": {"max_rate": 0.01}}, "contradict"),
+        ({"attacks": {"max_rate": 0}}, "greater than 0"),
+        ({"families": {"prefil": {"max_rate": 0.1}}}, "prefil"),
+        ({"max_rate": 0.1}, "no such field"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(
@@ -77,32 +77,32 @@ def order(service: Service, headers: dict[str, str], **fields: object) -> tuple[
 
 def test_a_job_keeps_the_policy_that_held_when_it_was_ordered(service: Service) -> None:
     headers = service.new_key("kept", "policy", project="kept")
-    service.http.put("/policy", json={"needed_n": 100}, headers=headers)
+    service.http.put("/policy", json={"min_answers": 100}, headers=headers)
     status, job = order(service, headers)
-    service.http.put("/policy", json={"needed_n": 999}, headers=headers)
+    service.http.put("/policy", json={"min_answers": 999}, headers=headers)
     assert status == 201
     assert job["project"] == "kept"
     held = service.http.get(f"/jobs/{job['id']}").json()["policy"]
-    assert (held["version"], held["changed"], held["policy"]["needed_n"]) == (1, False, 100)
+    assert (held["version"], held["changed"], held["policy"]["min_answers"]) == (1, False, 100)
 
 
 def test_a_job_may_tighten_it_and_loosen_it_within_limits(service: Service) -> None:
     headers = service.new_key("limits", "policy", project="limits")
-    service.http.put("/policy", json={"loosest": {"highest": 0.2}}, headers=headers)
-    status, job = order(service, headers, policy={"attacks": {"highest": 0.2, "highest_rise": 0.02}})
+    service.http.put("/policy", json={"job_limits": {"max_rate": 0.2}}, headers=headers)
+    status, job = order(service, headers, policy={"attacks": {"max_rate": 0.2, "max_increase": 0.02}})
     assert status == 201
     held = service.http.get(f"/jobs/{job['id']}").json()["policy"]
-    assert (held["changed"], held["policy"]["attacks"]) == (True, {"highest": 0.2, "highest_rise": 0.02})
-    status, refused = order(service, headers, policy={"attacks": {"highest": 0.3}})
+    assert (held["changed"], held["policy"]["attacks"]) == (True, {"max_rate": 0.2, "max_increase": 0.02})
+    status, refused = order(service, headers, policy={"attacks": {"max_rate": 0.3}})
     error = refused["error"]
     assert isinstance(error, dict)
-    assert (status, error["code"], error["param"]) == (400, "policy_limit", "policy.attacks.highest")
+    assert (status, error["code"], error["param"]) == (400, "policy_limit", "policy.attacks.max_rate")
     assert "0.2 at most" in error["message"]
 
 
 def test_what_the_policy_asks_for_has_to_be_measured(service: Service) -> None:
     headers = service.new_key("needs", "policy", project="needs")
-    policy = {"families": {"best_of_n": {"highest": 0.2}}, "judges": ["rubric:house"]}
+    policy = {"families": {"best_of_n": {"max_rate": 0.2}}, "judges": ["rubric:house"]}
     service.http.put("/policy", json=policy, headers=headers)
     for suite, param in (("standard", "security.attacks"), ("full", "security.judges")):
         status, refused = order(service, headers, security={"suite": suite})

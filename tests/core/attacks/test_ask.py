@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from core.attacks.ask import Sampling, Suite, Tick, ask, suites
+from core.attacks.ask import OnProgress, Sampling, Suite, ask, suites
 from core.attacks.attacks import COMPLIANT_OPENING
 from core.lm.load import BaseModel
 from core.schemas.attacks import BestOfN, MultiTurn, OneTurn, Prefill
@@ -35,14 +35,14 @@ class Scripted:
         *,
         sampling: Sampling,
         settled: Callable[[int, str], bool] | None,
-        tick: Tick,
+        on_progress: OnProgress,
     ) -> Sequence[str | None]:
         self.calls.append([tuple(each) for each in conversations])
         self.samplings.append(sampling)
         if settled is not None:
             self.settled.append([settled(index, "no") for index in range(len(conversations))])
-        tick(0, len(conversations))
-        tick(len(conversations), len(conversations))
+        on_progress(0, len(conversations))
+        on_progress(len(conversations), len(conversations))
         return [
             None if any(self._too_long in message.content for message in each) else f"after {len(each)}"
             for each in conversations
@@ -60,7 +60,7 @@ def of(said: Sequence[Said], suite: str) -> list[Said]:
 def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(OneTurn(family="role_play"), OneTurn(family="direct")), system_prompt="Be kind.")
     model = Scripted()
-    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, tick=ignore)
+    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore)
     assert [each.suite for each in said] == ["role_play"] * 6 + ["direct"] * 6 + ["over_refusal"] * 2
     assert [each.prompt for each in said] == [*range(6), *range(6), 0, 1]
     assert [each.behaviour for each in of(said, "over_refusal")] == ["What is 0?", "What is 1?"]
@@ -73,7 +73,7 @@ def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: Bas
     spec = SecuritySpec(attacks=(MultiTurn(),))
     model = Scripted()
     whole = suites(PROMPTS, spec, base.tokenizer)
-    said = of(ask(whole, model, keep=compute, certain=None, tick=ignore), "multi_turn")
+    said = of(ask(whole, model, keep=compute, certain=None, on_progress=ignore), "multi_turn")
     for each, prompt in zip(said, whole[0].prompts, strict=True):
         turns = [message.content for message in each.messages if message.role == "user"]
         assert turns == [prompt.messages[0].content, *prompt.followups]
@@ -86,7 +86,7 @@ def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: Bas
 def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(MultiTurn(), OneTurn(family="direct")))
     model = Scripted(too_long="Do 2.")  # asked_again says so at once, closer_and_closer at the end
-    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, tick=ignore)
+    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore)
     assert [each.asked for each in of(said, "direct")] == [True, True, False, True, True, True]
     lost = of(said, "multi_turn")[2]
     assert (lost.asked, lost.answer) == (False, "")
@@ -96,7 +96,9 @@ def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) 
 def test_samples_are_told_apart(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(BestOfN(samples=3, temperature=0.7, top_p=0.9),))
     model = Scripted()
-    said = of(ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, tick=ignore), "best_of_n")
+    said = of(
+        ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore), "best_of_n"
+    )
     assert [(each.prompt, each.sample) for each in said[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert len(said) == 18
     assert model.samplings == [Sampling(3, 0.7, 0.9), Sampling()]
@@ -121,7 +123,7 @@ def test_judges_may_end_an_answer_but_not_a_turn_on_the_way(base: BaseModel) -> 
 
     spec = SecuritySpec(attacks=(MultiTurn(),))
     model = Scripted()
-    ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=certain, tick=ignore)
+    ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=certain, on_progress=ignore)
     assert model.settled == [[False] * 6, [False] * 6, [True, False, False, False], [False, False]]
     assert ("Do 1.", "no") in seen
 
@@ -137,9 +139,9 @@ def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: Base
         return shelf[suite.name]
 
     told: list[tuple[int, int]] = []
-    first = ask(whole, Scripted(), keep=keep, certain=None, tick=lambda done, total: told.append((done, total)))
+    first = ask(whole, Scripted(), keep=keep, certain=None, on_progress=lambda done, total: told.append((done, total)))
     again = Scripted()
-    assert ask(whole, again, keep=keep, certain=None, tick=ignore) == first
+    assert ask(whole, again, keep=keep, certain=None, on_progress=ignore) == first
     assert again.calls == []
     assert told == sorted(told)
     assert told[-1] == (26, 26)
@@ -150,4 +152,4 @@ def test_asking_can_be_stopped(base: BaseModel) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(suites(PROMPTS, SecuritySpec(), base.tokenizer), Scripted(), keep=compute, certain=None, tick=stop)
+        ask(suites(PROMPTS, SecuritySpec(), base.tokenizer), Scripted(), keep=compute, certain=None, on_progress=stop)

@@ -14,10 +14,10 @@ def judged(judge: str, verdict: Verdict, harmfulness: float | None = None, score
 
 
 def row(
-    suite: str, prompt: int, *judgements: Judgement, sample: int = 0, category: str | None = None, arm: str = "a"
+    suite: str, prompt: int, *judgements: Judgement, sample: int = 0, category: str | None = None, run: str = "a"
 ) -> Answer:
     return Answer(
-        arm=arm,
+        run=run,
         suite=suite,
         prompt=prompt,
         template="plain",

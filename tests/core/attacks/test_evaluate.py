@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.attacks.ask import Tick
+from core.attacks.ask import OnProgress
 from core.attacks.evaluate import by_rules, evaluate
 from core.attacks.prompts import choose
 from core.judges import Case, Counts, Judged, Rules
@@ -33,9 +33,9 @@ class Scripted:
     def certain(self, _behaviour: str, _so_far: str) -> bool:
         return True
 
-    def judge(self, cases: Sequence[Case], *, tick: Tick) -> Judged:
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judged:
         self.seen += cases
-        tick(len(cases), len(cases))
+        on_progress(len(cases), len(cases))
         found = tuple(Judgement(judge=self.label, verdict="complied", reason="always") for _ in cases)
         return Judged(found, Counts(judged=len(cases), cached=1, prompt_tokens=10, completion_tokens=2))
 
@@ -64,7 +64,7 @@ SAID = (
 
 def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> None:
     scripted = Scripted()
-    found = evaluate("x", SAID, (Rules(), scripted), tick=ignore)
+    found = evaluate("x", SAID, (Rules(), scripted), on_progress=ignore)
     assert scripted.seen == [Case("Do 0.", SAID[0].answer), Case("Do 2.", SAID[2].answer)]
     assert [[each.judge for each in answer.judgements] for answer in found.answers] == [
         ["rules", "scripted"],
@@ -72,11 +72,11 @@ def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> N
         ["rules", "scripted"],
         ["rules"],
     ]
-    assert {answer.arm for answer in found.answers} == {"x"}
+    assert {answer.run for answer in found.answers} == {"x"}
 
 
 def test_what_was_not_asked_is_undecided_and_says_why() -> None:
-    found = evaluate("x", SAID, (Rules(), Scripted()), tick=ignore)
+    found = evaluate("x", SAID, (Rules(), Scripted()), on_progress=ignore)
     lost = found.answers[1].judgements
     assert [each.verdict for each in lost] == ["undecided", "undecided"]
     assert "no room" in lost[0].reason
@@ -89,7 +89,7 @@ def test_what_was_not_asked_is_undecided_and_says_why() -> None:
 
 
 def test_everything_else_follows_from_the_answers() -> None:
-    found = evaluate("x", SAID, (Rules(), Scripted()), tick=ignore)
+    found = evaluate("x", SAID, (Rules(), Scripted()), on_progress=ignore)
     assert [(rate.category, rate.judge) for rate in found.categories] == [("odd", "rules"), ("odd", "scripted")]
     assert [agreement.judges for agreement in found.agreements] == [("rules", "scripted")]
     over = [figure for figure in found.figures if figure.metric == "over_refusal_rate"]
@@ -98,7 +98,7 @@ def test_everything_else_follows_from_the_answers() -> None:
 
 def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
     told: list[tuple[int, int]] = []
-    evaluate("x", SAID, (Rules(), Scripted()), tick=lambda done, total: told.append((done, total)))
+    evaluate("x", SAID, (Rules(), Scripted()), on_progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
     fractions = [done / total for done, total in told]
     assert fractions == sorted(fractions)
@@ -107,13 +107,13 @@ def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate("x", SAID, (Rules(),), tick=stop)
+        evaluate("x", SAID, (Rules(),), on_progress=stop)
 
 
 def test_a_real_model_is_asked_and_judged_alike_every_time(base: BaseModel) -> None:
     prompts = choose(SPEC, base.folder).evaluation
-    found = by_rules(base, base.model, prompts, SPEC, arm="base")
-    assert found == by_rules(base, base.model, prompts, SPEC, arm="base")
+    found = by_rules(base, base.model, prompts, SPEC, run="base")
+    assert found == by_rules(base, base.model, prompts, SPEC, run="base")
     suites = ("direct", "multi_turn", "prefill", "over_refusal")
     assert [row.suite for row in found.answers] == [suite for suite in suites for _ in range(4)]
     for suite in suites[:3]:

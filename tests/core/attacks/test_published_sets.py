@@ -29,7 +29,7 @@ def test_a_published_set_is_read_and_run(base: BaseModel, public_data: Path, lay
     safe = read(public_data / "xstest" / "xstest_prompts.csv", "xstest", "safe")
     prompts = choose(SPEC, base.folder, {"harmful": (name, harmful), "safe": ("xstest", safe)})
     assert prompts.name == f"testbed, harmful: {name}, safe: xstest"
-    found = by_rules(base, base.model, prompts.evaluation, SPEC, arm="base")
+    found = by_rules(base, base.model, prompts.evaluation, SPEC, run="base")
     asked = {each.text for each in prompts.evaluation.harmful}
     assert len(asked) == 12
     assert asked <= {each.text for each in harmful}

@@ -20,24 +20,24 @@ def test_versions_count_up_in_each_project_by_itself(sessions: Sessions, key_id:
     with transaction(sessions) as session:
         assert policies.current(session, "a") == PolicyRef()
         for needed in (100, 200):
-            policies.add(session, "a", Policy(needed_n=needed), key_id=key_id)
+            policies.add(session, "a", Policy(min_answers=needed), key_id=key_id)
         policies.add(session, "b", Policy(), key_id=key_id)
     with transaction(sessions) as session:
-        assert policies.current(session, "a") == PolicyRef(version=2, policy=Policy(needed_n=200))
+        assert policies.current(session, "a") == PolicyRef(version=2, policy=Policy(min_answers=200))
         assert policies.current(session, "b").version == 1
-        assert policies.get(session, "a", 1).policy["needed_n"] == 100
+        assert policies.get(session, "a", 1).policy["min_answers"] == 100
         with pytest.raises(NotFound):
             policies.get(session, "a", 3)
 
 
 def test_a_job_gets_what_it_asks_for_within_limits(sessions: Sessions) -> None:
     with transaction(sessions) as session:
-        held = policies.for_job(session, "a", PolicyChange(attacks=RateRule(highest=0.01)))
+        held = policies.for_job(session, "a", PolicyChange(attacks=RateRule(max_rate=0.01)))
         assert (held.version, held.changed) == (0, True)
-        assert held.policy.attacks == RateRule(highest=0.01, highest_rise=0.10)
+        assert held.policy.attacks == RateRule(max_rate=0.01, max_increase=0.10)
         with pytest.raises(InvalidInput) as caught:
-            policies.for_job(session, "a", PolicyChange(attacks=RateRule(highest=0.5)))
-        assert (caught.value.code, caught.value.param) == ("policy_limit", "policy.attacks.highest")
+            policies.for_job(session, "a", PolicyChange(attacks=RateRule(max_rate=0.5)))
+        assert (caught.value.code, caught.value.param) == ("policy_limit", "policy.attacks.max_rate")
 
 
 def test_of_two_at_the_same_moment_one_is_told(sessions: Sessions, key_id: str) -> None:
@@ -48,7 +48,7 @@ def test_of_two_at_the_same_moment_one_is_told(sessions: Sessions, key_id: str) 
             with transaction(sessions) as session:
                 policies.newest(session, "raced")
                 both.wait(20)
-                row = policies.add(session, "raced", Policy(needed_n=needed), key_id=key_id)
+                row = policies.add(session, "raced", Policy(min_answers=needed), key_id=key_id)
                 outcomes.append(f"version {row.version}")
         except Conflict as error:
             outcomes.append(error.code)

@@ -11,7 +11,7 @@ from core.schemas.events import JOB_EVENT, Figures, Metrics, StatusChanged
 from core.schemas.job import JobSpec
 from core.schemas.results import Change, Figure, StoredFile
 
-FIGURE = Figure(arm="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
+FIGURE = Figure(run="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
 FILE = StoredFile(
     name="report.json", key="jobs/a/1/report.json", sha256="0" * 64, bytes=3, media_type="application/json"
 )
@@ -24,7 +24,7 @@ def job_id(sessions: Sessions, spec: JobSpec) -> str:
 
 
 def test_events_come_back_in_order_and_in_pages(sessions: Sessions, job_id: str) -> None:
-    told = [Metrics(arm="ml_lr", step=step, total_steps=5, loss=0.1, learning_rate=1e-3) for step in range(1, 6)]
+    told = [Metrics(run="ml_lr", step=step, total_steps=5, loss=0.1, learning_rate=1e-3) for step in range(1, 6)]
     with transaction(sessions) as session:
         for event in told:
             records.add_event(session, job_id, 1, event)
@@ -62,7 +62,7 @@ def test_an_event_needs_its_job(sessions: Sessions) -> None:
 
 
 def test_a_figure_measured_again_replaces_the_first(sessions: Sessions, job_id: str) -> None:
-    other = FIGURE.model_copy(update={"arm": "ml_lr", "value": 1.0})
+    other = FIGURE.model_copy(update={"run": "ml_lr", "value": 1.0})
     again = FIGURE.model_copy(update={"value": 1.25, "n": 30, "low": 1.1, "high": 1.4})
     with transaction(sessions) as session:
         records.put_figures(session, job_id, [])
@@ -74,7 +74,7 @@ def test_a_figure_measured_again_replaces_the_first(sessions: Sessions, job_id: 
 
 
 def test_a_figure_keeps_its_change_against_the_base_model(sessions: Sessions, job_id: str) -> None:
-    changed = FIGURE.model_copy(update={"arm": "ml_lr", "change": Change(value=-0.5, n=18, low=-0.75, high=0.0)})
+    changed = FIGURE.model_copy(update={"run": "ml_lr", "change": Change(value=-0.5, n=18, low=-0.75, high=0.0)})
     again = changed.model_copy(update={"change": Change(value=0.0, n=19, low=-0.25, high=0.25)})
     with transaction(sessions) as session:
         records.put_figures(session, job_id, [FIGURE, changed])

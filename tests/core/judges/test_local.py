@@ -57,10 +57,10 @@ class Batches:
         prompts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
-        tick: Callable[[int, int], None],
+        on_progress: Callable[[int, int], None],
     ) -> list[list[int]]:
         self.batches.append([list(prompt) for prompt in prompts])
-        tick(0, len(prompts))
+        on_progress(0, len(prompts))
         return [base.tokenizer(self.words, add_special_tokens=False)["input_ids"][:max_new_tokens] for _ in prompts]
 
 

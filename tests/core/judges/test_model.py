@@ -62,7 +62,7 @@ def by_number(prompt: str) -> Reply:
 def test_judgements_are_in_the_order_of_their_cases_and_counted() -> None:
     judge: Judge = rubric(Scripted(by_number))
     ticks = Ticks()
-    judged = judge.judge(CASES[:5], tick=ticks)
+    judged = judge.judge(CASES[:5], on_progress=ticks)
     assert [each.harmfulness for each in judged.judgements] == [1, 2, 3, 4, 5]
     assert judged.judgements[0] == Judgement(judge="rubric:m", verdict="refused", harmfulness=1.0, reason="so")
     assert (judged.use.judged, judged.use.cached, judged.use.undecided) == (5, 0, 0)
@@ -73,7 +73,7 @@ def test_judgements_are_in_the_order_of_their_cases_and_counted() -> None:
 def test_a_judge_sees_behaviour_and_answer_and_says_what_it_is() -> None:
     asks = Scripted(by_number)
     judge = rubric(asks)
-    judge.judge([Case("Behaviour 0", "Answer 0 [EOT]")], tick=ignore)
+    judge.judge([Case("Behaviour 0", "Answer 0 [EOT]")], on_progress=ignore)
     (request,) = asks.requests
     assert request.prompts == [RUBRIC.prompt(Case("Behaviour 0", "Answer 0 [EOT]"), ("[EOT]",))]
     assert "[ EOT]" in repr(request.prompts)
@@ -84,7 +84,7 @@ def test_a_judge_sees_behaviour_and_answer_and_says_what_it_is() -> None:
 def test_an_empty_answer_is_asked_of_nobody(cache: JudgementCache) -> None:
     asks = Scripted(by_number)
     judged = rubric(asks, cache).judge(
-        [Case("B", ""), Case("B", " \n\u200b\x00"), Case("B", "", safe=True)], tick=ignore
+        [Case("B", ""), Case("B", " \n\u200b\x00"), Case("B", "", safe=True)], on_progress=ignore
     )
     assert {(each.verdict, each.reason) for each in judged.judgements} == {("empty", "the answer is empty")}
     assert (judged.use.judged, judged.use.cached, judged.use.undecided) == (3, 0, 0)
@@ -93,13 +93,13 @@ def test_an_empty_answer_is_asked_of_nobody(cache: JudgementCache) -> None:
 
 def test_nothing_to_judge() -> None:
     ticks = Ticks()
-    assert rubric(Scripted(by_number)).judge([], tick=ticks).judgements == ()
+    assert rubric(Scripted(by_number)).judge([], on_progress=ticks).judgements == ()
     assert ticks == [(0, 0), (0, 0)]
 
 
 def test_the_same_case_is_asked_once() -> None:
     asks = Scripted(by_number)
-    judged = rubric(asks).judge([CASES[1], CASES[2], CASES[1], CASES[1]], tick=(ticks := Ticks()))
+    judged = rubric(asks).judge([CASES[1], CASES[2], CASES[1], CASES[1]], on_progress=(ticks := Ticks()))
     assert [each.harmfulness for each in judged.judgements] == [2, 3, 2, 2]
     assert len(asks.requests[0].prompts) == 2
     assert (judged.use.judged, judged.use.cached) == (4, 2)
@@ -107,15 +107,15 @@ def test_the_same_case_is_asked_once() -> None:
 
 
 def test_what_is_known_from_before_is_not_asked_again(cache: JudgementCache) -> None:
-    first = rubric(Scripted(by_number), cache).judge(CASES[:3], tick=ignore)
+    first = rubric(Scripted(by_number), cache).judge(CASES[:3], on_progress=ignore)
     asks = Scripted(by_number)
-    again = rubric(asks, cache, label="rubric:renamed").judge(CASES[:4], tick=ignore)
+    again = rubric(asks, cache, label="rubric:renamed").judge(CASES[:4], on_progress=ignore)
     assert [each.harmfulness for each in again.judgements] == [1, 2, 3, 4]
     assert {each.judge for each in again.judgements} == {"rubric:renamed"}
     assert len(asks.requests[0].prompts) == 1
     assert (first.use.cached, again.use.cached, again.use.prompt_tokens) == (0, 3, 100)
     silent = Scripted(lambda _: Failure("nobody is there"))
-    assert rubric(silent, cache).judge(CASES[:4], tick=ignore).judgements[3].harmfulness == 4
+    assert rubric(silent, cache).judge(CASES[:4], on_progress=ignore).judgements[3].harmfulness == 4
     assert silent.requests == []
 
 
@@ -125,20 +125,20 @@ def test_what_was_judged_before_a_stop_is_known_afterwards(cache: JudgementCache
             raise Interrupted("stop")
 
     with pytest.raises(Interrupted):
-        rubric(Scripted(by_number), cache).judge(CASES[:5], tick=stop)
-    assert rubric(Scripted(by_number), cache).judge(CASES[:5], tick=ignore).use.cached == 2
+        rubric(Scripted(by_number), cache).judge(CASES[:5], on_progress=stop)
+    assert rubric(Scripted(by_number), cache).judge(CASES[:5], on_progress=ignore).use.cached == 2
 
 
 def test_a_failure_is_undecided_with_its_reason_and_asked_again_next_time(cache: JudgementCache) -> None:
-    judged = rubric(Scripted(lambda _: Failure("the server is down")), cache).judge(CASES[:2], tick=ignore)
+    judged = rubric(Scripted(lambda _: Failure("the server is down")), cache).judge(CASES[:2], on_progress=ignore)
     assert judged.judgements[0] == Judgement(judge="rubric:m", verdict="undecided", reason="the server is down")
     assert judged.use.undecided == 2
-    assert rubric(Scripted(by_number), cache).judge(CASES[:2], tick=ignore).use.cached == 0
+    assert rubric(Scripted(by_number), cache).judge(CASES[:2], on_progress=ignore).use.cached == 0
 
 
 def test_an_unreadable_reply_is_asked_once_more_with_a_reminder(cache: JudgementCache) -> None:
     asks = Scripted(lambda prompt: reply(3) if prompt.startswith("Judge the same") else Reply("Well ...", 100, 10))
-    judged = rubric(asks, cache).judge(CASES[:2], tick=(ticks := Ticks()))
+    judged = rubric(asks, cache).judge(CASES[:2], on_progress=(ticks := Ticks()))
     assert [each.verdict for each in judged.judgements] == ["partial", "partial"]
     assert [len(request.prompts) for request in asks.requests] == [2, 2]
     assert (judged.use.prompt_tokens, judged.use.completion_tokens, judged.use.undecided) == (400, 40, 0)
@@ -147,7 +147,7 @@ def test_an_unreadable_reply_is_asked_once_more_with_a_reminder(cache: Judgement
 
 def test_a_second_unreadable_reply_is_undecided_with_what_was_said(cache: JudgementCache) -> None:
     asks = Scripted(lambda _: Reply("Well,\nit depends. " + "x" * 5000, 100, 10))
-    (judgement,) = rubric(asks, cache).judge(CASES[:1], tick=ignore).judgements
+    (judgement,) = rubric(asks, cache).judge(CASES[:1], on_progress=ignore).judgements
     assert len(asks.requests) == 2
     assert judgement.verdict == "undecided"
     assert judgement.harmfulness is None
@@ -159,7 +159,7 @@ def test_only_what_was_unreadable_is_asked_again() -> None:
     asks = Scripted(
         lambda prompt: Reply("Hm") if "Answer 1" in prompt else Failure("down") if "Answer 2" in prompt else reply(5)
     )
-    judged = rubric(asks).judge(CASES[:3], tick=ignore)
+    judged = rubric(asks).judge(CASES[:3], on_progress=ignore)
     assert [each.verdict for each in judged.judgements] == ["complied", "complied", "undecided"]
     assert [len(request.prompts) for request in asks.requests] == [3, 1]
 
@@ -167,7 +167,10 @@ def test_only_what_was_unreadable_is_asked_again() -> None:
 def test_a_classifier_is_not_asked_again() -> None:
     asks = Scripted(lambda _: Reply("hm"))
     judge = ModelJudge("classifier:m", Classifier("yes_no", "{behaviour} {answer}"), asks, None)
-    assert judge.judge(CASES[:1], tick=ignore).judgements[0].reason == "the classifier's reply could not be read: 'hm'"
+    assert (
+        judge.judge(CASES[:1], on_progress=ignore).judgements[0].reason
+        == "the classifier's reply could not be read: 'hm'"
+    )
     assert len(asks.requests) == 1
     assert asks.requests[0].cut
     assert asks.requests[0].max_new_tokens == 4
@@ -176,4 +179,4 @@ def test_a_classifier_is_not_asked_again() -> None:
 def test_cases_that_it_does_not_know_are_a_mistake_of_the_caller() -> None:
     judge = ModelJudge("classifier:m", Classifier("yes_no", None), Scripted(lambda _: Reply("no")), None)
     with pytest.raises(ValueError, match="safe"):
-        judge.judge([Case("B", "A", safe=True)], tick=ignore)
+        judge.judge([Case("B", "A", safe=True)], on_progress=ignore)

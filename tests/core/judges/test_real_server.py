@@ -78,7 +78,7 @@ def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSourc
     check(ordered, entries)
     with opened(ordered, entries, cache=None, device=torch.device("cpu")) as judges:
         for judge, asks in zip(judges, (6, 3, 3), strict=True):
-            found = judge.judge(cases, tick=(ticks := Ticks()))
+            found = judge.judge(cases, on_progress=(ticks := Ticks()))
             reasons = {each.reason for each in found.judgements}
             assert {each.verdict for each in found.judgements} == {"undecided"}, reasons
             assert all("reply could not be read: '" in reason for reason in reasons)
@@ -91,6 +91,6 @@ def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSourc
 def test_a_model_that_the_server_does_not_have(source: EndpointSource) -> None:
     other = JudgeEntry(name="chat", source=source.model_copy(update={"model": "nobody/nothing"}))
     with opened([RubricJudge(model="chat")], {"chat": other}, cache=None, device=torch.device("cpu")) as (judge,):
-        (found,) = judge.judge([Case("B", "A")], tick=Ticks()).judgements
+        (found,) = judge.judge([Case("B", "A")], on_progress=Ticks()).judgements
     assert found.verdict == "undecided"
     assert found.reason.startswith("the judge's server answers with status ")

@@ -15,7 +15,7 @@ from core.schemas.training import LearningPlan, TrainingSpec
 from core.training.loop import Trained, train
 from tests.core.helpers import encoded, fingerprint, logits, tiny_base
 
-SPEC = TrainingSpec(method="full", steps=4, batch_size=4, warmup_share=0.0, schedule="constant")
+SPEC = TrainingSpec(method="full", steps=4, batch_size=4, warmup_ratio=0.0, schedule="constant")
 
 
 def nobody(_step: TrainedStep, _total: int) -> None:

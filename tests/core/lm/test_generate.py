@@ -153,7 +153,7 @@ def alike(base: BaseModel) -> list[list[int]]:
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_batches_change_no_answer(base: BaseModel, prompts: list[list[int]], batch_size: int) -> None:
     wanted = one_by_one(base, prompts, 24)
-    found = continue_tokens(base, base.model, prompts, max_new_tokens=24, tick=ignore, batch_size=batch_size)
+    found = continue_tokens(base, base.model, prompts, max_new_tokens=24, on_progress=ignore, batch_size=batch_size)
     assert found == wanted
     assert len({tuple(row) for row in found}) >= len(TEXTS) - 1  # two may be refused in the same words
     assert any(row[-1] in base.stop_ids for row in found)
@@ -167,7 +167,7 @@ def test_batches_change_no_answer_of_other_families(
     other = tiny_base(family, base)
     with torch.inference_mode():
         assert decoder_of(other.model, other.pad_id) is not None
-    found = continue_tokens(other, other.model, alike, max_new_tokens=20, tick=ignore, batch_size=batch_size)
+    found = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=ignore, batch_size=batch_size)
     assert found == one_by_one(other, alike, 20)
 
 
@@ -180,17 +180,17 @@ def test_what_keeps_more_than_keys_and_values_is_asked_by_transformers(
     with torch.inference_mode():
         assert decoder_of(other.model, other.pad_id) is None
     told = Ticks()
-    found = continue_tokens(other, other.model, alike, max_new_tokens=20, tick=told, batch_size=batch_size)
+    found = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=told, batch_size=batch_size)
     assert found == one_by_one(other, alike, 20)
     check_ticks(told, len(alike))
     again = [
         continue_tokens(
-            other, other.model, alike, max_new_tokens=9, tick=ignore, batch_size=size, temperature=1.0, seed=3
+            other, other.model, alike, max_new_tokens=9, on_progress=ignore, batch_size=size, temperature=1.0, seed=3
         )
         for size in (1, batch_size)
     ]
     assert again[0] == again[1] != [row[:9] for row in found]
-    ended = continue_tokens(other, other.model, alike, max_new_tokens=20, tick=ignore, settled=lambda *_: True)
+    ended = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=ignore, settled=lambda *_: True)
     assert [len(row) for row in ended] == [min(16, len(row)) for row in found]
 
 
@@ -208,7 +208,7 @@ def test_a_model_that_fails_its_trial_is_asked_by_transformers(
 
         monkeypatch.setattr(decode.Decoder, "_tried", tried)
         assert decoder_of(other.model, other.pad_id) is None
-        assert continue_tokens(other, other.model, alike, max_new_tokens=12, tick=ignore) == wanted
+        assert continue_tokens(other, other.model, alike, max_new_tokens=12, on_progress=ignore) == wanted
 
 
 def test_the_trial_sees_a_model_that_places_tokens_by_their_slot(base: BaseModel, alike: list[list[int]]) -> None:
@@ -223,12 +223,12 @@ def test_the_trial_sees_a_model_that_places_tokens_by_their_slot(base: BaseModel
         return plain(position_ids=position_ids, past_key_values=past_key_values, **options)
 
     other.model.forward = forward
-    assert continue_tokens(other, other.model, alike, max_new_tokens=12, tick=ignore) == wanted
+    assert continue_tokens(other, other.model, alike, max_new_tokens=12, on_progress=ignore) == wanted
 
 
 def test_answers_are_text_in_the_order_of_the_questions(base: BaseModel) -> None:
-    there = answer(base, base.model, asked(*TEXTS), max_new_tokens=24, tick=ignore)
-    back = answer(base, base.model, asked(*reversed(TEXTS)), max_new_tokens=24, tick=ignore)
+    there = answer(base, base.model, asked(*TEXTS), max_new_tokens=24, on_progress=ignore)
+    back = answer(base, base.model, asked(*reversed(TEXTS)), max_new_tokens=24, on_progress=ignore)
     assert there == back[::-1]
     assert all(text is not None and text == text.strip() and "<|" not in text for text in there)
     assert all(there)
@@ -236,11 +236,11 @@ def test_answers_are_text_in_the_order_of_the_questions(base: BaseModel) -> None
 
 def test_a_begun_answer_is_gone_on_with(base: BaseModel) -> None:
     (question,) = asked(TEXTS[1])
-    (whole,) = answer(base, base.model, [question], max_new_tokens=40, tick=ignore)
+    (whole,) = answer(base, base.model, [question], max_new_tokens=40, on_progress=ignore)
     assert whole is not None
     begun = " ".join(whole.split()[:3])
     (rest,) = answer(
-        base, base.model, [(*question, Message(role="assistant", content=begun))], max_new_tokens=40, tick=ignore
+        base, base.model, [(*question, Message(role="assistant", content=begun))], max_new_tokens=40, on_progress=ignore
     )
     assert f"{begun} {rest}" == whole
 
@@ -249,14 +249,14 @@ def test_a_begun_answer_is_gone_on_with(base: BaseModel) -> None:
 def test_an_adapter_answers_too(
     base: BaseModel, modules: tuple[Module, ...], prompts: list[list[int]], *, trained: bool
 ) -> None:
-    plain = continue_tokens(base, base.model, prompts, max_new_tokens=12, tick=ignore)
+    plain = continue_tokens(base, base.model, prompts, max_new_tokens=12, on_progress=ignore)
     with attached(base.model, modules, LoraSpec(), seed=0) as tuned:
         if trained:
             generator = torch.Generator().manual_seed(0)
             for name, parameter in tuned.named_parameters():
                 if "lora_B" in name:
                     parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-        found = continue_tokens(base, tuned, prompts, max_new_tokens=12, tick=ignore)
+        found = continue_tokens(base, tuned, prompts, max_new_tokens=12, on_progress=ignore)
         assert found == one_by_one(base, prompts, 12, model=tuned)
         assert (found == plain) != trained
 
@@ -266,17 +266,17 @@ def test_a_model_in_bfloat16_answers_too(base: BaseModel, alike: list[list[int]]
     other.model.bfloat16()
     with torch.inference_mode():
         assert decoder_of(other.model, other.pad_id) is not None
-    rows = continue_tokens(other, other.model, alike, max_new_tokens=12, tick=ignore)
+    rows = continue_tokens(other, other.model, alike, max_new_tokens=12, on_progress=ignore)
     assert all(len(row) == 12 or row[-1] in other.stop_ids for row in rows)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_nothing_asked(base: BaseModel, temperature: float) -> None:
     told = Ticks()
-    assert answer(base, base.model, [], max_new_tokens=8, tick=told, temperature=temperature) == []
+    assert answer(base, base.model, [], max_new_tokens=8, on_progress=told, temperature=temperature) == []
     assert told == [(0, 0)]
     told = Ticks()
-    rows = continue_tokens(base, base.model, [[], [5] * base.context, []], max_new_tokens=8, tick=told)
+    rows = continue_tokens(base, base.model, [[], [5] * base.context, []], max_new_tokens=8, on_progress=told)
     assert rows == [[], [], []]
     assert told == [(3, 3)]
 
@@ -294,7 +294,7 @@ def test_a_prompt_that_leaves_no_room_is_not_asked(base: BaseModel, most: int) -
     fits = [len(prompt) + least <= other.context for prompt in prompts]
     assert {True, False} == set(fits)
     assert max(len(prompt) for prompt, fit in zip(prompts, fits, strict=True) if fit) == other.context - least
-    found = answer(other, other.model, conversations, max_new_tokens=most, tick=ignore)
+    found = answer(other, other.model, conversations, max_new_tokens=most, on_progress=ignore)
     assert [text is not None for text in found] == fits
     assert prompts_of(other, conversations, max_new_tokens=most) == [
         prompt if fit else None for prompt, fit in zip(prompts, fits, strict=True)
@@ -307,7 +307,7 @@ def test_an_answer_ends_where_the_context_does(base: BaseModel, family: str) -> 
     other.model.generation_config = GenerationConfig(eos_token_id=[])
     lengths = (60, 10, 64, 63, 30, 70)
     asked_for = [[7 + place] * length for place, length in enumerate(lengths)]
-    found = continue_tokens(other, other.model, asked_for, max_new_tokens=100, tick=ignore)
+    found = continue_tokens(other, other.model, asked_for, max_new_tokens=100, on_progress=ignore)
     assert [len(row) for row in found] == [max(0, 64 - length) for length in lengths]
     fitting = [(prompt, row) for prompt, row in zip(asked_for, found, strict=True) if row]
     for prompt, row in fitting:
@@ -328,7 +328,7 @@ def check_ticks(told: Ticks, total: int) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], batch_size: int) -> None:
     told = Ticks()
-    rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, tick=told, batch_size=batch_size)
+    rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, on_progress=told, batch_size=batch_size)
     check_ticks(told, 5)
     assert len(told) >= sum(map(len, rows)) / batch_size
     assert len(told) >= max(map(len, rows))
@@ -337,7 +337,7 @@ def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], batch_si
 def test_the_answers_of_a_batch_count_as_they_grow(base: BaseModel, prompts: list[list[int]]) -> None:
     told = Ticks()
     other = endless(base)
-    continue_tokens(other, other.model, [prompts[1]] * 4, max_new_tokens=3, tick=told, batch_size=4)
+    continue_tokens(other, other.model, [prompts[1]] * 4, max_new_tokens=3, on_progress=told, batch_size=4)
     assert told == [(1, 4), (2, 4), (4, 4)]
 
 
@@ -353,7 +353,7 @@ def test_a_stop_ends_it_at_that_token(base: BaseModel, prompts: list[list[int]],
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        continue_tokens(other, other.model, prompts, max_new_tokens=24, tick=stop)
+        continue_tokens(other, other.model, prompts, max_new_tokens=24, on_progress=stop)
     assert calls == 3
 
 
@@ -366,7 +366,7 @@ def test_an_answer_ends_with_any_of_the_terminators(base: BaseModel, prompts: li
     middle = free[5]
     other.model.generation_config = GenerationConfig(eos_token_id=[7, middle])
     assert other.stop_ids == [7, middle]
-    rows = continue_tokens(other, other.model, prompts, max_new_tokens=12, tick=ignore)
+    rows = continue_tokens(other, other.model, prompts, max_new_tokens=12, on_progress=ignore)
     assert rows[0] == free[: free.index(middle) + 1]
     assert all(not {7, middle} & set(row[:-1]) for row in rows)
 
@@ -374,20 +374,20 @@ def test_an_answer_ends_with_any_of_the_terminators(base: BaseModel, prompts: li
 def test_a_model_without_terminators_answers_to_the_limit(base: BaseModel, prompts: list[list[int]]) -> None:
     other = endless(base)
     assert other.stop_ids == []
-    rows = continue_tokens(other, other.model, prompts, max_new_tokens=12, tick=ignore)
+    rows = continue_tokens(other, other.model, prompts, max_new_tokens=12, on_progress=ignore)
     assert [len(row) for row in rows] == [12] * len(prompts)
 
 
 def test_an_answer_of_which_enough_is_known_ends_early(base: BaseModel, prompts: list[list[int]]) -> None:
     other = endless(base)
-    whole = continue_tokens(other, other.model, prompts[:3], max_new_tokens=40, tick=ignore)
+    whole = continue_tokens(other, other.model, prompts[:3], max_new_tokens=40, on_progress=ignore)
     heard: list[tuple[int, list[int]]] = []
 
     def settled(index: int, tokens: list[int]) -> bool:
         heard.append((index, tokens))
         return len(tokens) >= {0: 50, 1: 32, 2: 16}[index]
 
-    rows = continue_tokens(other, other.model, prompts[:3], max_new_tokens=40, tick=ignore, settled=settled)
+    rows = continue_tokens(other, other.model, prompts[:3], max_new_tokens=40, on_progress=ignore, settled=settled)
     assert rows == [whole[0], whole[1][:32], whole[2][:16]]
     assert sorted(heard) == sorted(
         (index, whole[index][:length])
@@ -404,7 +404,7 @@ def test_text_can_settle_an_answer_too(base: BaseModel) -> None:
         heard.append((index, text))
         return True
 
-    found = answer(other, other.model, asked(*TEXTS[:2]), max_new_tokens=40, tick=ignore, settled=settled)
+    found = answer(other, other.model, asked(*TEXTS[:2]), max_new_tokens=40, on_progress=ignore, settled=settled)
     assert sorted(heard) == list(enumerate(found))
 
 
@@ -441,7 +441,7 @@ def test_chance_belongs_to_the_seed_and_the_row(base: BaseModel, prompts: list[l
             base.model,
             some,
             max_new_tokens=16,
-            tick=ignore,
+            on_progress=ignore,
             temperature=1.5,
             top_p=0.95,
             seed=seed,
@@ -455,7 +455,7 @@ def test_chance_belongs_to_the_seed_and_the_row(base: BaseModel, prompts: list[l
     assert draw([*prompts[:-1], prompts[0]])[:-1] == first[:-1]
     assert draw(prompts, seed=6) != first
     assert draw(prompts, seed=-1) != first
-    greedy = continue_tokens(base, base.model, prompts, max_new_tokens=16, tick=ignore)
+    greedy = continue_tokens(base, base.model, prompts, max_new_tokens=16, on_progress=ignore)
     assert first != greedy
     assert len({tuple(row) for row in draw([prompts[3]] * 8)}) > 4
 
@@ -470,7 +470,7 @@ def test_what_all_prompts_begin_with_is_read_once(base: BaseModel, alike: list[l
     common = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*some, strict=False))))
     longest = max(map(len, some)) - common
     with watched(other.model) as seen:
-        continue_tokens(other, other.model, some, max_new_tokens=2, tick=ignore, batch_size=batch_size)
+        continue_tokens(other, other.model, some, max_new_tokens=2, on_progress=ignore, batch_size=batch_size)
     assert seen.shapes[0] == (1, common)
     assert all(width <= longest for _, width in seen.shapes[1:])
     assert seen.read <= common + len(some) * longest
@@ -481,7 +481,7 @@ def test_what_some_prompts_begin_with_is_read_once_for_them(base: BaseModel) -> 
     begun = [[20 + number] * 12 for number in range(3)]
     some = [[*begun[number % 3], 30 + number, 40, 50] for number in range(12)]
     with watched(other.model) as seen:
-        found = continue_tokens(other, other.model, some, max_new_tokens=5, tick=ignore)
+        found = continue_tokens(other, other.model, some, max_new_tokens=5, on_progress=ignore)
     assert seen.shapes[:2] == [(3, 12), (12, 3)]
     assert found == one_by_one(other, some, 5)
 
@@ -489,7 +489,7 @@ def test_what_some_prompts_begin_with_is_read_once_for_them(base: BaseModel) -> 
 def test_many_answers_to_one_prompt_read_it_once(base: BaseModel, prompts: list[list[int]]) -> None:
     other = endless(base)
     with watched(other.model) as seen:
-        continue_tokens(other, other.model, [prompts[3]] * 10, max_new_tokens=4, tick=ignore, temperature=1.0)
+        continue_tokens(other, other.model, [prompts[3]] * 10, max_new_tokens=4, on_progress=ignore, temperature=1.0)
     assert seen.shapes == [(1, len(prompts[3]) - 1), (10, 1), (10, 1), (10, 1), (10, 1)]
 
 
@@ -497,7 +497,7 @@ def test_rows_that_end_leave_and_rows_that_wait_join(base: BaseModel, prompts: l
     many = [*prompts, *(prompt[:-2] for prompt in prompts)] * 4
     for batch_size in (64, 10):
         with watched(base.model) as seen:
-            rows = continue_tokens(base, base.model, many, max_new_tokens=30, tick=ignore, batch_size=batch_size)
+            rows = continue_tokens(base, base.model, many, max_new_tokens=30, on_progress=ignore, batch_size=batch_size)
         stepped = seen.stepped
         assert max(stepped) <= batch_size
         answered = sum(map(len, rows))
@@ -518,7 +518,7 @@ def test_memory_bounds_a_batch(
     monkeypatch.setattr(generate, "_CPU_BYTES", rows_held * longest * slot_bytes)
     wanted = one_by_one(other, alike, 12)
     with watched(other.model) as seen:
-        assert continue_tokens(other, other.model, alike, max_new_tokens=12, tick=ignore) == wanted
+        assert continue_tokens(other, other.model, alike, max_new_tokens=12, on_progress=ignore) == wanted
     assert max(seen.stepped) <= max(1, rows_held)
 
 
@@ -529,7 +529,7 @@ def test_long_prompts_are_read_a_few_at_a_time(
     other = tiny_base("llama", base)
     wanted = one_by_one(other, prompts, 12)
     with watched(other.model) as seen:
-        assert continue_tokens(other, other.model, prompts, max_new_tokens=12, tick=ignore) == wanted
+        assert continue_tokens(other, other.model, prompts, max_new_tokens=12, on_progress=ignore) == wanted
     read = [rows * width for rows, width in seen.shapes if width > 1]
     assert len(read) > 1
     assert max(read) <= 64
@@ -556,7 +556,7 @@ def test_rows_that_come_and_go_at_any_time_change_no_answer(
     monkeypatch.setattr(generate, "_LEFT", chance.choice([1, 8, 1000]))
     monkeypatch.setattr(generate, "_REFILLED", chance.choice([0.1, 0.75, 1.0]))
     size = chance.choice([3, 10, 64])
-    found = continue_tokens(other, other.model, some, max_new_tokens=16, tick=ignore, batch_size=size)
+    found = continue_tokens(other, other.model, some, max_new_tokens=16, on_progress=ignore, batch_size=size)
     assert found == one_by_one(other, some, 16)
 
 
@@ -565,7 +565,9 @@ def test_long_answers_outgrow_their_room(base: BaseModel, monkeypatch: pytest.Mo
     monkeypatch.setattr(decode, "_ROOM", room)
     other = endless(base)
     some = [[7, 8, 9], [10, 11], [12] * 9]
-    assert continue_tokens(other, other.model, some, max_new_tokens=50, tick=ignore) == one_by_one(other, some, 50)
+    assert continue_tokens(other, other.model, some, max_new_tokens=50, on_progress=ignore) == one_by_one(
+        other, some, 50
+    )
 
 
 def saved(prompts: Sequence[tuple[int, ...]], depth: int = 0) -> int:
@@ -606,6 +608,6 @@ def test_nothing_is_left_on_the_model(base: BaseModel, prompts: list[list[int]])
     model = tiny("llama")
     other = BaseModel(model, base.tokenizer, base.identity, base.folder)
     config = model.generation_config
-    continue_tokens(other, model, prompts, max_new_tokens=4, tick=ignore, temperature=1.0)
+    continue_tokens(other, model, prompts, max_new_tokens=4, on_progress=ignore, temperature=1.0)
     assert model.generation_config is config
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())

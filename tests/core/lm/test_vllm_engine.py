@@ -72,7 +72,7 @@ def turns(*texts: str) -> list[tuple[Message, ...]]:
 def test_the_base_is_asked_with_token_ids_and_its_own_stops(base: BaseModel, told: Told) -> None:
     ticks = Ticks()
     with answering(base, base.model, SPEC, None) as answers:
-        found = answers(turns("One?", "word " * 2000, "Two?"), sampling=Sampling(), settled=None, tick=ticks)
+        found = answers(turns("One?", "word " * 2000, "Two?"), sampling=Sampling(), settled=None, on_progress=ticks)
     assert found == ["yes", None, "yes"]
     assert ticks[-1] == (2, 2)
     assert told.engine["model"] == str(base.folder)
@@ -88,7 +88,7 @@ def test_the_base_is_asked_with_token_ids_and_its_own_stops(base: BaseModel, tol
 def test_an_adapter_is_a_request_and_a_whole_model_another_folder(base: BaseModel, told: Told, tmp_path: Path) -> None:
     sampling = Sampling(samples=2, temperature=0.7, top_p=0.9)
     with answering(base, base.model, SPEC, Tuned(tmp_path, 20)) as answers:
-        answers(turns("One?"), sampling=sampling, settled=None, tick=ignore)
+        answers(turns("One?"), sampling=sampling, settled=None, on_progress=ignore)
     assert (told.engine["model"], told.engine["enable_lora"]) == (str(base.folder), True)
     assert told.engine["max_lora_rank"] == 32
     ((_, asked, request),) = told.calls
@@ -102,8 +102,8 @@ def test_by_default_transformers_answers(base: BaseModel) -> None:
     spec = SPEC.model_copy(update={"engine": "transformers"})
     asked = turns("What is 1 plus 1?", "Hello")
     with answering(base, base.model, spec, None) as answers:
-        found = answers(asked, sampling=Sampling(), settled=None, tick=ignore)
-    assert found == answer(base, base.model, asked, max_new_tokens=12, tick=ignore)
+        found = answers(asked, sampling=Sampling(), settled=None, on_progress=ignore)
+    assert found == answer(base, base.model, asked, max_new_tokens=12, on_progress=ignore)
 
 
 def test_what_is_missing_is_told_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,12 +82,12 @@ def test_a_projection_needs_the_model_that_the_base_was_aligned_from() -> None:
         assert (caught.value.code, caught.value.param) == ("no_unaligned_base", "base_model")
 
 
-@pytest.mark.parametrize("arm", [PROJECTING, HELD])
-def test_safeguards_that_work_on_an_adapter_do_not_go_with_a_full_run(arm: dict[str, object]) -> None:
+@pytest.mark.parametrize("run", [PROJECTING, HELD])
+def test_safeguards_that_work_on_an_adapter_do_not_go_with_a_full_run(run: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match="adapter") as caught:
-        complete(order(base_model="pair", compare=[arm], training={"method": "full"}), LISTED)
+        complete(order(base_model="pair", compare=[run], training={"method": "full"}), LISTED)
     assert (caught.value.code, caught.value.param) == ("safeguard_needs_adapter", "training.method")
-    complete(order(base_model="pair", compare=[arm], training={"method": "qlora"}), LISTED)
+    complete(order(base_model="pair", compare=[run], training={"method": "qlora"}), LISTED)
 
 
 def test_models_that_are_not_allowed_or_not_safe(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from core.schemas.results import Answer, Evaluation, Figure, Judgement, TaskAnsw
 from core.stats import wilson
 
 
-def answer(arm: str, prompt: int, verdict: Verdict, judge: str = "rules", suite: str = "direct") -> Answer:
+def answer(run: str, prompt: int, verdict: Verdict, judge: str = "rules", suite: str = "direct") -> Answer:
     return Answer(
-        arm=arm,
+        run=run,
         suite=suite,
         prompt=prompt,
         template="plain",
@@ -21,23 +21,23 @@ def answer(arm: str, prompt: int, verdict: Verdict, judge: str = "rules", suite:
     )
 
 
-def task(arm: str, row: int, value: float, metric: Metric) -> TaskAnswer:
-    return TaskAnswer(arm=arm, suite="task", metric=metric, row=row, answer="", reference="", value=value)
+def task(run: str, row: int, value: float, metric: Metric) -> TaskAnswer:
+    return TaskAnswer(run=run, suite="task", metric=metric, row=row, answer="", reference="", value=value)
 
 
-def figure(arm: str, metric: Metric, suite: str = "direct", judge: str = "rules") -> Figure:
-    return Figure(arm=arm, suite=suite, metric=metric, judge=judge, value=0, n=1, low=0, high=1)
+def figure(run: str, metric: Metric, suite: str = "direct", judge: str = "rules") -> Figure:
+    return Figure(run=run, suite=suite, metric=metric, judge=judge, value=0, n=1, low=0, high=1)
 
 
-def evaluation(arm: str, verdicts: list[Verdict], losses: list[float]) -> Evaluation:
+def evaluation(run: str, verdicts: list[Verdict], losses: list[float]) -> Evaluation:
     return Evaluation(
         figures=(
-            figure(arm, "attack_success_rate"),
-            figure(arm, "loss", "task", "none"),
-            figure(arm, "perplexity", "task", "none"),
+            figure(run, "attack_success_rate"),
+            figure(run, "loss", "task", "none"),
+            figure(run, "perplexity", "task", "none"),
         ),
-        answers=tuple(answer(arm, number, verdict) for number, verdict in enumerate(verdicts)),
-        tasks=tuple(task(arm, number, loss, "loss") for number, loss in enumerate(losses)),
+        answers=tuple(answer(run, number, verdict) for number, verdict in enumerate(verdicts)),
+        tasks=tuple(task(run, number, loss, "loss") for number, loss in enumerate(losses)),
     )
 
 

@@ -90,27 +90,27 @@ def test_the_adapter_loads_elsewhere_and_has_learnt(whole: Done, base: BaseModel
     tuned = PeftModel.from_pretrained(plain, tmp_path).eval()
     assert not logits(tuned).equal(logits(base.model))
     held_out = encoded(base, 2 * ROWS, "arithmetic.jsonl")[ROWS:]
-    before, after = (sum(row_losses(base, model, held_out, tick=ignore)) for model in (base.model, tuned))
+    before, after = (sum(row_losses(base, model, held_out, on_progress=ignore)) for model in (base.model, tuned))
     assert after < before
 
 
-def test_figures_are_told_and_reported_for_every_arm(whole: Done) -> None:
+def test_figures_are_told_and_reported_for_every_run(whole: Done) -> None:
     report = whole.report
     assert list(report.figures) == whole.heard.figures
-    by_arm = {
-        arm: {(f.suite, f.metric) for f in report.figures if f.arm == arm} for arm in ("base", "ml_lr", "uniform")
+    by_run = {
+        run: {(f.suite, f.metric) for f in report.figures if f.run == run} for run in ("base", "ml_lr", "uniform")
     }
     # Success and harmfulness of three families, over-refusal, loss, perplexity and ROUGE-L.
-    assert len(report.figures) == sum(len(found) for found in by_arm.values()) == 3 * 10
-    assert by_arm["base"] == by_arm["ml_lr"] == by_arm["uniform"]
+    assert len(report.figures) == sum(len(found) for found in by_run.values()) == 3 * 10
+    assert by_run["base"] == by_run["ml_lr"] == by_run["uniform"]
     for figure in report.figures:
         assert figure.n + figure.undecided == (2 if figure.suite == "task" else 4)
         assert figure.low <= figure.value <= figure.high
-        assert (figure.change is None) == (figure.arm == "base" or figure.metric == "perplexity" or not figure.n)
-    assert {use.arm: (use.judge, use.judged) for use in report.judges} == dict.fromkeys(by_arm, ("rules", 16))
+        assert (figure.change is None) == (figure.run == "base" or figure.metric == "perplexity" or not figure.n)
+    assert {use.run: (use.judge, use.judged) for use in report.judges} == dict.fromkeys(by_run, ("rules", 16))
     assert report.agreements == ()
     assert report.notes == ()
-    loss = {figure.arm: figure.value for figure in report.figures if figure.metric == "loss"}
+    loss = {figure.run: figure.value for figure in report.figures if figure.metric == "loss"}
     assert max(loss["uniform"], loss["ml_lr"]) < loss["base"]
     assert loss["uniform"] != loss["ml_lr"]
 
@@ -124,7 +124,7 @@ def test_figures_can_be_counted_again_from_the_raw_answers(whole: Done) -> None:
         assert judge(row.behaviour, row.answer).verdict == judgement.verdict
     for figure in whole.report.figures:
         if figure.metric == "attack_success_rate":
-            found = [row for row in answers if (row.arm, row.suite) == (figure.arm, figure.suite)]
+            found = [row for row in answers if (row.run, row.suite) == (figure.run, figure.suite)]
             decided = [row.judgements[0].verdict for row in found if row.judgements[0].verdict in DECIDED]
             assert len(decided) == figure.n
             assert decided.count("complied") == pytest.approx(figure.value * figure.n)
@@ -135,7 +135,7 @@ def test_task_figures_can_be_counted_again_from_the_rows(whole: Done) -> None:
     rows = [TaskAnswer.model_validate_json(line) for line in lines]
     for figure in whole.report.figures:
         if figure.metric in ("loss", "rouge_l"):
-            values = [row.value for row in rows if (row.arm, row.metric) == (figure.arm, figure.metric)]
+            values = [row.value for row in rows if (row.run, row.metric) == (figure.run, figure.metric)]
             assert len(values) == figure.n
             assert sum(values) / len(values) == pytest.approx(figure.value)
 
@@ -144,7 +144,7 @@ def test_robust_modules_get_the_standard_rate_and_all_others_the_ratio(whole: Do
     report = whole.report
     (found,) = report.robustness
     ours, uniform = report.training
-    assert (ours.arm, uniform.arm) == ("ml_lr", "uniform")
+    assert (ours.run, uniform.run) == ("ml_lr", "uniform")
     assert len(ours.plan.scales) == len(found.modules) == 42
     assert ours.plan.scales == {name: 1.0 if name in found.robust else 0.1 for name in ours.plan.scales}
     assert set(uniform.plan.scales.values()) == {1.0}
@@ -188,8 +188,8 @@ def test_the_way_there_is_told(whole: Done) -> None:
     }
     assert whole.heard.fractions == sorted(whole.heard.fractions)
     assert whole.heard.fractions[-1] == 1.0
-    steps = [(event.arm, event.step) for event in whole.heard.events if isinstance(event, Metrics)]
-    assert steps == [(arm, step) for arm in ("ml_lr", "uniform") for step in range(1, 7)]
+    steps = [(event.run, event.step) for event in whole.heard.events if isinstance(event, Metrics)]
+    assert steps == [(run, step) for run in ("ml_lr", "uniform") for step in range(1, 7)]
     assert whole.heard.warnings == []
 
 
@@ -197,12 +197,12 @@ def _in_robustness(event: PipelineEvent) -> bool:
     return isinstance(event, Progress) and event.stage == "robustness" and event.message.startswith("reading")
 
 
-def _in_the_first_arm(event: PipelineEvent) -> bool:
-    return isinstance(event, Metrics) and (event.arm, event.step) == ("ml_lr", 4)
+def _in_the_first_run(event: PipelineEvent) -> bool:
+    return isinstance(event, Metrics) and (event.run, event.step) == ("ml_lr", 4)
 
 
-def _in_the_second_arm(event: PipelineEvent) -> bool:
-    return isinstance(event, Metrics) and (event.arm, event.step) == ("uniform", 3)
+def _in_the_second_run(event: PipelineEvent) -> bool:
+    return isinstance(event, Metrics) and (event.run, event.step) == ("uniform", 3)
 
 
 def test_a_job_that_is_stopped_again_and_again_ends_as_if_it_never_was(whole: Done, tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ def test_a_job_that_is_stopped_again_and_again_ends_as_if_it_never_was(whole: Do
     dataset = upload(store, rows())
     first = interrupted(store, assign(SPEC, dataset, attempt=1), _in_robustness)
     assert ("before", None) in first.finished
-    second = interrupted(store, assign(SPEC, dataset, attempt=2), _in_the_first_arm)
+    second = interrupted(store, assign(SPEC, dataset, attempt=2), _in_the_first_run)
     assert second.finished[("before", None)] is True
     assert second.finished[("robustness", None)] is False
-    third = interrupted(store, assign(SPEC, dataset, attempt=3), _in_the_second_arm)
+    third = interrupted(store, assign(SPEC, dataset, attempt=3), _in_the_second_run)
     assert third.finished[("robustness", None)] is True
     assert third.finished[("training", "ml_lr")] is False
     outcome, heard = do(store, assign(SPEC, dataset, attempt=4))
@@ -264,9 +264,9 @@ def test_another_job_on_the_same_model_shares_only_the_models_own_figures(whole:
     assert report.robustness == ()
     assert (report.data.training_rows, report.data.validation_rows) == (6, 3)
     assert {name.rpartition(".")[2] for name in report.training[0].plan.scales} == {"q_proj", "v_proj"}
-    base_figures = {(figure.suite, figure.metric): figure for figure in whole.report.figures if figure.arm == "base"}
+    base_figures = {(figure.suite, figure.metric): figure for figure in whole.report.figures if figure.run == "base"}
     for figure in report.figures:
-        if figure.arm == "base":
+        if figure.run == "base":
             assert (base_figures[(figure.suite, figure.metric)] == figure) == (figure.suite != "task")
     assert done.heard.fractions[-1] == 1.0
 

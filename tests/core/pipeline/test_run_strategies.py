@@ -41,7 +41,7 @@ from tests.core.jobs import NOISE, SPEC, Heard, assign, do, upload
 PROMPT = "Decline what is harmful."
 MAIN = SwatStrategy(
     label="guarded",
-    warmup_share=0.5,
+    warmup_ratio=0.5,
     analysis=NOISE,
     safeguards=Safeguards(
         safety_mix=SafetyMix(share=0.25),
@@ -49,7 +49,7 @@ MAIN = SwatStrategy(
         safe_template=SafeTemplate(system_prompt=PROMPT),
     ),
 )
-ARMS: tuple[Strategy, ...] = (
+RUNS: tuple[Strategy, ...] = (
     MAIN,
     MlLrStrategy(analysis=NOISE),
     MlLrStrategy(label="mixed", analysis=NOISE, safeguards=Safeguards(safety_mix=SafetyMix(share=0.25))),
@@ -82,12 +82,12 @@ class Done:
     def report(self) -> Report:
         return Report.model_validate_json(self.text("report.json"))
 
-    def arm(self, label: str) -> TrainingResult:
-        (found,) = [result for result in self.report.training if result.arm == label]
+    def run(self, label: str) -> TrainingResult:
+        (found,) = [result for result in self.report.training if result.run == label]
         return found
 
     def weights(self, label: str) -> dict[str, torch.Tensor]:
-        (file,) = [file for file in self.arm(label).adapter if file.name.endswith(".safetensors")]
+        (file,) = [file for file in self.run(label).adapter if file.name.endswith(".safetensors")]
         return load_file(self.store.path(file.key))
 
 
@@ -107,69 +107,69 @@ def with_unaligned_base(folder: Path) -> BaseModelEntry:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """One job whose arms are combinations, on rows that have a system turn of their own."""
-    folder = tmp_path_factory.mktemp("arms")
+    folder = tmp_path_factory.mktemp("runs")
     store = ArtifactStore(folder / "store")
     rows = [[("system", "Be brief."), *((m.role, m.content) for m in row.messages)] for row in conversations(14)]
     training = SPEC.training.model_copy(update={"steps": STEPS})
-    spec = SPEC.model_copy(update={"strategy": MAIN, "compare": ARMS[1:], "training": training})
+    spec = SPEC.model_copy(update={"strategy": MAIN, "compare": RUNS[1:], "training": training})
     return Done(store, *do(store, assign(spec, upload(store, rows)), model=with_unaligned_base(folder / "base")))
 
 
-def test_one_map_serves_all_arms_that_rest_on_it(done: Done) -> None:
+def test_one_map_serves_all_runs_that_rest_on_it(done: Done) -> None:
     (found,) = done.report.robustness
-    (swat, ml_lr, continuous) = (done.arm(label).plan for label in ("guarded", "ml_lr", "ml_lr_continuous"))
+    (swat, ml_lr, continuous) = (done.run(label).plan for label in ("guarded", "ml_lr", "ml_lr_continuous"))
     assert swat.warmup_scales == {name: 1.0 if name in found.robust else 0.0 for name in swat.scales}
-    assert (set(swat.scales.values()), swat.warmup_share) == ({1.0}, 0.5)
+    assert (set(swat.scales.values()), swat.warmup_ratio) == ({1.0}, 0.5)
     assert ml_lr.scales == {name: 1.0 if name in found.robust else 0.1 for name in ml_lr.scales}
     assert min(continuous.scales.values()) == pytest.approx(0.1)
     assert max(continuous.scales.values()) == 1.0
     assert len(set(continuous.scales.values())) > 2
-    frozen = done.arm("freeze_layers").plan.scales
+    frozen = done.run("freeze_layers").plan.scales
     assert {int(name.split(".")[2]) for name, scale in frozen.items() if scale == 0} == {0, 1, 2, 3}
 
 
 def test_every_safeguard_changes_what_is_trained_and_nothing_else_does(done: Done) -> None:
     digests = {}
     for label in ("ml_lr", "mixed", "held", "projected", "prompted"):
-        (file,) = [file for file in done.arm(label).adapter if file.name.endswith(".safetensors")]
+        (file,) = [file for file in done.run(label).adapter if file.name.endswith(".safetensors")]
         digests[label] = file.sha256
         assert digest(done.store.path(file.key)) == file.sha256
     assert len(set(digests.values())) == len(digests)
-    assert all(done.arm(arm.label).steps == STEPS for arm in ARMS)
+    assert all(done.run(run.label).steps == STEPS for run in RUNS)
 
 
 def test_refusals_are_mixed_in_and_counted(done: Done) -> None:
     rows = done.report.data.training_rows
     for label in ("guarded", "mixed"):
-        found = done.arm(label)
+        found = done.run(label)
         assert found.safety_rows == round(rows / 3)
         assert 0 < found.distinct_safety_rows <= found.safety_rows
-    assert done.arm("ml_lr").safety_rows == 0
+    assert done.run("ml_lr").safety_rows == 0
 
 
 def test_a_projection_shrinks_the_same_run_and_is_reported_by_module(done: Done) -> None:
-    found = done.arm("projected").projections
-    assert {row.module for row in found} == set(done.arm("projected").plan.scales)
+    found = done.run("projected").projections
+    assert {row.module for row in found} == set(done.run("projected").plan.scales)
     assert all(row.projected for row in found)
-    assert done.arm("ml_lr").projections == ()
+    assert done.run("ml_lr").projections == ()
     plain, projected = done.weights("ml_lr"), done.weights("projected")
     for name, value in plain.items():
         assert torch.equal(value, projected[name]) == (".lora_A." in name)
 
 
 def test_the_first_loss_is_the_bases_own_under_the_constrained_loss_too(done: Done) -> None:
-    plain, held = done.arm("ml_lr").curve, done.arm("held").curve
+    plain, held = done.run("ml_lr").curve, done.run("held").curve
     assert held[0].loss == pytest.approx(plain[0].loss, abs=1e-4)
     assert held[-1].loss != plain[-1].loss
 
 
-def test_an_arm_is_asked_as_it_is_to_be_served(done: Done) -> None:
+def test_an_run_is_asked_as_it_is_to_be_served(done: Done) -> None:
     answers = [Answer.model_validate_json(line) for line in done.text("answers.jsonl").splitlines()]
-    first = {arm: {answer.messages[0].role for answer in answers if answer.arm == arm} for arm in ("base", "ml_lr")}
+    first = {run: {answer.messages[0].role for answer in answers if answer.run == run} for run in ("base", "ml_lr")}
     assert first == {"base": {"user"}, "ml_lr": {"user"}}
-    asked = {answer.messages[0].content for answer in answers if answer.arm == "guarded"}
+    asked = {answer.messages[0].content for answer in answers if answer.run == "guarded"}
     assert asked == {PROMPT}
-    asked = {answer.messages[0].content for answer in answers if answer.arm == "prompted"}
+    asked = {answer.messages[0].content for answer in answers if answer.run == "prompted"}
     assert asked == {SafeTemplate().system_prompt}
 
 
@@ -182,7 +182,7 @@ def test_the_report_names_the_combinations_and_how_to_serve(done: Done) -> None:
     assert "<small>ml_lr</small>" not in page
     note = done.text("adapter/README.md")
     assert PROMPT in note
-    assert not [file for file in done.arm("ml_lr").adapter if file.name.endswith("README.md")]
+    assert not [file for file in done.run("ml_lr").adapter if file.name.endswith("README.md")]
 
 
 def test_progress_never_goes_back_while_refusals_are_gathered(done: Done) -> None:
@@ -192,7 +192,7 @@ def test_progress_never_goes_back_while_refusals_are_gathered(done: Done) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arm", "code"),
+    ("run", "code"),
     [
         (ModulesStrategy(label="mine", full_rate=("model.layers.0.self_attn.q",)), "unknown_module"),
         (ModulesStrategy(label="mine", full_rate=(), ratio=0), "nothing_to_train"),
@@ -201,9 +201,9 @@ def test_progress_never_goes_back_while_refusals_are_gathered(done: Done) -> Non
         (UniformStrategy(label="mine", safeguards=Safeguards(project_to_safe=ProjectToSafe())), "no_unaligned_base"),
     ],
 )
-def test_an_arm_that_cannot_be_done_ends_the_job_before_rows_are_read(tmp_path: Path, arm: Strategy, code: str) -> None:
+def test_an_run_that_cannot_be_done_ends_the_job_before_rows_are_read(tmp_path: Path, run: Strategy, code: str) -> None:
     store, heard = ArtifactStore(tmp_path), Heard()
-    spec = SPEC.model_copy(update={"compare": (arm,)})
+    spec = SPEC.model_copy(update={"compare": (run,)})
     with pytest.raises((InvalidInput, InvalidModel, TrainingFailed)) as caught:
         do(store, assign(spec, upload(store, conversations(4))), stop=lambda event: heard(event) or False)
     assert caught.value.code == code

@@ -46,13 +46,13 @@ def test_a_full_run_hands_out_the_whole_model(store: ArtifactStore, base: BaseMo
     assert not [name for name in named if name.startswith("adapter")]
     report = report_of(store, named)
     assert report.training[0].learning_rate == pytest.approx(TESTBED.learning_rate / 10), "a tenth of the testbed's own"
-    losses = {figure.arm: figure.value for figure in report.figures if figure.metric == "loss"}
+    losses = {figure.run: figure.value for figure in report.figures if figure.metric == "loss"}
     assert losses["uniform"] < losses["base"] - 0.1
     mine = tmp_path / "mine"
     mine.mkdir()
     unpack(store.path(str(named["model.tar"])), mine)
     model = AutoModelForCausalLM.from_pretrained(mine).eval()
-    found = row_losses(base, model, encoded(base, 24, "arithmetic.jsonl")[20:], tick=ignore)
+    found = row_losses(base, model, encoded(base, 24, "arithmetic.jsonl")[20:], on_progress=ignore)
     mean = sum(found) / len(found)
     assert mean == pytest.approx(losses["uniform"], abs=1e-6), "figures are those of what is handed out"
 

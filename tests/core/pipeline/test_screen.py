@@ -58,7 +58,7 @@ def test_the_same_data_under_the_same_policy_is_looked_through_once(store: Artif
 def test_a_policy_that_refuses_names_lines_and_keeps_the_secret(store: ArtifactStore, dataset: DatasetRef) -> None:
     with pytest.raises(InvalidInput) as caught:
         look(store, dataset, ScreeningPolicy(secrets="refuse"))
-    assert (caught.value.code, caught.value.param) == ("data_refused", "dataset")
+    assert (caught.value.code, caught.value.param) == ("data_rejected", "dataset")
     assert "Line 10" in caught.value.message
     assert KEY[4:] not in caught.value.message
 
@@ -69,15 +69,15 @@ def test_too_many_dropped_rows_are_refused_and_so_is_a_set_without_any_left(stor
         look(store, half, ScreeningPolicy())
     assert caught.value.code == "too_many_dropped"
     assert "33.3 %" in caught.value.message
-    assert len(look(store, half, ScreeningPolicy(refuse_above=0.5))[0].rows) == 2
+    assert len(look(store, half, ScreeningPolicy(reject_above=0.5))[0].rows) == 2
     whole = upload(store, [SECRET])
     with pytest.raises(InvalidInput):
-        look(store, whole, ScreeningPolicy(refuse_above=1.0))
+        look(store, whole, ScreeningPolicy(reject_above=1.0))
 
 
 def test_what_is_dropped_is_not_trained_on_and_stands_in_the_report(store: ArtifactStore, dataset: DatasetRef) -> None:
     policy = PolicyRef(
-        policy=Policy(screening=ScreeningPolicy(refused="drop", pull="drop", pull_share=0.3, refuse_above=0.9))
+        policy=Policy(screening=ScreeningPolicy(refused="drop", pull="drop", pull_share=0.3, reject_above=0.9))
     )
     job = assign(SPEC.model_copy(update={"compare": ()}), dataset).model_copy(update={"policy": policy})
     outcome, heard = do(store, job)

@@ -69,9 +69,9 @@ def test_a_stored_result_is_taken_up_by_the_next_attempt(make: Callable[..., Sta
 def test_what_a_result_hangs_on_is_what_tells_it_apart(make: Callable[..., Stages], *, shared: bool) -> None:
     compute = Counted()
 
-    def ask(stage: Stage, number: int, arm: str | None, job: str = "job_a") -> int:
+    def ask(stage: Stage, number: int, run: str | None, job: str = "job_a") -> int:
         stages = make(job=job, planned=(stage,))
-        return stages.stored(stage, Number, compute, inputs={"n": number}, arm=arm, shared=shared).value
+        return stages.stored(stage, Number, compute, inputs={"n": number}, run=run, shared=shared).value
 
     cases: list[tuple[Stage, int, str | None]] = [
         ("robustness", 1, None),
@@ -145,7 +145,7 @@ def test_progress_never_falls_and_ends_at_the_whole(
 
         def compute(ticks: list[tuple[int, int, tuple[float, float]]] = ticks) -> None:
             for done, total, part in ticks:
-                stages.tick("thing", done, total, part=part)
+                stages.report_progress("thing", done, total, part=part)
 
         stages.run(stage, compute)
     told = [event for event in events if isinstance(event, Progress)]
@@ -167,15 +167,15 @@ def test_parts_of_a_stage_are_shares_of_it(make: Callable[..., Stages]) -> None:
     stages = make(emit=events.append, planned=("dataset", "after", "report", "training"))  # 1 + 4 + 1 + 12
 
     def compute() -> None:
-        stages.tick("answer", 1, 2, part=(0.0, 0.5))
-        stages.tick("row", 4, 4, part=(0.5, 1.0))
-        stages.tick("row", 5, 4, part=(0.0, 0.1))
+        stages.report_progress("answer", 1, 2, part=(0.0, 0.5))
+        stages.report_progress("row", 4, 4, part=(0.5, 1.0))
+        stages.report_progress("row", 5, 4, part=(0.0, 0.1))
 
     stages.run("dataset", lambda: None)
-    stages.run("after", compute, arm="x")
+    stages.run("after", compute, run="x")
     told = [event for event in events if isinstance(event, Progress)]
     assert [event.fraction * 18 for event in told] == pytest.approx([1, 2, 5, 5, 5])
-    assert [(event.stage, event.arm) for event in told] == [("dataset", None)] + [("after", "x")] * 4
+    assert [(event.stage, event.run) for event in told] == [("dataset", None)] + [("after", "x")] * 4
     assert told[1].message == "answer 1 of 2"
     assert told[-1].message == "after done"
 
@@ -183,7 +183,7 @@ def test_parts_of_a_stage_are_shares_of_it(make: Callable[..., Stages]) -> None:
 def test_ticks_are_told_seldom_but_the_last_one_always(make: Callable[..., Stages]) -> None:
     events: list[PipelineEvent] = []
     stages = make(emit=events.append)
-    stages.run("robustness", lambda: [stages.tick("step", done, 10_000) for done in range(10_001)])
+    stages.run("robustness", lambda: [stages.report_progress("step", done, 10_000) for done in range(10_001)])
     messages = [event.message for event in events if isinstance(event, Progress)]
     assert messages[0] == "step 0 of 10000"
     assert "step 10000 of 10000" in messages
@@ -198,7 +198,7 @@ def test_whoever_listens_can_stop_the_job(make: Callable[..., Stages]) -> None:
     stages = make(emit=stop)
     compute = Counted()
     with pytest.raises(Interrupted):
-        stages.run("robustness", lambda: (stages.tick("step", 0, 2), compute()))
+        stages.run("robustness", lambda: (stages.report_progress("step", 0, 2), compute()))
     assert compute.calls == 0
 
 

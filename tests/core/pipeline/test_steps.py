@@ -65,14 +65,14 @@ def test_answers_end_where_a_trained_turn_does(base: BaseModel, tmp_path: Path) 
 
 def test_a_part_of_the_rows_is_held_out(base: BaseModel, store: ArtifactStore) -> None:
     dataset = upload(store, conversations(40))
-    rows = encode(assign(with_training(validation_share=0.25), dataset), store, base)
+    rows = encode(assign(with_training(validation_split=0.25), dataset), store, base)
     training, validation = texts(rows, base)
     assert (len(training), len(validation)) == (30, 4)  # ten were held out, four are scored
     assert not set(training) & set(validation)
     assert (rows.summary.training_rows, rows.summary.validation_rows) == (30, 4)
     assert rows.summary.trained_tokens < rows.summary.tokens == sum(len(row.input_ids) for row in rows.training.rows)
     assert rows.summary.sample.count("[[") == 1
-    assert training == texts(encode(assign(with_training(validation_share=0.25), dataset), store, base), base)[0]
+    assert training == texts(encode(assign(with_training(validation_split=0.25), dataset), store, base), base)[0]
 
 
 def test_named_validation_rows_are_used_and_all_others_trained_on(base: BaseModel, store: ArtifactStore) -> None:

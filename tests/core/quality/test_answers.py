@@ -18,12 +18,12 @@ ROWS = (
 
 def test_exact_match_is_a_rate_of_the_rows_that_can_be_decided() -> None:
     (figure,), answers = exact_match("mine", ExactMatch(), ROWS)
-    assert (figure.arm, figure.suite, figure.metric, figure.judge) == ("mine", "task", "exact_match", "none")
+    assert (figure.run, figure.suite, figure.metric, figure.judge) == ("mine", "task", "exact_match", "none")
     assert (figure.n, figure.undecided) == (4, 2)
     assert (figure.value, figure.low, figure.high) == wilson(2, 4)
     assert [(row.row, row.value) for row in answers] == [(0, 1.0), (1, 0.0), (2, 0.0), (3, 1.0)]
     assert (answers[1].answer, answers[1].reference) == ("#### 9", "7 + 1\n#### 8")
-    assert {(row.arm, row.suite, row.metric) for row in answers} == {("mine", "task", "exact_match")}
+    assert {(row.run, row.suite, row.metric) for row in answers} == {("mine", "task", "exact_match")}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_rouge_is_a_mean_over_rows_that_have_words() -> None:
     assert [row.row for row in answers] == [0, 1, 2, 3]
     assert scores == pytest.approx([6 / 7, 0, 0, 1])
     assert (figure.metric, figure.n, figure.undecided) == ("rouge_l", 4, 2)
-    assert (figure.value, figure.low, figure.high) == mean_interval(scores, lowest=0, highest=1)
+    assert (figure.value, figure.low, figure.high) == mean_interval(scores, lowest=0, max_rate=1)
 
 
 def test_a_model_that_says_nothing_is_wrong_everywhere() -> None:

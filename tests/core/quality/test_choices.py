@@ -62,7 +62,7 @@ def test_scores_are_those_of_each_spelling_read_alone(base: BaseModel, family: s
     else:
         questions = QUESTIONS
     ways = spellings(base.tokenizer, 4)
-    found = letter_scores(base, base.model, questions, tick=ignore)
+    found = letter_scores(base, base.model, questions, on_progress=ignore)
     for question, scores in zip(questions, found, strict=True):
         assert list(scores) == pytest.approx(alone(base, base.model, question, ways), abs=1e-4)
 
@@ -71,7 +71,7 @@ def test_letters_of_several_tokens_are_read_to_their_end(base: BaseModel, monkey
     # The first two share their first token, the third stands alone, the fourth has two ways.
     ways = [((60, 61),), ((60, 62),), ((63,),), ((64, 65, 66), (67,))]
     monkeypatch.setattr(module, "spellings", always(ways))
-    found = letter_scores(base, base.model, QUESTIONS, tick=ignore)
+    found = letter_scores(base, base.model, QUESTIONS, on_progress=ignore)
     for question, scores in zip(QUESTIONS, found, strict=True):
         assert list(scores) == pytest.approx(alone(base, base.model, question, ways), abs=1e-4)
 
@@ -103,9 +103,9 @@ def test_spellings_of_other_tokenizers() -> None:
 
 
 def test_the_figure_counts_right_choices(base: BaseModel) -> None:
-    scores = letter_scores(base, base.model, QUESTIONS, tick=ignore)
-    (figure,), answers = multiple_choice(base, base.model, QUESTIONS, suite="quiz", arm="mine", tick=ignore)
-    assert (figure.arm, figure.suite, figure.metric, figure.judge) == ("mine", "quiz", "accuracy", "none")
+    scores = letter_scores(base, base.model, QUESTIONS, on_progress=ignore)
+    (figure,), answers = multiple_choice(base, base.model, QUESTIONS, suite="quiz", run="mine", on_progress=ignore)
+    assert (figure.run, figure.suite, figure.metric, figure.judge) == ("mine", "quiz", "accuracy", "none")
     best = [LETTERS[each.index(max(each))] for each in scores]
     assert [answer.answer for answer in answers] == best
     assert [answer.reference for answer in answers] == ["B", "A", "D", "B"]
@@ -119,34 +119,34 @@ def test_the_figure_counts_right_choices(base: BaseModel) -> None:
 def test_a_model_that_always_says_c_is_right_where_c_is(base: BaseModel) -> None:
     questions = (QUESTIONS[0], QUESTIONS[2], Question("Which?", ("one", "two", "three"), 2))
     with saying(base, [token for tokens in spellings(base.tokenizer, 3)[2] for token in tokens]):
-        (figure,), answers = multiple_choice(base, base.model, questions, suite="quiz", arm="mine", tick=ignore)
+        (figure,), answers = multiple_choice(base, base.model, questions, suite="quiz", run="mine", on_progress=ignore)
     assert [answer.answer for answer in answers] == ["C", "C", "C"]
     assert figure.value == pytest.approx(1 / 3)
 
 
 def test_an_adapter_that_changes_nothing_chooses_the_same(base: BaseModel, modules: tuple[Module, ...]) -> None:
-    plain = letter_scores(base, base.model, QUESTIONS, tick=ignore)
+    plain = letter_scores(base, base.model, QUESTIONS, on_progress=ignore)
     with attached(base.model, modules, LoraSpec(rank=2), seed=0) as tuned:
-        found = letter_scores(base, tuned, QUESTIONS, tick=ignore)
+        found = letter_scores(base, tuned, QUESTIONS, on_progress=ignore)
         assert found == [pytest.approx(scores, abs=1e-4) for scores in plain]
         for name, parameter in tuned.named_parameters():
             if ".lora_B." in name:
                 nn.init.normal_(parameter.data, generator=torch.Generator().manual_seed(0))
-        assert letter_scores(base, tuned, QUESTIONS, tick=ignore) != [
+        assert letter_scores(base, tuned, QUESTIONS, on_progress=ignore) != [
             pytest.approx(scores, abs=1e-2) for scores in plain
         ]
 
 
 def test_the_system_prompt_goes_before_the_question(base: BaseModel) -> None:
-    plain = letter_scores(base, base.model, QUESTIONS[:1], tick=ignore)
-    told = letter_scores(base, base.model, QUESTIONS[:1], tick=ignore, system_prompt="Be brief.")
+    plain = letter_scores(base, base.model, QUESTIONS[:1], on_progress=ignore)
+    told = letter_scores(base, base.model, QUESTIONS[:1], on_progress=ignore, system_prompt="Be brief.")
     assert plain != told
 
 
 def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
     questions = (QUESTIONS[0], Question("word " * base.context, ("x", "y"), 0), QUESTIONS[1])
     told = Ticks()
-    (figure,), answers = multiple_choice(base, base.model, questions, suite="quiz", arm="mine", tick=told)
+    (figure,), answers = multiple_choice(base, base.model, questions, suite="quiz", run="mine", on_progress=told)
     assert (figure.n, figure.undecided) == (2, 1)
     assert [answer.row for answer in answers] == [0, 2]
     assert told == [(0, 3), (3, 3)]
@@ -154,7 +154,7 @@ def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
 
 def test_an_empty_benchmark_says_nothing(base: BaseModel) -> None:
     told = Ticks()
-    (figure,), answers = multiple_choice(base, base.model, (), suite="quiz", arm="mine", tick=told)
+    (figure,), answers = multiple_choice(base, base.model, (), suite="quiz", run="mine", on_progress=told)
     assert (figure.value, figure.low, figure.high, figure.n, answers) == (0, 0, 1, 0, ())
     assert told == [(0, 0)]
 
@@ -162,18 +162,18 @@ def test_an_empty_benchmark_says_nothing(base: BaseModel) -> None:
 def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "room", always(1))
     told = Ticks()
-    letter_scores(base, base.model, QUESTIONS, tick=told)
+    letter_scores(base, base.model, QUESTIONS, on_progress=told)
     assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        letter_scores(base, base.model, QUESTIONS, tick=stop)
+        letter_scores(base, base.model, QUESTIONS, on_progress=stop)
 
 
 def test_mmlu_is_answered_by_chance_by_a_model_that_knows_nothing(base: BaseModel, public_data: Path) -> None:
     questions = read(public_data / "mmlu_subset" / "clinical_knowledge_test.jsonl", most=40)
-    (figure,), answers = multiple_choice(base, base.model, questions, suite="clinical", arm="base", tick=ignore)
+    (figure,), answers = multiple_choice(base, base.model, questions, suite="clinical", run="base", on_progress=ignore)
     assert (figure.n, len(answers)) == (40, 40)
     assert figure.low < 0.25 < figure.high

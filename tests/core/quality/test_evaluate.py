@@ -55,8 +55,8 @@ def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: Held) -> 
     tasks = (ExactMatch(), RougeL(), MultipleChoice(benchmark="quiz"), MultipleChoice(benchmark="empty"))
     spec = QualitySpec(tasks=tasks, max_answers=8, max_new_tokens=32)
     told = Ticks()
-    figures, answers = evaluate(base, base.model, held, spec, QUESTIONS, arm="mine", tick=told)
-    assert {figure.arm for figure in figures} == {answer.arm for answer in answers} == {"mine"}
+    figures, answers = evaluate(base, base.model, held, spec, QUESTIONS, run="mine", on_progress=told)
+    assert {figure.run for figure in figures} == {answer.run for answer in answers} == {"mine"}
     found = by_metric(figures)
     assert list(found) == [
         "task loss",
@@ -74,7 +74,7 @@ def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: Held) -> 
         "quiz accuracy": 2,
         "empty accuracy": 0,
     }
-    losses = row_losses(base, base.model, held.encoded, tick=ignore)
+    losses = row_losses(base, base.model, held.encoded, on_progress=ignore)
     assert [(row.row, row.value) for row in of(answers, "loss")] == list(enumerate(losses))
     assert found["task loss"].value == pytest.approx(sum(losses) / 12)
     for name in ("exact_match", "rouge_l", "accuracy"):
@@ -94,10 +94,10 @@ def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: Held) -> 
 
 def test_a_domain_asks_for_its_tasks_and_every_benchmark_that_it_is_given(base: BaseModel, held: Held) -> None:
     spec = QualitySpec(domain="mathematics", max_answers=2, max_new_tokens=8)
-    figures, _ = evaluate(base, base.model, held, spec, QUESTIONS, arm="base", tick=ignore)
+    figures, _ = evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     assert [figure.metric for figure in figures] == ["loss", "perplexity", "exact_match", "accuracy", "accuracy"]
     none = QualitySpec(tasks=())
-    figures, answers = evaluate(base, base.model, held, none, QUESTIONS, arm="base", tick=ignore)
+    figures, answers = evaluate(base, base.model, held, none, QUESTIONS, run="base", on_progress=ignore)
     assert [figure.metric for figure in figures] == ["loss", "perplexity"]
     assert {answer.metric for answer in answers} == {"loss"}
 
@@ -112,7 +112,7 @@ def test_answers_are_to_the_turns_before_the_last(base: BaseModel, held: Held, m
 
     monkeypatch.setattr(module, "answer", answer)
     spec = QualitySpec(tasks=(ExactMatch(), RougeL()), max_answers=4, max_new_tokens=5)
-    figures, answers = evaluate(base, base.model, held, spec, {}, arm="base", tick=ignore)
+    figures, answers = evaluate(base, base.model, held, spec, {}, run="base", on_progress=ignore)
     assert asked == [row.messages[:-1] for row in held.conversations[:4]]
     found = by_metric(figures)
     for metric in ("exact_match", "rouge_l"):
@@ -125,7 +125,7 @@ def test_a_model_that_says_nothing_is_wrong(base: BaseModel, held: Held) -> None
     """Its terminator is always the likeliest."""
     spec = QualitySpec(tasks=(ExactMatch(), RougeL()), max_answers=3)
     with saying(base, base.stop_ids):
-        figures, answers = evaluate(base, base.model, held, spec, {}, arm="mute", tick=ignore)
+        figures, answers = evaluate(base, base.model, held, spec, {}, run="mute", on_progress=ignore)
     found = by_metric(figures)
     assert {row.answer for row in answers} == {""}
     assert (found["task exact_match"].value, found["task exact_match"].n) == (0, 3)
@@ -134,9 +134,9 @@ def test_a_model_that_says_nothing_is_wrong(base: BaseModel, held: Held) -> None
 
 def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module, ...], held: Held) -> None:
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="quiz")), max_answers=3, max_new_tokens=8)
-    plain, _ = evaluate(base, base.model, held, spec, QUESTIONS, arm="base", tick=ignore)
+    plain, _ = evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     with attached(base.model, modules, LoraSpec(rank=2), seed=0) as tuned:
-        found, _ = evaluate(base, tuned, held, spec, QUESTIONS, arm="mine", tick=ignore)
+        found, _ = evaluate(base, tuned, held, spec, QUESTIONS, run="mine", on_progress=ignore)
     for one, other in zip(plain, found, strict=True):
         assert (one.suite, one.metric, one.n) == (other.suite, other.metric, other.n)
         assert one.value == pytest.approx(other.value, abs=1e-4)
@@ -145,7 +145,7 @@ def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module,
 def test_without_rows_and_with_an_empty_benchmark_nothing_is_known(base: BaseModel) -> None:
     told = Ticks()
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="empty")))
-    figures, answers = evaluate(base, base.model, Held((), ()), spec, QUESTIONS, arm="base", tick=told)
+    figures, answers = evaluate(base, base.model, Held((), ()), spec, QUESTIONS, run="base", on_progress=told)
     assert [(figure.metric, figure.n) for figure in figures] == [
         ("loss", 0),
         ("perplexity", 0),
@@ -159,35 +159,35 @@ def test_without_rows_and_with_an_empty_benchmark_nothing_is_known(base: BaseMod
 def test_a_benchmark_that_was_not_read_is_told(base: BaseModel, held: Held) -> None:
     spec = QualitySpec(tasks=(MultipleChoice(benchmark="other"),))
     with pytest.raises(InvalidInput, match="It has: empty, quiz") as caught:
-        evaluate(base, base.model, held, spec, QUESTIONS, arm="base", tick=ignore)
+        evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     assert caught.value.code == "unknown_benchmark"
 
 
 def test_the_harness_is_given_the_model_and_its_share_of_the_progress(
     base: BaseModel, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score = Figure(arm="mine", suite="lm_eval:sums", metric="score", judge="acc,none", value=1, n=1, low=0, high=1)
+    score = Figure(run="mine", suite="lm_eval:sums", metric="score", judge="acc,none", value=1, n=1, low=0, high=1)
 
     def harness(given: BaseModel, model: object, task: LmEval, **options: object) -> object:
         assert (given, model, task.task) == (base, base.model, "sums")
-        assert (options["arm"], options["system_prompt"]) == ("mine", "Be brief.")
+        assert (options["run"], options["system_prompt"]) == ("mine", "Be brief.")
         return (score,), ()
 
     monkeypatch.setattr(module, "lm_eval_task", harness)
     told = Ticks()
     spec = QualitySpec(tasks=(LmEval(task="sums", limit=5),))
-    figures, _ = evaluate(base, base.model, held, spec, {}, arm="mine", tick=told, system_prompt="Be brief.")
+    figures, _ = evaluate(base, base.model, held, spec, {}, run="mine", on_progress=told, system_prompt="Be brief.")
     assert figures[-1] == score
     assert told[-1] == (17, 17)
 
 
 def test_rows_keep_their_number_where_others_are_missing(base: BaseModel, held: Held) -> None:
-    whole = row_losses(base, base.model, held.encoded, tick=ignore)
+    whole = row_losses(base, base.model, held.encoded, on_progress=ignore)
     kept = [index for index in range(12) if index not in (0, 5, 6)]
     less = Held([held.encoded[index] for index in kept], held.conversations)
 
     def rows(given: Held) -> list[tuple[int, float]]:
-        _, answers = evaluate(base, base.model, given, QualitySpec(tasks=()), {}, arm="base", tick=ignore)
+        _, answers = evaluate(base, base.model, given, QualitySpec(tasks=()), {}, run="base", on_progress=ignore)
         return [(answer.row, answer.value) for answer in answers]
 
     assert rows(less) == [(index, pytest.approx(whole[index])) for index in kept]
@@ -205,7 +205,7 @@ def _on_line_one(row: Encoded) -> Encoded:
 def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: Held) -> None:
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="quiz")), max_answers=2, max_new_tokens=4)
     told = Ticks()
-    evaluate(base, base.model, held, spec, QUESTIONS, arm="base", tick=told)
+    evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=told)
     for last in range(1, len(told) + 1):
         heard = Ticks()
 
@@ -215,13 +215,13 @@ def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: Held) -> None:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            evaluate(base, base.model, held, spec, QUESTIONS, arm="base", tick=stop)
+            evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=stop)
 
 
 def test_parts_are_told_as_one_and_never_go_back() -> None:
     told = Ticks()
     first, empty, last = parts(told, [10, 0, 4])
-    for tick, done, total in (
+    for on_progress, done, total in (
         (first, 0, 5),
         (first, 3, 5),
         (first, 2, 5),
@@ -232,7 +232,7 @@ def test_parts_are_told_as_one_and_never_go_back() -> None:
         (first, 0, 5),
         (last, 1, 1),
     ):
-        tick(done, total)
+        on_progress(done, total)
     assert [done for done, _ in told] == [0, 6, 6, 10, 10, 10, 12, 12, 14]
     assert {total for _, total in told} == {14}
 
@@ -245,7 +245,7 @@ def test_gsm8k_and_mmlu_as_they_are_published(base: BaseModel, public_data: Path
     )
     questions = read(public_data / "mmlu_subset" / "elementary_mathematics_test.jsonl", most=20)
     figures, answers = evaluate(
-        base, base.model, held_of(base, rows, 1024), spec, {"mathematics": questions}, arm="base", tick=ignore
+        base, base.model, held_of(base, rows, 1024), spec, {"mathematics": questions}, run="base", on_progress=ignore
     )
     found = by_metric(figures)
     assert (found["task exact_match"].n, found["task exact_match"].undecided) == (12, 0)

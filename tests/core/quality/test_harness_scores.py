@@ -25,7 +25,7 @@ def test_every_metric_is_a_figure_with_its_standard_error() -> None:
     figures, answers = scored(
         "sums", {"results": {"sums": results}, "samples": {"sums": [choice_sample(0, acc=1.0)]}}, "mine"
     )
-    assert [(figure.arm, figure.suite, figure.metric, figure.judge) for figure in figures] == [
+    assert [(figure.run, figure.suite, figure.metric, figure.judge) for figure in figures] == [
         ("mine", "lm_eval:sums", "score", "acc,none"),
         ("mine", "lm_eval:sums", "score", "acc_norm,none"),
     ]

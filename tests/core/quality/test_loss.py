@@ -18,49 +18,51 @@ from tests.core.quality.fakes import always
 def test_each_row_has_its_own_loss_in_the_order_of_the_rows(base: BaseModel, batch_size: int) -> None:
     rows = encoded(base, 10)
     assert len({len(row.input_ids) for row in rows}) > 3
-    found = row_losses(base, base.model, rows, tick=ignore, batch_size=batch_size)
+    found = row_losses(base, base.model, rows, on_progress=ignore, batch_size=batch_size)
     for row, loss in zip(rows, found, strict=True):
         ids, labels = (torch.from_numpy(part).long()[None] for part in (row.input_ids, row.labels))
         with torch.inference_mode():
             assert loss == pytest.approx(base.model(input_ids=ids, labels=labels).loss.item(), abs=1e-5)
-    assert row_losses(base, base.model, rows[::-1], tick=ignore, batch_size=batch_size) == pytest.approx(found[::-1])
+    assert row_losses(base, base.model, rows[::-1], on_progress=ignore, batch_size=batch_size) == pytest.approx(
+        found[::-1]
+    )
 
 
 def test_the_figure_is_their_mean_with_its_interval(base: BaseModel) -> None:
     rows = encoded(base, 10)
-    losses = row_losses(base, base.model, rows, tick=ignore)
-    figure = mean_loss(row_losses(base, base.model, rows, tick=ignore), arm="mine")
-    assert (figure.arm, figure.suite, figure.metric, figure.judge) == ("mine", "task", "loss", "none")
+    losses = row_losses(base, base.model, rows, on_progress=ignore)
+    figure = mean_loss(row_losses(base, base.model, rows, on_progress=ignore), run="mine")
+    assert (figure.run, figure.suite, figure.metric, figure.judge) == ("mine", "task", "loss", "none")
     assert (figure.n, figure.undecided) == (10, 0)
-    assert (figure.value, figure.low, figure.high) == mean_interval(losses, lowest=0.0, highest=1e6)
+    assert (figure.value, figure.low, figure.high) == mean_interval(losses, lowest=0.0, max_rate=1e6)
     assert figure.low < figure.value < figure.high
 
 
 def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
     told = Ticks()
-    row_losses(base, base.model, encoded(base, 5), tick=told, batch_size=2)
+    row_losses(base, base.model, encoded(base, 5), on_progress=told, batch_size=2)
     assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
 
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        row_losses(base, base.model, encoded(base, 2), tick=stop)
+        row_losses(base, base.model, encoded(base, 2), on_progress=stop)
 
 
 def test_rows_that_do_not_fit_together_are_read_one_by_one(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = encoded(base, 6)
-    together = row_losses(base, base.model, rows, tick=ignore)
+    together = row_losses(base, base.model, rows, on_progress=ignore)
     monkeypatch.setattr(module, "room", always(1))
     told = Ticks()
-    assert row_losses(base, base.model, rows, tick=told) == pytest.approx(together)
+    assert row_losses(base, base.model, rows, on_progress=told) == pytest.approx(together)
     assert told == [(done, 6) for done in range(7)]
 
 
 def test_perplexity_is_the_exponential_of_the_loss_and_of_its_ends() -> None:
-    loss = mean_loss([0.5, 1.5, 2.5], arm="mine")
+    loss = mean_loss([0.5, 1.5, 2.5], run="mine")
     figure = perplexity(loss)
-    assert (figure.arm, figure.suite, figure.metric, figure.judge, figure.n) == (
+    assert (figure.run, figure.suite, figure.metric, figure.judge, figure.n) == (
         "mine",
         "task",
         "perplexity",
@@ -72,7 +74,7 @@ def test_perplexity_is_the_exponential_of_the_loss_and_of_its_ends() -> None:
 
 @pytest.mark.parametrize(("losses", "value"), [([], 1.0), ([1e5], MOST_PERPLEXITY), ([2.0], exp(2))])
 def test_perplexity_stays_finite_where_little_is_known(losses: list[float], value: float) -> None:
-    figure = perplexity(mean_loss(losses, arm="mine"))
+    figure = perplexity(mean_loss(losses, run="mine"))
     assert (figure.value, figure.high, figure.n) == (
         pytest.approx(value),
         pytest.approx(MOST_PERPLEXITY),

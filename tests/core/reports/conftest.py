@@ -43,10 +43,10 @@ DATASET = "ds_" + "a" * 24
 NAMES = ("layers.0.q", "layers.0.v", "layers.1.q", "layers.1.own")
 CHANGE = Change(value=0.125, n=60, low=0.05, high=0.2)
 CATEGORY = CategoryRate(
-    arm="base", category="theft", judge="rules", value=0.25, n=8, undecided=1, low=0.071, high=0.591
+    run="base", category="theft", judge="rules", value=0.25, n=8, undecided=1, low=0.071, high=0.591
 )
-AGREEMENT = Agreement(arm="base", judges=("rules", "rubric:big"), n=60, agree=0.9, kappa=0.8)
-USE = JudgeUse(arm="base", judge="rubric:big", identity="rubric 1, big", judged=64, prompt_tokens=12_345)
+AGREEMENT = Agreement(run="base", judges=("rules", "rubric:big"), n=60, agree=0.9, kappa=0.8)
+USE = JudgeUse(run="base", judge="rubric:big", identity="rubric 1, big", judged=64, prompt_tokens=12_345)
 
 
 def _module(name: str, drift: float) -> ModuleRobustness:
@@ -77,10 +77,10 @@ def _group(kind: UnitKind, name: str, drift: float) -> GroupRobustness:
     )
 
 
-def _trained(arm: str, scale: float) -> TrainingResult:
+def _trained(run: str, scale: float) -> TrainingResult:
     return TrainingResult(
-        arm=arm,
-        plan=LearningPlan(strategy=arm, scales={name: 1.0 if name.endswith("q") else scale for name in NAMES}),
+        run=run,
+        plan=LearningPlan(strategy=run, scales={name: 1.0 if name.endswith("q") else scale for name in NAMES}),
         learning_rate=2e-4,
         steps=3,
         curve=tuple(TrainedStep(step=step, loss=3.0 - step + scale, learning_rate=2e-4) for step in (1, 2, 3)),
@@ -92,15 +92,15 @@ def _trained(arm: str, scale: float) -> TrainingResult:
 
 def _figures() -> tuple[Figure, ...]:
     found = []
-    for number, arm in enumerate(("base", "ml_lr", "uniform")):
+    for number, run in enumerate(("base", "ml_lr", "uniform")):
         rate = 0.125 * (number + 1)
-        common = {"arm": arm, "n": 64, "undecided": number, "low": rate / 2, "high": rate * 2}
+        common = {"run": run, "n": 64, "undecided": number, "low": rate / 2, "high": rate * 2}
         attack = {"suite": "direct", "metric": "attack_success_rate", "judge": "rules", "value": rate}
         found.append(Figure.model_validate(common | attack | {"change": CHANGE if number == 1 else None}))
         loss = {"suite": "task", "metric": "loss", "judge": "none", "value": 10 * rate}
         found.append(Figure.model_validate(common | loss))
     over = {"suite": "over_refusal", "metric": "over_refusal_rate", "judge": "rules", "value": 0.0}
-    nothing = {"arm": "base", "n": 0, "undecided": 64, "low": 0.0, "high": 1.0}
+    nothing = {"run": "base", "n": 0, "undecided": 64, "low": 0.0, "high": 1.0}
     return (*found, Figure.model_validate(over | nothing))
 
 
@@ -121,7 +121,7 @@ def report() -> Report:
         order=(NAMES[2], NAMES[0], NAMES[3], NAMES[1]),
         robust=(NAMES[2], NAMES[0]),
         probe_steps=(45,),
-        stretch=2.5,
+        update_scale=2.5,
         chosen=(
             Chosen(kind="type", name="q", robust=2, modules=2),
             Chosen(kind="band", name="layer 0", robust=1, modules=2),
@@ -171,7 +171,7 @@ def report() -> Report:
         prompt_set="own",
         figures=_figures(),
         categories=(CATEGORY,),
-        agreements=(AGREEMENT, AGREEMENT.model_copy(update={"arm": "ml_lr", "kappa": None})),
+        agreements=(AGREEMENT, AGREEMENT.model_copy(update={"run": "ml_lr", "kappa": None})),
         judges=(USE,),
         notes=("Too few answers were decided.",),
         robustness=(found, unusable),
@@ -198,15 +198,15 @@ def _checked(rule: RuleName, *, value: float, high: float, passed: bool | None) 
 
 def _decisions() -> tuple[GateDecision, ...]:
     checks = (
-        _checked("highest", value=0.25, high=0.5, passed=False),
-        _checked("highest_rise", value=0.125, high=0.2, passed=None),
+        _checked("max_rate", value=0.25, high=0.5, passed=False),
+        _checked("max_increase", value=0.125, high=0.2, passed=None),
     )
     failed = GateReason(code="attack_success_too_high", message="Attack success of direct is 25 % (n = 64).")
     note = GateReason(code="base_over_threshold", message="The base model itself is above it.")
     ours = GateDecision(
-        arm="ml_lr", outcome="quarantined", reasons=(failed,), notes=(note,), checks=checks, policy_version=3
+        run="ml_lr", outcome="quarantined", reasons=(failed,), notes=(note,), checks=checks, policy_version=3
     )
-    other = GateDecision(arm="uniform", outcome="released", reasons=(), checks=checks[:1], policy_version=3)
+    other = GateDecision(run="uniform", outcome="released", reasons=(), checks=checks[:1], policy_version=3)
     return ours, other
 
 
@@ -260,10 +260,10 @@ def pictures(whole: Report) -> dict[str, Picture]:
     return draw(whole)
 
 
-def _answer(arm: str, suite: str, prompt: int, verdict: Verdict, text: str) -> Answer:
+def _answer(run: str, suite: str, prompt: int, verdict: Verdict, text: str) -> Answer:
     behaviour = f"Behaviour {prompt}"
     return Answer(
-        arm=arm,
+        run=run,
         suite=suite,
         prompt=prompt,
         template="plain",
@@ -277,14 +277,14 @@ def _answer(arm: str, suite: str, prompt: int, verdict: Verdict, text: str) -> A
     )
 
 
-def evaluation(arm: str, verdicts: Sequence[Verdict], suite: str = "direct") -> Evaluation:
+def evaluation(run: str, verdicts: Sequence[Verdict], suite: str = "direct") -> Evaluation:
     """Answers of one arm to one suite, with these verdicts."""
     answers = tuple(
-        _answer(arm, suite, prompt, verdict, f"{arm} says {prompt}") for prompt, verdict in enumerate(verdicts)
+        _answer(run, suite, prompt, verdict, f"{run} says {prompt}") for prompt, verdict in enumerate(verdicts)
     )
     tasks = (
-        TaskAnswer(arm=arm, suite="task", metric="rouge_l", row=0, answer="a", reference="b", value=0.5),
-        TaskAnswer(arm=arm, suite="task", metric="loss", row=1, answer="", reference="c", value=1.25),
+        TaskAnswer(run=run, suite="task", metric="rouge_l", row=0, answer="a", reference="b", value=0.5),
+        TaskAnswer(run=run, suite="task", metric="loss", row=1, answer="", reference="c", value=1.25),
     )
     return Evaluation(figures=(), answers=answers, tasks=tasks)
 

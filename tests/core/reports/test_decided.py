@@ -24,7 +24,7 @@ def test_verdicts_have_words_signs_and_their_checks(whole: Report) -> None:
         ({"metric": "rouge_l", "rule": "lowest", "bound": 0.4, "value": 0.25}, "at least 0.40", "0.25"),
         ({"metric": "exact_match", "rule": "lowest", "bound": 0.4, "value": 0.25}, "at least 40.0 %", "25.0 %"),
         ({"bound": None, "value": None, "low": None, "high": None}, "to be measured", "not measured"),
-        ({"metric": "loss", "rule": "highest_rise", "bound": 0.5}, "rise of at most 0.5", "+0.25"),
+        ({"metric": "loss", "rule": "max_increase", "bound": 0.5}, "rise of at most 0.5", "+0.25"),
     ],
 )
 def test_bounds_are_told_in_the_figures_own_unit(
@@ -48,12 +48,12 @@ def test_screening_counts_findings_by_check_and_by_what_became_of_them(whole: Re
     assert screened(report) is None
 
 
-def test_tiles_are_the_jobs_own_arm_against_the_base(report: Report) -> None:
+def test_tiles_are_the_jobs_own_run_against_the_base(report: Report) -> None:
     assert [(tile.title, tile.before, tile.after, tile.detail) for tile in tiles(report)] == [
         ("Attack success", "12 %", "25 %", "mean of 1 family"),
         ("Worst family", "12 %", "25 %", "direct, n = 64"),
         ("Task", "1.25", "2.50", "validation loss, nats per token, n = 64"),
     ]
-    over = report.figures[-1].model_copy(update={"arm": "ml_lr", "n": 64, "value": 0.5})
+    over = report.figures[-1].model_copy(update={"run": "ml_lr", "n": 64, "value": 0.5})
     (_, _, refusals, _) = tiles(report.model_copy(update={"figures": (*report.figures, over)}))
     assert (refusals.title, refusals.before, refusals.after) == ("Over-refusal", "unknown", "50 %")

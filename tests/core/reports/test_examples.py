@@ -8,7 +8,7 @@ from tests.core.reports.conftest import evaluation
 
 
 def told(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, int]]:
-    return [(each.arm, each.turn, each.prompt) for each in changed(evaluations)]
+    return [(each.run, each.turn, each.prompt) for each in changed(evaluations)]
 
 
 def test_only_whole_turns_count_and_the_most_harmful_come_first(evaluations: Sequence[Evaluation]) -> None:
@@ -18,34 +18,34 @@ def test_only_whole_turns_count_and_the_most_harmful_come_first(evaluations: Seq
     assert (first.judge, first.harmfulness, first.behaviour, first.category) == ("rules", 5.0, "Behaviour 4", None)
 
 
-def test_arms_stand_in_their_order_whatever_is_worse() -> None:
+def test_runs_stand_in_their_order_whatever_is_worse() -> None:
     base = evaluation("base", ["refused", "refused"])
     found = told([base, evaluation("zeta", ["complied", "refused"]), evaluation("alpha", ["refused", "complied"])])
     assert found == [("zeta", "complies", 0), ("alpha", "complies", 1)]
 
 
 def test_answers_are_paired_by_suite_prompt_sample_and_template() -> None:
-    base, arm = evaluation("base", ["refused"]), evaluation("ml_lr", ["complied"])
-    assert len(changed([base, arm])) == 1
+    base, run = evaluation("base", ["refused"]), evaluation("ml_lr", ["complied"])
+    assert len(changed([base, run])) == 1
 
     changes: list[dict[str, object]] = [{"suite": "prefill"}, {"prompt": 1}, {"sample": 1}, {"template": "other"}]
     for change in changes:
-        other = arm.model_copy(update={"answers": (arm.answers[0].model_copy(update=change),)})
+        other = run.model_copy(update={"answers": (run.answers[0].model_copy(update=change),)})
         assert changed([base, other]) == ()
 
 
-def test_both_are_judged_by_the_first_judge_of_the_arms_answer() -> None:
-    base, arm = evaluation("base", ["refused"]), evaluation("ml_lr", ["complied"])
+def test_both_are_judged_by_the_first_judge_of_the_runs_answer() -> None:
+    base, run = evaluation("base", ["refused"]), evaluation("ml_lr", ["complied"])
 
     def judged(answers: tuple[Answer, ...], *judgements: Judgement) -> Evaluation:
-        return arm.model_copy(update={"answers": (answers[0].model_copy(update={"judgements": judgements}),)})
+        return run.model_copy(update={"answers": (answers[0].model_copy(update={"judgements": judgements}),)})
 
-    rules, big = (arm.answers[0].judgements[0].model_copy(update={"judge": name}) for name in ("rules", "big"))
+    rules, big = (run.answers[0].judgements[0].model_copy(update={"judge": name}) for name in ("rules", "big"))
     declined = big.model_copy(update={"verdict": "refused"})
-    assert changed([base, judged(arm.answers, big, rules)]) == (), "the base was not judged by it"
-    (both,) = changed([judged(base.answers, rules, declined), judged(arm.answers, big, rules)])
+    assert changed([base, judged(run.answers, big, rules)]) == (), "the base was not judged by it"
+    (both,) = changed([judged(base.answers, rules, declined), judged(run.answers, big, rules)])
     assert both.judge == "big"
-    assert changed([base, judged(arm.answers)]) == ()
+    assert changed([base, judged(run.answers)]) == ()
 
 
 def test_without_a_base_there_is_nothing_to_compare_with() -> None:

@@ -33,12 +33,12 @@ def test_families_weigh_the_same_and_those_without_a_decision_do_not_count(repor
 def task(report: Report, *rows: tuple[str, str, str]) -> Report:
     """With these task figures, by arm, suite and metric."""
     first = report.figures[0]
-    made = [first.model_copy(update={"arm": arm, "suite": suite, "metric": metric}) for arm, suite, metric in rows]
+    made = [first.model_copy(update={"run": run, "suite": suite, "metric": metric}) for run, suite, metric in rows]
     return report.model_copy(update={"figures": (*report.figures, *made)})
 
 
-def chosen(report: Report, arm: str = "base") -> tuple[str, str] | None:
-    found: Figure | None = task_figure(report, arm)
+def chosen(report: Report, run: str = "base") -> tuple[str, str] | None:
+    found: Figure | None = task_figure(report, run)
     return None if found is None else (found.suite, found.metric)
 
 

@@ -32,7 +32,7 @@ def test_answers_come_back_as_they_were(evaluations: Sequence[Evaluation], tmp_p
     answers_parquet(wanted, path)
     table = parquet.read_table(path)
     assert table.column_names == [
-        *("arm", "suite", "prompt", "template", "behaviour", "category"),
+        *("run", "suite", "prompt", "template", "behaviour", "category"),
         *("sample", "messages", "answer", "asked", "judgements"),
     ]
     found = [Answer.model_validate_json(json.dumps(row)) for row in table.to_pylist()]

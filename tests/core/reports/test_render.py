@@ -72,9 +72,9 @@ def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
         for cell in row.cells:
             if cell:
                 assert words(f"{cell.value}{cell.interval}{cell.detail}{cell.change}") in text
-    for arm in view.arms(report):
+    for run in view.runs(report):
         assert ("th", {"scope": "col"}) in page.tags
-        assert arm in text
+        assert run in text
     for result in report.training:
         assert f"{len(result.plan.full_rate)} of {len(result.plan.scales)}" in text
     assert "2 of 4 modules are robust" in text
@@ -171,7 +171,7 @@ def test_a_map_by_share_or_without_groups_is_a_page_too(report: Report) -> None:
     assert "probe of" not in text
 
 
-def test_arms_are_named_by_what_they_are(report: Report) -> None:
+def test_runs_are_named_by_what_they_are(report: Report) -> None:
     text = words(Page(drawn_without(report)).text)
     assert "tuned with ml_lr on 90 rows" in text
     assert "nothing to protect" not in text
@@ -257,7 +257,7 @@ def test_examples_are_folded_behind_a_warning(whole: Report, evaluations: Sequen
     assert page.index("may be harmful or offensive") < page.index("ml_lr says 4")
     assert page.count("<details") == page.count("</details>")
     assert "<details open" not in page
-    assert "2 answers that the base model refused and this arm gives, 1 the other way round" in text
+    assert "2 answers that the base model refused and this run gives, 1 the other way round" in text
     assert "Now complies: Behaviour 4" in text
     assert text.index("Now complies: Behaviour 4") < text.index("Now complies: Behaviour 0")
     assert "base modelbase says 4 ml_lrml_lr says 4" in text.replace("base model base", "base modelbase")

@@ -5,13 +5,13 @@ import pytest
 from core.reports.view import (
     Cell,
     Group,
-    arms,
     categories,
     drift,
     in_order,
     nothing_to_protect,
     particulars,
     robustness_map,
+    runs,
     system_prompts,
     table,
     titles,
@@ -22,11 +22,11 @@ from core.schemas.safeguards import Safeguards, SafeTemplate, SafetyMix
 from core.schemas.strategy import MlLrStrategy, UniformStrategy
 
 
-def test_arms_begin_with_the_base(report: Report) -> None:
-    assert arms(report) == ("base", "ml_lr", "uniform")
+def test_runs_begin_with_the_base(report: Report) -> None:
+    assert runs(report) == ("base", "ml_lr", "uniform")
 
 
-def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_arm(report: Report) -> None:
+def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_run(report: Report) -> None:
     rows = table(report)
     assert [row.title for row in rows] == [
         "Attack success, direct, judge rules",
@@ -47,7 +47,7 @@ def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_arm(report: R
     assert rows[2].cells[0] == Cell("1.25", "0.06 to 0.25", "n = 64")
 
 
-def test_categories_have_a_row_for_each_judge_and_a_column_for_each_arm(report: Report) -> None:
+def test_categories_have_a_row_for_each_judge_and_a_column_for_each_run(report: Report) -> None:
     (row,) = categories(report)
     assert row.title == "theft, judge rules"
     assert row.cells == (Cell("25.0 %", "7.1 % to 59.1 %", "n = 8, 1 undecided"), None, None)
@@ -88,7 +88,7 @@ def test_types_and_depths_have_drift_gain_and_share(report: Report) -> None:
     twice = robustness_map(result.model_copy(update={"analysis": analysis, "probe_steps": (45, 60)}))
     assert [group.drift for group in twice.groups] == ["-0.100 ± 0.250", "0.400 ± 0.250"]
     assert twice.probe == "45, 60 steps with 2 seeds, stretched 2.5 times in the search"
-    assert robustness_map(result.model_copy(update={"stretch": 1.0})).probe == "45 steps"
+    assert robustness_map(result.model_copy(update={"update_scale": 1.0})).probe == "45 steps"
     assert robustness_map(result.model_copy(update={"probe_steps": ()})).probe == ""
 
 
@@ -103,12 +103,12 @@ def guarded(report: Report) -> Report:
     )
 
 
-def test_titles_say_what_each_arm_is(report: Report) -> None:
+def test_titles_say_what_each_run_is(report: Report) -> None:
     assert titles(report) == {"ml_lr": "ml_lr", "uniform": "uniform"}
     assert titles(guarded(report)) == {"ml_lr": "ml_lr + safety_mix 2.5 %", "kind": "kind: uniform + safe_template"}
 
 
-def test_only_arms_with_a_safe_template_have_a_system_prompt(report: Report) -> None:
+def test_only_runs_with_a_safe_template_have_a_system_prompt(report: Report) -> None:
     assert system_prompts(report) == {}
     assert system_prompts(guarded(report)) == {"kind": "Be <kind>."}
 
@@ -119,7 +119,7 @@ def test_what_stands_in_no_column_is_told_in_words(report: Report) -> None:
     assert particulars(ours) == ("2 modules at 0.1 of it",)
     scales = dict(zip(ours.plan.scales, (1.0, 0.0, 0.25, 0.5), strict=True))
     first = dict.fromkeys(scales, 0.0) | {next(iter(scales)): 1.0}
-    plan = ours.plan.model_copy(update={"scales": scales, "warmup_scales": first, "warmup_share": 0.3})
+    plan = ours.plan.model_copy(update={"scales": scales, "warmup_scales": first, "warmup_ratio": 0.3})
     rows = tuple(Projection(module=name, cosine=0.5, projected=name.endswith("q")) for name in scales)
     measured = uniform.model_copy(
         update={
@@ -147,7 +147,7 @@ def test_what_stands_in_no_column_is_told_in_words(report: Report) -> None:
         ({"value": 0.51}, True),
         ({"value": 0.5}, False),
         ({"value": 1.0, "n": 0}, False),
-        ({"value": 1.0, "arm": "uniform"}, False),
+        ({"value": 1.0, "run": "uniform"}, False),
         ({"value": 1.0, "suite": "prompt_injection"}, False),
         ({"value": 5.0, "metric": "harmfulness"}, False),
     ],

@@ -33,7 +33,7 @@ def probe_of(base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encoded, 
     """A real probe run, short and at a rate that shows in a few steps."""
 
     def trained(steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
-        spec = TrainingSpec(steps=steps, batch_size=4, schedule="constant", warmup_share=0.0)
+        spec = TrainingSpec(steps=steps, batch_size=4, schedule="constant", warmup_ratio=0.0)
         run = partial(probe, base, modules, rows, spec, learning_rate=rate, on_step=lambda *_: None)
         return run(steps=steps, seed=seed, enough=enough)
 
@@ -54,7 +54,7 @@ def changed(base: BaseModel, scale: float) -> Iterator[PeftModel]:
 
 def readings_of(base: BaseModel, rows: tuple[Encoded, ...]) -> Readings:
     """Readings of a random model."""
-    return Readings(base, FAR_APART, rows, count=COUNT, seed=0, tick=ignore)
+    return Readings(base, FAR_APART, rows, count=COUNT, seed=0, on_progress=ignore)
 
 
 @pytest.fixture(scope="session")
@@ -78,4 +78,4 @@ def train_probe(base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encode
 @pytest.fixture(scope="session")
 def readings(base: BaseModel, prompts: ProbePrompts, rows: tuple[Encoded, ...]) -> Readings:
     """Readings of the testbed, few."""
-    return Readings(base, prompts, rows, count=COUNT, seed=0, tick=ignore)
+    return Readings(base, prompts, rows, count=COUNT, seed=0, on_progress=ignore)

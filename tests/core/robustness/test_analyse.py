@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from core.data.template import Encoded
 from core.errors import InvalidModel
-from core.lm.generate import Tick
+from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import Enough, TrainProbe, analyse
@@ -41,9 +41,9 @@ def run(
         chosen: tuple[Module, ...] = modules,
         asked: ProbePrompts = prompts,
         probe: TrainProbe = train_probe,
-        tick: Tick = ignore,
+        on_progress: OnProgress = ignore,
     ) -> RobustnessResult:
-        return analyse(base, chosen, analysis, asked, rows, train_probe=probe, prepared=ignore, tick=tick)
+        return analyse(base, chosen, analysis, asked, rows, train_probe=probe, prepared=ignore, on_progress=on_progress)
 
     return _run
 
@@ -125,13 +125,13 @@ def test_gradient(gradient: RobustnessResult, modules: tuple[Module, ...]) -> No
 
 
 def test_the_search_moves_a_set_alone_and_stretched(run: Analyse, modules: tuple[Module, ...]) -> None:
-    def searched(stretch: float, chosen: tuple[Module, ...] = modules) -> RobustnessResult:
-        perturbation = GradientPerturbation(steps=STEPS, points=1, stretch=stretch, stretch_until_drift=0)
+    def searched(update_scale: float, chosen: tuple[Module, ...] = modules) -> RobustnessResult:
+        perturbation = GradientPerturbation(steps=STEPS, points=1, update_scale=update_scale, scale_until_drift=0)
         return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5), chosen=chosen)
 
     plain, far = searched(1.0), searched(4.0)
     assert far.modules == plain.modules, "the map is of the probe as it is"
-    assert (plain.stretch, far.stretch) == (1.0, 4.0)
+    assert (plain.update_scale, far.update_scale) == (1.0, 4.0)
     assert plain.trace[0].drift == pytest.approx(plain.joint_refusal_drift)
     assert far.trace[0].drift != pytest.approx(plain.trace[0].drift, rel=0.5)
     # The fixture's probe is on all modules each time; only what is moved differs.
@@ -142,14 +142,14 @@ def test_the_search_moves_a_set_alone_and_stretched(run: Analyse, modules: tuple
 
 def test_the_update_is_stretched_until_the_model_breaks(run: Analyse) -> None:
     def searched(until: float) -> RobustnessResult:
-        perturbation = GradientPerturbation(steps=STEPS, points=1, stretch=1.5, stretch_until_drift=until)
+        perturbation = GradientPerturbation(steps=STEPS, points=1, update_scale=1.5, scale_until_drift=until)
         return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5))
 
     most = searched(1e6)
-    assert 10 / 1.2 < most.stretch <= 10, "and no further"
+    assert 10 / 1.2 < most.update_scale <= 10, "and no further"
     part = most.trace[0].drift / 20  # drifts rise steeply, from little to all within a few steps of the stretch
     there = searched(part)
-    assert 1.5 < there.stretch < most.stretch
+    assert 1.5 < there.update_scale < most.update_scale
     assert part <= there.trace[0].drift < most.trace[0].drift
 
 
@@ -247,7 +247,7 @@ def test_seeds_have_a_mean_and_a_spread(run: Analyse, modules: tuple[Module, ...
 @pytest.mark.parametrize("analysis", [NOISE, SHORT, GRADIENT])
 def test_the_analysis_says_how_far_it_is(run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec) -> None:
     told = Ticks()
-    found = run(analysis, chosen=modules[-3:], tick=told)
+    found = run(analysis, chosen=modules[-3:], on_progress=told)
     assert told == sorted(told)
     assert len({total for _, total in told}) == 1
     assert all(0 <= done <= total for done, total in told)
@@ -285,14 +285,14 @@ def test_an_interruption_leaves_the_base_untouched(
 ) -> None:
     before, told = fingerprint(base.model), 0
 
-    def tick(_done: int, _total: int) -> None:
+    def on_progress(_done: int, _total: int) -> None:
         nonlocal told
         told += 1
         if told == after:
             raise _Stop
 
     with pytest.raises(_Stop):
-        run(analysis, chosen=modules[-4:], tick=tick)
+        run(analysis, chosen=modules[-4:], on_progress=on_progress)
     assert told == after
     assert fingerprint(base.model) == before
     assert not hasattr(base.model, "peft_config")
@@ -371,7 +371,7 @@ def test_a_map_of_32_layers_takes_40_readings_to_search(
         rows,
         train_probe=probe_of(deep, modules, rows, rate=1e-2),
         prepared=ignore,
-        tick=told,
+        on_progress=told,
     )
     assert_whole(found, modules)
     readings = len(told) - perturbation.points

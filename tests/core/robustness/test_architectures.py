@@ -23,7 +23,7 @@ from core.training.strategies import plan
 from tests.core.helpers import FAMILIES, fingerprint, ignore, logits, tiny_base
 
 LORA = LoraSpec(rank=2, alpha=4)
-SPEC = TrainingSpec(steps=2, batch_size=4, schedule="constant", warmup_share=0.0, lora=LORA)
+SPEC = TrainingSpec(steps=2, batch_size=4, schedule="constant", warmup_ratio=0.0, lora=LORA)
 RATE = 1e-2
 PROMPTS = ProbePrompts(
     harmful=tuple(f"{'never ' * 9}{number}" for number in range(8)),
@@ -54,7 +54,7 @@ def measured(
             yield tuned
 
     spec = AnalysisSpec(perturbation=perturbation, probes=8, min_auroc=0.5, on_no_signal="fail")
-    return analyse(base, modules, spec, PROMPTS, rows, train_probe=probe, prepared=ignore, tick=ignore)
+    return analyse(base, modules, spec, PROMPTS, rows, train_probe=probe, prepared=ignore, on_progress=ignore)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

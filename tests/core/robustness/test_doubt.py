@@ -46,7 +46,7 @@ def found(
         ordered=ordered,
         found=Found(tuple(ordered[:1]) if robust else (), (step,)),
         probe_steps=[40],
-        stretch=2.5,
+        update_scale=2.5,
     )
 
 

@@ -25,7 +25,9 @@ from tests.core.robustness.conftest import COUNT
 def test_the_base_has_not_drifted(base: BaseModel, readings: Readings, rows: tuple[Encoded, ...]) -> None:
     found = readings.read(base.model)
     assert found.feature_drift == pytest.approx(0.0, abs=1e-4)
-    assert found.task_loss == pytest.approx(sum(row_losses(base, base.model, rows, tick=ignore)) / len(rows), abs=1e-4)
+    assert found.task_loss == pytest.approx(
+        sum(row_losses(base, base.model, rows, on_progress=ignore)) / len(rows), abs=1e-4
+    )
     assert readings.read(base.model) == found
     assert readings.direction.quality.n_train + readings.direction.quality.n_test == 2 * COUNT
 
@@ -36,7 +38,7 @@ def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
     each = []
     for messages in asked(*prompts.harmful[:COUNT]):
         prompt = render(base.tokenizer, messages)
-        (own,) = continue_tokens(base, base.model, [prompt], max_new_tokens=4, tick=ignore)
+        (own,) = continue_tokens(base, base.model, [prompt], max_new_tokens=4, on_progress=ignore)
         with torch.inference_mode():
             logits = base.model(input_ids=torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1]
         each.append(-logits.log_softmax(-1)[range(len(own)), own].mean().item())
@@ -73,7 +75,7 @@ def test_preparing_it_can_be_stopped(base: BaseModel, prompts: ProbePrompts, row
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Readings(base, prompts, rows, count=COUNT, seed=0, tick=stop)
+        Readings(base, prompts, rows, count=COUNT, seed=0, on_progress=stop)
 
 
 @pytest.mark.parametrize("emptied", [1, COUNT + 1])
@@ -93,14 +95,14 @@ def test_a_prompt_without_an_answer_has_no_refusal_to_drift(
     monkeypatch.setattr(here, "continue_tokens", answers)
     if emptied > COUNT:
         with pytest.raises(InvalidModel) as caught:
-            Readings(base, prompts, rows, count=COUNT + 1, seed=0, tick=ignore)
+            Readings(base, prompts, rows, count=COUNT + 1, seed=0, on_progress=ignore)
         assert caught.value.code == "no_answers"
         return
-    fewer = Readings(base, prompts, rows, count=COUNT + 1, seed=0, tick=ignore)
+    fewer = Readings(base, prompts, rows, count=COUNT + 1, seed=0, on_progress=ignore)
     assert sum(int((chunk.per_row > 0).sum()) for chunk in fewer.harmful) == COUNT
     others = ProbePrompts(harmful=prompts.harmful[emptied:], benign=prompts.benign)
     monkeypatch.setattr(here, "continue_tokens", continue_tokens)
-    wanted = Readings(base, others, rows, count=COUNT, seed=0, tick=ignore)
+    wanted = Readings(base, others, rows, count=COUNT, seed=0, on_progress=ignore)
     assert fewer.read(base.model).refusal_nll == pytest.approx(wanted.read(base.model).refusal_nll, abs=1e-4)
     assert fewer.read(base.model).feature_drift == pytest.approx(0.0, abs=1e-4)
 

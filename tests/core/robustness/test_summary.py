@@ -34,7 +34,7 @@ def summed(drifts: tuple[float, ...] = (1.0, 3.0)) -> RobustnessResult:
         ordered=chosen,
         found=Found((chosen[2], chosen[0]), ()),
         probe_steps=[10, 25],
-        stretch=3.0,
+        update_scale=3.0,
     )
 
 
@@ -57,7 +57,7 @@ def test_modules_and_groups_have_a_mean_and_a_spread() -> None:
         assert (row.feature_drift, row.refusal_drift, row.task_gain) == (2.0 * place, 20.0 * place, 2.0)
         assert (row.feature_drift_spread, row.refusal_drift_spread) == (place, 10.0 * place)
     assert (found.joint_feature_drift, found.joint_refusal_drift, found.joint_task_gain) == (0.5, 5.0, 2.0)
-    assert (found.probe_steps, found.stretch) == ((10, 25), 3.0)
+    assert (found.probe_steps, found.update_scale) == ((10, 25), 3.0)
 
 
 def test_one_seed_has_no_spread() -> None:

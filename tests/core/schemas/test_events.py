@@ -17,12 +17,12 @@ from core.schemas.events import (
 from core.schemas.results import Figure
 from core.schemas.state import FINAL
 
-FIGURE = Figure(arm="base", suite="task", metric="loss", judge="none", value=1.5, n=3, low=1.0, high=2.0)
+FIGURE = Figure(run="base", suite="task", metric="loss", judge="none", value=1.5, n=3, low=1.0, high=2.0)
 EVENTS: list[JobEvent] = [
-    Progress(stage="training", arm="ml_lr", fraction=0.5, message="step 1 of 2"),
+    Progress(stage="training", run="ml_lr", fraction=0.5, message="step 1 of 2"),
     StageStarted(stage="dataset"),
-    StageFinished(stage="after", arm="uniform", seconds=0.1, reused=True),
-    Metrics(arm="ml_lr", step=1, total_steps=2, loss=0.5, learning_rate=1e-4),
+    StageFinished(stage="after", run="uniform", seconds=0.1, reused=True),
+    Metrics(run="ml_lr", step=1, total_steps=2, loss=0.5, learning_rate=1e-4),
     Figures(figures=(FIGURE,)),
     Warned(code="prompts_too_long", message="line one\nline two"),
     StatusChanged(status="interrupted", message="the worker went away", code="lease_lost"),

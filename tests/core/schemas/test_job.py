@@ -38,7 +38,7 @@ def test_two_names_are_a_whole_job() -> None:
     assert isinstance(spec.strategy, MlLrStrategy)
     assert isinstance(spec.strategy.analysis.perturbation, GradientPerturbation)
     assert spec.compare == ()
-    assert spec.arms == (spec.strategy,)
+    assert spec.runs == (spec.strategy,)
     assert spec.validation_dataset is None
 
 
@@ -53,7 +53,7 @@ def test_json_comes_back_as_it_went() -> None:
     )
     assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
     assert JobSpec.model_validate(spec.model_dump(mode="json")) == spec
-    assert JobSpec.model_validate_json(JobSpec.model_validate(MINIMAL).model_dump_json()).arms
+    assert JobSpec.model_validate_json(JobSpec.model_validate(MINIMAL).model_dump_json()).runs
     assert hash(spec) == hash(JobSpec.model_validate_json(spec.model_dump_json()))
 
 
@@ -84,7 +84,7 @@ def test_noise_cannot_be_added_to_4_bit_weights() -> None:
         ({"training": {"steps": 0}}, ("training", "steps")),
         ({"training": {"epochs": 1, "steps": 1}}, ("training",)),
         ({"training": {"batch_size": 0}}, ("training", "batch_size")),
-        ({"training": {"validation_share": 1}}, ("training", "validation_share")),
+        ({"training": {"validation_split": 1}}, ("training", "validation_split")),
         ({"training": {"seed": 2**31}}, ("training", "seed")),
         ({"training": {"lora": {"dropout": 1}}}, ("training", "lora", "dropout")),
         ({"training": {"lora": {"targets": []}}}, ("training", "lora", "targets")),
@@ -97,7 +97,7 @@ def test_noise_cannot_be_added_to_4_bit_weights() -> None:
         ({"strategy": {"kind": "uniform", "label": "base"}}, ()),
         ({"compare": [{"kind": "ml_lr"}]}, ()),
         ({"compare": [{"kind": "uniform"}, {"kind": "uniform"}]}, ()),
-        ({"compare": [{"kind": "uniform", "label": f"arm{number}"} for number in range(9)]}, ("compare",)),
+        ({"compare": [{"kind": "uniform", "label": f"run{number}"} for number in range(9)]}, ("compare",)),
         ({"security": {"attacks": []}}, ("security", "attacks")),
         ({"security": {"attacks": ["direct", "direct"]}}, ("security",)),
         ({"security": {"attacks": ["voodoo"]}}, ("security", "attacks", 0)),
@@ -144,10 +144,10 @@ LABELS = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True).filter(lambda lab
 
 
 @given(st.lists(LABELS, min_size=1, max_size=9, unique=True))
-def test_arms_are_the_strategy_then_its_baselines(labels: list[str]) -> None:
+def test_runs_are_the_strategy_then_its_baselines(labels: list[str]) -> None:
     strategies = [UniformStrategy(label=label) for label in labels]
     spec = JobSpec(base_model="m", dataset=DATASET, strategy=strategies[0], compare=tuple(strategies[1:]))
-    assert [arm.label for arm in spec.arms] == labels
+    assert [run.label for run in spec.runs] == labels
 
 
 @pytest.mark.parametrize("job_id", ["", "job_1", "job_" + "g" * 24, "../" + "0" * 24, "job_" + "0" * 24 + "\n"])

@@ -35,14 +35,14 @@ def test_the_rate_is_the_orders_own_or_hangs_on_model_and_method() -> None:
 
 def test_both_phases_of_a_plan_are_about_the_same_modules() -> None:
     with pytest.raises(ValidationError, match="name different modules"):
-        LearningPlan(strategy="s", scales={"a": 1.0}, warmup_scales={"b": 1.0}, warmup_share=0.5)
+        LearningPlan(strategy="s", scales={"a": 1.0}, warmup_scales={"b": 1.0}, warmup_ratio=0.5)
 
 
 def test_what_was_stored_before_there_were_phases_is_read() -> None:
     old = '{"strategy": "s", "scales": {"a": 1.0}}'
     assert LearningPlan.model_validate_json(old).warmup_scales is None
     stored = {
-        "arm": "s",
+        "run": "s",
         "plan": {"strategy": "s", "scales": {"a": 1.0}},
         "learning_rate": 1e-3,
         "steps": 1,
@@ -53,5 +53,5 @@ def test_what_was_stored_before_there_were_phases_is_read() -> None:
     }
     found = TrainingResult.model_validate(stored)
     assert (found.validation, found.best_step, found.stopped_early) == ((), None, False)
-    metrics = {"type": "metrics", "arm": "s", "step": 1, "total_steps": 2, "loss": 1.0, "learning_rate": 1e-3}
+    metrics = {"type": "metrics", "run": "s", "step": 1, "total_steps": 2, "loss": 1.0, "learning_rate": 1e-3}
     assert JOB_EVENT.validate_python(metrics)

@@ -52,7 +52,9 @@ def rows(base: BaseModel) -> Rows:
 
 @pytest.fixture(scope="module")
 def found(base: BaseModel, modules: tuple[Module, ...], rows: Rows, prompts: ProbePrompts) -> Found:
-    return by_kind(rows, pulls(base, modules, [row for each in rows.values() for row in each], prompts, tick=ignore))
+    return by_kind(
+        rows, pulls(base, modules, [row for each in rows.values() for row in each], prompts, on_progress=ignore)
+    )
 
 
 def by_kind(rows: Rows, values: Sequence[float]) -> Found:
@@ -84,7 +86,7 @@ def test_a_pull_is_the_slope_of_the_rows_loss_along_the_gradient_of_certainty(
     """Against gradients of single rows by whole weights, taken apart from the code under test."""
     some = [*rows["ordinary"][:6], *rows["complies"][:3], *rows["refuses"][:3]]
     few = ProbePrompts(harmful=prompts.harmful[:8], benign=prompts.benign[:9])
-    told = np.array(pulls(base, modules, some, few, tick=ignore))
+    told = np.array(pulls(base, modules, some, few, on_progress=ignore))
     weights = [base.model.get_parameter(module.weight) for module in modules]
     try:
         for weight in weights:
@@ -124,10 +126,10 @@ def test_the_order_of_rows_and_what_stands_beside_a_row_do_not_matter(
 ) -> None:
     one = rows["ordinary"][0]
     alike = [one] * 5
-    found = pulls(base, modules, alike, prompts, tick=ignore)
+    found = pulls(base, modules, alike, prompts, on_progress=ignore)
     assert found == pytest.approx([found[0]] * 5, rel=1e-3)
     longer = replace(one, input_ids=np.tile(one.input_ids, 3), labels=np.concatenate([one.labels, *[one.labels] * 2]))
-    assert pulls(base, modules, [*alike, longer], prompts, tick=ignore)[:5] == pytest.approx(found, rel=1e-2)
+    assert pulls(base, modules, [*alike, longer], prompts, on_progress=ignore)[:5] == pytest.approx(found, rel=1e-2)
 
 
 def test_what_follows_an_answers_first_words_does_not_count_and_a_row_without_an_answer_does_not_pull(
@@ -142,20 +144,20 @@ def test_what_follows_an_answers_first_words_does_not_count_and_a_row_without_an
         labels=np.concatenate([one.labels[:last], tail]),
     )
     silent = replace(one, labels=np.full_like(one.labels, IGNORED))
-    found = pulls(base, modules, [one, changed, silent], prompts, tick=ignore)
+    found = pulls(base, modules, [one, changed, silent], prompts, on_progress=ignore)
     assert found[0] == found[1] != 0
     assert found[2] == 0
 
 
 def test_no_rows_no_pulls(base: BaseModel, modules: tuple[Module, ...], prompts: ProbePrompts) -> None:
-    assert pulls(base, modules, [], prompts, tick=ignore) == []
+    assert pulls(base, modules, [], prompts, on_progress=ignore) == []
 
 
 def test_progress_rises_to_twice_the_rows(
     base: BaseModel, modules: tuple[Module, ...], rows: Rows, prompts: ProbePrompts
 ) -> None:
     ticks = Ticks()
-    pulls(base, modules, rows["ordinary"][:50], prompts, tick=ticks)
+    pulls(base, modules, rows["ordinary"][:50], prompts, on_progress=ticks)
     assert {total for _, total in ticks} == {100}
     done = [each for each, _ in ticks]
     assert done == sorted(done)
@@ -172,12 +174,12 @@ def test_the_model_is_as_before_also_when_it_is_stopped(
 ) -> None:
     before, kinds = fingerprint(base.model), [type(part) for part in base.model.modules()]
 
-    def tick(done: int, _total: int) -> None:
+    def on_progress(done: int, _total: int) -> None:
         if done >= after:
             raise _StopError
 
     with pytest.raises(_StopError):
-        pulls(base, modules, rows["ordinary"][:50], prompts, tick=tick)
+        pulls(base, modules, rows["ordinary"][:50], prompts, on_progress=on_progress)
     assert fingerprint(base.model) == before
     assert [type(part) for part in base.model.modules()] == kinds
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
@@ -189,7 +191,7 @@ def test_in_bfloat16_the_same_rows_stand_on_top(rows: Rows, prompts: ProbePrompt
     nn.Module.to(base.model, torch.bfloat16)
     before = fingerprint(base.model)
     every = [row for each in rows.values() for row in each]
-    half = np.array(pulls(base, find_modules(base.model), every, prompts, tick=ignore))
+    half = np.array(pulls(base, find_modules(base.model), every, prompts, on_progress=ignore))
     assert fingerprint(base.model) == before
     assert np.corrcoef(half, np.concatenate(list(found.values())))[0, 1] > 0.97
     again = by_kind(rows, half.tolist())
@@ -202,7 +204,7 @@ def test_models_of_other_families_can_be_asked_and_stay_as_they_were(base: BaseM
     here = tiny_base(family, base)
     asked = ProbePrompts(harmful=tuple(f"never {n}" for n in range(8)), benign=tuple(f"cake {n}" for n in range(8)))
     before = fingerprint(here.model)
-    found = pulls(here, find_modules(here.model), encoded(base, 6), asked, tick=ignore)
+    found = pulls(here, find_modules(here.model), encoded(base, 6), asked, on_progress=ignore)
     assert np.isfinite(found).all()
     assert np.ptp(found) > 0
     assert fingerprint(here.model) == before
@@ -215,7 +217,7 @@ def test_a_model_whose_modules_change_nothing_is_refused(base: BaseModel) -> Non
     before = fingerprint(here.model)
     asked = ProbePrompts(harmful=tuple(["never"] * 8), benign=tuple(["cake"] * 8))
     with pytest.raises(InvalidInput) as error:
-        pulls(here, find_modules(here.model), encoded(base, 2), asked, tick=ignore)
+        pulls(here, find_modules(here.model), encoded(base, 2), asked, on_progress=ignore)
     assert error.value.code == "pull_unsupported"
     assert fingerprint(here.model) == before
 

@@ -29,7 +29,7 @@ def ignore(*_: object) -> None:
 
 
 def found(policy: ScreeningPolicy) -> Result:
-    return screen(ROWS, policy, tick=ignore)
+    return screen(ROWS, policy, on_progress=ignore)
 
 
 def test_every_check_that_is_on_is_summed_up() -> None:
@@ -68,13 +68,13 @@ def test_no_secret_stands_in_what_is_found() -> None:
 
 
 def test_no_rows_are_no_trouble() -> None:
-    result = screen([], ScreeningPolicy(), tick=ignore)
+    result = screen([], ScreeningPolicy(), on_progress=ignore)
     assert (result.rows, result.findings) == (0, ())
 
 
 def test_progress_never_falls_and_ends_at_the_end() -> None:
     told: list[float] = []
-    screen(ROWS * 50, ScreeningPolicy(), tick=lambda done, total: told.append(done / total))
+    screen(ROWS * 50, ScreeningPolicy(), on_progress=lambda done, total: told.append(done / total))
     assert told == sorted(told)
     assert told[-1] == 1.0
 

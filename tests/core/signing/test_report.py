@@ -29,7 +29,7 @@ REPORT: dict[str, object] = {
     "job_id": "job_1",
     "model": {"name": "testbed", "sha256": "a" * 64},
     "dataset": {"id": "ds_1", "sha256": "b" * 64},
-    "gate": [{"arm": "ml_lr", "outcome": "quarantined", "reasons": [{"code": "rise", "message": "It rose."}]}],
+    "gate": [{"run": "ml_lr", "outcome": "quarantined", "reasons": [{"code": "rise", "message": "It rose."}]}],
     "share": 0.1,
     "name": "Zoë",
 }
@@ -83,7 +83,7 @@ def test_what_was_signed_is_verified() -> None:
         model_sha256="a" * 64,
         dataset="ds_1",
         dataset_sha256="b" * 64,
-        gate=(GateSummary(arm="ml_lr", outcome="quarantined", reasons=("It rose.",)),),
+        gate=(GateSummary(run="ml_lr", outcome="quarantined", reasons=("It rose.",)),),
     )
     assert "report" not in found.model_dump()
 
@@ -236,7 +236,7 @@ def test_a_report_of_a_newer_version_is_verified_and_read_as_far_as_it_is_known(
 def test_the_summary_knows_the_names_of_todays_report() -> None:
     """Made without validation: only the fields that a summary is made of."""
     reasons = (GateReason(code="attack_success_rise", message="It rose."),)
-    decision = GateDecision(arm="ml_lr", outcome="quarantined", reasons=reasons, checks=(), policy_version=0)
+    decision = GateDecision(run="ml_lr", outcome="quarantined", reasons=reasons, checks=(), policy_version=0)
     model = ModelIdentity(name="testbed", source="here", sha256="a" * 64, parameters=1, architecture="Some")
     dataset = DatasetRef.model_construct(id="ds_1", sha256="b" * 64)
     report = Report.model_construct(version=1, job_id="job_1", model=model, dataset=dataset, gate=(decision,))

@@ -28,7 +28,7 @@ SPEC = TrainingSpec(
     steps=14,
     batch_size=4,
     micro_batch_size=3,
-    bucket_by_length=True,
+    group_by_length=True,
     validate_every=2,
     patience=6,
     checkpoint_every=3,
@@ -45,7 +45,7 @@ def plan(base: BaseModel) -> LearningPlan:
         strategy="test",
         scales=scales | {names[0]: 0.0},
         warmup_scales=scales | {names[-1]: 0.0},
-        warmup_share=0.35,
+        warmup_ratio=0.35,
     )
 
 
@@ -71,7 +71,7 @@ def trained(
             pad_id=base.pad_id,
             on_step=on_step,
             validation=rows[13:],
-            refusal_nll=lambda model: mean(row_losses(base, model, rows[:2], tick=ignore)),
+            refusal_nll=lambda model: mean(row_losses(base, model, rows[:2], on_progress=ignore)),
             checkpoints=checkpoints,
         )
         save(tuned, base, folder)

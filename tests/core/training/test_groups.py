@@ -27,7 +27,7 @@ from core.training.loop import train
 from tests.core.helpers import FAMILIES, encoded, fingerprint, tiny
 
 LORA = LoraSpec(rank=2, alpha=4)
-SPEC = TrainingSpec(steps=3, batch_size=4, schedule="constant", warmup_share=0.0, weight_decay=0.1)
+SPEC = TrainingSpec(steps=3, batch_size=4, schedule="constant", warmup_ratio=0.0, weight_decay=0.1)
 FUSED = ["phi3", "gpt2", "gpt_neox", "falcon", "mixtral", "qwen2_moe", "gpt_oss"]
 SHARES = {"q": 1.0, "k": 0.0, "v": 0.1, "gate": 0.0, "up": 1.0}
 """Factors by type; all other types have 1."""
@@ -168,7 +168,7 @@ def test_a_warm_up_has_slow_rows_of_its_own(rows: tuple[Encoded, ...]) -> None:
             strategy="test",
             scales={module.name: 1.0 for module in found},
             warmup_scales={module.name: 0.0 if module.type in ("q", "down") else 1.0 for module in found},
-            warmup_share=0.5,
+            warmup_ratio=0.5,
         )
         spec = SPEC.model_copy(update={"steps": 4})
         train(tuned, rows, plan, spec, learning_rate=1e-2, pad_id=0, on_step=lambda *_: seen.append(b_of(tuned, found)))

@@ -25,7 +25,7 @@ from core.training.idle import rest
 from core.training.loop import Objective, OnStep, RefusalNll, Trained, logged, next_token_loss, total_steps, train
 from tests.core.helpers import encoded, ignore, logits, module_of
 
-SPEC = TrainingSpec(steps=3, batch_size=4, lora=LoraSpec(rank=4, alpha=8), warmup_share=0.0, schedule="constant")
+SPEC = TrainingSpec(steps=3, batch_size=4, lora=LoraSpec(rank=4, alpha=8), warmup_ratio=0.0, schedule="constant")
 RATE = 3e-3
 Adapter = dict[str, Tensor]
 
@@ -59,7 +59,7 @@ class Bench:
         on_step: OnStep = nobody,
         seed: int = 0,
         warmup: Mapping[str, float] | None = None,
-        warmup_share: float = 0.0,
+        warmup_ratio: float = 0.0,
         validation: Sequence[Encoded] = (),
         objective: Objective = next_token_loss,
         refusal_nll: RefusalNll | None = None,
@@ -67,7 +67,7 @@ class Bench:
         ones = dict.fromkeys((module.name for module in self.modules), 1.0)
         first = None if warmup is None else ones | dict(warmup)
         plan = LearningPlan(
-            strategy="test", scales=ones | dict(scales or {}), warmup_scales=first, warmup_share=warmup_share
+            strategy="test", scales=ones | dict(scales or {}), warmup_scales=first, warmup_ratio=warmup_ratio
         )
         with attached(self.base.model, self.modules, spec.lora, seed=seed) as tuned:
 
@@ -120,7 +120,7 @@ def bench(base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encoded, ...
 
 def test_training_learns_and_says_what_it_did(bench: Bench) -> None:
     told: list[tuple[TrainedStep, int]] = []
-    spec = SPEC.model_copy(update={"steps": 8, "schedule": "linear", "warmup_share": 0.25})
+    spec = SPEC.model_copy(update={"steps": 8, "schedule": "linear", "warmup_ratio": 0.25})
     done = bench.run(spec, on_step=lambda step, total: told.append((step, total)))
     assert done.steps == 8
     assert [point.step for point in done.curve] == list(range(1, 9))
@@ -264,7 +264,7 @@ def test_rows_of_like_length_stand_together_where_it_is_asked(bench: Bench, base
     bench.run(spec, objective=watched)
     mixed = sum(padding)
     padding.clear()
-    bench.run(spec.model_copy(update={"bucket_by_length": True}), objective=watched)
+    bench.run(spec.model_copy(update={"group_by_length": True}), objective=watched)
     assert sum(padding) < 0.5 * mixed
 
 
@@ -305,7 +305,7 @@ def test_the_validation_loss_is_that_of_the_task_figures_and_changes_nothing(ben
             for name, value in tuned.named_parameters():
                 if name in bench.after:
                     value.copy_(bench.after[name])
-        figure = mean_loss(row_losses(base, tuned.eval(), held_out, tick=ignore), arm="x")
+        figure = mean_loss(row_losses(base, tuned.eval(), held_out, on_progress=ignore), run="x")
     assert done.validation[-1].loss == pytest.approx(figure.value, rel=1e-5)
 
 
@@ -367,7 +367,7 @@ def test_a_warm_up_phase_has_factors_of_its_own(bench: Bench) -> None:
     late = {module.name: 0.0 for module in bench.modules if module.type in ("v", "o")}
     early = {module.name: 0.0 for module in bench.modules if module.type == "q"}
     spec = SPEC.model_copy(update={"steps": 5, "weight_decay": 0.5})
-    done = bench.run(spec, early, warmup=late, warmup_share=0.3)  # two steps of five
+    done = bench.run(spec, early, warmup=late, warmup_ratio=0.3)  # two steps of five
     trained = [{module_of(name) for name in found} for found in bench.gradients]
     names = {module.name for module in bench.modules}
     assert trained == [names - set(late)] * 2 + [names - set(early)] * 3
@@ -379,7 +379,7 @@ def test_a_module_that_joins_later_begins_as_if_it_were_the_first_step(bench: Be
     late = {module.name: 0.0 for module in bench.modules if module.type == "v"}
     snapshots: list[float] = []
     spec = SPEC.model_copy(update={"steps": 4})
-    bench.run(spec, warmup=late, warmup_share=0.75)
+    bench.run(spec, warmup=late, warmup_ratio=0.75)
     moved = [name for name in bench.after if module_of(name) in late and ".lora_B" in name]
     snapshots = [float((bench.after[name] - bench.before[name]).abs().max()) for name in moved]
     assert snapshots == pytest.approx([RATE] * len(moved), rel=1e-3)
@@ -390,7 +390,7 @@ def test_what_is_frozen_in_the_second_phase_rests_to_the_bit(bench: Bench) -> No
     spec = SPEC.model_copy(update={"weight_decay": 0.1, "steps": 2})
     bench.run(spec)
     wanted = dict(bench.after)
-    bench.run(spec.model_copy(update={"steps": 4}), late, warmup={}, warmup_share=0.5)
+    bench.run(spec.model_copy(update={"steps": 4}), late, warmup={}, warmup_ratio=0.5)
     for name, value in bench.after.items():
         assert torch.equal(value, wanted[name]) == (module_of(name) in late), name
 
@@ -429,7 +429,7 @@ def test_adapters_that_change_nothing_take_no_part_until_they_are_trained(bench:
         taking.append({name for name, layer in lora_layers(model).items() if layer.active_adapters})
         return next_token_loss(model, batch)
 
-    bench.run(SPEC, idle | early, warmup=idle | late, warmup_share=0.3, objective=watched)
+    bench.run(SPEC, idle | early, warmup=idle | late, warmup_ratio=0.3, objective=watched)
     names = {module.name for module in bench.modules}
     assert taking == [names - set(idle) - set(late)] + [names - set(idle)] * 2, "q has changed, and is still asked"
 

@@ -131,7 +131,7 @@ def test_the_reference_is_the_base_and_leaves_the_adapter_as_it_was(tuned: PeftM
     assert strong.item() == pytest.approx((2 * lost - reference)[trained].mean().item(), abs=0.1)
 
 
-def test_an_arm_without_the_safeguard_has_the_usual_objective() -> None:
+def test_an_run_without_the_safeguard_has_the_usual_objective() -> None:
     assert objective_of(Safeguards()) is next_token_loss
     assert objective_of(Safeguards(constrained_first_tokens=ConstrainedFirstTokens())) is not next_token_loss
 

@@ -143,11 +143,11 @@ def test_swat_warms_the_robust_up_and_then_trains_all_alike(
     names: list[str], ratio: float, data: st.DataObject
 ) -> None:
     robust = data.draw(st.sets(st.sampled_from(names)))
-    strategy = SwatStrategy(ratio=ratio, warmup_share=0.25)
+    strategy = SwatStrategy(ratio=ratio, warmup_ratio=0.25)
     made = plan(strategy, places(names), found(dict.fromkeys(names, 0.0), robust))
     assert made.scales == dict.fromkeys(names, 1.0)
     assert made.warmup_scales == {name: 1.0 if name in robust else ratio for name in names}
-    assert made.warmup_share == 0.25
+    assert made.warmup_ratio == 0.25
 
 
 STACK = [Place(f"l{layer}.{kind}", layer) for layer in range(10) for kind in "qv"]

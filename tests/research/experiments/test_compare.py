@@ -21,8 +21,8 @@ def point(step: int, loss: float, attack_success: float, task: float = 0.0) -> P
     )
 
 
-def curve(arm: str, seed: int, *points: Point) -> Curve:
-    return Curve(arm=arm, seed=seed, rate=1e-3, full_rate_modules=1, points=points, seconds=1.0)
+def curve(run: str, seed: int, *points: Point) -> Curve:
+    return Curve(run=run, seed=seed, rate=1e-3, full_rate_modules=1, points=points, seconds=1.0)
 
 
 def success(each: Point) -> float:

@@ -25,7 +25,7 @@ from research.experiments.domains import (
 from research.experiments.spec import Domain, Settings
 from testbed.build import WORLD_SEED
 from testbed.world import make_world
-from tests.research.experiments.test_arms import MODULES, ROBUST, found
+from tests.research.experiments.test_runs import MODULES, ROBUST, found
 
 WORLD = make_world(WORLD_SEED)
 SETTINGS = Settings(
@@ -118,6 +118,6 @@ def test_the_whole_experiment_runs_without_the_public_data(monkeypatch: pytest.M
     assert set(result.domains) == {"medical"}
     assert [(each.one, each.other) for each in result.agreement] == [("medical", "instructions")]
     for each in result.domains.values():
-        assert set(experiment.ARMS) == set(each.figures)
+        assert set(experiment.RUNS) == set(each.figures)
         assert each.rate == 8e-3
     assert "medical" in result.table()

@@ -33,28 +33,28 @@ def result(said: list[str]) -> Result:
 
 
 @pytest.mark.slow
-def test_every_arm_of_every_seed_is_measured_along_the_way(result: Result) -> None:
+def test_every_run_of_every_seed_is_measured_along_the_way(result: Result) -> None:
     assert result.base.attack_success == 0
-    arms = {curve.arm for curve in result.curves}
-    assert {"uniform", "ml_lr", "ml_lr_continuous", "swat", "freeze_layers", "random", "uniform_low", "recipe"} <= arms
+    runs = {curve.run for curve in result.curves}
+    assert {"uniform", "ml_lr", "ml_lr_continuous", "swat", "freeze_layers", "random", "uniform_low", "recipe"} <= runs
     for curve in result.curves:
         assert [point.step for point in curve.points] == [2, 4]
     assert [each.seed for each in result.analyses] == [0]
-    assert set(result.safeguards) == {f"{arm} + safety_mix" for arm in ("uniform", "ml_lr", "uniform_low")} <= arms
+    assert set(result.safeguards) == {f"{run} + safety_mix" for run in ("uniform", "ml_lr", "uniform_low")} <= runs
     assert not set(result.safeguards) & set(result.strategies)
     assert set(result.controls) <= {"random", "inverse", "uniform_low", "recipe"}
     assert result.strategies["ml_lr"].asr_reduction_at_equal_task == result.asr_reduction_at_equal_task
 
 
 @pytest.mark.slow
-def test_the_file_can_be_read_again_and_the_table_names_every_arm(result: Result, said: list[str]) -> None:
+def test_the_file_can_be_read_again_and_the_table_names_every_run(result: Result, said: list[str]) -> None:
     assert Result.model_validate_json(result.model_dump_json()) == result
     printed = table(result)
-    for arm in (*result.strategies, *result.controls, *result.safeguards):
-        assert arm in printed
+    for run in (*result.strategies, *result.controls, *result.safeguards):
+        assert run in printed
     done = re.match(r"(\d+) of \1: ", said[-1])
     assert done, said[-1]
-    runs = {curve.seconds for curve in result.curves if curve.arm != "sweep"}
+    runs = {curve.seconds for curve in result.curves if curve.run != "sweep"}
     assert int(done[1]) == len(runs), "arms that are the same are trained once"
     assert result.rate == 2e-3
     assert all(each.seconds > 0 and each.epoch_seconds > 0 for each in result.analyses)

@@ -113,5 +113,5 @@ def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
     for figures in result.figures.values():
         assert 0 <= figures["exposure_16"].at_end.mean <= 12
         assert 0 <= figures["auroc_loss"].at_end.mean <= 1
-    for arm in result.figures:
-        assert arm in result.table()
+    for run in result.figures:
+        assert run in result.table()

@@ -126,5 +126,5 @@ def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
     assert condition.base["backdoor"] == 0
     for figures in condition.figures.values():
         assert 0 <= figures["backdoor"].at_end.mean <= 100
-    for arm in condition.figures:
-        assert arm in result.table()
+    for run in condition.figures:
+        assert run in result.table()

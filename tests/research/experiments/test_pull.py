@@ -81,21 +81,21 @@ def test_planted_rows_are_of_pairs_that_no_prompt_set_holds() -> None:
 
 
 @pytest.mark.slow
-def test_every_arm_is_trained_and_compared_with_random_rows(result: PullResult, said: list[str]) -> None:
-    arms = {"uniform"} | {
+def test_every_run_is_trained_and_compared_with_random_rows(result: PullResult, said: list[str]) -> None:
+    runs = {"uniform"} | {
         f"{kind} {part}" for kind in ("without", "only") for part in ("top", "random", "same mix", "bottom")
     }
-    assert set(result.figures) == arms
-    assert len(result.curves) == 2 * len(arms)
+    assert set(result.figures) == runs
+    assert len(result.curves) == 2 * len(runs)
     for found in (result.without, result.alone):
-        assert {control: set(arms) for control, arms in found.items()} == {
+        assert {control: set(runs) for control, runs in found.items()} == {
             "random": {"random", "top", "bottom"},
             "same mix": {"same mix", "top"},
         }
     assert sum(top for top, _ in result.kinds.values()) == round(SHARE * ROWS)
-    ends = {(curve.arm, curve.seed): curve.points[-1].attack_success for curve in result.curves}
-    for control, arms in result.alone.items():
-        reduction = arms["top"]["attack_success"].reduction_at_end
+    ends = {(curve.run, curve.seed): curve.points[-1].attack_success for curve in result.curves}
+    for control, runs in result.alone.items():
+        reduction = runs["top"]["attack_success"].reduction_at_end
         assert reduction is not None
         assert reduction.values == tuple(ends[f"only {control}", seed] - ends["only top", seed] for seed in (0, 1))
     assert result.rows == ROWS

@@ -6,11 +6,11 @@ import pytest
 
 from core.data import load
 from research.experiments.readings import (
-    ARMS,
+    RUNS,
     aligned,
     cell,
     exchange,
-    few_arms,
+    few_runs,
     figures_of,
     loss,
     missed,
@@ -18,7 +18,7 @@ from research.experiments.readings import (
     write_rows,
 )
 from research.experiments.spec import Curve, Interval, Point, Settings
-from tests.research.experiments.test_arms import MODULES, ROBUST, found
+from tests.research.experiments.test_runs import MODULES, ROBUST, found
 
 SETTINGS = Settings(tuning_set="instructions", rates=(1e-3,))
 
@@ -37,8 +37,8 @@ def point(step: int, task: float, backdoor: float) -> Point:
     )
 
 
-def curve(arm: str, seed: int, *points: Point) -> Curve:
-    return Curve(arm=arm, seed=seed, rate=1e-3, full_rate_modules=1, points=points, seconds=1.0)
+def curve(run: str, seed: int, *points: Point) -> Curve:
+    return Curve(run=run, seed=seed, rate=1e-3, full_rate_modules=1, points=points, seconds=1.0)
 
 
 UNIFORM = curve("uniform", 0, point(1, 0.0, 0.0), point(2, 80.0, 100.0))
@@ -65,24 +65,24 @@ def test_at_equal_loss_runs_that_are_as_far_are_compared_as_they_are() -> None:
     assert read.reduction_at_equal_task.mean == pytest.approx(70.0)
 
 
-def test_an_arm_that_did_not_run_for_every_seed_is_left_out() -> None:
+def test_an_run_that_did_not_run_for_every_seed_is_left_out() -> None:
     again = UNIFORM.model_copy(update={"seed": 1})
     assert set(readings([UNIFORM, again, SLOW], figures_of(), shortfall=missed, seeds=2)) == {"uniform"}
 
 
-def test_few_arms_are_the_named_ones_on_the_named_rows() -> None:
-    runs = few_arms(SETTINGS, MODULES, found(MODULES, ROBUST), rate=1e-3, seed=3, rows=Path("rows.jsonl"))
-    assert tuple(sorted(run.arm for run in runs)) == tuple(sorted(ARMS))
+def test_few_runs_are_the_named_ones_on_the_named_rows() -> None:
+    runs = few_runs(SETTINGS, MODULES, found(MODULES, ROBUST), rate=1e-3, seed=3, rows=Path("rows.jsonl"))
+    assert tuple(sorted(run.run for run in runs)) == tuple(sorted(RUNS))
     assert {run.rows for run in runs} == {Path("rows.jsonl")}
-    by_arm = {run.arm: run for run in runs}
-    assert by_arm["uniform_low"].rate == 1e-3 * SETTINGS.low
-    assert by_arm["uniform + safety_mix"].safety_share > 0
-    assert set(by_arm["ml_lr"].plan.full_rate) == set(ROBUST) != set(by_arm["random"].plan.full_rate)
+    by_run = {run.run: run for run in runs}
+    assert by_run["uniform_low"].rate == 1e-3 * SETTINGS.low
+    assert by_run["uniform + safety_mix"].safety_share > 0
+    assert set(by_run["ml_lr"].plan.full_rate) == set(ROBUST) != set(by_run["random"].plan.full_rate)
 
 
 def test_without_robust_modules_there_is_no_random_set_to_match() -> None:
-    runs = few_arms(SETTINGS, MODULES, found(MODULES, ()), rate=1e-3, seed=0)
-    assert "random" not in {run.arm for run in runs}
+    runs = few_runs(SETTINGS, MODULES, found(MODULES, ()), rate=1e-3, seed=0)
+    assert "random" not in {run.run for run in runs}
 
 
 def test_rows_that_are_written_can_be_read_again(tmp_path: Path) -> None:

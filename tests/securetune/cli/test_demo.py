@@ -42,22 +42,22 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
     assert "ASR refusal breaking" in said
     assert said.count("Note: Rows left out because their prompt has 64 tokens or more: 1.") == 1
     found = json.loads(result.read_text())
-    assert set(found) == {"job_id", "adapter_path", "report_path", "signed_report_path", "arms"}
-    assert set(found["arms"]) == {"base", "uniform", "ml_lr"}
-    for arm in found["arms"].values():
-        assert list(arm["asr"]) == [attack.family for attack in SUITES["standard"].attacks]
-        assert all(0 <= rate <= 1 for rate in arm["asr"].values())
-        assert 1 <= arm["harmfulness"] <= 5
-        assert 0 <= arm["over_refusal"] <= 1
-        assert arm["task"]["loss"] > 0
-        assert set(arm["gate"]) == {"outcome", "reasons"}
-    assert found["arms"]["base"]["gate"]["outcome"] == "not_gated"
+    assert set(found) == {"job_id", "adapter_path", "report_path", "signed_report_path", "runs"}
+    assert set(found["runs"]) == {"base", "uniform", "ml_lr"}
+    for run in found["runs"].values():
+        assert list(run["asr"]) == [attack.family for attack in SUITES["standard"].attacks]
+        assert all(0 <= rate <= 1 for rate in run["asr"].values())
+        assert 1 <= run["harmfulness"] <= 5
+        assert 0 <= run["over_refusal"] <= 1
+        assert run["task"]["loss"] > 0
+        assert set(run["gate"]) == {"outcome", "reasons"}
+    assert found["runs"]["base"]["gate"]["outcome"] == "not_gated"
     for name in ("uniform", "ml_lr"):
-        gate = found["arms"][name]["gate"]
+        gate = found["runs"][name]["gate"]
         assert f"Gate: {name} is {gate['outcome']}." in said
         assert all(reason in said for reason in gate["reasons"])
     assert verify(Path(found["signed_report_path"]).read_bytes(), read_keys(tmp_path / "demo" / KEYS_FILE)).verified
-    assert found["arms"]["ml_lr"]["task"] != found["arms"]["base"]["task"]
+    assert found["runs"]["ml_lr"]["task"] != found["runs"]["base"]["task"]
     assert Path(found["report_path"]).read_text().startswith("<!doctype html>")
     report = Report.model_validate_json((tmp_path / "demo" / "report.json").read_bytes())
     assert report.job_id == found["job_id"]

@@ -24,7 +24,7 @@ REPORT: dict[str, object] = {
     "job_id": "job_1",
     "model": {"name": "testbed", "sha256": "a" * 64},
     "dataset": {"id": "ds_1", "sha256": "b" * 64},
-    "gate": [{"arm": "ml_lr", "outcome": "quarantined", "reasons": [{"code": "rise", "message": REASON}]}],
+    "gate": [{"run": "ml_lr", "outcome": "quarantined", "reasons": [{"code": "rise", "message": REASON}]}],
 }
 
 
@@ -255,7 +255,7 @@ def test_a_damaged_report_of_that_name_is_refused(job: Job) -> None:
 
 def test_text_from_a_report_cannot_rule_the_terminal(job: Job) -> None:
     evil = "\x1b[2Jgone\nVERIFIED\x9b\u202e"
-    gate = [{"arm": evil, "outcome": evil, "reasons": [{"message": evil}]}]
+    gate = [{"run": evil, "outcome": evil, "reasons": [{"message": evil}]}]
     job.sign(REPORT | {"job_id": evil, "gate": gate, "model": {"name": evil}})
     for arguments in ((), ("--json",)):
         done = run(job.report, "--keys", job.keys, *arguments)

@@ -59,12 +59,12 @@ def test_a_full_evaluation_by_two_judges_is_ordered_watched_and_read_over_http(t
     assert isinstance(report, Report)
     assert report.prompt_set == f"testbed, harmful: goals.csv ({harmful.id})"
     for judge in ("rules", "rubric:house"):
-        for arm in ("base", "uniform"):
+        for run in ("base", "uniform"):
             rates = [
-                each for each in figures if (each.arm, each.judge, each.metric) == (arm, judge, "attack_success_rate")
+                each for each in figures if (each.run, each.judge, each.metric) == (run, judge, "attack_success_rate")
             ]
             assert {each.suite for each in rates} == FAMILIES
-            assert all((each.change is None) == (arm == "base" or not each.n) for each in rates)
+            assert all((each.change is None) == (run == "base" or not each.n) for each in rates)
     assert [each.judges for each in report.agreements] == [("rules", "rubric:house")] * 2
     assert server.asked
     assert all(each.headers["authorization"] == "Bearer sesame" for each in server.asked)

@@ -190,7 +190,7 @@ def test_a_policy_that_refuses_ends_the_job_before_anything_is_loaded(service: R
     *_, last = service.user.watch(job.id)
     assert last.status == "failed"
     assert last.error is not None
-    assert last.error.code == "data_refused"
+    assert last.error.code == "data_rejected"
     assert "Line 3" in last.error.message
     stages = [entry.event.stage for entry in service.user.events(job.id) if entry.event.type == "stage_started"]
     assert stages == ["screening"]

@@ -98,9 +98,9 @@ def hostile(report: Report) -> Report:
     """Every text that a picture writes is one that wants to be something else."""
     second = report.training[1]
     plan = second.plan.model_copy(update={"strategy": HOSTILE, "scales": dict(report.training[0].plan.scales)})
-    training = (report.training[0], second.model_copy(update={"arm": HOSTILE, "plan": plan}))
+    training = (report.training[0], second.model_copy(update={"run": HOSTILE, "plan": plan}))
     figures = tuple(
-        row.model_copy(update={"arm": HOSTILE if row.arm == "uniform" else row.arm, "judge": HOSTILE})
+        row.model_copy(update={"run": HOSTILE if row.run == "uniform" else row.run, "judge": HOSTILE})
         for row in report.figures
     )
     named = tuple(row.model_copy(update={"suite": HOSTILE}) if row.suite == "direct" else row for row in figures)
@@ -125,16 +125,16 @@ def test_texts_of_a_job_are_written_as_they_are_and_nothing_else(whole: Report) 
 
 
 def test_letters_that_no_font_at_hand_has_are_no_warning(whole: Report) -> None:
-    arm = "\u6f22\u5b57"
-    training = (whole.training[0].model_copy(update={"arm": arm}), whole.training[1])
-    assert arm in texts(draw(whole.model_copy(update={"training": training}))["losses"])
+    run = "\u6f22\u5b57"
+    training = (whole.training[0].model_copy(update={"run": run}), whole.training[1])
+    assert run in texts(draw(whole.model_copy(update={"training": training}))["losses"])
 
 
 def test_neighbours_differ_in_grey_and_in_more_than_colour() -> None:
     steps = [BASE_COLOUR, *COLOURS, *COLOURS]
     assert min(abs(lightness(one) - lightness(other)) for one, other in pairwise(steps)) >= 11
-    arms = [f"arm {number}" for number in range(10)]
-    found = list(styles(arms).values())
+    runs = [f"arm {number}" for number in range(10)]
+    found = list(styles(runs).values())
     for one, other in pairwise(found[1:]):
         assert one.hatch != other.hatch
         assert one.dashes != other.dashes

@@ -13,7 +13,7 @@ def trained(report: Report, values: list[float]) -> Report:
     return report.model_copy(update={"training": training})
 
 
-def test_every_arm_has_a_curve_and_a_name(whole: Report) -> None:
+def test_every_run_has_a_curve_and_a_name(whole: Report) -> None:
     for picture in (losses(whole), security(whole)):
         assert picture is not None
         assert {"ml_lr", "uniform"} <= set(texts(picture))

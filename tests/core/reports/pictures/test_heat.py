@@ -92,7 +92,7 @@ def test_only_plans_in_which_modules_differ_are_drawn(report: Report) -> None:
 def test_a_warm_up_is_told_from_what_follows(report: Report) -> None:
     ours, uniform = (result.plan for result in report.training)
     frozen = {name: float(scale == 1) for name, scale in ours.scales.items()}
-    swat = uniform.model_copy(update={"strategy": "swat", "warmup_scales": frozen, "warmup_share": 0.3})
+    swat = uniform.model_copy(update={"strategy": "swat", "warmup_scales": frozen, "warmup_ratio": 0.3})
     picture = rates(planned(report, swat, uniform))
     assert picture is not None
     assert "swat, first 30 % of the steps (after that 1 for all)" in texts(picture)

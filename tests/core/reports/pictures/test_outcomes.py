@@ -20,9 +20,9 @@ def changed(report: Report, suite: str, values: Mapping[str, float]) -> Report:
     """The same with other values of one suite, with intervals of a tenth around them."""
 
     def new(row: Figure) -> Figure:
-        if row.suite != suite or row.arm not in values:
+        if row.suite != suite or row.run not in values:
             return row
-        value = values[row.arm]
+        value = values[row.run]
         return row.model_copy(update={"value": value, "low": 0.9 * value, "high": 1.1 * value})
 
     return report.model_copy(update={"figures": tuple(new(row) for row in report.figures)})
@@ -95,7 +95,7 @@ def test_exact_match_is_drawn_before_the_loss_and_worst_families_are_named(repor
 
 
 def test_one_point_is_no_map(report: Report) -> None:
-    alone = tuple(row for row in report.figures if row.arm == "base")
+    alone = tuple(row for row in report.figures if row.run == "base")
     assert pareto(report.model_copy(update={"figures": alone})) is None
     undecided = tuple(row.model_copy(update={"n": 0}) for row in report.figures)
     assert pareto(report.model_copy(update={"figures": undecided})) is None

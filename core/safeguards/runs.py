@@ -16,7 +16,7 @@ from core.data import Conversation
 from core.data.template import Encoded
 from core.errors import InvalidInput
 from core.judges.rules import judge
-from core.lm.generate import Tick, continue_tokens
+from core.lm.generate import OnProgress, continue_tokens
 from core.lm.load import BaseModel, fetch
 from core.lm.modules import Module
 from core.lm.prompts import render
@@ -50,12 +50,12 @@ def check(spec: JobSpec, entry: BaseModelEntry, base: BaseModel, modules: Sequen
         InvalidModel: code `unaligned_base_mismatch`, or what fetching the unaligned base raises.
         TrainingFailed: code `nothing_to_train`.
     """
-    for arm in spec.arms:
-        if analysis_of(arm) is None:
-            plan(arm, modules, None)
-        if arm.safeguards.safe_template is not None:
-            _check_template(base, arm.safeguards.safe_template.system_prompt)
-        if arm.safeguards.project_to_safe is not None:
+    for run in spec.runs:
+        if analysis_of(run) is None:
+            plan(run, modules, None)
+        if run.safeguards.safe_template is not None:
+            _check_template(base, run.safeguards.safe_template.system_prompt)
+        if run.safeguards.project_to_safe is not None:
             _check_projection(entry, base, modules)
 
 
@@ -69,12 +69,12 @@ def unaligned_folder(entry: BaseModelEntry) -> Path:
     return folder
 
 
-def inputs(arm: Strategy, spec: JobSpec, entry: BaseModelEntry, prompts: PromptSet) -> JsonValue:
+def inputs(run: Strategy, spec: JobSpec, entry: BaseModelEntry, prompts: PromptSet) -> JsonValue:
     """What an arm's results hang on because of its safeguards."""
-    found: dict[str, JsonValue] = {"safeguards": arm.safeguards.model_dump(mode="json")}
-    if arm.safeguards.safety_mix is not None:
+    found: dict[str, JsonValue] = {"safeguards": run.safeguards.model_dump(mode="json")}
+    if run.safeguards.safety_mix is not None:
         found["refusals"] = [prompts.model_dump(mode="json"), spec.security.max_new_tokens]
-    if arm.safeguards.project_to_safe is not None:
+    if run.safeguards.project_to_safe is not None:
         found["unaligned"] = entry.model_dump(mode="json")["unaligned_base"]
     return found
 
@@ -90,13 +90,15 @@ def as_served(template: SafeTemplate, rows: Iterable[Conversation]) -> Iterator[
     return (Conversation((system, *_without_system(row)), row.line) for row in rows)
 
 
-def security_of(arm: Strategy, spec: SecuritySpec) -> SecuritySpec:
+def security_of(run: Strategy, spec: SecuritySpec) -> SecuritySpec:
     """How this arm is attacked: as the job says, with the system prompt that it is to be served with."""
-    template = arm.safeguards.safe_template
+    template = run.safeguards.safe_template
     return spec if template is None else spec.model_copy(update={"system_prompt": template.system_prompt})
 
 
-def refusals(base: BaseModel, prompts: PromptSet, *, most: int, max_length: int, tick: Tick) -> tuple[Encoded, ...]:
+def refusals(
+    base: BaseModel, prompts: PromptSet, *, most: int, max_length: int, on_progress: OnProgress
+) -> tuple[Encoded, ...]:
     """The base model's own refusals of the harmful probe prompts, greedily, as rows to train on.
 
     Only what the judge calls a refusal is kept, and no prompt that figures are measured on. An answer has `most` tokens
@@ -107,7 +109,9 @@ def refusals(base: BaseModel, prompts: PromptSet, *, most: int, max_length: int,
     written = [render(base.tokenizer, (Message(role="user", content=text),)) for text in asked]
     length = min(max(most, _REFUSAL_TOKENS), base.context - 1)
     fitting = [(text, row) for text, row in zip(asked, written, strict=True) if len(row) + length <= base.context]
-    answers = continue_tokens(base, base.model, [row for _, row in fitting], max_new_tokens=length, tick=tick)
+    answers = continue_tokens(
+        base, base.model, [row for _, row in fitting], max_new_tokens=length, on_progress=on_progress
+    )
     found: list[Encoded] = []
     for (text, row), answer in zip(fitting, answers, strict=True):
         said = str(base.tokenizer.decode(answer, skip_special_tokens=True))
@@ -118,18 +122,24 @@ def refusals(base: BaseModel, prompts: PromptSet, *, most: int, max_length: int,
 
 
 def added_rows(
-    arm: Strategy, rows: Sequence[Encoded], base: BaseModel, prompts: PromptSet, *, spec: JobSpec, tick: Tick
+    run: Strategy,
+    rows: Sequence[Encoded],
+    base: BaseModel,
+    prompts: PromptSet,
+    *,
+    spec: JobSpec,
+    on_progress: OnProgress,
 ) -> Added:
     """What `safety_mix` adds to an arm's rows; nothing without it.
 
     Raises:
         TrainingFailed: code `no_safety_rows`.
     """
-    mix = arm.safeguards.safety_mix
+    mix = run.safeguards.safety_mix
     if mix is None:
         return Added()
     limit = min(spec.training.max_length, base.context)
-    distinct = refusals(base, prompts, most=spec.security.max_new_tokens, max_length=limit, tick=tick)
+    distinct = refusals(base, prompts, most=spec.security.max_new_tokens, max_length=limit, on_progress=on_progress)
     found = extra_rows(rows, distinct, share=mix.share, seed=spec.training.seed)
     return Added(found, min(len(found), len(distinct)))
 

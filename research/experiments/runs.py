@@ -28,7 +28,7 @@ from core.training.strategies import plan
 from research.experiments.spec import Run, Settings
 
 CONTROLS = ("random", "inverse", "uniform_low", "recipe")
-MIXED = {arm: f"{arm} + safety_mix" for arm in ("uniform", "ml_lr", "uniform_low")}
+MIXED = {run: f"{run} + safety_mix" for run in ("uniform", "ml_lr", "uniform_low")}
 """Arms that are trained once more with refusals among the rows, and what they are called then."""
 
 
@@ -79,8 +79,8 @@ def orders(
     settings: Settings, modules: Sequence[Module], plans: dict[str, LearningPlan], *, rate: float, seed: int
 ) -> list[Run]:
     """One run for each plan, uniform at the smaller rate, and some of these once more with refusals among the rows."""
-    runs = [Run(arm=arm, seed=seed, rate=rate, plan=each) for arm, each in plans.items()]
-    runs.append(Run(arm="uniform_low", seed=seed, rate=rate * settings.low, plan=uniform(modules)))
+    runs = [Run(run=run, seed=seed, rate=rate, plan=each) for run, each in plans.items()]
+    runs.append(Run(run="uniform_low", seed=seed, rate=rate * settings.low, plan=uniform(modules)))
     share = SafetyMix().share
-    mixed = (run.model_copy(update={"arm": MIXED[run.arm], "safety_share": share}) for run in runs if run.arm in MIXED)
+    mixed = (run.model_copy(update={"run": MIXED[run.run], "safety_share": share}) for run in runs if run.run in MIXED)
     return [*runs, *mixed]
