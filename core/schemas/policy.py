@@ -145,7 +145,8 @@ class Policy(_Rules):
             )
         if limits.min_answers is not None and self.min_answers is not None and limits.min_answers > self.min_answers:
             raise ValueError(
-                f"job_limits.min_answers is {limits.min_answers}, and the policy requires {self.min_answers}: they contradict each other"
+                f"job_limits.min_answers is {limits.min_answers} and the policy requires {self.min_answers}: they "
+                "contradict each other"
             )
         return self
 
