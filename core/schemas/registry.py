@@ -1,0 +1,141 @@
+"""Extension points of the vocabulary: which classes may stand in one place of a request, a policy or a report.
+
+A registry is closed to requests and open to code: a class is accepted once it is registered, and nothing a request says
+can add one. So an attack, a judge, a safeguard or a screening check is added without editing a union.
+Covers: validation, serialization and JSON schema of registered classes. Not here: what the classes do (core.attacks,
+core.judges, core.safeguards, core.screening).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar, cast, get_args
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+Options = TypeVar("Options", bound=BaseModel)
+Registered = TypeVar("Registered", bound=type[BaseModel])
+
+
+class Registry(Generic[Options]):
+    """Classes by name. As `Annotated[Base, registry]` it is a pydantic type: a union told apart by the field `tag`."""
+
+    def __init__(self, tag: str) -> None:
+        """`tag` is the field whose `Literal` values name the class, such as `kind`."""
+        self.tag = tag
+        self._classes: dict[str, type[Options]] = {}
+
+    def register(self, options: Registered) -> Registered:
+        """Accept a class under each value of its tag; usable as a class decorator.
+
+        Raises:
+            ValueError: another class has this name already.
+        """
+        for name in self.names_of(options):
+            if self._classes.setdefault(name, cast(type[Options], options)) is not options:
+                raise ValueError(f"{name!r} is already registered: choose another {self.tag}")
+        return options
+
+    def unregister(self, options: type[BaseModel]) -> None:
+        """Stop accepting a class. For tests, which leave the process as they found it."""
+        for name in self.names_of(options):
+            del self._classes[name]
+
+    def names_of(self, options: type[BaseModel]) -> tuple[str, ...]:
+        """The values of a class's tag, in the order in which its `Literal` lists them."""
+        return tuple(str(name) for name in _literals(options.model_fields[self.tag].annotation))
+
+    def __iter__(self) -> Iterator[str]:
+        """Registered names, in the order of registration."""
+        return iter(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __getitem__(self, name: str) -> type[Options]:
+        return self._classes[name]
+
+    def __get_pydantic_core_schema__(self, _source: type[Any], _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.validate, serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True)
+        )
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schemas = {options: handler(named_schema(options)) for options in dict.fromkeys(self._classes.values())}
+        mapping = {name: schemas[options].get("$ref", "") for name, options in self._classes.items()}
+        return {"oneOf": list(schemas.values()), "discriminator": {"propertyName": self.tag, "mapping": mapping}}
+
+    def validate(self, value: object) -> Options:
+        """Read one object as the class that its tag names; an instance of a registered class is returned as it is."""
+        if isinstance(value, tuple(self._classes.values())):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("model_type", "Input should be an object with the field {tag}", {"tag": self.tag})
+        name = value.get(self.tag)
+        options = self._classes.get(name) if isinstance(name, str) else None
+        if options is None:
+            raise PydanticCustomError(
+                "union_tag_invalid",
+                "Input tag '{name}' found using '{tag}' does not match any of the expected tags: {names}",
+                {"name": name, "tag": self.tag, "names": ", ".join(f"'{each}'" for each in self._classes)},
+            )
+        return options.model_validate(value)
+
+
+def validate_each(title: str, values: Mapping[str, object], classes: Mapping[str, type[Options]]) -> dict[str, Options]:
+    """Read a mapping whose keys name the class of each value, such as the safeguards of a strategy.
+
+    Raises:
+        ValidationError: with the key in the location of each error; an unknown key is `extra_forbidden`.
+    """
+    found: dict[str, Options] = {}
+    errors: list[InitErrorDetails] = []
+    for name, value in values.items():
+        if name not in classes:
+            errors.append({"type": "extra_forbidden", "loc": (name,), "input": value})
+            continue
+        try:
+            found[name] = classes[name].model_validate(value)
+        except ValidationError as error:
+            errors += [_below(name, each["type"], each) for each in error.errors(include_url=False)]
+    if errors:
+        raise ValidationError.from_exception_data(title, errors)
+    return found
+
+
+def named_schema(options: type[BaseModel]) -> CoreSchema:
+    """A class's schema under a reference, so that documents name it once instead of repeating it."""
+    whole = options.__pydantic_core_schema__
+    inner, others = (whole["schema"], whole["definitions"]) if whole["type"] == "definitions" else (whole, [])
+    if inner["type"] == "definition-ref":
+        return whole
+    ref = f"{options.__module__}.{options.__qualname__}:{id(options)}"
+    named = cast(CoreSchema, {**inner, "ref": ref})
+    return core_schema.definitions_schema(core_schema.definition_reference_schema(ref), [*others, named])
+
+
+def _below(name: str, kind: str, error: Mapping[str, Any]) -> InitErrorDetails:
+    """The same error, one level deeper."""
+    context = error.get("ctx", {})
+    if kind in ("value_error", "assertion_error"):
+        return {
+            "type": PydanticCustomError("value_error", "{error}", {"error": str(context["error"])}),
+            "loc": (name, *error["loc"]),
+            "input": error["input"],
+        }
+    return {"type": kind, "loc": (name, *error["loc"]), "input": error["input"], "ctx": context}
+
+
+def _dump(value: BaseModel, info: core_schema.SerializationInfo) -> dict[str, Any]:
+    return value.model_dump(
+        mode=info.mode, by_alias=info.by_alias, exclude_unset=info.exclude_unset, exclude_none=info.exclude_none
+    )
+
+
+def _literals(annotation: object) -> Iterator[object]:
+    """Values of a `Literal`, nested ones included."""
+    for value in get_args(annotation):
+        if isinstance(value, str):
+            yield value
+        else:
+            yield from _literals(value)
