@@ -17,7 +17,7 @@ import typer
 
 from core.schemas.events import StageFinished, StatusChanged
 from research.bench.figures import Figures, benchmark
-from securetune.client import SecureTune
+from securetune import SecureTune
 from securetune.local import running
 
 _LINES = {"securetune runs at": "start_service", "Dataset ": "upload", "Job ": "order"}

@@ -20,7 +20,7 @@ from core.schemas.replies import EventReply, JobReply
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
 from core.schemas.training import TrainingSpec
-from securetune.client import SecureTune
+from securetune import SecureTune
 from securetune.local import Address, running
 from testbed import DATA_DIR
 

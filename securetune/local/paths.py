@@ -6,7 +6,6 @@ Not here: what the files are for.
 import fcntl
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TextIO
 
 from core.errors import Conflict, Unavailable
 
-_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+_SOCKET_PATH_BYTES = 107
 _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_./-]+")
 
 

@@ -8,7 +8,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ Pause = Callable[[float], None]
 
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _HURRIED_GRACE = 0.5
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, its output appended to `log`, or what it prints sent to `stdout`.
 
-    On Linux the kernel sends it `death_signal` when the *thread* that called this ends, however that comes about: call
-    it from the main thread. Elsewhere the next start has to clean up (`living`).
+    The kernel sends it `death_signal` when the *thread* that called this ends, however that happens: call it from the
+    main thread.
 
     Raises:
         Unavailable: code `cannot_start`, when the program cannot be run.
@@ -82,13 +81,11 @@ def spawn(
         raise Unavailable(f"Cannot run {command.argv[0]}: {error.strerror} ({what}).", code="cannot_start") from error
 
 
-def _die_with_parent(death_signal: Signals) -> Callable[[], None] | None:
-    if _LIBC is None:
-        return None
-    libc, parent = _LIBC, os.getpid()
+def _die_with_parent(death_signal: Signals) -> Callable[[], None]:
+    parent = os.getpid()
 
     def ask_kernel() -> None:
-        libc.prctl(_SET_DEATH_SIGNAL, int(death_signal), 0, 0, 0)
+        _LIBC.prctl(_SET_DEATH_SIGNAL, int(death_signal), 0, 0, 0)
         if os.getppid() != parent:  # it died before the call
             os._exit(1)
 
@@ -205,8 +202,6 @@ def signal_group(group: int, number: Signals) -> None:
     try:
         os.killpg(group, number)
     except ProcessLookupError:
-        return
-    except PermissionError:  # macOS says so of a group of zombies
         return
 
 

@@ -20,7 +20,6 @@ import pwd
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from abc import abstractmethod
@@ -255,14 +254,10 @@ def database_account(data: Path) -> Account | None:
     """Who PostgreSQL must run as: None for ourselves, or some other account when we are root.
 
     Raises:
-        Unavailable: code `root_unsupported`, on other systems than Linux, or when there is no such user.
+        Unavailable: code `root_unsupported`, when there is no user `nobody`.
     """
     if os.geteuid() != 0:
         return None
-    if sys.platform != "linux":
-        raise Unavailable(
-            "PostgreSQL does not run as root: run securetune as an ordinary user.", code="root_unsupported"
-        )
     if data.exists() and (owner := data.stat()).st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
     try:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from api.main import create_app
 from core.db import keys
 from core.db.session import transaction
-from securetune.client import SecureTune
+from securetune import SecureTune
 from tests.api.conftest import Service, settings_for
 
 

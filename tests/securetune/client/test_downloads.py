@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from securetune.client import ApiError
+from securetune import ApiError
 from securetune.client.downloads import fetch, unpack
 from tests.securetune.client.conftest import Served
 

@@ -18,7 +18,7 @@ from core.db.session import transaction
 from core.schemas.data import ColumnMap, RowError
 from core.schemas.events import Progress
 from core.schemas.job import JobSpec
-from securetune.client import ApiError, SecureTune
+from securetune import ApiError, SecureTune
 from tests.api.conftest import jsonl
 from tests.securetune.client.conftest import Served
 

@@ -10,7 +10,7 @@ import pytest
 
 from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.results import Report
-from securetune.client import SecureTune
+from securetune import SecureTune
 from securetune.local.running import running
 from tests.core.judges.servers import rated, serve
 

@@ -19,7 +19,7 @@ from core.db.session import once
 from core.schemas.keys import Right
 from core.schemas.replies import JobReply
 from core.signing import SIGNED_REPORT
-from securetune.client import ApiError, SecureTune
+from securetune import ApiError, SecureTune
 from securetune.local.address import Address
 from securetune.local.running import running
 from securetune.local.up import database

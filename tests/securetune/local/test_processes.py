@@ -102,7 +102,6 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel must offer it")
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     with pipe() as (reader, writer):
         arguments = [sys.executable, "-c", PARENT, str(writer), str(tmp_path / "log")]
