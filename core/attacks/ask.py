@@ -15,12 +15,11 @@ from core.attacks.attacks import AttackPrompt, build
 from core.schemas.attacks import Attack, BestOfN, MultiTurn, OneTurn, Prefill, Templates
 from core.schemas.data import Message
 from core.schemas.metrics import OVER_REFUSAL
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import EvaluationPrompts
 from core.schemas.results import Said
 from core.schemas.security import SecuritySpec
 
-OnProgress = Callable[[int, int], None]
-"""Called often with (answers done, answers in all); may raise to stop."""
 Keep = Callable[["Suite", Callable[[], tuple[Said, ...]]], tuple[Said, ...]]
 """Gives a suite's answers as an earlier attempt has kept them, or computes and keeps them."""
 Certain = Callable[[str, str], bool]

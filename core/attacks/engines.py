@@ -11,11 +11,12 @@ from typing import assert_never
 
 from torch import nn
 
-from core.attacks.ask import Answers, OnProgress, Sampling
+from core.attacks.ask import Answers, Sampling
 from core.lm.generate import answer, prompts_of
 from core.lm.load import BaseModel
 from core.lm.vllm_engine import VllmModel, opened
 from core.schemas.data import Message
+from core.schemas.progress import OnProgress
 from core.schemas.security import SecuritySpec
 
 _AT_ONCE = 256

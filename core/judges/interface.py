@@ -3,15 +3,12 @@
 Not here: any judge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.schemas.progress import OnProgress
 from core.schemas.results import DECIDED, Judgement, Verdict
-
-OnProgress = Callable[[int, int], None]
-"""Called often with (cases done, cases in all), at least about once a second where a server is waited for; may raise to
-stop."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from core.judges.asks import Asks, Failure, Prompt, Reply, Request
 from core.judges.cache import JudgementCache
-from core.judges.interface import EMPTY, Case, Counts, Finding, Judged, OnProgress
+from core.judges.interface import EMPTY, Case, Counts, Finding, Judged
 from core.judges.text import ANSWER_MOST, harmless, in_one_line
+from core.schemas.progress import OnProgress
 
 
 class Way(Protocol):

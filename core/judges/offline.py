@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from core.judges import rules
-from core.judges.interface import Case, Counts, Finding, Judged, OnProgress
+from core.judges.interface import Case, Counts, Finding, Judged
+from core.schemas.progress import OnProgress
 
 
 class Rules:

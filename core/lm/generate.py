@@ -29,9 +29,8 @@ from core.lm.decode import Decoder, Rows, decoder_of
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.schemas.data import Message
+from core.schemas.progress import OnProgress
 
-OnProgress = Callable[[int, int], None]
-"""Called often with (answers done, answers in all); may raise to stop."""
 Settled = Callable[[int, list[int]], bool]
 """Asked now and then with a prompt's index and its answer so far: whether enough is known, so that it may end."""
 SettledText = Callable[[int, str], bool]

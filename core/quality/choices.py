@@ -13,12 +13,12 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from core.data.benchmarks import LETTERS, Question
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.quality.answers import Scored
 from core.quality.packing import packed, room
 from core.schemas.data import Message
+from core.schemas.progress import OnProgress
 from core.schemas.results import Figure, TaskAnswer
 from core.stats import wilson
 

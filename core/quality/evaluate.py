@@ -12,7 +12,7 @@ from torch import nn
 from core.data import Conversation
 from core.data.benchmarks import Question
 from core.data.template import Encoded
-from core.lm.generate import OnProgress, answer
+from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.quality.answers import Answered, Scored, exact_match, mean_rouge
 from core.quality.choices import multiple_choice
@@ -20,6 +20,7 @@ from core.quality.harness import about, lm_eval_task
 from core.quality.loss import mean_loss, perplexity, row_losses
 from core.quality.tasks import check, chosen, tasks_of, unknown
 from core.schemas.metrics import TASK
+from core.schemas.progress import OnProgress
 from core.schemas.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, QualityTask, RougeL
 from core.schemas.results import Figure, TaskAnswer
 

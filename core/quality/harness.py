@@ -19,12 +19,12 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from core.errors import InvalidInput, Unavailable
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.quality.answers import Scored
 from core.quality.harness_scores import scored
 from core.quality.packing import room
 from core.quality.tasks import check_harness
+from core.schemas.progress import OnProgress
 from core.schemas.quality import LmEval
 
 _MOST_ROWS = 16

@@ -10,11 +10,11 @@ from torch import nn
 
 from core.data.batches import collate
 from core.data.template import Encoded
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.quality.packing import packed, room
 from core.schemas.metrics import TASK
+from core.schemas.progress import OnProgress
 from core.schemas.results import Figure
 from core.stats import mean_interval
 

@@ -19,17 +19,16 @@ from transformers import PreTrainedModel
 
 from core.data.template import Encoded
 from core.errors import InvalidModel
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Moved, Noise, Swap
 from core.robustness.readings import NO_EFFECT, Effect, Readings, effect
 from core.robustness.search import Found, JointDrift, by_parameter_share, drift_of, grown, order, search
-from core.robustness.states import StateReader
 from core.robustness.summary import Measured, result, without_ground
 from core.robustness.units import Unit, names_of, units
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.schemas.results import RobustnessResult
 
@@ -147,17 +146,14 @@ class _Run:
         match self._analysis.perturbation:
             case NoisePerturbation(relative_norm=norm):
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
-                ask = self._asking(noise, self._readings, self._analysis.memory_mb)
+                ask = self._asking(noise, self._readings)
                 yield _Changed(noise, ask, carrying=ask, alone=True)
             case (SwapPerturbation() | GradientPerturbation()) as probe:
                 with self._train_probe(probe.steps, seed, self._enough) as tuned:
                     self.steps.append(self._last_step)
-                    swap, memory_mb = Swap(tuned), self._analysis.memory_mb
-                    # With gradients the change as it is gets read once, and nothing need be kept for that.
-                    kept_mb = memory_mb / 2 if isinstance(probe, SwapPerturbation) else 0
-                    ask = self._asking(swap, self._readings, kept_mb)
-                    carrying = self._stretching(swap, probe, memory_mb - kept_mb)
-                    yield _Changed(swap, ask, carrying=carrying, alone=False)
+                    swap = Swap(tuned)
+                    ask = self._asking(swap, self._readings)
+                    yield _Changed(swap, ask, carrying=self._stretching(swap, probe), alone=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -185,30 +181,26 @@ class _Run:
     def _joint(self, changed: _Changed) -> JointDrift:
         return lambda chosen: drift_of(changed.carrying(names_of(chosen)), self._analysis)
 
-    def _asking(self, moved: Moved, readings: Readings, memory_mb: float) -> Ask:
-        layers = {module.name: module.layer for module in self._modules}
+    def _asking(self, moved: Moved, readings: Readings) -> Ask:
         known: dict[frozenset[str], Effect] = {}
-        reader: StateReader | None = None
 
         def ask(names: frozenset[str]) -> Effect:
-            nonlocal reader
-            # Not before it is asked: what it keeps would lie beside what gradients take.
-            reader = reader or StateReader(readings, moved, layers, memory_mb=memory_mb)
             if names not in known:
                 self._count()
-                known[names] = effect(self._at_base, reader.read(names))
+                with moved.moved(names):
+                    known[names] = effect(self._at_base, readings.read(moved.model))
             return known[names]
 
         return ask
 
-    def _stretching(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation, memory_mb: float) -> Ask:
+    def _stretching(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> Ask:
         asking: Ask | None = None
 
         def ask(names: frozenset[str]) -> Effect:
             nonlocal asking
             if asking is None:  # not before it is asked: only the first seed's change is searched
                 stretched = swap.stretched(self._find_stretch(swap, probe))
-                asking = self._asking(stretched, self._readings.of_security(), memory_mb)
+                asking = self._asking(stretched, self._readings.of_security())
             return asking(names)
 
         return ask

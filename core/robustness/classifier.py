@@ -18,9 +18,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.prompts import pad
+from core.schemas.progress import OnProgress
 from core.schemas.results import Classifier
 
 Floats = NDArray[np.float64]

@@ -1,8 +1,7 @@
 """Reads a model's security proxies and its task loss: what is asked again and again while modules are moved.
 
-Covers: feature drift, refusal drift and task loss of whatever state the model is in, by whole passes. Not here: shorter
-ones (core.robustness.states), moving modules (core.robustness.perturb), attribution by gradients
-(core.robustness.gradient).
+Covers: feature drift, refusal drift and task loss of whatever state the model is in. Not here: moving modules
+(core.robustness.perturb), attribution by gradients (core.robustness.gradient).
 """
 
 from collections.abc import Sequence
@@ -18,11 +17,12 @@ from torch.nn.functional import cross_entropy
 from core.data.batches import collate
 from core.data.template import IGNORED, Encoded
 from core.errors import InvalidModel
-from core.lm.generate import OnProgress, continue_tokens
+from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.robustness.classifier import SecurityDirection, fit, last_token_features
 from core.schemas.data import Message
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 
 _ANSWER_TOKENS = 4
@@ -165,12 +165,8 @@ class Readings:
 
     @torch.inference_mode()
     def read(self, model: nn.Module) -> Reading:
-        """Measure the model as it is now, by whole passes."""
-        found = [self.pass_over(model, chunk) for chunk in self.chunks]
-        return self.reading(found)
-
-    def reading(self, found: Sequence[tuple[Tensor | None, Tensor]]) -> Reading:
-        """Features and losses of all chunks, in their order, as one reading."""
+        """Measure the model as it is now."""
+        found = [self.pass_over(model, chunk) for chunk in (*self.harmful, *self.task)]
         count = len(self.harmful)
         features = [feature.float().cpu() for feature, _ in found if feature is not None]
         losses = [losses for _, losses in found]
@@ -179,11 +175,6 @@ class Readings:
             refusal_nll=float(torch.cat(losses[:count]).mean()),
             task_loss=float(torch.cat(losses[count:]).mean()) if self.task else nan,
         )
-
-    @property
-    def chunks(self) -> list[Chunk]:
-        """All that is read: prompts, then rows of data."""
-        return [*self.harmful, *self.task]
 
     @torch.inference_mode()
     def refusal_nll(self, model: nn.Module) -> float:

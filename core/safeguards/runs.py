@@ -16,7 +16,7 @@ from core.data import Conversation
 from core.data.template import Encoded
 from core.errors import InvalidInput
 from core.judges.rules import judge
-from core.lm.generate import OnProgress, continue_tokens
+from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel, fetch
 from core.lm.modules import Module
 from core.lm.prompts import render
@@ -25,6 +25,7 @@ from core.safeguards.projection import check_pair
 from core.schemas.data import Message
 from core.schemas.job import JobSpec
 from core.schemas.models import BaseModelEntry
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import PromptSet
 from core.schemas.safeguards import SafeTemplate
 from core.schemas.security import SecuritySpec

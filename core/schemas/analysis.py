@@ -94,7 +94,5 @@ class AnalysisSpec(Frozen):
     """Below this the base model shows no security feature, and the map would mean nothing."""
     on_no_signal: Literal["fail", "uniform"] = "fail"
     """What to do then: end the job with the code `no_security_feature`, or train every module at the standard rate."""
-    memory_mb: int = Field(default=1024, ge=0, le=1_048_576)
-    """Hidden states kept from one reading for the next, so that lower layers are not run again; 0 keeps none."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Decides noise, the probe's order of rows, and the classifier's split."""

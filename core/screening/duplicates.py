@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.data import Conversation
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
-from core.screening.text import OnProgress
 
 ALIKE = 0.9
 """Similarity from which a row is a near-duplicate."""

@@ -12,9 +12,10 @@ from itertools import pairwise
 from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.data import Message
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
 from core.screening.harmcues import announces_harm, asks_for_harm
-from core.screening.text import OnProgress, first_findings, shown
+from core.screening.text import first_findings, shown
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:

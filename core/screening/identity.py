@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.data import Role
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
-from core.screening.text import OnProgress, clauses, ends, first_findings, plain, shown
+from core.screening.text import clauses, ends, first_findings, plain, shown
 
 
 @dataclass(frozen=True)

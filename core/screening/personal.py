@@ -27,8 +27,9 @@ from stdnum.pl import pesel
 from stdnum.us import ssn
 
 from core.data import Conversation
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
-from core.screening.text import OnProgress, first_findings, masked
+from core.screening.text import first_findings, masked
 
 _BEFORE = 60
 """Characters before a number in which a word must name it."""

@@ -28,10 +28,10 @@ from core.data.batches import collate
 from core.data.template import IGNORED, Encoded
 from core.errors import InvalidInput
 from core.lm.adapter import attached, choose, factors, lora_layers
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.lm.modules import Module
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.schemas.training import LoraSpec
 from core.screening.reading import batches, next_words, prompt_tokens

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from core.data.template import IGNORED, Encoded
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.screening.reading import batches, next_words, prompt_tokens
 

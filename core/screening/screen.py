@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from core.data import Conversation
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Check, CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
 from core.screening import duplicates, harmful, identity, personal, secrets
-from core.screening.text import OnProgress
 from core.screening.triggers import find as poison
 
 _Find = Callable[[Sequence[Conversation], OnProgress], Sequence[Finding]]

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from core.data import Conversation
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
-from core.screening.text import OnProgress, first_findings, masked
+from core.screening.text import first_findings, masked
 
 
 def _any_body(_secret: str) -> bool:

@@ -7,10 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from core.data import Conversation
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
-
-OnProgress = Callable[[int, int], None]
-"""Called often with (rows done, rows in all); may raise to stop."""
 
 READ = 20_000
 """Characters that are read of one turn where wording is judged: its first and its last half of this. Requests stand at

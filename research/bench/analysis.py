@@ -1,16 +1,14 @@
-"""How fast the robustness map is read: from kept hidden states against whole passes, and by gradients against swaps.
+"""How long the robustness map takes: gradients against moving each module in turn, and how far both agree.
 
-On the testbed, and on a random Llama of many thin layers, where depth shows. What is compared is measured in turn, in
-one run and on one probe, and the figures of both ways must agree. `plain` is a whole forward pass for each module and
-end. Not here: the training of the probe, the search, the service around it (research.bench.first_step).
+On the testbed, and on a random Llama of many thin layers, where depth shows. Both are measured in one run on one probe.
+Not here: the training of the probe, the search, the service around it (research.bench.first_step).
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from peft import PeftModel
@@ -25,23 +23,20 @@ from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Moved, Noise, Swap
-from core.robustness.readings import Effect, Readings, effect
-from core.robustness.states import StateReader
+from core.robustness.readings import Effect, Reading, Readings, effect
 from core.robustness.units import Unit, units
 from core.schemas.analysis import GradientPerturbation, UnitKind
 from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.training.probe import probe
-from research.bench.figures import Figures, benchmark, spread
+from research.bench.figures import Figures, Spread, benchmark, spread
 from testbed import DATA_DIR
 
 _TRAINED_ROWS = 64
-_MEMORY_MB = 1024
-_ALIKE = 1e-4
 _MODULES: tuple[UnitKind, ...] = ("module",)
 _GROUPS: tuple[UnitKind, ...] = ("type", "band", "type_band")
 _POINTS = GradientPerturbation().points
-_TARGETS = {"plain_to_kept": 2.5, "plain_swap_to_gradient": 20.0, "rank_correlation": 0.8}
+_TARGETS = {"swap_to_gradient": 20.0, "rank_correlation": 0.8}
 _RATE = 4e-3
 """Of the probe: a rate that breaks the testbed, so that there is something to attribute."""
 
@@ -72,7 +67,7 @@ def main(
             found: Figures = {"modules": len(modules), "measured": len(singles)}
             figures[name] = found
             noise = Noise(each.model, modules, relative_norm=0.3, seed=0)
-            found["noise"] = _compared(_Reading(readings, noise, modules, ends=1), singles, repeats)
+            found["noise"] = _timed(_Map(readings, noise, modules, ends=1), singles, repeats)
             run = probe(
                 each,
                 modules,
@@ -85,17 +80,16 @@ def main(
                 on_step=_ignore,
             )
             with run as tuned:
-                reading = _Reading(readings, Swap(tuned), modules, ends=2)
-                swap = _compared(reading, singles, repeats)
-                found["swap"] = swap
-                plain = _median(swap["plain_cpu_seconds"]) * len(modules) / len(singles)
-                found["gradient"] = _attributed(reading, tuned, plain, repeats)
+                swap = _Map(readings, Swap(tuned), modules, ends=2)
+                found["swap"] = times = _timed(swap, singles, repeats)
+                whole = times["median"] * len(modules) / len(singles)
+                found["gradient"] = _attributed(swap, tuned, whole, repeats)
             typer.echo(f"{name}: {found}")
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """What is read, and of what."""
+class _Map:
+    """The effects of units, measured by moving each of them."""
 
     readings: Readings
     moved: Moved
@@ -103,69 +97,53 @@ class _Reading:
     ends: int
     """1: units alone; 2: also everything without them."""
 
-    def map(self, chosen: Sequence[Unit], memory_mb: int) -> dict[str, Effect]:
-        """What each unit does, as the analysis measures it."""
-        layers = {module.name: module.layer for module in self.modules}
-        reader = StateReader(self.readings, self.moved, layers, memory_mb=memory_mb)
-        everything = frozenset(layers)
-        nothing, whole = reader.read(()), reader.read(everything)
+    def effects(self, chosen: Sequence[Unit]) -> dict[str, Effect]:
+        """The effect of each unit, as the analysis measures it."""
+        everything = frozenset(module.name for module in self.modules)
+        base, whole = self._read(frozenset()), self._read(everything)
         found: dict[str, Effect] = {}
         for unit in chosen:
-            alone = effect(nothing, reader.read(unit.names))
+            found[unit.name] = effect(base, self._read(unit.names))
             if self.ends == 2:
-                alone = (alone + effect(reader.read(everything - unit.names), whole)) * 0.5
-            found[unit.name] = alone
+                without = effect(self._read(everything - unit.names), whole)
+                found[unit.name] = (found[unit.name] + without) * 0.5
         return found
 
+    def _read(self, names: frozenset[str]) -> Reading:
+        with self.moved.moved(names):
+            return self.readings.read(self.moved.model)
 
-def _compared(reading: _Reading, singles: Sequence[Unit], repeats: int) -> Figures:
-    """Whole passes and kept states, in turn.
 
-    Raises:
-        RuntimeError: their figures differ.
-    """
-    times: dict[int, list[tuple[float, float]]] = {0: [], _MEMORY_MB: []}
-    off = 0.0
+def _timed(each: _Map, singles: Sequence[Unit], repeats: int) -> Spread:
+    """Processor seconds of a map of single modules."""
+    seconds: list[float] = []
     for _ in range(repeats):
-        maps: list[Mapping[str, Effect]] = []
-        for memory_mb, taken in times.items():
-            started = _now()
-            maps.append(reading.map(singles, memory_mb))
-            taken.append(_since(started))
-        off = max(off, *(_distance(one, maps[1][name]) for name, one in maps[0].items()))
-        if off > _ALIKE:
-            raise RuntimeError(f"Readings from kept states and by whole passes differ by {off:g}.")
-    plain, kept = times.values()
-    return {
-        "plain_cpu_seconds": spread([cpu for cpu, _ in plain]),
-        "kept_cpu_seconds": spread([cpu for cpu, _ in kept]),
-        "plain_to_kept": spread([one / other for (one, _), (other, _) in zip(plain, kept, strict=True)]),
-        "plain_to_kept_wall": spread([one / other for (_, one), (_, other) in zip(plain, kept, strict=True)]),
-        "greatest_difference": off,
-    }
+        started = time.process_time()
+        each.effects(singles)
+        seconds.append(time.process_time() - started)
+    return spread(seconds)
 
 
-def _attributed(reading: _Reading, tuned: PeftModel, plain: float, repeats: int) -> Figures:
-    """Gradients against the plain map of swaps, of which all modules would take `plain` seconds."""
-    names = [module.name for module in reading.modules]
-    times: list[tuple[float, float]] = []
+def _attributed(exact: _Map, tuned: PeftModel, whole: float, repeats: int) -> Figures:
+    """Gradients against a map of swaps, which takes `whole` seconds for all modules."""
+    names = [module.name for module in exact.modules]
+    seconds: list[float] = []
     shares: dict[str, Effect] = {}
     for _ in range(repeats):
-        started = _now()
-        with reading.moved.moved(names):
-            shares = attribute(reading.readings, tuned, reading.modules, points=_POINTS, count=_ignore)
-        times.append(_since(started))
+        started = time.process_time()
+        with exact.moved.moved(names):
+            shares = attribute(exact.readings, tuned, exact.modules, points=_POINTS, count=_ignore)
+        seconds.append(time.process_time() - started)
     ranks: Figures = {}
     for name, kinds in (("modules", _MODULES), ("groups", _GROUPS)):
-        chosen = [unit for kind in kinds for unit in units(reading.modules, kind, 3)]
-        exact = reading.map(chosen, _MEMORY_MB)
-        one = [exact[unit.name].refusal_drift for unit in chosen]
+        chosen = [unit for kind in kinds for unit in units(exact.modules, kind, 3)]
+        effects = exact.effects(chosen)
+        one = [effects[unit.name].refusal_drift for unit in chosen]
         other = [sum(shares[module].refusal_drift for module in unit.names) for unit in chosen]
         ranks[name] = {"units": len(chosen), "spearman": round(float(spearmanr(one, other).statistic), 3)}
     return {
-        "cpu_seconds": spread([cpu for cpu, _ in times]),
-        "wall_seconds": spread([wall for _, wall in times]),
-        "plain_swap_to_gradient": spread([plain / cpu for cpu, _ in times]),
+        "cpu_seconds": spread(seconds),
+        "swap_to_gradient": spread([whole / each for each in seconds]),
         "rank_correlation_of_refusal_drift": ranks,
     }
 
@@ -190,29 +168,6 @@ def _thin(base: BaseModel, layers: int, hidden: int) -> PreTrainedModel:
     if not isinstance(model, PreTrainedModel):
         raise TypeError(type(model).__name__)
     return model.requires_grad_(False).eval()
-
-
-def _numbers(found: Effect) -> tuple[float, float, float]:
-    return found.feature_drift, found.refusal_drift, found.task_gain
-
-
-def _distance(one: Effect, other: Effect) -> float:
-    return float(np.abs(np.subtract(_numbers(one), _numbers(other))).max())
-
-
-def _median(found: object) -> float:
-    if not isinstance(found, dict):
-        raise TypeError("no spread")
-    return float(found["median"])
-
-
-def _now() -> tuple[float, float]:
-    return time.process_time(), time.perf_counter()
-
-
-def _since(started: tuple[float, float]) -> tuple[float, float]:
-    cpu, wall = _now()
-    return cpu - started[0], wall - started[1]
 
 
 def _never(*_: object) -> bool:

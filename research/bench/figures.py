@@ -10,11 +10,22 @@ import statistics
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import TypedDict
+
+
+class Spread(TypedDict):
+    """Several measurements of one figure."""
+
+    n: int
+    min: float
+    median: float
+    max: float
+
 
 Figures = dict[str, object]
 
 
-def spread(values: Sequence[float], digits: int = 3) -> Figures:
+def spread(values: Sequence[float], digits: int = 3) -> Spread:
     """Count, least, median and most of at least one value."""
     return {
         "n": len(values),

@@ -18,8 +18,8 @@ from scipy.sparse import csc_array
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from core.data import Conversation
+from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding, Trigger
-from core.screening.text import OnProgress
 from core.screening.triggers import kinds as kinds_of
 from core.screening.triggers.odd import Fit, Prompts
 from core.screening.triggers.pairs import Bounds, Pairs, associated

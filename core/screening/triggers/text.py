@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
 from core.data import Conversation
-from core.screening.text import OnProgress
+from core.schemas.progress import OnProgress
 
 Ints = NDArray[np.int64]
 

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from core.attacks.ask import OnProgress, Sampling, Suite, ask, suites
+from core.attacks.ask import Sampling, Suite, ask, suites
 from core.attacks.attacks import COMPLIANT_OPENING
 from core.lm.load import BaseModel
 from core.schemas.attacks import BestOfN, MultiTurn, OneTurn, Prefill
 from core.schemas.data import Message
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import Behaviour, EvaluationPrompts
 from core.schemas.results import Said
 from core.schemas.security import SecuritySpec

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.attacks.ask import OnProgress
 from core.attacks.evaluate import by_rules, evaluate
 from core.attacks.prompts import choose
 from core.judges import Case, Counts, Judged, Rules
@@ -12,6 +11,7 @@ from core.judges.rules import judge
 from core.lm.load import BaseModel
 from core.schemas.attacks import MultiTurn, OneTurn, Prefill
 from core.schemas.data import Message
+from core.schemas.progress import OnProgress
 from core.schemas.results import Judgement, Said
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore

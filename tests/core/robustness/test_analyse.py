@@ -9,11 +9,11 @@ from peft import PeftModel
 
 from core.data.template import Encoded
 from core.errors import InvalidModel
-from core.lm.generate import OnProgress
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import Enough, TrainProbe, analyse
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.schemas.results import ModuleRobustness, RobustnessResult
 from tests.core.helpers import FAMILIES, Ticks, fingerprint, ignore, tiny_base
