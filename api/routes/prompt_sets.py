@@ -61,7 +61,7 @@ def upload(received: PromptUploadDep, sessions: SessionsDep, store: StoreDep, re
         )
         # Inside the transaction: without room on the disk there is no row, and without a database there is no file.
         if not store.has(key):
-            store.adopt(key, received.path, name=row.name)
+            store.adopt(key, received.path, name=row.name, gated=False)
     response.status_code = 201 if new else 200
     response.headers["location"] = f"/prompt-sets/{row.id}"
     return schemas.prompt_set(row)

@@ -120,7 +120,7 @@ def _tables(job: Prepared, evaluations: Sequence[Evaluation]) -> tuple[StoredFil
         answers, tasks = folder / "answers.parquet", folder / "task_answers.parquet"
         answers_parquet(evaluations, answers)
         task_answers_parquet(evaluations, tasks)
-        return _adopt(job, answers, _PARQUET), _adopt(job, tasks, _PARQUET)
+        return _adopt(job, answers, _PARQUET, gated=False), _adopt(job, tasks, _PARQUET, gated=False)
 
 
 def _bundle(job: Prepared, files: Sequence[StoredFile]) -> StoredFile:
@@ -129,15 +129,17 @@ def _bundle(job: Prepared, files: Sequence[StoredFile]) -> StoredFile:
     with job.store.staging() as folder:
         archive = folder / f"{name}.tar"
         write_tar(archive, inside)
-        return _adopt(job, archive, "application/x-tar")
+        return _adopt(job, archive, "application/x-tar", gated=True)
 
 
 def _put(job: Prepared, name: str, text: str, media_type: str) -> StoredFile:
-    return job.store.put(f"{job.folder}/{name}", text.encode(), name=name, media_type=media_type)
+    gated = name.startswith(f"{job.trained_name}/")
+    key = f"{job.folder}/{name}"
+    return job.store.put(key, text.encode(), name=name, media_type=media_type, gated=gated)
 
 
-def _adopt(job: Prepared, path: Path, media_type: str) -> StoredFile:
-    return job.store.adopt(f"{job.folder}/{path.name}", path, name=path.name, media_type=media_type)
+def _adopt(job: Prepared, path: Path, media_type: str, *, gated: bool) -> StoredFile:
+    return job.store.adopt(f"{job.folder}/{path.name}", path, name=path.name, media_type=media_type, gated=gated)
 
 
 def _device_name(device: torch.device) -> str:

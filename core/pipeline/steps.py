@@ -384,6 +384,7 @@ def _store_trained(job: Prepared, tuned: PeftModel | PreTrainedModel, run: Strat
                 path,
                 name=f"{name}/{path.name}",
                 media_type=_JSON if path.suffix == ".json" else "application/octet-stream",
+                gated=True,
             )
             for path in files
         )

@@ -412,6 +412,9 @@ class StoredFile(Frozen):
     """Size."""
     media_type: str
     """Content type."""
+    gated: bool
+    """Whether it may be downloaded only once the gate or an override releases it: true for weights and for every file
+    that goes with them."""
 
 
 class Projection(Frozen):

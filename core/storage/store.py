@@ -91,14 +91,19 @@ class ArtifactStore:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def adopt(self, key: str, path: Path, *, name: str, media_type: str = "application/octet-stream") -> StoredFile:
-        """Move a finished file from staging into its place and say what was stored.
+    def adopt(
+        self, key: str, path: Path, *, name: str, media_type: str = "application/octet-stream", gated: bool
+    ) -> StoredFile:
+        """Move a finished file from staging to its key.
+
+        `gated` is for a job's artifacts: whether the gate decides about downloads of this file.
 
         Raises:
             StorageFull: there is no room.
         """
         target = self._target(key)
-        stored = StoredFile(name=name, key=key, sha256=digest(path), bytes=path.stat().st_size, media_type=media_type)
+        size = path.stat().st_size
+        stored = StoredFile(name=name, key=key, sha256=digest(path), bytes=size, media_type=media_type, gated=gated)
         with room():
             target.parent.mkdir(parents=True, exist_ok=True)
             with path.open("rb") as file:
@@ -108,8 +113,8 @@ class ArtifactStore:
             _sync_folder(target.parent)
         return stored
 
-    def put(self, key: str, data: bytes, *, name: str, media_type: str) -> StoredFile:
-        """Store bytes.
+    def put(self, key: str, data: bytes, *, name: str, media_type: str, gated: bool) -> StoredFile:
+        """Store bytes; `gated` as in `adopt`.
 
         Raises:
             StorageFull: there is no room.
@@ -117,7 +122,7 @@ class ArtifactStore:
         with self.staging() as folder:
             path = folder / "data"
             path.write_bytes(data)
-            return self.adopt(key, path, name=name, media_type=media_type)
+            return self.adopt(key, path, name=name, media_type=media_type, gated=gated)
 
     def path(self, key: str) -> Path:
         """The file of a key.

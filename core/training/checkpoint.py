@@ -61,7 +61,7 @@ class Checkpoints:
         with self.store.staging() as folder:
             path = folder / "checkpoint.safetensors"
             save_file(checkpoint.tensors, path, metadata=told)
-            self.store.adopt(self.key, path, name="checkpoint.safetensors")
+            self.store.adopt(self.key, path, name="checkpoint.safetensors", gated=True)
 
     def load(self) -> Checkpoint | None:
         """The newest checkpoint; None when there is none, or none that this version can read."""

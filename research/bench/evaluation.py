@@ -62,7 +62,7 @@ def _run(suite: SuiteName, steps: int, max_prompts: int, figures: dict[str, obje
         store = ArtifactStore(Path(folder))
         data = (DATA_DIR / "instructions.jsonl").read_bytes()
         digest = sha256(data).hexdigest()
-        stored = store.put("data", data, name="instructions.jsonl", media_type="application/jsonl")
+        stored = store.put("data", data, name="instructions.jsonl", media_type="application/jsonl", gated=False)
         dataset = DatasetRef(
             id=f"ds_{digest[:24]}",
             key=stored.key,

@@ -93,8 +93,12 @@ class Service:
     ) -> None:
         """What a worker does last; `files` are name -> (content, media type), `outcome` is the gate's."""
         claim = self.run(job_id)
+        trained = ("adapter", "model/", "model.tar")
+        folder = f"jobs/{job_id}/{claim.attempt}"
         stored = [
-            self.store.put(f"jobs/{job_id}/{claim.attempt}/{name}", content, name=name, media_type=media_type)
+            self.store.put(
+                f"{folder}/{name}", content, name=name, media_type=media_type, gated=name.startswith(trained)
+            )
             for name, (content, media_type) in (files or {}).items()
         ]
         error = JobError(code="training_failed", message="The loss exploded.") if status == "failed" else None

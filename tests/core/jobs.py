@@ -46,7 +46,7 @@ def upload(store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[st
         lines.append(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}))
     content = "\n".join(lines).encode()
     digest = sha256(content).hexdigest()
-    stored = store.put(f"uploads/{digest}", content, name="rows.jsonl", media_type="application/jsonl")
+    stored = store.put(f"uploads/{digest}", content, name="rows.jsonl", media_type="application/jsonl", gated=False)
     return DatasetRef(
         id=f"ds_{digest[:24]}",
         key=stored.key,

@@ -160,7 +160,9 @@ def test_what_the_model_would_refuse_is_what_it_would_on_a_cpu(rows: EncodedData
 def test_a_whole_job(data: Path, tmp_path: Path) -> None:
     digest = sha256(data.read_bytes()).hexdigest()
     store = ArtifactStore(tmp_path)
-    stored = store.put("uploads/sums", data.read_bytes(), name="sums.jsonl", media_type="application/jsonl")
+    stored = store.put(
+        "uploads/sums", data.read_bytes(), name="sums.jsonl", media_type="application/jsonl", gated=False
+    )
     noise, gradient = (
         AnalysisSpec(perturbation=perturbation, probes=16)
         for perturbation in (NoisePerturbation(seeds=1), GradientPerturbation(steps=10))

@@ -100,7 +100,9 @@ class Actor:
         self.link.emit(Figures(figures=(figure(),)))
         self.link.emit(StageFinished(stage="training", run="ml_lr", seconds=0.1, reused=False))
         key = f"jobs/{self.job_id}/{self.attempt}/adapter.bin"
-        stored = ArtifactStore(self.root).put(key, ADAPTER, name="adapter.bin", media_type="application/octet-stream")
+        stored = ArtifactStore(self.root).put(
+            key, ADAPTER, name="adapter.bin", media_type="application/octet-stream", gated=True
+        )
         self.link.say(Succeeded(outcome=Outcome(artifacts=(stored,))))
 
     def report(self) -> None:
@@ -116,7 +118,9 @@ class Actor:
     def outcome(self) -> Outcome:
         """A report, quarantined."""
         key = f"jobs/{self.job_id}/{self.attempt}/report.json"
-        stored = ArtifactStore(self.root).put(key, REPORT, name="report.json", media_type="application/json")
+        stored = ArtifactStore(self.root).put(
+            key, REPORT, name="report.json", media_type="application/json", gated=False
+        )
         reason = GateReason(code="attack_success_too_high", message="Attack success of direct is 75 %.")
         gate = GateDecision(run="ml_lr", outcome="quarantined", reasons=(reason,), checks=(), policy_version=0)
         return Outcome(artifacts=(stored,), gate=gate)
@@ -189,7 +193,9 @@ class Actor:
 
     def steal(self) -> None:
         """Reports a file that is another's."""
-        stored = ArtifactStore(self.root).put("uploads/secret", b"secret", name="adapter.bin", media_type="text/plain")
+        stored = ArtifactStore(self.root).put(
+            "uploads/secret", b"secret", name="adapter.bin", media_type="text/plain", gated=False
+        )
         self.link.say(Succeeded(outcome=Outcome(artifacts=(stored,))))
 
 

@@ -20,7 +20,7 @@ from worker.protocol import (
     encode,
 )
 
-FILE = StoredFile(name="a/b.json", key="jobs/b", sha256="0" * 64, bytes=1, media_type="application/json")
+FILE = StoredFile(name="a/b.json", key="jobs/b", sha256="0" * 64, bytes=1, media_type="application/json", gated=False)
 WORDS: list[Word] = [
     Ready(),
     Progress(stage="training", run=None, fraction=0.5, message="line one\nline two"),

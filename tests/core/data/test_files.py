@@ -44,7 +44,7 @@ def test_a_listed_file_is_read_where_it_lies(tmp_path: Path, store: ArtifactStor
 
 
 def test_an_uploaded_file_is_read_from_the_store(store: ArtifactStore) -> None:
-    stored = store.put("prompts/aa/aa", CONTENT, name="mine.csv", media_type="text/csv")
+    stored = store.put("prompts/aa/aa", CONTENT, name="mine.csv", media_type="text/csv", gated=False)
     source = UploadedFile(key=stored.key, sha256=stored.sha256)
     file = PromptFile(name="mine.csv", layout="plain", source=source)
     assert prompts(file, store, "harmful") == SEAL

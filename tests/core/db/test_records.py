@@ -13,7 +13,12 @@ from core.schemas.results import Change, Figure, StoredFile
 
 FIGURE = Figure(run="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
 FILE = StoredFile(
-    name="report.json", key="jobs/a/1/report.json", sha256="0" * 64, bytes=3, media_type="application/json"
+    name="report.json",
+    key="jobs/a/1/report.json",
+    sha256="0" * 64,
+    bytes=3,
+    media_type="application/json",
+    gated=False,
 )
 
 

@@ -114,7 +114,9 @@ class _Crashes(ArtifactStore):
     """Dies when the bytes are written and not yet in their place."""
 
     @override
-    def adopt(self, key: str, path: Path, *, name: str, media_type: str = "application/octet-stream") -> StoredFile:
+    def adopt(
+        self, key: str, path: Path, *, name: str, media_type: str = "application/octet-stream", gated: bool
+    ) -> StoredFile:
         assert path.stat().st_size > 0
         raise KeyboardInterrupt
 

@@ -29,13 +29,14 @@ def files(store: ArtifactStore) -> list[str]:
 
 
 def test_what_is_put_is_there(store: ArtifactStore) -> None:
-    stored = store.put("jobs/a/1/report.json", b"{}", name="report.json", media_type="application/json")
+    stored = store.put("jobs/a/1/report.json", b"{}", name="report.json", media_type="application/json", gated=False)
     assert stored == StoredFile(
         name="report.json",
         key="jobs/a/1/report.json",
         sha256=sha256(b"{}").hexdigest(),
         bytes=2,
         media_type="application/json",
+        gated=False,
     )
     path = store.path(stored.key)
     assert path.read_bytes() == b"{}"
@@ -46,9 +47,9 @@ def test_what_is_put_is_there(store: ArtifactStore) -> None:
 
 
 def test_a_file_put_again_is_replaced_and_its_reader_keeps_the_old(store: ArtifactStore) -> None:
-    store.put("a", b"old", name="a", media_type="text/plain")
+    store.put("a", b"old", name="a", media_type="text/plain", gated=False)
     with store.path("a").open("rb") as reader:
-        store.put("a", b"new", name="a", media_type="text/plain")
+        store.put("a", b"new", name="a", media_type="text/plain", gated=False)
         assert reader.read() == b"old"
     assert store.path("a").read_bytes() == b"new"
 
@@ -65,9 +66,9 @@ def test_staging_is_gone_afterwards_also_after_an_error(store: ArtifactStore) ->
 
 
 def test_a_full_disk_stores_nothing(store: ArtifactStore, no_room: None) -> None:
-    store.put("small", b"x", name="small", media_type="text/plain")
+    store.put("small", b"x", name="small", media_type="text/plain", gated=False)
     with pytest.raises(StorageFull) as caught:
-        store.put("large", b"x" * 100_000, name="large", media_type="text/plain")
+        store.put("large", b"x" * 100_000, name="large", media_type="text/plain", gated=False)
     assert caught.value.code == "storage_full"
     assert files(store) == ["small"]
 
@@ -93,7 +94,7 @@ def test_a_key_never_leads_out(store: ArtifactStore, key: str) -> None:
 
 
 def test_what_is_not_there_is_said_so(store: ArtifactStore) -> None:
-    store.put("jobs/a/file", b"", name="file", media_type="text/plain")
+    store.put("jobs/a/file", b"", name="file", media_type="text/plain", gated=False)
     for key in ("jobs/b/file", "jobs/a"):
         assert not store.has(key)
         with pytest.raises(NotFound) as caught:
@@ -120,7 +121,7 @@ with ArtifactStore(pathlib.Path({str(store.root)!r})).staging() as folder:
 
 
 def test_a_removed_file_is_gone_and_removing_it_again_does_nothing(store: ArtifactStore) -> None:
-    store.put("a/b", b"x", name="b", media_type="text/plain")
+    store.put("a/b", b"x", name="b", media_type="text/plain", gated=False)
     store.remove("a/b")
     store.remove("a/b")
     assert not store.has("a/b")
@@ -131,7 +132,7 @@ def test_a_removed_file_is_gone_and_removing_it_again_does_nothing(store: Artifa
 def test_a_forgotten_checkpoint_is_cleaned_up_a_week_later(store: ArtifactStore) -> None:
     kept = ["jobs/a/checkpoints/new", "jobs/a/stages/old"]
     for key in (*kept, "jobs/a/checkpoints/old"):
-        store.put(key, b"x", name="x", media_type="text/plain")
+        store.put(key, b"x", name="x", media_type="text/plain", gated=False)
         age = 8 if key.endswith("old") else 6
         then = time.time() - age * 24 * 3600
         os.utime(store.path(key), (then, then))
