@@ -6,7 +6,7 @@ Covers: columns, keys, indexes. Not here: any query.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, MetaData, String, func
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Identity, Index, MetaData, String, false, func
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -156,6 +156,7 @@ class Artifact(Base):
     sha256: Mapped[str]
     bytes: Mapped[int]
     media_type: Mapped[str]
+    gated: Mapped[bool] = mapped_column(server_default=false())
 
 
 class Score(Base):
