@@ -6,7 +6,7 @@ PIP_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/installed-$(notdir $(CONSTRAINTS))
 
-.PHONY: install demo test check up migration clean
+.PHONY: install demo test check texts up migration clean
 
 install: $(STAMP)
 
@@ -33,6 +33,12 @@ check: install
 	@$(BIN)/pyrefly check --summary=none
 	@$(BIN)/lint-imports --no-cache --verbose > .lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
 	@echo "check: format, lint, types and floors are fine"
+
+# Every text that users read, in one file.
+texts: install
+	@mkdir -p build
+	@$(BIN)/python -m research.texts > build/texts.txt
+	@echo "build/texts.txt: $$(wc -l < build/texts.txt) lines"
 
 # make up PORT=8000 STATE=/var/lib/securetune
 up: install
