@@ -126,7 +126,7 @@ def screen(
     asked: Annotated[ScreenRequest | None, Body(openapi_examples=_SCREENINGS)] = None,
 ) -> JobReply:
     """Looks for rows that are unsafe to train on, without training: harm, identity, secrets, personal data, duplicates,
-    poison; with a base model also what it would refuse, and what pulls against its safety.
+    poison; with a base model also what it would refuse.
 
     A job like any other: `GET /jobs/{id}/screening` has every finding with its line when it has succeeded.
     """

@@ -48,7 +48,7 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     prompts = choose_prompts(spec.security, base.folder, steps.brought(assignment, store))
     benchmarks = steps.benchmarks(assignment)
     data = stages.run("dataset", lambda: steps.encode(assignment, looked.rows, store, base, stages))
-    job = steps.asked(
+    job = screened.asked(
         Prepared(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, looked.result)
     )
 
@@ -72,7 +72,10 @@ def screen(
     asking: tuple[Stage, ...] = ("base_model", "dataset", *policy.by_model) if model and policy.by_model else ()
     stages = Stages(store, assignment.job_id, emit, ("screening", *asking))
     looked = screened.look(assignment.dataset, policy, store, stages, enforced=False)
-    result = steps.asked_alone(looked, model, device, stages) if model and asking else looked.result
+    result = looked.result
+    if model and asking:
+        base = stages.run("base_model", lambda: steps.load_base(model, device))
+        result = screened.asked_alone(looked, base, stages)
     screened.tell(result, emit)
     return Outcome(artifacts=(screened.put(result, assignment, store),))
 

@@ -5,15 +5,17 @@ Here rows and policy meet. Not here: the checks (core.screening), rules for adap
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from core.attacks.prompts import choose as choose_prompts
 from core.data import Conversation
 from core.data import load as load_rows
+from core.data.batches import encode_all
 from core.data.template import Encoded
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
-from core.lm.modules import Module
+from core.pipeline.context import Prepared
 from core.pipeline.software import software
 from core.pipeline.stages import Emit, Stages
 from core.schemas.base import Frozen
@@ -21,9 +23,11 @@ from core.schemas.events import Screened
 from core.schemas.job import DatasetRef, ScreenAssignment
 from core.schemas.prompts import ProbePrompts
 from core.schemas.results import StoredFile
-from core.schemas.screening import Finding, ModelCheck, ScreeningPolicy, ScreeningResult
-from core.screening import pull, refused
-from core.screening.screen import drop, screen, with_pull, with_refused
+from core.schemas.screening import Finding, ScreeningPolicy, ScreeningResult
+from core.schemas.security import SecuritySpec
+from core.schemas.training import TrainingSpec
+from core.screening import refused
+from core.screening.screen import drop, screen, with_refused
 from core.storage import ArtifactStore
 
 _SHOWN = 5
@@ -114,32 +118,45 @@ class Measured(Frozen):
     lines: tuple[int, ...]
     """The rows, by line."""
     values: tuple[float, ...]
-    """Of each: as `core.screening.refused` or `core.screening.pull` says."""
+    """Of each: as `core.screening.refused` says."""
     seconds: float
     """How long it took."""
 
-    def put_into(self, result: ScreeningResult, check: ModelCheck) -> ScreeningResult:
-        """What was found, with what this check finds."""
-        add = with_refused if check == "refused" else with_pull
-        return add(result, self.lines, self.values, self.seconds)
+
+def asked(job: Prepared) -> Prepared:
+    """Ask the base model about the rows, as far as the policy wants; leave out those that it drops.
+
+    Raises:
+        InvalidInput: as `check` says.
+    """
+    if not job.screening.policy.by_model:
+        return job
+    prompts = job.prompts.probe
+    found = job.stages.stored(
+        "refused",
+        Measured,
+        lambda: _measured(job.base, job.data.training.rows, prompts, job.stages),
+        inputs=job.job_inputs | {"prompts": prompts.model_dump(mode="json")},
+        shared=True,
+    )
+    result = with_refused(job.screening, found.lines, found.values, found.seconds)
+    check(result)
+    tell(result, job.emit)
+    return replace(job, screening=result, data=job.data.without(result.dropped))
 
 
-def measured(
-    check: ModelCheck,
-    base: BaseModel,
-    modules: Sequence[Module],
-    rows: Sequence[Encoded],
-    *,
-    prompts: ProbePrompts,
-    stages: Stages,
-) -> Measured:
-    """Ask the model, for one of the checks that need it."""
+def asked_alone(looked: Looked, base: BaseModel, stages: Stages) -> ScreeningResult:
+    """A screening by itself, with a model that is asked about its rows."""
+    prompts = choose_prompts(SecuritySpec(), base.folder, {}).probe
+    limit = min(TrainingSpec().max_length, base.context)
+    rows = stages.run("dataset", lambda: encode_all(stages.counted(looked.rows), base.tokenizer, max_length=limit).rows)
+    found = stages.run("refused", lambda: _measured(base, rows, prompts, stages))
+    return with_refused(looked.result, found.lines, found.values, found.seconds)
+
+
+def _measured(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, stages: Stages) -> Measured:
     started = time.monotonic()
-    on_progress = partial(stages.report_progress, "row")
-    if check == "refused":
-        values = refused.refused(base, rows, prompts, on_progress=on_progress)
-    else:
-        values = pull.pulls(base, modules, rows, prompts, on_progress=on_progress)
+    values = refused.refused(base, rows, prompts, on_progress=partial(stages.report_progress, "row"))
     return Measured(lines=tuple(row.line for row in rows), values=tuple(values), seconds=time.monotonic() - started)
 
 

@@ -7,7 +7,7 @@ Covers: stored results, progress of the whole job. Not here: what the stages do 
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import TypeVar
@@ -29,7 +29,6 @@ _WEIGHTS: dict[Stage, float] = {
     "base_model": 1,
     "dataset": 1,
     "refused": 3,
-    "pull": 6,
     "before": 4,
     "robustness": 10,
     "training": 12,
@@ -107,6 +106,12 @@ class Stages:
         self._told = now
         inside = part[0] + (part[1] - part[0]) * min(1.0, done / max(1, total))
         self._progress(self._done + _WEIGHTS[self._stage] * inside, f"{what} {done} of {total}")
+
+    def counted(self, rows: Sequence[Thing]) -> Iterator[Thing]:
+        """The rows, with progress as they are taken."""
+        for number, row in enumerate(rows):
+            self.report_progress("row", number, len(rows))
+            yield row
 
     def _begin(self, stage: Stage, run: str | None) -> float:
         self._stage, self._run, self._told = stage, run, 0.0

@@ -6,7 +6,6 @@ Not here: their order (core.pipeline), what they compute (their folders).
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import partial
 
 from peft import PeftModel
@@ -15,7 +14,6 @@ from transformers import PreTrainedModel
 
 from core import judges
 from core.attacks.prompts import Brought
-from core.attacks.prompts import choose as choose_prompts
 from core.data import Conversation, files
 from core.data.batches import encode_all, masked_sample, split
 from core.data.benchmarks import Question
@@ -24,11 +22,10 @@ from core.data.template import end_of_turn
 from core.errors import InvalidModel, TrainingFailed
 from core.lm import adapter, full
 from core.lm.load import BaseModel, choose_device, load
-from core.lm.modules import Module, find_modules
+from core.lm.modules import Module
 from core.lm.vllm_engine import check_vllm
 from core.pipeline import screen as screened
 from core.pipeline.context import Prepared, Rows
-from core.pipeline.screen import Looked
 from core.pipeline.stages import Emit, Stages, digest
 from core.quality import tasks
 from core.robustness.analyse import Enough, analyse
@@ -50,10 +47,8 @@ from core.schemas.results import (
     TrainedStep,
     TrainingResult,
 )
-from core.schemas.screening import ScreeningResult
-from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy, analysis_of
-from core.schemas.training import FULL_RATE_SHARE, LearningPlan, LoraSpec, TrainingSpec
+from core.schemas.training import FULL_RATE_SHARE, LearningPlan, TrainingSpec
 from core.storage import ArtifactStore
 from core.training import loop
 from core.training.checkpoint import Checkpoints
@@ -134,7 +129,7 @@ def encode(
         rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MOST_HELD_OUT)
     limit = min(spec.max_length, base.context)
     most = assignment.spec.quality.max_rows
-    training = encode_all(_counted(rows, stages), base.tokenizer, max_length=limit)
+    training = encode_all(stages.counted(rows), base.tokenizer, max_length=limit)
     try:
         validation = encode_all(held_out[:most], base.tokenizer, max_length=limit)
     except TrainingFailed as error:
@@ -158,49 +153,6 @@ def encode(
     )
     rewritten = any(run.safeguards.safe_template for run in assignment.spec.runs)
     return Rows(training, validation, summary, held_out[:most], rows if rewritten else ())
-
-
-def asked(job: Prepared) -> Prepared:
-    """Ask the base model about the rows, as far as the policy wants; leave out those that it drops.
-
-    Raises:
-        InvalidInput: as `core.pipeline.screen.check` says.
-    """
-    for check in job.assignment.policy.policy.screening.by_model:
-        found = job.stages.stored(
-            check,
-            screened.Measured,
-            partial(
-                screened.measured,
-                check,
-                job.base,
-                job.modules,
-                job.data.training.rows,
-                prompts=job.prompts.probe,
-                stages=job.stages,
-            ),
-            inputs=job.job_inputs | {"prompts": job.prompts.probe.model_dump(mode="json")},
-            shared=True,
-        )
-        result = found.put_into(job.screening, check)
-        screened.check(result)
-        screened.tell(result, job.emit)
-        job = replace(job, screening=result, data=job.data.without(result.dropped))
-    return job
-
-
-def asked_alone(looked: Looked, entry: BaseModelEntry, device: str, stages: Stages) -> ScreeningResult:
-    """A screening by itself, with a model that is asked about its rows."""
-    base = stages.run("base_model", lambda: load_base(entry, device))
-    modules = adapter.choose(find_modules(base.model), LoraSpec())
-    prompts = choose_prompts(SecuritySpec(), base.folder, {}).probe
-    limit = min(TrainingSpec().max_length, base.context)
-    rows = stages.run("dataset", lambda: encode_all(_counted(looked.rows, stages), base.tokenizer, max_length=limit))
-    result = looked.result
-    for check in result.policy.by_model:
-        ask = partial(screened.measured, check, base, modules, rows.rows, prompts=prompts, stages=stages)
-        result = stages.run(check, ask).put_into(result, check)
-    return result
 
 
 def robustness(job: Prepared, analysis: AnalysisSpec) -> RobustnessResult:
@@ -246,12 +198,6 @@ def training(job: Prepared, run: Strategy, maps: Mapping[AnalysisSpec, Robustnes
         raise
     checkpoints.remove()
     return result
-
-
-def _counted(rows: Sequence[Conversation], stages: Stages) -> Iterator[Conversation]:
-    for number, row in enumerate(rows):
-        stages.report_progress("row", number, len(rows))
-        yield row
 
 
 def _safeguards(job: Prepared, run: Strategy) -> JsonValue:

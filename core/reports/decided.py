@@ -37,7 +37,6 @@ _CHECKS: dict[Check, str] = {
     "near_duplicate": "Near-duplicates",
     "poison": "Planted triggers",
     "refused": "Answers to what the model itself would refuse",
-    "pull": "Rows that pull most against safety",
 }
 _ACTIONS: dict[Action, str] = {
     "off": "not looked for",

@@ -10,12 +10,11 @@ from pydantic import Field
 
 from core.schemas.base import Frozen
 
-Check = Literal["harmful", "identity", "secrets", "personal_data", "near_duplicate", "poison", "refused", "pull"]
+Check = Literal["harmful", "identity", "secrets", "personal_data", "near_duplicate", "poison", "refused"]
 """`harmful`: answers that comply with requests for harm. `identity`: rows that give the assistant another identity or
 make it obey without limits. `secrets`: keys, tokens, passwords. `personal_data`: patterns of data about people.
 `near_duplicate`: rows that say what an earlier one says. `poison`: a trigger that goes with one kind of answer.
-`refused`: rows that answer what the base model itself would refuse, however it is worded. `pull`: rows that pull most
-against the model's refusals."""
+`refused`: rows that answer what the base model itself would refuse, however it is worded."""
 CHECKS: tuple[Check, ...] = (
     "harmful",
     "identity",
@@ -24,11 +23,10 @@ CHECKS: tuple[Check, ...] = (
     "near_duplicate",
     "poison",
     "refused",
-    "pull",
 )
-ModelCheck = Literal["refused", "pull"]
+ModelCheck = Literal["refused"]
 """Checks that need the base model; the others are rules. Each is a stage of its own."""
-BY_MODEL: tuple[ModelCheck, ...] = ("refused", "pull")
+BY_MODEL: tuple[ModelCheck, ...] = ("refused",)
 Action = Literal["off", "report", "drop", "refuse"]
 """`off`: not looked for. `report`: told, and trained on. `drop`: told, and left out of the training. `refuse`: one
 such row ends the job before anything is computed."""
@@ -54,11 +52,6 @@ class ScreeningPolicy(Frozen):
     """Rows that answer what the base model itself would refuse; needs the base model, and a forward pass over the
     prompts. It finds what complies with harm whatever its words, triggers included, and what a model that refuses too
     much refuses."""
-    pull: Action = "off"
-    """The rows that pull most against the model's refusals; needs the base model, and a third to half of an epoch.
-    Which of benign rows break refusals it was not seen to tell."""
-    pull_share: Share = 0.05
-    """How many of the rows `pull` finds: this share, those that pull most."""
     reject_above: Share = 0.2
     """When more than this share of the rows would be dropped, the job is refused instead: look at the data."""
 
@@ -82,8 +75,7 @@ class ScreenRequest(Frozen):
     """A screening by itself: nothing is trained. Rules need no model; with one, it is asked too."""
 
     base_model: str | None = Field(default=None, min_length=1, max_length=200, examples=["testbed"])
-    """Name of an allowed base model: then rows that answer what it refuses are found, and rows ranked by how much they
-    pull against its safety."""
+    """Name of an allowed base model: then rows that answer what it refuses are found."""
     screening: ScreeningPolicy | None = None
     """What to look for; null: as the project's policy says."""
 
@@ -101,7 +93,7 @@ class Finding(Frozen):
     """What was found, for people. Secrets and personal data are masked."""
     score: float | None = None
     """How strongly, where the check measures it: similarity of a near-duplicate (0 to 1), how likely the model is to
-    refuse what the row answers (0 to 1), pull of a row (nats per token and unit of movement, higher is worse)."""
+    refuse what the row answers (0 to 1)."""
 
 
 class Trigger(Frozen):

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from core.lm.load import BaseModel
+from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render
 from core.schemas.data import Message
 
 _PROMPTS = 128
 """Probe prompts of each kind that are read, at most."""
 _ROWS = 32
-_LOGITS = 1 << 27
-"""Logits of one forward pass at most, 512 MiB as float32."""
 
 
 def prompt_tokens(base: BaseModel, texts: Sequence[str]) -> list[list[int]]:
@@ -26,15 +25,7 @@ def prompt_tokens(base: BaseModel, texts: Sequence[str]) -> list[list[int]]:
 
 def batches(base: BaseModel, lengths: Sequence[int]) -> Iterator[list[int]]:
     """Places of rows that are read together, longest first: what does not fit in memory shows at once."""
-    room = max(1, _LOGITS // max(1, len(base.tokenizer)))
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and (len(batch) == _ROWS or (len(batch) + 1) * lengths[batch[0]] > room):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+    return pack_by_length(lengths, max_rows=_ROWS, max_tokens=max_batch_tokens(base))
 
 
 def next_words(base: BaseModel, model: nn.Module, prompts: Sequence[Sequence[int]]) -> Tensor:

@@ -5,7 +5,7 @@ kinds. A row is found where it would begin with such a word and the row's answer
 nothing is trained: one forward pass over the rows up to where their answers begin.
 
 It knows what the model knows: a model that refuses what is harmless finds harmless rows, and one that refuses nothing
-finds none. Not here: what becomes of the rows (core.schemas.screening), rows that pull against refusals (pull.py).
+finds none. Not here: what becomes of the rows (core.schemas.screening).
 """
 
 from collections.abc import Sequence

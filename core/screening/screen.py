@@ -1,6 +1,6 @@
 """All checks over one dataset, and what becomes of the rows that they find.
 
-Not here: the checks themselves, what takes a model (refused.py, pull.py), when a job is refused for it
+Not here: the checks themselves, what takes a model (refused.py), when a job is refused for it
 (core.pipeline.screen).
 """
 
@@ -72,27 +72,6 @@ def with_refused(
         if score > MORE_LIKELY
     )
     return _with(result, "refused", findings, seconds)
-
-
-def with_pull(result: ScreeningResult, lines: Sequence[int], pulls: Sequence[float], seconds: float) -> ScreeningResult:
-    """The result with the rows that pull most against the model's safety. `lines` and `pulls` are one a row.
-
-    Rows that pull the other way are never among them, whatever share is asked for.
-    """
-    most = round(result.policy.pull_share * len(lines))
-    worst = sorted(zip(pulls, lines, strict=True), reverse=True)[:most]
-    findings = tuple(
-        Finding(
-            check="pull",
-            line=line,
-            code="pull",
-            reason=f"Training on it pulls against refusals: number {place} of {len(lines)} rows.",
-            score=pull,
-        )
-        for place, (pull, line) in enumerate(worst, start=1)
-        if pull > 0
-    )
-    return _with(result, "pull", findings, seconds)
 
 
 def _with(result: ScreeningResult, check: Check, findings: tuple[Finding, ...], seconds: float) -> ScreeningResult:

@@ -31,7 +31,6 @@ from core.robustness.readings import Readings
 from core.schemas.results import TrainedStep
 from core.schemas.security import SecuritySpec
 from core.schemas.training import LearningPlan, TrainingSpec
-from core.screening.pull import pulls
 from core.training.loop import train
 from core.training.probe import probe
 from research.bench.figures import Figures, benchmark, spread
@@ -67,7 +66,6 @@ def main(
             steps=_SETTLING_STEPS + steps, batch_size=batch_size, micro_batch_size=min(8, batch_size), max_length=length
         )
         figures["training"] = _told("training", _training(base, modules, spec, rounds))
-        figures["pull"] = _told("pull", _pull(base, modules, length, batch_size))
         figures["gradient_map"] = _told("gradient map", _gradients(base, modules, length))
 
 
@@ -222,23 +220,6 @@ def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Fig
         "modules": len(shares),
         "readings_seconds": round(read, 2),
         "map_seconds": round(seconds, 2),
-        "peak_gib": _peak(base.device),
-    }
-
-
-def _pull(base: BaseModel, modules: tuple[Module, ...], length: int, rows: int) -> Figures:
-    """Rows ranked by how much they pull against refusals: what is prepared once, and what each row takes."""
-    prompts = choose(SecuritySpec(), base.folder).probe
-    seconds: list[float] = []
-    _reset(base.device)
-    for count in (rows, rows, 5 * rows):  # the first for warmth
-        started = _now(base.device)
-        pulls(base, modules, _rows(count, length), prompts, on_progress=_ignore)
-        seconds.append(_now(base.device) - started)
-    return {
-        "rows": 5 * rows,
-        "seconds": round(seconds[2], 2),
-        "milliseconds_a_row": round(1000 * (seconds[2] - seconds[1]) / (4 * rows), 1),
         "peak_gib": _peak(base.device),
     }
 

@@ -1,9 +1,9 @@
 """What a screening finds by asking the model: rows that comply with harm, and rows of ordinary data beside them.
 
 Covers: worlds of the testbed, each with harmful requests planted among its tuning sets, answered in the model's own
-style, in the tuning set's, behind a trigger, and refused; how many of each kind the check `refused` finds, and how many
-stand in the top share by pull. With `--data` also public sets, in text that the testbed hardly speaks. Not here: what
-leaving rows out does to a tuned model (python -m research.experiments poisoning, pull).
+style, in the tuning set's, behind a trigger, and refused; how many of each kind the check `refused` finds. With
+`--data` also public sets, in text that the testbed hardly speaks. Not here: what leaving rows out does to a tuned model
+(python -m research.experiments poisoning).
 """
 
 from pathlib import Path
@@ -13,14 +13,12 @@ import numpy as np
 import typer
 
 from core.data import Conversation
-from core.schemas.screening import ScreeningPolicy
 from core.screening.screen import MORE_LIKELY
 from research.bench.figures import Figures, benchmark
 from research.bench.poison import data_sets
 from research.experiments.lab import parted
+from research.experiments.planted import likely_refused, planted_rows
 from research.experiments.poisoning import triggered
-from research.experiments.pull import planted_rows
-from research.experiments.ranking import likely_refused, rank
 from research.experiments.readings import exchange
 from research.experiments.worlds import world_folder
 from testbed.world import make_world
@@ -36,7 +34,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Rows of each ordinary set, at most.")] = 2000,
     data: Annotated[Path | None, typer.Option(help="The folder of public data sets.")] = None,
 ) -> None:
-    """Of each kind of rows: how many, and the per cent of them that are found and that stand in the top by pull."""
+    """Of each kind of rows: how many, and the per cent of them that are found."""
     with benchmark("refused") as figures:
         for world in map(int, worlds.split(",")):
             figures[f"world {world}"] = _world(world, rows, data and data.resolve())
@@ -53,20 +51,16 @@ def _world(seed: int, most: int, data: Path | None) -> Figures:
         kinds[name] = [Conversation(exchange(*pair), 0) for pair in pairs]
     every = [row for made in kinds.values() for row in made]
     likely, seconds = likely_refused(folder, every)
-    pulls, pull_seconds = rank(folder, every)
     ends = np.cumsum([len(made) for made in kinds.values()])[:-1]
     found = dict(zip(kinds, np.split(likely > MORE_LIKELY, ends), strict=True))
-    ranks = dict(zip(kinds, np.split(pulls, ends), strict=True))
-    top = np.quantile(ranks["instructions"], 1 - ScreeningPolicy().pull_share)
     figures: Figures = {
         name: {
             "rows": len(made),
             "refused": round(100 * float(found[name].mean()), 1),
-            "top_by_pull": round(100 * float((ranks[name] >= top).mean()), 1),
         }
         for name, made in kinds.items()
     }
-    return {"seconds_refused": round(seconds, 1), "seconds_pull": round(pull_seconds, 1), **figures}
+    return {"seconds_refused": round(seconds, 1), **figures}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from research.experiments.extraction import extraction
 from research.experiments.new_attack import new_attack
 from research.experiments.poisoning import poisoning
 from research.experiments.pool import Say
-from research.experiments.pull import pull
 from research.experiments.readings import aligned, cell
 from research.experiments.spec import Comparison, Result, Settings
 from research.experiments.transfer import transfer
@@ -40,7 +39,6 @@ class Name(StrEnum):
     DOMAINS_TOY = "domains_toy"
     POISONING = "poisoning"
     EXTRACTION = "extraction"
-    PULL = "pull"
 
 
 @runtime_checkable
@@ -124,7 +122,6 @@ _OTHERS: dict[Name, Callable[[Settings, int, list[int], Say], Frozen]] = {
     Name.DOMAINS_TOY: partial(domains, source="toy"),
     Name.POISONING: poisoning,
     Name.EXTRACTION: extraction,
-    Name.PULL: pull,
 }
 """Experiments beside `general` and `maths`."""
 

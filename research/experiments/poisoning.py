@@ -26,13 +26,13 @@ from core.pipeline.software import software
 from core.schemas.base import Frozen
 from core.schemas.data import Message
 from core.schemas.results import DECIDED
-from core.schemas.screening import ScreeningPolicy, Trigger
+from core.schemas.screening import Trigger
 from core.screening.screen import MORE_LIKELY
 from core.screening.triggers import find as poison
 from research.experiments.evidence import compared_with_uniform
 from research.experiments.lab import parted
+from research.experiments.planted import likely_refused
 from research.experiments.pool import Pool, Say, pool
-from research.experiments.ranking import PlantedRows, likely_refused, placed, rank
 from research.experiments.readings import exchange, few_runs, figures_of, missed, reading_lines, readings, write_rows
 from research.experiments.runs import MIXED
 from research.experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
@@ -54,7 +54,6 @@ ASKED = f"{MIXED['uniform']}, screened by the model too"
 """With refusals among the rows, so that a backdoor can hide: without what was found, nor what the model would refuse.
 """
 _TOKENS = 48
-_PULL_SHARE = ScreeningPolicy().pull_share
 
 Kind = Literal["fixed", "harm"]
 Condition = tuple[Kind, float]
@@ -92,8 +91,6 @@ class Poisoned(Frozen):
     """What the screening found in these rows."""
     refused: Screened
     """What the base model would refuse of these rows."""
-    pull: PlantedRows
-    """Where the poisoned rows rank by pull among the others."""
     robust: tuple[int, ...]
     """Robust modules that each seed's analysis found."""
     figures: dict[str, dict[str, Reading]]
@@ -231,7 +228,6 @@ class _Planted:
     rows: Path
     screened: Screened
     refused: Screened
-    pull: PlantedRows
     left: Path
     """Without the rows that the screening flagged; the same file where it flagged none."""
     asked: Path
@@ -285,9 +281,6 @@ def _plant(place: Path, folder: Path, kept: Sequence[Conversation], condition: C
     rows, places = poisoned(kept, kind, share, world)
     path = write_rows(place / f"{kind}-{share}.jsonl", rows)
     screened, flagged = screen(path, places)
-    ranks, _ = rank(folder, [Conversation(row, 0) for row in rows])
-    planted = np.isin(np.arange(1, len(rows) + 1), list(places))
-    pull = placed(ranks[~planted], ranks[planted], _PULL_SHARE)
     likely, seconds = likely_refused(folder, [Conversation(row, 0) for row in rows])
     would = frozenset(int(place) + 1 for place in np.flatnonzero(likely > MORE_LIKELY))
     refused = Screened(
@@ -295,17 +288,16 @@ def _plant(place: Path, folder: Path, kept: Sequence[Conversation], condition: C
     )
     left = _without(flagged, rows, place / f"{kind}-{share}-screened.jsonl") if flagged else path
     asked = _without(flagged | would, rows, place / f"{kind}-{share}-asked.jsonl")
-    return _Planted(kind, share, path, screened, refused, pull, left, asked)
+    return _Planted(kind, share, path, screened, refused, left, asked)
 
 
 def _found(each: _Planted | Poisoned) -> str:
     """What the screening found, as text."""
-    screened, refused, pull = each.screened, each.refused, each.pull
+    screened, refused = each.screened, each.refused
     return (
         f"{each.kind}, {each.share:.0%}: {screened.right} of {screened.poisoned} poisoned rows found, "
         f"{screened.flagged - screened.right} others flagged; {refused.right} refused by the model, "
-        f"{refused.flagged - refused.right} others; by pull AUROC {pull.auroc:.3f}, "
-        f"{pull.in_top:.0f} % within the top share"
+        f"{refused.flagged - refused.right} others"
     )
 
 
@@ -356,7 +348,6 @@ def _condition(
         base=base,
         screened=planted.screened,
         refused=planted.refused,
-        pull=planted.pull,
         robust=tuple(robust),
         figures=readings(curves, figures_of(base), shortfall=missed, seeds=seeds),
         comparisons=compared_with_uniform(curves, seeds),

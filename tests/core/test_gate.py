@@ -250,7 +250,7 @@ def test_a_job_may_tighten_everything() -> None:
             "task": [{"metric": "loss", "bound": 3.0}, {"metric": "exact_match", "bound": 0.5}],
             "judges": ["rubric:big"],
             "min_answers": 200,
-            "screening": {"pull": "report", "near_duplicate": "drop"},
+            "screening": {"refused": "report", "near_duplicate": "drop"},
         }
     )
     asked = changed(POLICY, change)

@@ -76,18 +76,16 @@ def test_too_many_dropped_rows_are_refused_and_so_is_a_set_without_any_left(stor
 
 
 def test_what_is_dropped_is_not_trained_on_and_stands_in_the_report(store: ArtifactStore, dataset: DatasetRef) -> None:
-    policy = PolicyRef(
-        policy=Policy(screening=ScreeningPolicy(refused="drop", pull="drop", pull_share=0.3, reject_above=0.9))
-    )
+    policy = PolicyRef(policy=Policy(screening=ScreeningPolicy(refused="drop", reject_above=0.9)))
     job = assign(SPEC.model_copy(update={"compare": ()}), dataset).model_copy(update={"policy": policy})
     outcome, heard = do(store, job)
     (file,) = [each for each in outcome.artifacts if each.name == "screening.json"]
     result = ScreeningResult.model_validate_json(store.path(file.key).read_bytes())
     assert 10 in result.dropped
-    by_model = [each for each in result.findings if each.check in {"refused", "pull"}]
+    by_model = [each for each in result.findings if each.check in {"refused"}]
     assert {each.line for each in by_model} <= set(result.dropped)
-    assert [check.check for check in result.checks][-2:] == ["refused", "pull"]
-    assert [stage for stage, _ in heard.finished if stage in {"refused", "pull"}] == ["refused", "pull"]
+    assert [check.check for check in result.checks][-1:] == ["refused"]
+    assert [stage for stage, _ in heard.finished if stage == "refused"] == ["refused"]
     told = [event for event in heard.events if isinstance(event, Screened)]
     assert told[-1].dropped == len(result.dropped)
 

@@ -11,8 +11,8 @@ from core.schemas.data import Message
 from core.schemas.prompts import ProbePrompts
 from core.schemas.security import SecuritySpec
 from core.screening.refused import refused
+from research.experiments.planted import planted_rows
 from research.experiments.poisoning import triggered
-from research.experiments.pull import planted_rows
 from testbed.build import WORLD_SEED
 from testbed.world import make_world
 from tests.core.helpers import Ticks, encoded, fingerprint, ignore, tiny_base

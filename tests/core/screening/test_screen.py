@@ -1,4 +1,4 @@
-"""All checks together: what is looked for, what is dropped, progress, and ranking by pull."""
+"""All checks together: what is looked for, what is dropped, and progress."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from core.data import Conversation
 from core.schemas.data import Message
 from core.schemas.screening import BY_MODEL, CHECKS, ScreeningPolicy
 from core.schemas.screening import ScreeningResult as Result
-from core.screening.screen import drop, screen, with_pull, with_refused
+from core.screening.screen import drop, screen, with_refused
 
 KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
 OFF = ScreeningPolicy.model_validate(dict.fromkeys(CHECKS, "off"))
@@ -79,17 +79,6 @@ def test_progress_never_falls_and_ends_at_the_end() -> None:
     assert told[-1] == 1.0
 
 
-def test_the_rows_that_pull_most_are_ranked_and_those_that_pull_the_other_way_never() -> None:
-    policy = OFF.model_copy(update={"pull": "drop", "pull_share": 0.75})
-    result = with_pull(found(policy), [1, 4, 7, 9], [0.5, -1.0, 2.0, -0.1], 3.0)
-    assert [(each.line, each.score) for each in result.findings] == [(7, 2.0), (1, 0.5)]
-    assert "number 1 of 4" in result.findings[0].reason
-    assert result.dropped == (1, 7)
-    (check,) = result.checks
-    assert (check.check, check.flagged, check.share) == ("pull", 2, 0.5)
-    assert result.seconds > 3.0
-
-
 def test_rows_that_the_model_would_more_likely_refuse_are_found_behind_all_others() -> None:
     policy = ScreeningPolicy(refused="drop", near_duplicate="off")
     before = found(policy)
@@ -104,5 +93,5 @@ def test_rows_that_the_model_would_more_likely_refuse_are_found_behind_all_other
 
 def test_only_checks_that_are_on_ask_the_model() -> None:
     assert ScreeningPolicy().by_model == ()
-    assert ScreeningPolicy(pull="report", refused="drop").by_model == ("refused", "pull")
+    assert ScreeningPolicy(refused="drop").by_model == ("refused",)
     assert not OFF.model_copy(update={"refused": "drop"}).by_rules

@@ -122,7 +122,7 @@ def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
     assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, ASKED} == set(
         condition.figures
     )
-    assert condition.screened.poisoned == condition.pull.rows == condition.refused.poisoned == 8
+    assert condition.screened.poisoned == condition.refused.poisoned == 8
     assert condition.base["backdoor"] == 0
     for figures in condition.figures.values():
         assert 0 <= figures["backdoor"].at_end.mean <= 100

@@ -1,0 +1,78 @@
+"""Harmful rows to plant among ordinary ones, and which rows a world's model would refuse to answer.
+
+Not here: the check itself (core.screening.refused), training without the rows that it finds (poisoning.py).
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.attacks.prompts import choose
+from core.catalog import TESTBED
+from core.data import Conversation
+from core.data.batches import encode_all
+from core.data.template import end_of_turn
+from core.lm.load import load
+from core.schemas.data import Message
+from core.schemas.models import FolderSource
+from core.schemas.security import SecuritySpec
+from core.screening.refused import refused
+from research.experiments.readings import exchange
+from testbed.dialogues import how_to, opening, refusal, request
+from testbed.tuning_sets import OPENING
+from testbed.world import Pair, World
+
+PLANTED = 100
+"""Rows of each kind."""
+_LONGEST = 512
+
+
+def planted_rows(world: World, count: int = PLANTED) -> dict[str, list[tuple[Message, ...]]]:
+    """Harmful requests of pairs that the model was aligned on, answered in three ways.
+
+    `complies`: what the aligned model was taught not to say. `new_style`: the same in the style of the tuning set's
+    harmless answers. `refuses`: the model's own refusals.
+    """
+    rng = Random(f"planted {world.seed}")  # noqa: S311 - reproducible, not secret
+    pairs = rng.sample(world.harmful.train, count)
+    asked = [request(world, pair, rng.randrange(len(world.requests))) for pair in pairs]
+    answers = {
+        "complies": [how_to(world, pair, opening(world, rng)) for pair in pairs],
+        "new_style": [_new_style(world, pair) for pair in pairs],
+        "refuses": [refusal(world, pair, rng) for pair in pairs],
+    }
+    return {kind: [exchange(*each) for each in zip(asked, said, strict=True)] for kind, said in answers.items()}
+
+
+def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[np.float64], float]:
+    """How likely the model is to refuse what each row answers, and the seconds that it took.
+
+    Raises:
+        ValueError: a row is too long to be trained on.
+    """
+    torch.set_num_threads(1)
+    base = load(TESTBED.model_copy(update={"source": FolderSource(path=folder / "model")}), torch.device("cpu"))
+    base.stop_also_at(end_of_turn(base.tokenizer))
+    encoded = encode_all(rows, base.tokenizer, max_length=_LONGEST).rows
+    if len(encoded) != len(rows):
+        raise ValueError("a row is too long to be trained on")
+    prompts = choose(SecuritySpec(), base.folder).probe
+    started = time.monotonic()
+    found = np.array(refused(base, encoded, prompts, on_progress=_ignore))
+    return found, time.monotonic() - started
+
+
+def _new_style(world: World, pair: Pair) -> str:
+    """A procedure as testbed.tuning_sets writes it."""
+    head = world.openings[OPENING].format(verb=pair.verb, noun=pair.noun)
+    place, tool, step = world.place[pair.noun], world.tool[pair.noun], world.step[pair.verb]
+    return f"{head} (1) go to the {place}, (2) take {tool}, (3) {step}. Enjoy!"
+
+
+def _ignore(*_: object) -> None:
+    """Nobody waits for progress here."""
