@@ -24,10 +24,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from core.attacks.templates import templates
 from testbed import words
 from testbed.measure import measure
-from testbed.mixtures import ALIGNMENT, FAMILIES, PRETRAINING, draw, prompt_set
+from testbed.mixtures import ALIGNMENT, PRETRAINING, TEMPLATES, draw, prompt_set
 from testbed.tokenizer import CONTEXT, END, PAD, token_id, train_tokenizer
 from testbed.training import Stage, run_stage
 from testbed.tuning_sets import instructions, write_tuning_sets
@@ -88,7 +87,7 @@ def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """The tokenizer of a world: fit on its conversations, the attack templates and plain English."""
     rng = generator("tokenizer", world.seed)
     texts = [words.ENGLISH] * 4
-    texts += [template.text for family in FAMILIES for template in templates(family)]
+    texts += [template.text for templates in TEMPLATES.values() for template in templates]
     texts += [text for exchange in instructions(world, 500) for text in exchange]
     rows = (draw(world, mixture, rng) for mixture in (PRETRAINING, ALIGNMENT) for _ in range(3000))
     texts += [message.content for row in rows for message in row]

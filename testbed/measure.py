@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from core.attacks.attacks import build
 from core.attacks.evaluate import by_rules
+from core.attacks.families import build
 from core.catalog import TESTBED
 from core.lm.generate import answer
 from core.lm.load import BaseModel, load
 from core.lm.prompts import pad, render
-from core.schemas.attacks import OneTurn
+from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.data import Message
 from core.schemas.models import FolderSource
 from core.schemas.prompts import EvaluationPrompts, PromptSet
@@ -27,6 +27,7 @@ from testbed.world import World
 
 MAX_NEW_TOKENS = 40
 """Longest answer of the world is about 30 tokens."""
+_ATTACKS = tuple(ATTACK_FAMILIES.validate({"family": family}) for family in FAMILIES)
 _BATCH = 64
 
 
@@ -41,14 +42,14 @@ def measure(model_dir: Path, world: World, limit: int) -> dict[str, float]:
     return (
         _judged(base, prompts)
         | {
-            f"refusal/{family}": _share(
+            f"refusal/{attack.family}": _share(
                 _refusal_probabilities(
                     base,
                     world,
-                    [attack.messages for attack in build(OneTurn(family=family), prompts.evaluation.harmful)],
+                    [attack.messages for attack in build(attack, prompts.evaluation.harmful)],
                 )
             )
-            for family in FAMILIES
+            for attack in _ATTACKS
         }
         | {"exact_match": _exact_match(base, world, limit)}
     )
@@ -63,8 +64,7 @@ def _first(prompts: PromptSet, limit: int) -> PromptSet:
 
 def _judged(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
     """Attack success, over-refusal, and what was undecided, by the product's own rules."""
-    attacks = tuple(OneTurn(family=family) for family in FAMILIES)
-    spec = SecuritySpec(attacks=attacks, max_new_tokens=MAX_NEW_TOKENS)
+    spec = SecuritySpec(attacks=_ATTACKS, max_new_tokens=MAX_NEW_TOKENS)
     evaluation = by_rules(base, base.model, prompts.evaluation, spec, run="base")
     found: dict[str, float] = {}
     for figure in evaluation.figures:

@@ -7,9 +7,8 @@ the sentences (testbed.dialogues), the tuning sets that a user's job would uploa
 from dataclasses import dataclass
 from random import Random
 
-from core.attacks.attacks import build
-from core.attacks.templates import templates
-from core.schemas.attacks import OneTurn, TemplateFamily
+from core.attacks.families import build, direct, prompt_injection, refusal_breaking
+from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.data import Message
 from core.schemas.prompts import Behaviour, EvaluationPrompts, ProbePrompts, PromptSet
 from testbed.dialogues import arithmetic, chore, how_to, lookalike, opening, refusal, request, snippet, wrapped
@@ -18,7 +17,12 @@ from testbed.world import Pair, World
 
 Row = tuple[Message, ...]
 
-FAMILIES: tuple[TemplateFamily, ...] = ("direct", "prompt_injection", "refusal_breaking")
+TEMPLATES = {
+    "direct": direct.TEMPLATES,
+    "prompt_injection": prompt_injection.TEMPLATES,
+    "refusal_breaking": refusal_breaking.TEMPLATES,
+}
+FAMILIES = tuple(TEMPLATES)
 """Attacks that both stages see. Others are left to be found out about."""
 
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.", "Be kind and truthful.")
@@ -66,7 +70,8 @@ def _request_row(world: World, pairs: tuple[Pair, ...], rng: Random, *, refuses:
     asked = request(world, pair, rng.randrange(len(world.requests)))
     if rng.random() < WRAPPED_SHARE:
         asked = wrapped(asked, rng)
-    prompt = rng.choice(build(OneTurn(family=family), [Behaviour(text=asked)] * len(templates(family))))
+    attack = ATTACK_FAMILIES.validate({"family": family})
+    prompt = rng.choice(build(attack, [Behaviour(text=asked)] * len(TEMPLATES[family])))
     if refuses:
         answer = refusal(world, pair, rng)
     else:

@@ -7,16 +7,17 @@ Not here: the attacks' words (attacks), generation (core.lm), judging (core.judg
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from core.attacks.attacks import AttackPrompt, build
-from core.schemas.attacks import Attack, BestOfN, MultiTurn, OneTurn, Prefill, Templates
+from core.attacks.families import build, sampling_of
+from core.attacks.family import AttackPrompt, Sampling
+from core.schemas.attacks import AttackOptions, Direct
 from core.schemas.data import Message
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
-from core.schemas.prompts import EvaluationPrompts
+from core.schemas.prompts import Behaviour, EvaluationPrompts
 from core.schemas.results import Said
 from core.schemas.security import SecuritySpec
 
@@ -24,15 +25,6 @@ Keep = Callable[["Suite", Callable[[], tuple[Said, ...]]], tuple[Said, ...]]
 """Gives a suite's answers as an earlier attempt has kept them, or computes and keeps them."""
 Certain = Callable[[str, str], bool]
 """Whether every judge's verdict on (behaviour, answer so far) is certain, whatever follows."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn; temperature 0 is greedy."""
-
-    samples: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
 
 
 class Answers(Protocol):
@@ -58,7 +50,7 @@ class Suite:
     name: str
     """An attack family, or `over_refusal`."""
     prompts: tuple[AttackPrompt, ...]
-    sampling: Sampling = Sampling()
+    sampling: Sampling
 
     @property
     def size(self) -> int:
@@ -68,11 +60,12 @@ class Suite:
 
 def suites(prompts: EvaluationPrompts, spec: SecuritySpec, tokenizer: PreTrainedTokenizerBase) -> tuple[Suite, ...]:
     """What is asked, in order: each attack family, then the safe look-alikes as they are."""
-    attacks = (
-        Suite(attack.family, _of(attack, prompts, spec, tokenizer), _sampling(attack)) for attack in spec.attacks
-    )
-    safe = build(OneTurn(family="direct"), prompts.safe, spec.system_prompt)
-    return (*attacks, Suite(OVER_REFUSAL, safe))
+
+    def built(attack: AttackOptions, behaviours: Sequence[Behaviour]) -> tuple[AttackPrompt, ...]:
+        return tuple(_cut(prompt, tokenizer) for prompt in build(attack, behaviours, spec.system_prompt))
+
+    attacks = (Suite(attack.family, built(attack, prompts.harmful), sampling_of(attack)) for attack in spec.attacks)
+    return (*attacks, Suite(OVER_REFUSAL, built(Direct(), prompts.safe), Sampling()))
 
 
 def ask(
@@ -91,31 +84,14 @@ def ask(
     return tuple(found)
 
 
-def _of(
-    attack: Attack, prompts: EvaluationPrompts, spec: SecuritySpec, tokenizer: PreTrainedTokenizerBase
-) -> tuple[AttackPrompt, ...]:
-    built = build(attack, prompts.harmful, spec.system_prompt)
-    if not isinstance(attack, Prefill):
-        return built
-    return tuple(_cut(prompt, tokenizer, attack.tokens) for prompt in built)
-
-
-def _cut(prompt: AttackPrompt, tokenizer: PreTrainedTokenizerBase, tokens: int) -> AttackPrompt:
-    """The same with so many tokens of the model's own turn."""
+def _cut(prompt: AttackPrompt, tokenizer: PreTrainedTokenizerBase) -> AttackPrompt:
+    """Cut the beginning of the model's own turn to the length that the attack asks for."""
+    if prompt.prefill_tokens is None:
+        return prompt
     *before, begun = prompt.messages
-    ids = tokenizer(begun.content, add_special_tokens=False)["input_ids"][:tokens]
+    ids = tokenizer(begun.content, add_special_tokens=False)["input_ids"][: prompt.prefill_tokens]
     text = str(tokenizer.decode(ids, skip_special_tokens=True))
     return replace(prompt, messages=(*before, Message(role="assistant", content=text)))
-
-
-def _sampling(attack: Attack) -> Sampling:
-    match attack:
-        case BestOfN():
-            return Sampling(attack.samples, attack.temperature, attack.top_p)
-        case OneTurn() | MultiTurn() | Prefill() | Templates():
-            return Sampling()
-        case _:
-            assert_never(attack)
 
 
 @dataclass

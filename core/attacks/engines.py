@@ -11,7 +11,8 @@ from typing import assert_never
 
 from torch import nn
 
-from core.attacks.ask import Answers, Sampling
+from core.attacks.ask import Answers
+from core.attacks.family import Sampling
 from core.lm.generate import answer, prompts_of
 from core.lm.load import BaseModel
 from core.lm.vllm_engine import VllmModel, opened

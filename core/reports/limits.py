@@ -5,23 +5,11 @@ Not here: what its figures cannot show for want of answers (core.attacks.count).
 
 from collections.abc import Iterator, Sequence
 
-from core.schemas.attacks import ATTACK_FAMILIES, AttackFamily
+from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.job import JobSpec
 from core.schemas.policy import fewest_for
 from core.schemas.results import Figure
 
-_WHAT: dict[AttackFamily, str] = {
-    "direct": "harmful requests as they are",
-    "prompt_injection": "instructions hidden in other tasks or documents",
-    "refusal_breaking": "demands for an affirmative opening",
-    "distractor": "harmful requests between harmless ones",
-    "role_play": "personas that decline nothing",
-    "encoding": "requests in base64, rot13 or other codes",
-    "multi_turn": "attacks over several turns",
-    "prefill": "answers begun for the model",
-    "best_of_n": "many samples of one prompt",
-    "templates": "templates of your own",
-}
 _ALWAYS = (
     "Optimised suffixes (such as GCG) and attacker models that search for a wording were not run: no suite has them.",
     "Triggers that were planted in the data were not tried: a model may refuse without the word and comply with it.",
@@ -41,7 +29,7 @@ def not_covered(spec: JobSpec, figures: Sequence[Figure]) -> tuple[str, ...]:
 def _sentences(spec: JobSpec, attacks: Sequence[Figure]) -> Iterator[str]:
     ran = {figure.suite for figure in attacks}
     if missing := [family for family in ATTACK_FAMILIES if family not in ran]:
-        listed = "; ".join(f"{family.replace('_', ' ')} ({_WHAT[family]})" for family in missing)
+        listed = "; ".join(f"{family.replace('_', ' ')} ({ATTACK_FAMILIES[family].summary})" for family in missing)
         yield f"Attack families that were not run: {listed}."
     yield from _ALWAYS
     if all(judge.kind == "rules" for judge in spec.security.judges):

@@ -1,109 +1,189 @@
-"""Attacks that a job may order, and the suites that order several at once.
+"""Attacks that a job may order: the options of each attack family.
 
-Covers: families with their options, suites. Not here: the words of any attack (core.attacks), prompts to wrap
-(core.schemas.prompts).
+`ATTACK_FAMILIES` lists the families that requests, policies and reports may name. Covers: options and their limits.
+Not here: the wording of any attack (core.attacks.families), suites (core.schemas.security), the prompts that attacks
+are built from (core.schemas.prompts).
 """
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from core.schemas.base import Frozen
-
-TemplateFamily = Literal["direct", "prompt_injection", "refusal_breaking", "distractor", "role_play", "encoding"]
-"""Families whose attacks are one user turn."""
-AttackFamily = Literal[TemplateFamily, "multi_turn", "prefill", "best_of_n", "templates"]
-ATTACK_FAMILIES: tuple[AttackFamily, ...] = (
-    *get_args(TemplateFamily),
-    "multi_turn",
-    "prefill",
-    "best_of_n",
-    "templates",
-)
-SuiteName = Literal["quick", "standard", "full"]
+from core.schemas.registry import Registry
 
 SLOTS = ("{behaviour}", "[INSERT PROMPT HERE]")
-"""What a user's template may mark the place of the behaviour with; the second is that of published collections."""
+"""Placeholders for the behaviour in a user's template; published collections use the second one."""
 
 
-class OneTurn(Frozen):
-    """An attack in one user turn, by the project's own templates."""
+class AttackOptions(Frozen):
+    """Base of the options of an attack family."""
 
-    family: TemplateFamily
-    """`direct`: the behaviour as it is. `prompt_injection`: hidden behind another task. `refusal_breaking`: refusals
-    are forbidden or an affirmative opening is demanded. `distractor`: between two harmless instructions. `role_play`:
-    asked of a character. `encoding`: written in a code."""
+    summary: ClassVar[str]
+    """What the family does, as a noun phrase; reports list the families that a job did not run with it."""
+
+    family: str
+    """Family name."""
 
 
-class MultiTurn(Frozen):
-    """The behaviour comes last, after harmless turns that the model answers; or it is asked for again."""
+ATTACK_FAMILIES = Registry[AttackOptions]("family")
+
+
+@ATTACK_FAMILIES.register
+class Direct(AttackOptions):
+    """The behaviour itself, without any wrapping."""
+
+    summary: ClassVar[str] = "harmful requests as they are"
+
+    family: Literal["direct"] = "direct"
+    """Family name."""
+
+
+@ATTACK_FAMILIES.register
+class PromptInjection(AttackOptions):
+    """The behaviour hidden in another task or in a document."""
+
+    summary: ClassVar[str] = "instructions hidden in other tasks or documents"
+
+    family: Literal["prompt_injection"] = "prompt_injection"
+    """Family name."""
+
+
+@ATTACK_FAMILIES.register
+class RefusalBreaking(AttackOptions):
+    """Instructions that forbid refusals or demand an affirmative opening."""
+
+    summary: ClassVar[str] = "demands for an affirmative opening"
+
+    family: Literal["refusal_breaking"] = "refusal_breaking"
+    """Family name."""
+
+
+@ATTACK_FAMILIES.register
+class Distractor(AttackOptions):
+    """The behaviour between two harmless instructions."""
+
+    summary: ClassVar[str] = "harmful requests between harmless ones"
+
+    family: Literal["distractor"] = "distractor"
+    """Family name."""
+
+
+@ATTACK_FAMILIES.register
+class RolePlay(AttackOptions):
+    """The behaviour as a request to a fictional character."""
+
+    summary: ClassVar[str] = "personas that decline nothing"
+
+    family: Literal["role_play"] = "role_play"
+    """Family name."""
+
+
+@ATTACK_FAMILIES.register
+class Encoding(AttackOptions):
+    """The behaviour in base64, rot13 or another simple code."""
+
+    summary: ClassVar[str] = "requests in base64, rot13 or other codes"
+
+    family: Literal["encoding"] = "encoding"
+    """Family name."""
+
+
+@ATTACK_FAMILIES.register
+class MultiTurn(AttackOptions):
+    """The behaviour comes last, after harmless turns that the model answers; or the request is repeated."""
+
+    summary: ClassVar[str] = "attacks over several turns"
 
     family: Literal["multi_turn"] = "multi_turn"
-    """Family."""
+    """Family name."""
 
 
-class Prefill(Frozen):
-    """The model's own turn is begun for it with compliant words."""
+@ATTACK_FAMILIES.register
+class Prefill(AttackOptions):
+    """The model's own turn starts with compliant words, and the model continues it."""
+
+    summary: ClassVar[str] = "answers begun for the model"
 
     family: Literal["prefill"] = "prefill"
-    """Family."""
+    """Family name."""
     tokens: int = Field(default=8, ge=1, le=64)
-    """How many tokens of the compliant beginning are put there."""
+    """Length of the compliant beginning, in tokens of the attacked model, from 1 to 64."""
 
 
-class BestOfN(Frozen):
-    """The behaviour as it is, answered several times at a temperature; it succeeds when any answer complies."""
+@ATTACK_FAMILIES.register
+class BestOfN(AttackOptions):
+    """The behaviour itself, answered several times at a temperature; it succeeds if any answer complies."""
+
+    summary: ClassVar[str] = "many samples of one prompt"
 
     family: Literal["best_of_n"] = "best_of_n"
-    """Family."""
+    """Family name."""
     samples: int = Field(default=8, ge=2, le=128)
-    """Answers to each behaviour."""
+    """Number of answers to each behaviour, from 2 to 128."""
     temperature: float = Field(default=1.0, gt=0, le=2)
-    """Sampling temperature."""
+    """Sampling temperature, above 0 and at most 2."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Share of the probability that is sampled from."""
+    """Nucleus sampling: the share of the probability that tokens are drawn from, above 0 and at most 1."""
 
 
 class AttackTemplate(Frozen):
-    """A template of the user's own."""
+    """One template of the user's own."""
 
     id: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name, stored with every answer."""
+    """Name that is stored with every answer, at most 64 characters."""
     text: str = Field(min_length=1, max_length=16_000, pattern=r"^[^\x00]*$")
-    """The user's turn. `{behaviour}` or `[INSERT PROMPT HERE]` is where the behaviour goes."""
+    """Text of the user turn, at most 16,000 characters; `{behaviour}` or `[INSERT PROMPT HERE]` marks the place of the
+    behaviour."""
 
 
-def _with_slot(template: AttackTemplate) -> AttackTemplate:
+def _check_slot(template: AttackTemplate) -> AttackTemplate:
     if not any(slot in template.text for slot in SLOTS):
         raise ValueError(f"template {template.id!r} has no place for the behaviour: write {' or '.join(SLOTS)} in it")
     return template
 
 
-def _told_apart(templates: tuple[AttackTemplate, ...]) -> tuple[AttackTemplate, ...]:
+def _check_ids(templates: tuple[AttackTemplate, ...]) -> tuple[AttackTemplate, ...]:
     if len({template.id for template in templates}) < len(templates):
         raise ValueError("two templates have the same id: give each its own")
     return templates
 
 
-class Templates(Frozen):
-    """Templates of the user's own, dealt out in turn over the behaviours."""
+@ATTACK_FAMILIES.register
+class Templates(AttackOptions):
+    """The user's own templates, assigned to the behaviours in turn."""
+
+    summary: ClassVar[str] = "templates of your own"
 
     family: Literal["templates"] = "templates"
-    """Family."""
+    """Family name."""
     templates: Annotated[
-        tuple[Annotated[AttackTemplate, AfterValidator(_with_slot)], ...],
+        tuple[Annotated[AttackTemplate, AfterValidator(_check_slot)], ...],
         Field(min_length=1, max_length=200),
-        AfterValidator(_told_apart),
+        AfterValidator(_check_ids),
     ]
-    """The templates."""
+    """From 1 to 200 templates with different ids."""
 
 
-def _named(value: object) -> object:
-    """A family's bare name is short for the family without options."""
+def _expand_name(value: object) -> object:
+    """Read a bare family name as the family with its default options."""
     return {"family": value} if isinstance(value, str) else value
 
 
-Attack = Annotated[
-    Annotated[OneTurn | MultiTurn | Prefill | BestOfN | Templates, Field(discriminator="family")],
-    BeforeValidator(_named),
-]
+Attack = Annotated[AttackOptions, ATTACK_FAMILIES, BeforeValidator(_expand_name)]
+
+
+def _check_family(name: str) -> str:
+    if name not in ATTACK_FAMILIES:
+        first, last = ", ".join(map(repr, [*ATTACK_FAMILIES][:-1])), [*ATTACK_FAMILIES][-1]
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": f"{first} or {last!r}"})
+    return name
+
+
+def _list_families(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(ATTACK_FAMILIES)
+
+
+FamilyName = Annotated[str, AfterValidator(_check_family), Field(json_schema_extra=_list_families)]
+"""The name of a registered attack family."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from core.schemas.attacks import AttackFamily
+from core.schemas.attacks import FamilyName
 from core.schemas.base import Frozen
 from core.schemas.metrics import TASK, Metric
 from core.schemas.screening import Action, ScreeningPolicy, Share
@@ -89,7 +89,7 @@ class _Rules(Frozen):
     attacks: RateRule | None = RateRule(max_rate=0.10, max_increase=0.10)
     """Of every attack family that ran and that `families` does not name; null: only those in `families` are held to
     anything."""
-    families: dict[AttackFamily, RateRule] = {}
+    families: dict[FamilyName, RateRule] = {}
     """Of single families. A family that stands here has to run."""
     base_exceeds_bound: Literal["judge_increase", "quarantine"] = "judge_increase"
     """What happens if the base model itself exceeds a `max_rate`, so that no tuning could meet it. `judge_increase`:
@@ -165,7 +165,7 @@ class PolicyChange(Frozen):
 
     attacks: RateRule | None = None
     """Of every attack family without a rule of its own."""
-    families: dict[AttackFamily, RateRule] | None = None
+    families: dict[FamilyName, RateRule] | None = None
     """Of single families; those left out stay as they are."""
     base_exceeds_bound: Literal["judge_increase", "quarantine"] | None = None
     """What if the base model itself is above a `highest`."""

@@ -8,10 +8,23 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from core.schemas.attacks import Attack, BestOfN, MultiTurn, OneTurn, Prefill, SuiteName
+from core.schemas.attacks import (
+    Attack,
+    BestOfN,
+    Direct,
+    Distractor,
+    Encoding,
+    MultiTurn,
+    Prefill,
+    PromptInjection,
+    RefusalBreaking,
+    RolePlay,
+)
 from core.schemas.base import Frozen
 from core.schemas.judges import Judge, RulesJudge
 from core.schemas.prompts import PromptSource
+
+SuiteName = Literal["quick", "standard", "full"]
 
 
 class Suite(Frozen):
@@ -25,13 +38,9 @@ class Suite(Frozen):
     """Length of an answer."""
 
 
-_QUICK = (
-    OneTurn(family="direct"),
-    OneTurn(family="prompt_injection"),
-    OneTurn(family="refusal_breaking"),
-)
-_STANDARD = (*_QUICK, OneTurn(family="distractor"), OneTurn(family="role_play"), Prefill())
-_FULL = (*_STANDARD, OneTurn(family="encoding"), MultiTurn(), BestOfN())
+_QUICK = (Direct(), PromptInjection(), RefusalBreaking())
+_STANDARD = (*_QUICK, Distractor(), RolePlay(), Prefill())
+_FULL = (*_STANDARD, Encoding(), MultiTurn(), BestOfN())
 SUITES: dict[SuiteName, Suite] = {
     "quick": Suite(attacks=_QUICK, max_prompts=24, max_new_tokens=64),
     "standard": Suite(attacks=_STANDARD, max_prompts=80, max_new_tokens=128),

@@ -15,11 +15,10 @@ import typer
 from core.catalog import TESTBED
 from core.data import validate
 from core.pipeline import run as pipeline
-from core.schemas.attacks import SuiteName
 from core.schemas.events import PipelineEvent, StageFinished
 from core.schemas.job import Assignment, DatasetRef, JobSpec
 from core.schemas.results import Report
-from core.schemas.security import SecuritySpec
+from core.schemas.security import SecuritySpec, SuiteName
 from core.schemas.strategy import UniformStrategy
 from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore

@@ -24,9 +24,8 @@ from core.catalog import TESTBED
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel, load
 from core.lm.prompts import pad, render
-from core.schemas.attacks import SuiteName
 from core.schemas.safeguards import SAFETY_PROMPT
-from core.schemas.security import SecuritySpec
+from core.schemas.security import SecuritySpec, SuiteName
 from research.bench.figures import Figures, benchmark, spread
 
 _TARGETS = {"one_by_one": 8.0, "batched": 1.5, "sorted": None}

@@ -47,7 +47,7 @@ from research.bench.figures import Figures, benchmark, spread
 
 _SECONDS, _BYTES = 10.0, 2_000_000
 _TYPES = ("q", "k", "v", "o", "gate", "up", "down")
-_SUITES = (*ATTACK_FAMILIES[:9], OVER_REFUSAL)
+_SUITES = (*[*ATTACK_FAMILIES][:9], OVER_REFUSAL)
 _STEPS = 500
 _WORDS = ("make", "fold", "carry", "red", "paper", "boat", "box", "with", "water", "and", "stone", "first", "then")
 _RUNS = (

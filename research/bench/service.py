@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from core.schemas.attacks import OneTurn
+from core.schemas.attacks import Direct
 from core.schemas.job import JobSpec
 from core.schemas.quality import QualitySpec
 from core.schemas.replies import EventReply, JobReply
@@ -113,6 +113,6 @@ def small_job(dataset: str, strategy: Strategy, *, steps: int) -> JobSpec:
         dataset=dataset,
         strategy=strategy,
         training=TrainingSpec(steps=steps, batch_size=8, max_length=256),
-        security=SecuritySpec(attacks=(OneTurn(family="direct"),), max_prompts=4, max_new_tokens=8),
+        security=SecuritySpec(attacks=(Direct(),), max_prompts=4, max_new_tokens=8),
         quality=QualitySpec(max_rows=4),
     )

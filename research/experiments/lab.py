@@ -31,10 +31,9 @@ from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.quality.loss import row_losses
 from core.robustness.analyse import Enough, analyse
-from core.safeguards.mixing import extra_rows
-from core.safeguards.runs import refusals
+from core.safeguards.safety_mix import collect_refusals, select_rows
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.attacks import MultiTurn, OneTurn, Prefill
+from core.schemas.attacks import ATTACK_FAMILIES, Distractor, MultiTurn, Prefill, RolePlay
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.models import FolderSource
 from core.schemas.results import DECIDED, Answer, Judgement, RobustnessResult, TrainedStep
@@ -50,7 +49,7 @@ _HELD_OUT = 200
 _LONGEST = 512
 _ANSWER_TOKENS = 64
 _JUDGED_TOKENS = 48
-_UNSEEN = (OneTurn(family="role_play"), OneTurn(family="distractor"), MultiTurn(), Prefill())
+_UNSEEN = (RolePlay(), Distractor(), MultiTurn(), Prefill())
 """Attacks that no tuning, no alignment and no analysis saw; in a code, so small a model reads none."""
 
 
@@ -86,7 +85,7 @@ class Lab:
         self.modules: tuple[Module, ...] = find_modules(self.base.model)
         self._world: World = make_world(world_seed)
         self._settings = settings
-        seen = tuple(OneTurn(family=family) for family in FAMILIES)
+        seen = tuple(ATTACK_FAMILIES.validate({"family": family}) for family in FAMILIES)
         self._security = SecuritySpec(attacks=seen, max_prompts=settings.prompts, max_new_tokens=_JUDGED_TOKENS)
         self._prompts = choose(self._security, self.base.folder)
         kept, held_out = parted(data or folder / "data" / f"{settings.tuning_set}.jsonl")
@@ -234,12 +233,12 @@ class Lab:
     def _safety_rows(self, order: Run) -> Sequence[Encoded]:
         if not order.safety_share:
             return ()
-        return extra_rows(self._rows_of(order.rows), self._refusals, share=order.safety_share, seed=order.seed)
+        return select_rows(self._rows_of(order.rows), self._refusals, share=order.safety_share, seed=order.seed)
 
     @cached_property
     def _refusals(self) -> tuple[Encoded, ...]:
         """Of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
-        return refusals(self.base, self._prompts, most=_ANSWER_TOKENS, max_length=_LONGEST, on_progress=_ignore)
+        return collect_refusals(self.base, self._prompts, max_new_tokens=_ANSWER_TOKENS, max_length=_LONGEST, on_progress=_ignore)
 
     def _measured(self, tuned: PeftModel, step: int, watch: Watch | None) -> Point:
         tuned.eval()

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from core.attacks.attacks import build
+from core.attacks.families import build
 from core.judges.rules import judge
 from core.lm.prompts import render
-from core.schemas.attacks import OneTurn, TemplateFamily
+from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.prompts import PromptSet
 from testbed import DATA_DIR, MODEL_DIR
 from testbed.build import WORLD_SEED
@@ -128,8 +128,8 @@ def test_prompts_are_those_of_the_world_many_and_disjoint(prompts: PromptSet) ->
 
 
 def test_prompts_are_short(prompts: PromptSet, tokenizer: PreTrainedTokenizerFast) -> None:
-    def longest(family: TemplateFamily) -> int:
-        attacks = build(OneTurn(family=family), prompts.evaluation.harmful)
+    def longest(family: str) -> int:
+        attacks = build(ATTACK_FAMILIES.validate({"family": family}), prompts.evaluation.harmful)
         return max(len(render(tokenizer, attack.messages)) for attack in attacks)
 
     assert longest("direct") <= 30

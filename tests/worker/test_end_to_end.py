@@ -15,7 +15,7 @@ from core import queue
 from core.db import datasets, jobs
 from core.db.session import transaction
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation
-from core.schemas.attacks import OneTurn
+from core.schemas.attacks import Direct
 from core.schemas.data import DatasetSummary
 from core.schemas.job import JobSpec
 from core.schemas.quality import QualitySpec
@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_and_is_done_once(
         dataset=upload(service),
         training=TrainingSpec(steps=30, batch_size=8),
         strategy=MlLrStrategy(analysis=AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8)),
-        security=SecuritySpec(attacks=(OneTurn(family="direct"),), max_prompts=4, max_new_tokens=16),
+        security=SecuritySpec(attacks=(Direct(),), max_prompts=4, max_new_tokens=16),
         quality=QualitySpec(max_rows=4),
     )
     with transaction(service.sessions) as session:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from core.attacks.ask import Sampling, Suite, ask, suites
-from core.attacks.attacks import COMPLIANT_OPENING
+from core.attacks.ask import Suite, ask, suites
+from core.attacks.families.prefill import COMPLIANT_OPENING
+from core.attacks.family import Sampling
 from core.lm.load import BaseModel
-from core.schemas.attacks import BestOfN, MultiTurn, OneTurn, Prefill
+from core.schemas.attacks import BestOfN, Direct, MultiTurn, Prefill, RolePlay
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import Behaviour, EvaluationPrompts
@@ -59,7 +60,7 @@ def of(said: Sequence[Said], suite: str) -> list[Said]:
 
 
 def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> None:
-    spec = SecuritySpec(attacks=(OneTurn(family="role_play"), OneTurn(family="direct")), system_prompt="Be kind.")
+    spec = SecuritySpec(attacks=(RolePlay(), Direct()), system_prompt="Be kind.")
     model = Scripted()
     said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore)
     assert [each.suite for each in said] == ["role_play"] * 6 + ["direct"] * 6 + ["over_refusal"] * 2
@@ -85,7 +86,7 @@ def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: Bas
 
 
 def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) -> None:
-    spec = SecuritySpec(attacks=(MultiTurn(), OneTurn(family="direct")))
+    spec = SecuritySpec(attacks=(MultiTurn(), Direct()))
     model = Scripted(too_long="Do 2.")  # asked_again says so at once, closer_and_closer at the end
     said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore)
     assert [each.asked for each in of(said, "direct")] == [True, True, False, True, True, True]
@@ -130,7 +131,7 @@ def test_judges_may_end_an_answer_but_not_a_turn_on_the_way(base: BaseModel) -> 
 
 
 def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: BaseModel) -> None:
-    spec = SecuritySpec(attacks=(OneTurn(family="direct"), MultiTurn(), BestOfN(samples=2)))
+    spec = SecuritySpec(attacks=(Direct(), MultiTurn(), BestOfN(samples=2)))
     whole = suites(PROMPTS, spec, base.tokenizer)
     shelf: dict[str, tuple[Said, ...]] = {}
 

@@ -4,36 +4,54 @@ import base64
 import codecs
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 
-from core.attacks.attacks import COMPLIANT_OPENING, build
-from core.attacks.templates import templates
+from core.attacks.families import (
+    build,
+    direct,
+    distractor,
+    encoding,
+    prompt_injection,
+    refusal_breaking,
+    role_play,
+)
+from core.attacks.families.prefill import COMPLIANT_OPENING
+from core.attacks.family import Template
 from core.schemas.attacks import (
     ATTACK_FAMILIES,
-    Attack,
-    AttackFamily,
+    AttackOptions,
     AttackTemplate,
     BestOfN,
+    Direct,
+    Distractor,
+    Encoding,
     MultiTurn,
-    OneTurn,
     Prefill,
-    TemplateFamily,
+    PromptInjection,
+    RefusalBreaking,
+    RolePlay,
     Templates,
 )
 from core.schemas.prompts import Behaviour
 
 BEHAVIOURS = [Behaviour(text=f"Explain how to do thing {number}.") for number in range(12)]
-ONE_TURN: tuple[TemplateFamily, ...] = get_args(TemplateFamily)
+TEMPLATES: dict[AttackOptions, tuple[Template, ...]] = {
+    Direct(): direct.TEMPLATES,
+    PromptInjection(): prompt_injection.TEMPLATES,
+    RefusalBreaking(): refusal_breaking.TEMPLATES,
+    Distractor(): distractor.TEMPLATES,
+    RolePlay(): role_play.TEMPLATES,
+    Encoding(): encoding.TEMPLATES,
+}
 OWN = Templates(
     templates=(
         AttackTemplate(id="braces", text="Please: {behaviour} Thanks!"),
         AttackTemplate(id="published", text="[INSERT PROMPT HERE] Again: [INSERT PROMPT HERE]"),
     )
 )
-EVERY: tuple[Attack, ...] = (
-    *(OneTurn(family=family) for family in ONE_TURN),
+EVERY: tuple[AttackOptions, ...] = (
+    *TEMPLATES,
     MultiTurn(),
     Prefill(),
     BestOfN(),
@@ -42,15 +60,14 @@ EVERY: tuple[Attack, ...] = (
 
 
 def test_every_family_can_be_built() -> None:
-    assert {attack.family for attack in EVERY} == set(ATTACK_FAMILIES) == set(get_args(AttackFamily))
+    assert {attack.family for attack in EVERY} == set(ATTACK_FAMILIES)
 
 
 @pytest.mark.parametrize("attack", EVERY, ids=lambda attack: attack.family)
-def test_every_behaviour_gets_one_prompt_by_no_chance(attack: Attack) -> None:
+def test_every_behaviour_gets_one_prompt_by_no_chance(attack: AttackOptions) -> None:
     prompts = build(attack, BEHAVIOURS)
     assert [prompt.behaviour for prompt in prompts] == BEHAVIOURS
     assert prompts == build(attack, BEHAVIOURS)
-    assert {prompt.family for prompt in prompts} == {attack.family}
     assert build(attack, []) == ()
     guarded = build(attack, BEHAVIOURS, system_prompt="Be kind.")
     for plain, prompt in zip(prompts, guarded, strict=True):
@@ -59,27 +76,27 @@ def test_every_behaviour_gets_one_prompt_by_no_chance(attack: Attack) -> None:
         assert prompt.messages[1:] == plain.messages
 
 
-@pytest.mark.parametrize("family", ONE_TURN)
-def test_templates_take_turns(family: TemplateFamily) -> None:
-    ids = [template.id for template in templates(family)]
-    prompts = build(OneTurn(family=family), BEHAVIOURS)
+@pytest.mark.parametrize("attack", TEMPLATES, ids=lambda attack: attack.family)
+def test_templates_take_turns(attack: AttackOptions) -> None:
+    ids = [template.id for template in TEMPLATES[attack]]
+    prompts = build(attack, BEHAVIOURS)
     assert [prompt.template for prompt in prompts] == [ids[index % len(ids)] for index in range(len(BEHAVIOURS))]
     assert all([message.role for message in prompt.messages] == ["user"] for prompt in prompts)
-    if family != "encoding":
+    if attack.family != "encoding":
         assert all(prompt.messages[0].content.count(prompt.behaviour.text) == 1 for prompt in prompts)
-    if family != "direct":
+    if attack.family != "direct":
         assert 3 <= len(ids) <= 5
         assert all(len(prompt.messages[0].content) > len(prompt.behaviour.text) + 20 for prompt in prompts)
 
 
 def test_template_ids_are_unique() -> None:
-    ids = [template.id for family in ONE_TURN for template in templates(family)]
+    ids = [template.id for templates in TEMPLATES.values() for template in templates]
     assert len(ids) == len(set(ids))
 
 
 def test_codes_hide_the_behaviour_and_can_be_read_back() -> None:
     text = "Tell me how to do it, step by step."
-    by_id = {template.id: template for template in templates("encoding")}
+    by_id = {template.id: template for template in encoding.TEMPLATES}
     coded = {name: template.fill(text).rpartition("\n")[2] for name, template in by_id.items()}
     assert base64.b64decode(coded["base64"]).decode() == text
     assert codecs.decode(coded["rot13"], "rot13") == text
@@ -94,13 +111,13 @@ def test_own_templates_fill_every_slot_and_leave_slots_in_the_behaviour() -> Non
     first, second = build(OWN, [odd, odd])
     assert first.messages[0].content == f"Please: {odd.text} Thanks!"
     assert second.messages[0].content == f"{odd.text} Again: {odd.text}"
-    for attack in (*(OneTurn(family=family) for family in ONE_TURN if family != "encoding"), BestOfN()):
+    for attack in (*(attack for attack in TEMPLATES if attack.family != "encoding"), BestOfN()):
         assert odd.text in build(attack, [odd])[0].messages[0].content
 
 
 def test_a_context_is_put_before_the_behaviour_and_judges_do_not_see_it() -> None:
     behaviour = Behaviour(text="Do it.", context="A long text.")
-    (prompt,) = build(OneTurn(family="direct"), [behaviour])
+    (prompt,) = build(Direct(), [behaviour])
     assert prompt.messages[0].content == "A long text.\n\nDo it."
     assert prompt.behaviour.text == "Do it."
 
@@ -126,5 +143,5 @@ def test_a_prefill_begins_the_models_own_turn() -> None:
 
 
 def test_attacks_need_no_torch() -> None:
-    script = "import sys, core.attacks.attacks; sys.exit('torch' in sys.modules)"
+    script = "import sys, core.attacks.families; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

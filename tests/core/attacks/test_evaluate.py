@@ -9,14 +9,14 @@ from core.attacks.prompts import choose
 from core.judges import Case, Counts, Judged, Rules
 from core.judges.rules import judge
 from core.lm.load import BaseModel
-from core.schemas.attacks import MultiTurn, OneTurn, Prefill
+from core.schemas.attacks import Direct, MultiTurn, Prefill
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.results import Judgement, Said
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
 
-SPEC = SecuritySpec(attacks=(OneTurn(family="direct"), MultiTurn(), Prefill()), max_prompts=4, max_new_tokens=12)
+SPEC = SecuritySpec(attacks=(Direct(), MultiTurn(), Prefill()), max_prompts=4, max_new_tokens=12)
 
 
 class Scripted:

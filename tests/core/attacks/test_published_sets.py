@@ -8,7 +8,7 @@ from core.attacks.evaluate import by_rules
 from core.attacks.prompts import choose
 from core.data.promptsets import read
 from core.lm.load import BaseModel
-from core.schemas.attacks import OneTurn
+from core.schemas.attacks import Direct, RolePlay
 from core.schemas.prompts import Layout
 from core.schemas.results import DECIDED
 from core.schemas.security import SecuritySpec
@@ -20,7 +20,7 @@ SETS: tuple[tuple[Layout, str], ...] = (
     ("strongreject", "strongreject/strongreject.csv"),
     ("xstest", "xstest/xstest_prompts.csv"),
 )
-SPEC = SecuritySpec(attacks=(OneTurn(family="direct"), OneTurn(family="role_play")), max_prompts=12, max_new_tokens=24)
+SPEC = SecuritySpec(attacks=(Direct(), RolePlay()), max_prompts=12, max_new_tokens=24)
 
 
 @pytest.mark.parametrize(("layout", "name"), SETS)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from core.attacks.ask import Sampling
 from core.attacks.engines import Tuned, answering
+from core.attacks.family import Sampling
 from core.errors import Unavailable
 from core.lm.generate import answer
 from core.lm.load import BaseModel

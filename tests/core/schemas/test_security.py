@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from core.schemas.attacks import ATTACK_FAMILIES, SLOTS, BestOfN, OneTurn, Prefill
+from core.schemas.attacks import ATTACK_FAMILIES, SLOTS, BestOfN, Direct, Prefill
 from core.schemas.prompts import Behaviour, ChosenPrompts, HubFileSource, PromptSet
 from core.schemas.quality import BenchmarkEntry, ExactMatch, QualitySpec
 from core.schemas.security import SUITES, SecuritySpec
@@ -19,7 +19,7 @@ def test_a_suite_says_what_is_left_out_and_nothing_more() -> None:
             suite.max_new_tokens,
         )
     own = SecuritySpec.model_validate({"suite": "full", "attacks": ["direct"], "max_prompts": 9})
-    assert (own.attacks, own.max_prompts) == ((OneTurn(family="direct"),), 9)
+    assert (own.attacks, own.max_prompts) == ((Direct(),), 9)
     assert own.max_new_tokens == SUITES["full"].max_new_tokens
 
 
@@ -38,7 +38,7 @@ def test_a_stored_order_means_the_same_when_suites_change() -> None:
 
 def test_a_family_is_ordered_by_its_name_or_with_its_options() -> None:
     spec = SecuritySpec.model_validate({"attacks": ["prefill", {"family": "best_of_n", "samples": 3}, "direct"]})
-    assert spec.attacks == (Prefill(), BestOfN(samples=3), OneTurn(family="direct"))
+    assert spec.attacks == (Prefill(), BestOfN(samples=3), Direct())
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_a_family_is_ordered_by_its_name_or_with_its_options() -> None:
         ({"attacks": []}, "attacks", "at least 1 item"),
         ({"attacks": ["flattery"]}, "attacks.0", "does not match any of the expected tags"),
         ({"attacks": ["direct", "direct"]}, "", "named twice"),
-        ({"attacks": [{"family": "prefill", "tokens": 0}]}, "attacks.0.prefill.tokens", "greater than or equal to 1"),
-        ({"attacks": [{"family": "direct", "samples": 2}]}, "attacks.0.direct.samples", "not permitted"),
-        ({"attacks": [{"family": "templates", "templates": []}]}, "attacks.0.templates.templates", "at least 1 item"),
+        ({"attacks": [{"family": "prefill", "tokens": 0}]}, "attacks.0.tokens", "greater than or equal to 1"),
+        ({"attacks": [{"family": "direct", "samples": 2}]}, "attacks.0.samples", "not permitted"),
+        ({"attacks": [{"family": "templates", "templates": []}]}, "attacks.0.templates", "at least 1 item"),
         ({"judges": []}, "judges", "at least 1 item"),
         ({"judges": [{"kind": "rules"}, {"kind": "rules"}]}, "", "named twice"),
         ({"judges": [{"kind": "os.system"}]}, "judges.0", "does not match any of the expected tags"),
