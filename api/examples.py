@@ -373,7 +373,7 @@ REFUSED_ROWS = ErrorReply(
 )
 REFUSED_PROMPTS = ErrorReply(
     error=ErrorBody(
-        message="line 3, text: the text is empty; 1 row was refused.",
+        message="line 3, text: the text is empty; 1 row is invalid.",
         type="invalid_request_error",
         param="file",
         code="invalid_prompt_set",

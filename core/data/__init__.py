@@ -4,6 +4,7 @@ Here: `read_rows`, `validate`, `load` and `Conversation`. Not here: files of pro
 tokens and labels (import core.data.template) and batches (import core.data.batches), which need torch.
 """
 
-from core.data.rows import MAX_REPORTED, Conversation, Rows, load, read_rows, validate
+from core.data.rows import Conversation, Rows, load, read_rows, validate
+from core.data.tables import MAX_REPORTED
 
 __all__ = ["MAX_REPORTED", "Conversation", "Rows", "load", "read_rows", "validate"]

@@ -5,23 +5,20 @@ reach torch) and for the worker. Not here: how CSV and JSON are read (core.data.
 file is (core.data.files), asking the questions (core.quality.choices).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from string import ascii_uppercase
 
 from core.data.jsontext import JsonProblem, StrictDecoder, clip, kind
-from core.data.layouts import RefusedError, as_row, checked_text, listed
+from core.data.layouts import InvalidRow, as_row, checked_text, listed
 from core.data.records import Header, Record
-from core.data.rows import CSV_HINT, MAX_REPORTED, records, refused_rows
-from core.data.sniff import refused_file, sniff
-from core.errors import InvalidDataset
+from core.data.sniff import sniff
+from core.data.tables import REPEATED, error_code, invalid_header, only_valid, read_table, repeated
 from core.schemas.data import RowError
 
 LETTERS = ascii_uppercase
 """What choices are called, in order."""
-_CODE = "invalid_benchmark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,52 +43,22 @@ def read(path: Path, *, most: int) -> tuple[Question, ...]:
         InvalidDataset: code `invalid_benchmark`; the file cannot be read as rows, or one of these rows is wrong: with
             the first `MAX_REPORTED` of them and their count.
     """
-    try:
-        return _read(path, most)
-    except InvalidDataset as error:
-        raise InvalidDataset(error.message, errors=error.errors, count=error.count, code=_CODE) from error
-
-
-def _read(path: Path, most: int) -> tuple[Question, ...]:
-    found: list[Question] = []
-    errors: list[RowError] = []
-    for item in islice(_questions(path), most):
-        if isinstance(item, Question):
-            found.append(item)
-        else:
-            errors.append(item)
-    if errors:
-        raise refused_rows(tuple(errors[:MAX_REPORTED]), len(errors))
-    if not found:
-        raise refused_file(1, "the file holds no rows")
-    return tuple(found)
-
-
-def _questions(path: Path) -> Iterator[Question | RowError]:
-    with path.open("rb") as stream:
-        for item in records(stream, sniff(stream)):
-            if isinstance(item, Header):
-                _check_header(item)
-            elif isinstance(item, RowError):
-                yield item
-            else:
-                yield _question(item)
+    with error_code("invalid_benchmark"), path.open("rb") as stream:
+        rows = read_table(stream, sniff(stream), _check_header)
+        questions = (row if isinstance(row, RowError) else _question(row) for row in rows)
+        return tuple(only_valid(islice(questions, most)))
 
 
 def _check_header(header: Header) -> None:
-    """Refuse a CSV file at its first line, since every row would be wrong."""
     names = header.names
-    twice = next((name for index, name in enumerate(names) if name and name in names[:index]), None)
     missing = next((name for name in ("question", "answer") if name not in names), None)
     if missing is None and "choices" not in names and not {"A", "B"} <= set(names):
         missing = "choices"
-    if twice is not None:
-        reason = "the header names this column twice; rename one of them"
-    elif missing is not None:
+    if twice := repeated(names):
+        raise invalid_header(header, twice, REPEATED)
+    if missing is not None:
         reason = f"the header lacks this column; it has {listed(names)}. Needed are {_needed()}"
-    else:
-        return
-    raise refused_rows((RowError(line=header.line, column=missing or twice, reason=f"{reason}. {CSV_HINT}"),), 1)
+        raise invalid_header(header, missing, reason)
 
 
 def _needed() -> str:
@@ -103,12 +70,12 @@ def _question(record: Record) -> Question | RowError:
         row = as_row(record.value)
         for name in ("question", "answer"):
             if name not in row:
-                raise RefusedError(name, f"the column is missing; the row has {listed(tuple(row))}")
+                raise InvalidRow(name, f"the column is missing; the row has {listed(tuple(row))}")
         text = checked_text(row["question"], "question", may_be_empty=False).strip()
         choices = _choices(row)
         return Question(text, choices, _answer(row["answer"], len(choices)))
-    except RefusedError as error:
-        return RowError(line=record.line, column=error.column, reason=error.reason)
+    except InvalidRow as error:
+        return error.at(record.line)
 
 
 def _choices(row: dict[str, object]) -> tuple[str, ...]:
@@ -116,30 +83,30 @@ def _choices(row: dict[str, object]) -> tuple[str, ...]:
         # A short question leaves its last columns empty in CSV.
         lettered = {name: value for name, value in row.items() if name in LETTERS and value != ""}
         if not lettered:
-            raise RefusedError("choices", f"the column is missing; needed are {_needed()}")
+            raise InvalidRow("choices", f"the column is missing; needed are {_needed()}")
         return _by_letter(lettered, "")
     value = row["choices"]
     if isinstance(value, str):
         value = StrictDecoder().decode(value)
         if isinstance(value, JsonProblem):
-            raise RefusedError("choices", 'expected a list of texts as JSON, such as ["one", "two"]')
+            raise InvalidRow("choices", 'expected a list of texts as JSON, such as ["one", "two"]')
     if isinstance(value, dict):
         return _by_letter(value, "choices.")
     if not isinstance(value, list):
-        raise RefusedError("choices", f"expected a list of texts, or texts by letter, found {kind(value)}")
+        raise InvalidRow("choices", f"expected a list of texts, or texts by letter, found {kind(value)}")
     return _texts([(f"choices[{index}]", text) for index, text in enumerate(value)])
 
 
 def _by_letter(value: dict[str, object], prefix: str) -> tuple[str, ...]:
     names = sorted(value)
     if "".join(names) != LETTERS[: len(names)]:
-        raise RefusedError("choices", f"expected the letters A, B and so on, found {listed(tuple(names))}")
+        raise InvalidRow("choices", f"expected the letters A, B and so on, found {listed(tuple(names))}")
     return _texts([(f"{prefix}{name}", value[name]) for name in names])
 
 
 def _texts(places: list[tuple[str, object]]) -> tuple[str, ...]:
     if not 2 <= len(places) <= len(LETTERS):
-        raise RefusedError("choices", f"expected 2 to {len(LETTERS)} choices, found {len(places)}")
+        raise InvalidRow("choices", f"expected 2 to {len(LETTERS)} choices, found {len(places)}")
     return tuple(checked_text(text, place, may_be_empty=False).strip() for place, text in places)
 
 
@@ -156,7 +123,7 @@ def _answer(value: object, count: int) -> int:
     else:
         found, shown = None, kind(value)
     if found is None or not 0 <= found < count:
-        raise RefusedError(
+        raise InvalidRow(
             "answer", f"expected a letter from A to {last} or an index from 0 to {count - 1}, found {shown}"
         )
     return found

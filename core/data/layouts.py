@@ -8,7 +8,7 @@ Not here: tool calls, images, content in parts, weights on turns; such rows are 
 from typing import assert_never
 
 from core.data.jsontext import clip, kind
-from core.schemas.data import ColumnMap, Message, Role, RowFormat
+from core.schemas.data import ColumnMap, Message, Role, RowError, RowFormat
 
 NAMES: dict[RowFormat, str] = {
     "messages": "chat `messages`",
@@ -37,39 +37,34 @@ _UNSUPPORTED = {
 }
 
 
-class RefusedError(Exception):
-    """A row cannot be used: `column` says where and `reason` why. It never leaves core.data."""
+class InvalidRow(Exception):
+    """A row cannot be used. It never leaves core.data."""
 
     def __init__(self, column: str | None, reason: str) -> None:
         super().__init__(reason)
         self.column = column
         self.reason = reason
 
+    def at(self, line: int) -> RowError:
+        """The error of the row that begins on this line."""
+        return RowError(line=line, column=self.column, reason=self.reason)
+
 
 def detect(names: tuple[str, ...]) -> RowFormat:
     """The layout that these columns make.
 
     Raises:
-        RefusedError: they make none.
+        InvalidRow: they make none.
     """
     for layout, needed in _NEEDED.items():
         if all(name in names for name in needed):
             return layout
     known = "; ".join(NAMES[layout] for layout in _NEEDED)
-    raise RefusedError(
+    raise InvalidRow(
         None,
         f"no known layout has the columns {listed(names)}. Known are {known}. "
         "For other columns send a column map that names the prompt and the completion",
     )
-
-
-def column_names(value: object) -> tuple[str, ...]:
-    """The columns of a row.
-
-    Raises:
-        RefusedError: it is no object.
-    """
-    return tuple(as_row(value))
 
 
 def listed(names: tuple[str, ...]) -> str:
@@ -91,13 +86,13 @@ def to_messages(value: object, layout: RowFormat, columns: ColumnMap | None) -> 
     """The conversation in a row.
 
     Raises:
-        RefusedError: the row is no object, is in another layout, or holds no valid conversation.
+        InvalidRow: the row is no object, is in another layout, or holds no valid conversation.
     """
     row = as_row(value)
     needed = needed_columns(layout, columns)
     missing = [name for name in needed if name not in row]
     if missing:
-        raise RefusedError(missing[0], _missing(row, layout))
+        raise InvalidRow(missing[0], _missing(row, layout))
     match layout:
         case "messages":
             _refuse_unsupported(row, "")
@@ -119,10 +114,10 @@ def as_row(value: object) -> dict[str, object]:
     """The row as columns and what stands in them.
 
     Raises:
-        RefusedError: it is no object.
+        InvalidRow: it is no object.
     """
     if not isinstance(value, dict):
-        raise RefusedError(None, f"the row is {kind(value)}, not an object with columns")
+        raise InvalidRow(None, f"the row is {kind(value)}, not an object with columns")
     return value
 
 
@@ -141,17 +136,17 @@ def _turns(system: str | None, prompt: str, completion: str) -> tuple[Message, .
 
 def _chat(value: object) -> tuple[Message, ...]:
     if not isinstance(value, list):
-        raise RefusedError("messages", f"expected a list of messages, found {kind(value)}")
+        raise InvalidRow("messages", f"expected a list of messages, found {kind(value)}")
     messages = tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
     if not any(message.role == "assistant" for message in messages):
-        raise RefusedError("messages", "the row has no assistant turn, so there is nothing to train on")
+        raise InvalidRow("messages", "the row has no assistant turn, so there is nothing to train on")
     start = 1 if messages[0].role == "system" else 0
     for index, message in enumerate(messages[start:], start):
         expected: Role = "user" if (index - start) % 2 == 0 else "assistant"
         if message.role != expected:
-            raise RefusedError(f"messages[{index}].role", _order(message.role, expected))
+            raise InvalidRow(f"messages[{index}].role", _order(message.role, expected))
     if messages[-1].role != "assistant":
-        raise RefusedError(f"messages[{len(messages) - 1}].role", "the last turn must be the assistant's")
+        raise InvalidRow(f"messages[{len(messages) - 1}].role", "the last turn must be the assistant's")
     return messages
 
 
@@ -167,18 +162,18 @@ def _order(role: Role, expected: Role) -> str:
 
 def _message(value: object, where: str) -> Message:
     if not isinstance(value, dict):
-        raise RefusedError(where, f"expected an object with role and content, found {kind(value)}")
+        raise InvalidRow(where, f"expected an object with role and content, found {kind(value)}")
     message: dict[str, object] = value
     for name in ("role", "content"):
         if name not in message:
-            raise RefusedError(f"{where}.{name}", "the field is missing")
+            raise InvalidRow(f"{where}.{name}", "the field is missing")
     role = message["role"]
     if role in ("tool", "function"):
-        raise RefusedError(f"{where}.role", f"{role} turns are not supported; leave out rows with tool use")
+        raise InvalidRow(f"{where}.role", f"{role} turns are not supported; leave out rows with tool use")
     _refuse_unsupported(message, f"{where}.")
     if role not in ("system", "user", "assistant"):
         found = clip(role) if isinstance(role, str) else kind(role)
-        raise RefusedError(f"{where}.role", f"expected system, user or assistant, found {found}")
+        raise InvalidRow(f"{where}.role", f"expected system, user or assistant, found {found}")
     content = checked_text(message["content"], f"{where}.content", may_be_empty=role == "system")
     return Message(role=role, content=content)
 
@@ -188,7 +183,7 @@ def _refuse_unsupported(holder: dict[str, object], prefix: str) -> None:
         value = holder[name]
         harmless = value is None or value == [] or (name in ("weight", "train") and value == 1)
         if not harmless:
-            raise RefusedError(f"{prefix}{name}", f"{_UNSUPPORTED[name]}: not supported; remove it or the row")
+            raise InvalidRow(f"{prefix}{name}", f"{_UNSUPPORTED[name]}: not supported; remove it or the row")
 
 
 def _text(row: dict[str, object], name: str) -> str:
@@ -207,18 +202,18 @@ def checked_text(value: object, where: str, *, may_be_empty: bool) -> str:
     """A text that every part of the service can store and send.
 
     Raises:
-        RefusedError: it is no text, or has a character that cannot be kept.
+        InvalidRow: it is no text, or has a character that cannot be kept.
     """
     if not isinstance(value, str):
-        raise RefusedError(where, f"expected text, found {kind(value)}")
+        raise InvalidRow(where, f"expected text, found {kind(value)}")
     if "\0" in value:
-        raise RefusedError(where, f"a NUL character stands at character {value.index(chr(0)) + 1}; remove it")
+        raise InvalidRow(where, f"a NUL character stands at character {value.index(chr(0)) + 1}; remove it")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
             place = f"half of a surrogate pair (U+{ord(value[error.start]):04X}) stands at character {error.start + 1}"
-            raise RefusedError(where, f"{place}; no UTF-8 text can hold it") from None
+            raise InvalidRow(where, f"{place}; no UTF-8 text can hold it") from None
     if not may_be_empty and not value.strip():
-        raise RefusedError(where, "the text is empty")
+        raise InvalidRow(where, "the text is empty")
     return value

@@ -6,17 +6,16 @@ torch) and for the worker. Not here: how CSV and JSON are read (core.data.csvrow
 """
 
 from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.jsontext import clip
-from core.data.layouts import RefusedError, as_row, checked_text, listed
+from core.data.layouts import InvalidRow, as_row, checked_text, listed
 from core.data.records import Header, Record
-from core.data.rows import CSV_HINT, MAX_REPORTED, records, refused_rows
-from core.data.sniff import refused_file, sniff
-from core.errors import InvalidDataset, TooLarge
+from core.data.sniff import sniff
+from core.data.tables import REPEATED, error_code, invalid_at, invalid_header, only_valid, read_table, repeated
+from core.errors import InvalidDataset
 from core.schemas.data import RowError
 from core.schemas.prompts import Behaviour, Layout, PromptFileSummary, Use
 
@@ -74,7 +73,7 @@ def read(path: Path, layout: Layout, use: Use) -> tuple[Behaviour, ...]:
         InvalidDataset: code `invalid_prompt_set`; not one row may be wrong, and there must be a prompt for this use.
         TooLarge: it has more than `MAX_ROWS` rows.
     """
-    with _as_prompt_set():
+    with error_code(_CODE):
         prompts = [prompt for prompt in _prompts(path, layout) if prompt is not None]
         found = tuple(prompt.behaviour for prompt in prompts if use in prompt.uses)
         if not found:
@@ -91,7 +90,7 @@ def summarise(path: Path, layout: Layout) -> PromptFileSummary:
     """
     uses, categories = Counter[Use](), Counter[str]()
     left_out = 0
-    with _as_prompt_set():
+    with error_code(_CODE):
         for prompt in _prompts(path, layout):
             if prompt is None:
                 left_out += 1
@@ -106,41 +105,24 @@ def summarise(path: Path, layout: Layout) -> PromptFileSummary:
     )
 
 
-@contextmanager
-def _as_prompt_set() -> Generator[None]:
-    """Give what is wrong with a file the one code that it has here."""
-    try:
-        yield
-    except InvalidDataset as error:
-        raise InvalidDataset(error.message, errors=error.errors, count=error.count, code=_CODE) from error
-
-
 def _nothing(reason: str) -> InvalidDataset:
     error = RowError(line=1, column=None, reason=reason)
     return InvalidDataset(f"The file cannot be used: {reason}.", errors=(error,), count=1)
 
 
 def _prompts(path: Path, layout: Layout) -> Iterator[_Prompt | None]:
-    """A prompt for every row, or None for one that is left out; then `InvalidDataset` if any row was wrong."""
-    errors: list[RowError] = []
-    wrong = 0
+    """A prompt for every row, or None for a row that is left out; then `InvalidDataset` if any row is invalid."""
     seen: set[str] = set()
-    for item in _File(path, layout):
-        if isinstance(item, RowError):
-            wrong += 1
-            if len(errors) < MAX_REPORTED:
-                errors.append(item)
-        elif item is None or item.behaviour.asked in seen:
+    for prompt in only_valid(_File(path, layout)):
+        if prompt is None or prompt.behaviour.asked in seen:
             yield None
         else:
-            seen.add(item.behaviour.asked)
-            yield item
-    if errors:
-        raise refused_rows(tuple(errors), wrong)
+            seen.add(prompt.behaviour.asked)
+            yield prompt
 
 
 class _File:
-    """Iterates once over the rows of a file; None for one that no judge here can tell about."""
+    """Iterates once over the rows of a file; None for a row that no judge here can decide."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self._path = path
@@ -150,72 +132,59 @@ class _File:
         self._categories: set[str] = set()
 
     def __iter__(self) -> Iterator[_Prompt | RowError | None]:
-        count = 0
         with self._path.open("rb") as stream:
-            for item in records(stream, sniff(stream)):
-                row = self._after_header(item) if isinstance(item, Header) else item
-                if row is None:
-                    continue
-                count += 1
-                if count > MAX_ROWS:
-                    most = f"The file has more than {MAX_ROWS} rows, which is the most that is taken: send fewer."
-                    raise TooLarge(most, param="file")
+            for row in read_table(stream, sniff(stream), self._take_header, max_rows=MAX_ROWS):
                 yield row if isinstance(row, RowError) else self._convert(row)
-        if count == 0:
-            raise refused_file(1, "the file holds no rows")
 
-    def _after_header(self, header: Header) -> Record | None:
-        """Settle the columns of a CSV file. AdvBench's file of one column has no header: its first row is a prompt."""
+    def _take_header(self, header: Header) -> Record | None:
+        """Check the columns of a CSV file. AdvBench's file of one column has no header: its first line is a prompt."""
         name = header.names[0]
         if self._layout == "advbench" and len(header.names) == 1 and " " in name:
             self._columns = _Columns(name, needed=(name,))
             return Record(header.line, {name: name})
-        self._check(header.line, header.names, f". {CSV_HINT}")
+        if problem := self._check(header.names):
+            raise invalid_header(header, problem.column, problem.reason)
         return None
 
     def _convert(self, record: Record) -> _Prompt | RowError | None:
         try:
             row = as_row(record.value)
-            if not self._checked:
-                self._check(record.line, tuple(row), "")
+            if not self._checked and (problem := self._check(tuple(row))):
+                raise invalid_at(record.line, problem.column, problem.reason)
             prompt = _prompt(row, self._layout, self._columns)
-        except RefusedError as error:
-            return RowError(line=record.line, column=error.column, reason=error.reason)
+        except InvalidRow as error:
+            return error.at(record.line)
         if prompt is not None and prompt.behaviour.category is not None:
             self._categories.add(prompt.behaviour.category)
         if len(self._categories) > MAX_CATEGORIES:
             reason = f"more than {MAX_CATEGORIES} different categories; figures are told for each, so name fewer"
-            raise refused_rows((RowError(line=record.line, column=self._columns.category, reason=reason),), 1)
+            raise invalid_at(record.line, self._columns.category, reason)
         return prompt
 
-    def _check(self, line: int, names: tuple[str, ...], hint: str) -> None:
-        """Refuse a file at its first row when its layout is another, since every row would be wrong."""
+    def _check(self, names: tuple[str, ...]) -> InvalidRow | None:
+        """The reason why no row with these columns can be in the layout, if there is one."""
         columns = self._columns
         self._checked = True
-        used = (*columns.needed, *(name for name in (columns.category, columns.context) if name))
         missing = next((name for name in columns.needed if name not in names), None)
-        twice = next((name for name in used if names.count(name) > 1), None)
         if missing is not None:
             fits = next((other for other, known in _LAYOUTS.items() if set(known.needed) <= set(names)), None)
             like = f", which are those of the layout {fits}" if fits else ""
             needed = f"the layout {self._layout} needs the columns {listed(columns.needed)}"
-            reason = f"{needed}; the file has {listed(names)}{like}"
-        elif twice is not None:
-            reason = "the header names this column twice; rename one of them"
-        else:
-            return
-        raise refused_rows((RowError(line=line, column=missing or twice, reason=f"{reason}{hint}"),), 1)
+            return InvalidRow(missing, f"{needed}; the file has {listed(names)}{like}")
+        used = {*columns.needed, columns.category, columns.context}
+        twice = repeated([name for name in names if name in used])
+        return InvalidRow(twice, REPEATED) if twice else None
 
 
 def _prompt(row: dict[str, object], layout: Layout, columns: _Columns) -> _Prompt | None:
     """The prompt in a row; None for one that no judge here can tell about.
 
     Raises:
-        RefusedError: it holds none.
+        InvalidRow: it holds none.
     """
     for name in columns.needed:
         if name not in row:
-            raise RefusedError(name, f"the column is missing; rows of the layout {layout} have it")
+            raise InvalidRow(name, f"the column is missing; rows of the layout {layout} have it")
     text = checked_text(row[columns.text], columns.text, may_be_empty=False).strip()
     _refuse_long(text, columns.text, MAX_CHARACTERS)
     if layout == "harmbench" and _optional(row, "FunctionalCategory", _LONGEST_CATEGORY) == "copyright":
@@ -239,7 +208,7 @@ def _uses(row: dict[str, object]) -> tuple[Use, ...]:
             contrast = (_optional(row, "type", _LONGEST_CATEGORY) or "").startswith("contrast_")
             return ("harmful",) if contrast else ("safe",)
         case other:
-            raise RefusedError("label", f"expected safe or unsafe, found {clip(other)}")
+            raise InvalidRow("label", f"expected safe or unsafe, found {clip(other)}")
 
 
 def _optional(row: dict[str, object], name: str | None, longest: int) -> str | None:
@@ -253,4 +222,4 @@ def _optional(row: dict[str, object], name: str | None, longest: int) -> str | N
 
 def _refuse_long(text: str, name: str, longest: int) -> None:
     if len(text) > longest:
-        raise RefusedError(name, f"the text has {len(text)} characters, and {longest} are the most")
+        raise InvalidRow(name, f"the text has {len(text)} characters, and {longest} are the most")

@@ -44,7 +44,7 @@ def sniff(stream: BinaryIO) -> FileFormat:
         text = stream.read(HEAD_BYTES)
     stream.seek(begin)
     if not text:
-        raise refused_file(1, "the file is empty" if len(head) == begin else "the file holds only blank lines")
+        raise unreadable_file(1, "the file is empty" if len(head) == begin else "the file holds only blank lines")
     _refuse_binary(text)
     content = text.lstrip(_BLANK)
     line += text[: len(text) - len(content)].count(b"\n")
@@ -56,7 +56,7 @@ def sniff(stream: BinaryIO) -> FileFormat:
     return "csv"
 
 
-def refused_file(line: int, reason: str) -> InvalidDataset:
+def unreadable_file(line: int, reason: str) -> InvalidDataset:
     """The error for a file that cannot be read as rows at all."""
     error = RowError(line=line, column=None, reason=f"{reason}. {EXPECTED}")
     return InvalidDataset(f"line {line}: {error.reason}", errors=(error,), count=1)
@@ -65,11 +65,11 @@ def refused_file(line: int, reason: str) -> InvalidDataset:
 def _refuse_binary(text: bytes) -> None:
     for magic, what in _MAGIC:
         if text.startswith(magic):
-            raise refused_file(1, f"the file {what}")
+            raise unreadable_file(1, f"the file {what}")
     # One byte in ten of anything compressed is a control character; every second one of UTF-16 in Latin script is NUL.
     odd = len(text) - len(text.translate(None, b"\0" if _is_utf8(text) else _CONTROL))
     if odd > len(text) // 20 and (text[:1] in _CONTROL or odd > 2):
-        raise refused_file(1, "the file is binary, or text in another encoding than UTF-8")
+        raise unreadable_file(1, "the file is binary, or text in another encoding than UTF-8")
 
 
 def _is_utf8(head: bytes) -> bool:
@@ -84,4 +84,4 @@ def _refuse_lone_object(content: bytes, line: int) -> None:
     first, newline, rest = content.partition(b"\n")
     following = rest.lstrip(_BLANK)
     if newline and not first.rstrip(_BLANK).endswith(b"}") and following and not following.startswith(b"{"):
-        raise refused_file(line, "the file is a JSON object spread over several lines, not a row on each line")
+        raise unreadable_file(line, "the file is a JSON object spread over several lines, not a row on each line")

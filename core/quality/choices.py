@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from core.data.benchmarks import LETTERS, Question
 from core.lm.load import BaseModel
+from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render
 from core.quality.answers import Scored
-from core.quality.packing import packed, room
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.results import Figure, TaskAnswer
@@ -115,7 +115,9 @@ def letter_scores(
     readings = [reading for reading in readings if reading.question not in too_long]
     found = [torch.full((len(question.choices),), -torch.inf, dtype=torch.float64) for question in questions]
     done = 0
-    for chosen in packed([len(reading.row) for reading in readings], rows=_BATCH_ROWS, tokens=room(base)):
+    for chosen in pack_by_length(
+        [len(reading.row) for reading in readings], max_rows=_BATCH_ROWS, max_tokens=max_batch_tokens(base)
+    ):
         on_progress(len(questions) * done // len(readings), len(questions))
         _read(base, model, [readings[index] for index in chosen], found)
         done += len(chosen)

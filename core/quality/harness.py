@@ -20,9 +20,9 @@ from torch.utils.hooks import RemovableHandle
 
 from core.errors import InvalidInput, Unavailable
 from core.lm.load import BaseModel
+from core.lm.packing import max_batch_tokens
 from core.quality.answers import Scored
 from core.quality.harness_scores import scored
-from core.quality.packing import room
 from core.quality.tasks import check_harness
 from core.schemas.progress import OnProgress
 from core.schemas.quality import LmEval
@@ -131,7 +131,7 @@ def _loaded(manager: _TaskManager, name: str) -> list[object]:
 def _wrapped(base: BaseModel, model: nn.Module) -> object:
     """The model as the harness takes it: the same weights, and a copy of the tokenizer, which it changes."""
     models = cast(_Models, import_module("lm_eval.models.huggingface"))
-    rows = max(1, min(_MOST_ROWS, room(base) // _LONG_PROMPT))
+    rows = max(1, min(_MOST_ROWS, max_batch_tokens(base) // _LONG_PROMPT))
     return models.HFLM(pretrained=model, tokenizer=deepcopy(base.tokenizer), batch_size=rows)
 
 

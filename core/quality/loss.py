@@ -12,7 +12,7 @@ from core.data.batches import collate
 from core.data.template import Encoded
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
-from core.quality.packing import packed, room
+from core.lm.packing import max_batch_tokens, pack_by_length
 from core.schemas.metrics import TASK
 from core.schemas.progress import OnProgress
 from core.schemas.results import Figure
@@ -29,7 +29,9 @@ def row_losses(
     """Mean loss over the trained tokens of each row, in nats per token, in the order of the rows."""
     losses = [0.0] * len(rows)
     done = 0
-    for chosen in packed([len(row.input_ids) for row in rows], rows=batch_size, tokens=room(base)):
+    for chosen in pack_by_length(
+        [len(row.input_ids) for row in rows], max_rows=batch_size, max_tokens=max_batch_tokens(base)
+    ):
         on_progress(done, len(rows))
         batch = collate([rows[index] for index in chosen], base.pad_id).to(base.device)
         found = batch_losses(model, batch.input_ids, batch.attention_mask, batch.labels).tolist()

@@ -4,7 +4,7 @@ Covers: feature drift, refusal drift and task loss of whatever state the model i
 (core.robustness.perturb), attribution by gradients (core.robustness.gradient).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from math import nan
@@ -19,6 +19,7 @@ from core.data.template import IGNORED, Encoded
 from core.errors import InvalidModel
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
+from core.lm.packing import pack_by_length
 from core.lm.prompts import pad, render
 from core.robustness.classifier import SecurityDirection, fit, last_token_features
 from core.schemas.data import Message
@@ -152,10 +153,15 @@ class Readings:
                 code="no_answers",
                 param="base_model",
             )
-        pairs = sorted(zip(harmful, answers, strict=True), key=_length)
-        rows = sorted(task_rows, key=_row_length)
-        self.harmful = [_of_prompts(base, pairs[each]) for each in batches([_length(pair) for pair in pairs])]
-        self.task = [_of_rows(base, rows[each]) for each in batches([_row_length(row) for row in rows])]
+        pairs = list(zip(harmful, answers, strict=True))
+        self.harmful = [
+            _of_prompts(base, [pairs[index] for index in batch])
+            for batch in _pack([len(prompt) + len(answer) for prompt, answer in pairs])
+        ]
+        self.task = [
+            _of_rows(base, [task_rows[index] for index in batch])
+            for batch in _pack([len(row.input_ids) for row in task_rows])
+        ]
 
     def of_security(self) -> Self:
         """The same without rows of the job's data: for sets whose drift alone is asked for."""
@@ -191,19 +197,8 @@ class Readings:
         return feature, chunk.losses(chunk.at_counted(output.logits))
 
 
-def batches(lengths: Sequence[int]) -> list[slice]:
-    """Rows that are read together, of lengths that never fall: 32 at most, 4096 tokens at most (or one row), and at
-    most an eighth of it padding."""
-    found: list[slice] = []
-    start = 0
-    for end in range(1, len(lengths) + 1):
-        rows = lengths[start : end + 1]
-        padded = len(rows) * rows[-1]
-        full = len(rows) > _BATCH or padded > _TOKENS
-        if end == len(lengths) or full or padded - sum(rows) > _PADDING * padded:
-            found.append(slice(start, end))
-            start = end
-    return found
+def _pack(lengths: Sequence[int]) -> Iterator[list[int]]:
+    return pack_by_length(lengths, max_rows=_BATCH, max_tokens=_TOKENS, max_padding=_PADDING)
 
 
 def _tokens(base: BaseModel, text: str) -> list[int]:
@@ -231,11 +226,3 @@ def _of_rows(base: BaseModel, rows: Sequence[Encoded]) -> Chunk:
     counted = (shifted != IGNORED).nonzero()
     wanted = shifted[counted[:, 0], counted[:, 1]]
     return Chunk(batch.input_ids[:, :-1], batch.attention_mask[:, :-1], counted, wanted, last_prompt=None)
-
-
-def _length(pair: tuple[list[int], list[int]]) -> int:
-    return len(pair[0]) + len(pair[1])
-
-
-def _row_length(row: Encoded) -> int:
-    return len(row.input_ids)

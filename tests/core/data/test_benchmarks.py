@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from core.data import MAX_REPORTED
 from core.data.benchmarks import LETTERS, Question, read
-from core.data.rows import MAX_REPORTED
 from core.errors import InvalidDataset
 
 Write = Callable[[bytes | str], Path]
@@ -111,7 +111,7 @@ def test_a_missing_column_is_told(write: Write, missing: str) -> None:
     [
         ("question,choices\nWhich?,x\n", "answer", "the header lacks this column"),
         ("question,A,answer\nWhich?,x,A\n", "choices", "the header lacks this column"),
-        ("question,choices,answer,answer\n", "answer", "names this column twice"),
+        ("question,choices,answer,answer\n", "answer", "contains this column twice"),
     ],
 )
 def test_a_wrong_header_is_told_once(write: Write, text: str, column: str, reason: str) -> None:

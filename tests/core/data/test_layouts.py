@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.data.layouts import RefusedError, column_names, detect, to_messages
+from core.data.layouts import InvalidRow, as_row, detect, to_messages
 from core.schemas.data import ColumnMap, RowFormat
 
 GSM8K = ColumnMap(prompt="question", completion="answer")
@@ -12,8 +12,8 @@ def turns(value: object, layout: RowFormat, columns: ColumnMap | None = None) ->
     return [(message.role, message.content) for message in to_messages(value, layout, columns)]
 
 
-def refused(value: object, layout: RowFormat, columns: ColumnMap | None = None) -> RefusedError:
-    with pytest.raises(RefusedError) as caught:
+def refused(value: object, layout: RowFormat, columns: ColumnMap | None = None) -> InvalidRow:
+    with pytest.raises(InvalidRow) as caught:
         to_messages(value, layout, columns)
     return caught.value
 
@@ -37,7 +37,7 @@ def test_detect(names: tuple[str, ...], layout: str) -> None:
 
 
 def test_detect_says_what_is_there_and_what_is_known() -> None:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(InvalidRow) as caught:
         detect(("question", "answer"))
     for word in ("'question', 'answer'", "`messages`", "`completion`", "`instruction`", "column map"):
         assert word in caught.value.reason
@@ -161,6 +161,6 @@ def test_refused_columns(row: object, layout: RowFormat, column: str, says: str)
     assert says in error.reason
 
 
-def test_column_names_of_no_object() -> None:
-    with pytest.raises(RefusedError, match="the row is a number"):
-        column_names(3)
+def test_a_row_must_be_an_object() -> None:
+    with pytest.raises(InvalidRow, match="the row is a number"):
+        as_row(3)

@@ -224,7 +224,7 @@ def test_the_longest_text_is_taken(write: Write) -> None:
 def test_many_wrong_rows_are_counted(write: Write) -> None:
     error = refused(write("text\n" + '"  "\n' * 250), "plain")
     assert (len(error.errors), error.count) == (100, 250)
-    assert "250 rows were refused" in error.message
+    assert "250 rows are invalid" in error.message
 
 
 def test_a_file_without_a_prompt_for_the_use(write: Write) -> None:

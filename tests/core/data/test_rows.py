@@ -99,7 +99,7 @@ def test_every_bad_row_is_reported(write: Write) -> None:
     ]
     assert error.count == 4
     assert error.message.startswith("line 2, completion: the column is missing")
-    assert error.message.endswith("; 4 rows were refused.")
+    assert error.message.endswith("; 4 rows are invalid.")
     assert "this row `instruction` and `output`" in error.errors[3].reason
 
 
@@ -135,7 +135,7 @@ def test_read_rows_gives_values_for_both(write: Write) -> None:
         ("prompt,completion\n", 1, None, "no rows"),
         ("\n\nquestion,answer\n1,2\n", 3, None, "no known layout has the columns 'question', 'answer'"),
         ("prompt;completion\na;b\n", 1, None, "commas between the columns"),
-        ("prompt,completion,prompt\na,b,c\n", 1, "prompt", "names this column twice"),
+        ("prompt,completion,prompt\na,b,c\n", 1, "prompt", "contains this column twice"),
         ("messages\n[]\n", 1, "messages", "send them as JSONL"),
         ("Hello, this is a letter.\n", 1, None, "begins with neither { nor ["),
         ('"just a text"', 1, None, "begins with neither { nor ["),

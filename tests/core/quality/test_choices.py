@@ -160,7 +160,7 @@ def test_an_empty_benchmark_says_nothing(base: BaseModel) -> None:
 
 
 def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "room", always(1))
+    monkeypatch.setattr(module, "max_batch_tokens", always(1))
     told = Ticks()
     letter_scores(base, base.model, QUESTIONS, on_progress=told)
     assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]

@@ -53,7 +53,7 @@ def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
 def test_rows_that_do_not_fit_together_are_read_one_by_one(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = encoded(base, 6)
     together = row_losses(base, base.model, rows, on_progress=ignore)
-    monkeypatch.setattr(module, "room", always(1))
+    monkeypatch.setattr(module, "max_batch_tokens", always(1))
     told = Ticks()
     assert row_losses(base, base.model, rows, on_progress=told) == pytest.approx(together)
     assert told == [(done, 6) for done in range(7)]

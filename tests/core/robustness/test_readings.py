@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from core.data.template import Encoded
 from core.errors import InvalidModel
@@ -16,7 +14,7 @@ from core.lm.prompts import render
 from core.quality.loss import row_losses
 from core.robustness import readings as here
 from core.robustness.perturb import Noise
-from core.robustness.readings import Effect, Reading, Readings, batches, effect
+from core.robustness.readings import Effect, Reading, Readings, effect
 from core.schemas.prompts import ProbePrompts
 from tests.core.helpers import asked, ignore
 from tests.core.robustness.conftest import COUNT
@@ -105,21 +103,3 @@ def test_a_prompt_without_an_answer_has_no_refusal_to_drift(
     wanted = Readings(base, others, rows, count=COUNT, seed=0, on_progress=ignore)
     assert fewer.read(base.model).refusal_nll == pytest.approx(wanted.read(base.model).refusal_nll, abs=1e-4)
     assert fewer.read(base.model).feature_drift == pytest.approx(0.0, abs=1e-4)
-
-
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=120).map(sorted))
-def test_batches_hold_every_row_once_with_little_padding(lengths: list[int]) -> None:
-    found = [lengths[each] for each in batches(lengths)]
-    assert [length for batch in found for length in batch] == lengths
-    for batch in found:
-        padded = len(batch) * batch[-1]
-        assert 1 <= len(batch) <= 32
-        assert padded <= 4096 or len(batch) == 1
-        assert padded - sum(batch) <= padded / 8
-
-
-def test_rows_of_one_length_fill_a_batch() -> None:
-    assert [each.stop - each.start for each in batches([7] * 70)] == [32, 32, 6]
-    assert [each.stop - each.start for each in batches([1500] * 5)] == [2, 2, 1]
-    assert [each.stop - each.start for each in batches([9000] * 2)] == [1, 1]
-    assert batches([]) == []

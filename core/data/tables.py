@@ -1,0 +1,113 @@
+"""Any dataset file as a stream of rows, and the errors of a whole file.
+
+Covers: the three formats behind one function, the limit on rows, files without rows, rows collected into one error.
+Not here: how one format is parsed (core.data.jsonrows, core.data.csvrows), what a row must contain.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO, TypeVar
+
+from core.data.csvrows import read_csv
+from core.data.jsonrows import read_array, read_jsonl
+from core.data.records import Header, Record
+from core.data.sniff import unreadable_file
+from core.errors import InvalidDataset, TooLarge
+from core.schemas.data import FileFormat, RowError
+
+MAX_REPORTED = 100
+"""Invalid rows that an error lists; the rest are counted."""
+_CSV_HINT = "The file begins with neither { nor [, so it was read as CSV with commas between the columns"
+_READERS: dict[FileFormat, Callable[[BinaryIO], Iterator[Header | Record | RowError]]] = {
+    "jsonl": read_jsonl,
+    "json": read_array,
+    "csv": read_csv,
+}
+
+Row = TypeVar("Row")
+
+
+def read_table(
+    stream: BinaryIO,
+    file_format: FileFormat,
+    take_header: Callable[[Header], Record | None],
+    *,
+    max_rows: int | None = None,
+) -> Iterator[Record | RowError]:
+    """The rows of an open file, before anything is known of their layout.
+
+    Args:
+        stream: the file, as `core.data.sniff.sniff` leaves it.
+        file_format: what `sniff` returned.
+        take_header: receives the header of a CSV file. Returns it as a row if it is one, and None otherwise.
+        max_rows: rows that the file may have.
+
+    Raises:
+        InvalidDataset: the file has no rows.
+        TooLarge: it has more than `max_rows` rows.
+    """
+    count = 0
+    for item in _READERS[file_format](stream):
+        row = take_header(item) if isinstance(item, Header) else item
+        if row is None:
+            continue
+        count += 1
+        if max_rows is not None and count > max_rows:
+            raise TooLarge(f"The file has more than {max_rows} rows. Send a file with fewer rows.", param="file")
+        yield row
+    if count == 0:
+        raise unreadable_file(1, "the file holds no rows")
+
+
+def only_valid(rows: Iterable[Row | RowError]) -> Iterator[Row]:
+    """The valid rows.
+
+    Raises:
+        InvalidDataset: at the end, if any row is invalid: with the first `MAX_REPORTED` errors and their count.
+    """
+    errors: list[RowError] = []
+    count = 0
+    for row in rows:
+        if not isinstance(row, RowError):
+            yield row
+            continue
+        count += 1
+        if len(errors) < MAX_REPORTED:
+            errors.append(row)
+    if errors:
+        raise _invalid_rows(errors, count)
+
+
+def invalid_at(line: int, column: str | None, reason: str) -> InvalidDataset:
+    """The error for a file whose first invalid row makes it useless to read on."""
+    return _invalid_rows([RowError(line=line, column=column, reason=reason)], 1)
+
+
+def invalid_header(header: Header, column: str | None, reason: str) -> InvalidDataset:
+    """The error for a CSV file whose header is wrong, since every row would be wrong."""
+    return invalid_at(header.line, column, f"{reason}. {_CSV_HINT}")
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """The first column name that occurs more than once; unnamed columns do not count."""
+    return next((name for name, count in Counter(names).items() if name and count > 1), None)
+
+
+REPEATED = "the header contains this column twice; rename one of them"
+
+
+@contextmanager
+def error_code(code: str) -> Generator[None]:
+    """Give every `InvalidDataset` of the block this code."""
+    try:
+        yield
+    except InvalidDataset as error:
+        raise InvalidDataset(error.message, errors=error.errors, count=error.count, code=code) from error
+
+
+def _invalid_rows(errors: Sequence[RowError], count: int) -> InvalidDataset:
+    first = errors[0]
+    place = f"line {first.line}" + (f", {first.column}" if first.column else "")
+    total = "1 row is invalid" if count == 1 else f"{count} rows are invalid"
+    return InvalidDataset(f"{place}: {first.reason}; {total}.", errors=tuple(errors), count=count)
