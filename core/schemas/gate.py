@@ -1,4 +1,4 @@
-"""What the gate decided and why, and who decided otherwise.
+"""What the gate decided about a run, why, and who overrode it.
 
 Covers: outcomes, checks, reasons, overrides. Not here: the rules (core.schemas.policy), deciding (core.gate).
 """
@@ -12,101 +12,101 @@ from core.schemas.base import Frozen
 from core.schemas.metrics import Metric
 
 GateOutcome = Literal["released", "quarantined", "undecided"]
-"""`released`: every rule is shown to be met. `quarantined`: figures failed a rule. `undecided`: the evaluation itself
-is no ground for a decision; that says nothing about the adapter's safety."""
+"""`released`: the figures show that every rule is met. `quarantined`: a rule failed. `undecided`: the evaluation is
+not sufficient for a decision, which says nothing about the adapter's safety."""
 RuleName = Literal["max_rate", "max_increase", "max_value", "min_value"]
 
 
 class GateCheck(Frozen):
-    """One figure held against one bound."""
+    """One figure compared with one bound of the policy."""
 
     suite: str
-    """What was run."""
+    """Name of the attack family, `over_refusal`, `task` or the benchmark that was evaluated."""
     metric: Metric
-    """What was measured."""
+    """Name of the metric that the bound applies to."""
     judge: str
-    """Who judged; `none` where nobody had to."""
+    """Name of the judge that decided on the answers; `none` for metrics that need no judge."""
     rule: RuleName
-    """`max_rate`: the rate must not be higher. `max_increase`: its increase over the base model. `max_value` and
-    `min_value`: bounds on a task figure."""
+    """`max_rate` bounds the rate, `max_increase` its increase over the base model; `max_value` and `min_value` bound a
+    task figure."""
     bound: float | None = None
-    """The threshold; null where nothing was measured to hold against it."""
+    """The bound, in the unit of the metric (rates are 0 to 1); null if there is no figure to compare with it."""
     value: float | None = None
-    """The figure, or its rise; null where it was not measured."""
+    """The figure, or its increase over the base model, in the unit of the metric; null if it was not measured."""
     low: float | None = None
-    """Lower end of its 95 % interval."""
+    """Lower limit of the value's 95 % confidence interval; null if it was not measured."""
     high: float | None = None
-    """Upper end of it."""
+    """Upper limit of the value's 95 % confidence interval; null if it was not measured."""
     n: int = 0
-    """Decided answers that it rests on."""
+    """Number of decided answers that the value is computed from."""
     passed: bool | None
-    """Whether the safe side of the interval keeps the bound; null where there is no ground to say."""
+    """Whether the confidence limit on the unsafe side meets the bound; null if the evaluation is not sufficient."""
 
 
 class GateReason(Frozen):
-    """Why an adapter was not released, or what to know of a decision."""
+    """Why an adapter is withheld, or a note on the decision."""
 
     code: str
-    """Stable, for programs: `attack_success_too_high`, `attack_success_rise`, `over_refusal_too_high`,
-    `over_refusal_rise`, `task_too_low`; of `undecided`: `suite_missing`, `judge_missing`, `too_few_answers`,
-    `too_many_undecided`, `figure_missing`; of a note: `base_over_threshold`."""
+    """Stable code for programs. Failed rules: `attack_success_too_high`, `attack_success_rise`,
+    `over_refusal_too_high`, `over_refusal_rise`, `task_too_low`. Undecided: `suite_missing`, `judge_missing`,
+    `too_few_answers`, `too_many_undecided`, `figure_missing`. Notes: `base_over_threshold`."""
     message: str
-    """For people: the figure with its interval and n, the bound, and what it means."""
+    """The same for people, with the figure, its confidence interval, n and the bound."""
 
 
 class GateDecision(Frozen):
-    """What the gate made of one arm's figures."""
+    """The gate's decision about one run."""
 
     run: str
-    """Which arm."""
+    """Label of the run."""
     outcome: GateOutcome
-    """Whether its adapter may be handed out."""
+    """What was decided: `released`, `quarantined` or `undecided`; only a released adapter can be downloaded."""
     reasons: tuple[GateReason, ...]
-    """Every rule that was failed, or why nothing could be decided; empty when it is released."""
+    """Every rule that failed or could not be decided, failures first; empty if the run is released."""
     notes: tuple[GateReason, ...] = ()
-    """What to know beside it, such as rules that the base model itself does not meet."""
+    """Notes that do not affect the outcome, such as a bound that the base model itself exceeds."""
     checks: tuple[GateCheck, ...]
-    """Every figure that was held against a bound."""
+    """Every comparison of a figure with a bound."""
     policy_version: int
-    """Version of the project's policy; 0 is the built-in one."""
+    """Version of the project's policy that was applied, from 1; 0 is the built-in policy."""
 
 
 class OverrideRequest(Frozen):
-    """An order to hand out what the gate withholds."""
+    """A request to make a withheld adapter available."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=2000)] = Field(
-        examples=["Red team looked at all 80 answers: case SEC-1234."]
+        examples=["The red team reviewed all 80 answers: case SEC-1234."]
     )
-    """Why. It is kept for ever, with the key that said so."""
+    """Why the adapter is made available, 10 to 2000 characters. It is recorded permanently with the API key's name."""
 
 
 class Override(Frozen):
-    """Somebody with the right to do so let an adapter out that the gate withheld."""
+    """A recorded override of the gate's decision."""
 
     reason: str
-    """Why, in their words."""
+    """Why the adapter was made available, as stated in the request."""
     key_id: str
-    """The API key that asked for it."""
+    """Id of the API key that made the request."""
     key_name: str
-    """What that key is called."""
+    """Name of the API key that made the request."""
     outcome: GateOutcome
-    """What the gate had decided."""
+    """The gate's outcome that was overridden."""
     created_at: datetime
-    """When."""
+    """When the override was recorded."""
 
 
 class GateReply(Frozen):
-    """What the gate decided about a job's adapter, and whether it is handed out."""
+    """The gate's decision about a job's adapter, and whether the adapter is available."""
 
     outcome: GateOutcome
-    """What was decided."""
+    """What the gate decided: `released`, `quarantined` or `undecided`."""
     reasons: tuple[GateReason, ...]
-    """Why it is withheld; empty when it is released."""
+    """Why the adapter is withheld; empty if it is released."""
     notes: tuple[GateReason, ...] = ()
-    """What to know beside it."""
+    """Notes that do not affect the outcome, such as a bound that the base model itself exceeds."""
     policy_version: int
-    """Version of the project's policy; 0 is the built-in one."""
+    """Version of the project's policy that was applied, from 1; 0 is the built-in policy."""
     available: bool
-    """Whether the adapter is handed out now: it was released, or somebody overrode the gate."""
+    """Whether the adapter can be downloaded now, because it was released or the gate was overridden."""
     overrides: tuple[Override, ...] = ()
-    """Who overrode it, oldest first."""
+    """All recorded overrides, oldest first."""
