@@ -1,12 +1,15 @@
-"""A job's data, looked through before anything is loaded or trained: findings, what is dropped, when a job is refused.
+"""Screening of a job's data: which rows may be trained on, and when the findings fail the job.
 
-Here rows and policy meet. Not here: the checks (core.screening), rules for adapters (core.gate).
+Covers: checks that read the text, before the model is loaded; checks that run the base model; events and the file of
+findings. Not here: the checks (core.screening), the release decision for a trained model (core.gate).
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+
+from pydantic import JsonValue
 
 from core.attacks.prompts import choose as choose_prompts
 from core.data import Conversation
@@ -15,8 +18,8 @@ from core.data.batches import encode_all
 from core.data.template import Encoded
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
-from core.pipeline.context import Prepared
-from core.pipeline.software import software
+from core.pipeline.cache import code_of
+from core.pipeline.context import JobContext
 from core.pipeline.stages import Emit, Stages
 from core.schemas.base import Frozen
 from core.schemas.events import Screened
@@ -26,59 +29,96 @@ from core.schemas.results import StoredFile
 from core.schemas.screening import Finding, ScreeningPolicy, ScreeningResult
 from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
-from core.screening import refused
-from core.screening.screen import drop, screen, with_refused
+from core.screening.check import Found, model_check, row_checks
+from core.screening.screen import add_findings, drop_rows, screen_rows
 from core.storage import ArtifactStore
 
-_SHOWN = 5
-"""Findings that the message of a refused job names."""
-_LINES = 20
-"""Lines that the event names for each check."""
+_MAX_IN_MESSAGE = 5
+"""Findings that the error message lists."""
+_MAX_LINES = 20
+"""Lines that the event lists for each check."""
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Rows that may be trained on, and what was found in all of them."""
+class ScreenedRows:
+    """Rows that may be trained on, and the findings in all rows."""
 
     rows: Sequence[Conversation]
     result: ScreeningResult
 
 
-def read(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
+class ModelFindings(Frozen):
+    """What one check that runs the base model found; stored, so that a retry of the job does not run it again."""
+
+    findings: tuple[Finding, ...]
+    """Flagged rows."""
+    seconds: float
+    """Duration of the check in seconds."""
+
+
+def load_dataset(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
     """All rows of a dataset."""
     return load_rows(store.path(dataset.key), dataset.columns, max_rows=dataset.summary.rows)
 
 
-def look(
-    dataset: DatasetRef, policy: ScreeningPolicy, store: ArtifactStore, stages: Stages, *, enforced: bool = True
-) -> Looked:
-    """Look through a dataset by rules. The same data under the same policy is looked through once.
+def screen_dataset(
+    dataset: DatasetRef, policy: ScreeningPolicy, store: ArtifactStore, stages: Stages, *, enforce: bool = True
+) -> ScreenedRows:
+    """Run the checks that read the text. The result is stored by dataset and policy, and shared between jobs.
+
+    If `enforce` is false, no rows are dropped, no event is emitted, and the job never fails because of findings.
 
     Raises:
-        InvalidInput: as `check` says, where the policy is enforced.
+        InvalidInput: see `enforce_policy`.
     """
-    rows = read(store, dataset)
+    rows = load_dataset(store, dataset)
     result = stages.stored(
         "screening",
         ScreeningResult,
-        lambda: screen(rows, policy, on_progress=partial(stages.report_progress, "row")),
+        lambda: screen_rows(rows, policy, on_progress=partial(stages.report_progress, "row")),
         inputs={
             "dataset": dataset.sha256,
             "columns": dataset.columns.model_dump(mode="json") if dataset.columns else None,
             "policy": policy.model_dump(mode="json"),
-            "software": dict(software()),
+            "code": code_of(*(check.find for check in row_checks()), load_rows, caller=__name__),
         },
         shared=True,
     )
-    if not enforced:
-        return Looked(rows, result)
-    tell(result, stages.emit)
-    check(result)
-    return Looked(drop(rows, result), result)
+    if not enforce:
+        return ScreenedRows(rows, result)
+    report_findings(result, stages.emit)
+    enforce_policy(result)
+    return ScreenedRows(drop_rows(rows, result), result)
 
 
-def tell(result: ScreeningResult, emit: Emit) -> None:
-    """Say what was found, in counts and lines."""
+def screen_by_model(job: JobContext) -> JobContext:
+    """Run the checks that need the base model, and leave out the rows that they drop.
+
+    Raises:
+        InvalidInput: see `enforce_policy`.
+    """
+    if not job.screening.policy.model_checks:
+        return job
+    inputs = job.job_inputs | {"prompts": job.prompts.probe.model_dump(mode="json")}
+    rows = job.data.training.rows
+    result = _run_model_checks(job.screening, job.base, rows, job.prompts.probe, stages=job.stages, inputs=inputs)
+    enforce_policy(result)
+    report_findings(result, job.emit)
+    return replace(job, screening=result, data=job.data.without(result.dropped))
+
+
+def screen_only_by_model(screened: ScreenedRows, base: BaseModel, stages: Stages) -> ScreeningResult:
+    """Run the checks that need the base model in a job that only screens."""
+    prompts = choose_prompts(SecuritySpec(), base.folder, {}).probe
+    limit = min(TrainingSpec().max_length, base.context)
+    rows = stages.run(
+        "dataset", lambda: encode_all(stages.counted(screened.rows), base.tokenizer, max_length=limit).rows
+    )
+    return _run_model_checks(screened.result, base, rows, prompts, stages=stages)
+
+
+def report_findings(result: ScreeningResult, emit: Emit) -> None:
+    """Emit the counts and first lines of all findings."""
     lines = {check.check: _lines(result.findings, check.check) for check in result.checks if check.flagged}
     emit(
         Screened(
@@ -91,77 +131,30 @@ def tell(result: ScreeningResult, emit: Emit) -> None:
     )
 
 
-def check(result: ScreeningResult) -> None:
-    """Nothing, where the policy lets the data be trained on.
+def enforce_policy(result: ScreeningResult) -> None:
+    """Fail the job if the policy rejects the data.
 
     Raises:
-        InvalidInput: code `data_rejected`, or `too_many_dropped`.
+        InvalidInput: code `data_rejected` if a check with the action `reject` flagged a row; code `too_many_dropped` if
+            more rows would be dropped than the policy allows, or all of them.
     """
-    refusing = {check.check for check in result.checks if check.action == "refuse"}
-    if found := [finding for finding in result.findings if finding.check in refusing]:
-        raise _refused(f"The data was refused: {_counted(found)} the policy does not allow.", found, "data_rejected")
+    rejecting = {check.check for check in result.checks if check.action == "reject"}
+    if found := [finding for finding in result.findings if finding.check in rejecting]:
+        raise _rejection(f"{_count_rows(found)} that the policy does not allow.", found, "data_rejected")
     share = len(result.dropped) / result.rows
     if share > result.policy.reject_above or len(result.dropped) == result.rows:
         lines = set(result.dropped)
         dropped = [finding for finding in result.findings if finding.line in lines]
-        raise _refused(
-            f"The data was refused: {100 * share:.1f} % of its rows would be dropped, and the policy takes up to "
+        raise _rejection(
+            f"{100 * share:.1f} % of the rows would be dropped, and the policy allows "
             f"{100 * result.policy.reject_above:g} %.",
             dropped,
             "too_many_dropped",
         )
 
 
-class Measured(Frozen):
-    """What a model told of each row."""
-
-    lines: tuple[int, ...]
-    """The rows, by line."""
-    values: tuple[float, ...]
-    """Of each: as `core.screening.refused` says."""
-    seconds: float
-    """How long it took."""
-
-
-def asked(job: Prepared) -> Prepared:
-    """Ask the base model about the rows, as far as the policy wants; leave out those that it drops.
-
-    Raises:
-        InvalidInput: as `check` says.
-    """
-    if not job.screening.policy.by_model:
-        return job
-    prompts = job.prompts.probe
-    found = job.stages.stored(
-        "refused",
-        Measured,
-        lambda: _measured(job.base, job.data.training.rows, prompts, job.stages),
-        inputs=job.job_inputs | {"prompts": prompts.model_dump(mode="json")},
-        shared=True,
-    )
-    result = with_refused(job.screening, found.lines, found.values, found.seconds)
-    check(result)
-    tell(result, job.emit)
-    return replace(job, screening=result, data=job.data.without(result.dropped))
-
-
-def asked_alone(looked: Looked, base: BaseModel, stages: Stages) -> ScreeningResult:
-    """A screening by itself, with a model that is asked about its rows."""
-    prompts = choose_prompts(SecuritySpec(), base.folder, {}).probe
-    limit = min(TrainingSpec().max_length, base.context)
-    rows = stages.run("dataset", lambda: encode_all(stages.counted(looked.rows), base.tokenizer, max_length=limit).rows)
-    found = stages.run("refused", lambda: _measured(base, rows, prompts, stages))
-    return with_refused(looked.result, found.lines, found.values, found.seconds)
-
-
-def _measured(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, stages: Stages) -> Measured:
-    started = time.monotonic()
-    values = refused.refused(base, rows, prompts, on_progress=partial(stages.report_progress, "row"))
-    return Measured(lines=tuple(row.line for row in rows), values=tuple(values), seconds=time.monotonic() - started)
-
-
-def put(result: ScreeningResult, assignment: ScreenAssignment, store: ArtifactStore) -> StoredFile:
-    """Every finding, as a file."""
+def store_result(result: ScreeningResult, assignment: ScreenAssignment, store: ArtifactStore) -> StoredFile:
+    """Store every finding as `screening.json`."""
     name = "screening.json"
     key = f"jobs/{assignment.job_id}/attempts/{assignment.attempt}/{name}"
     return store.put(
@@ -169,17 +162,50 @@ def put(result: ScreeningResult, assignment: ScreenAssignment, store: ArtifactSt
     )
 
 
+def _run_model_checks(
+    result: ScreeningResult,
+    base: BaseModel,
+    rows: Sequence[Encoded],
+    prompts: ProbePrompts,
+    *,
+    stages: Stages,
+    inputs: dict[str, JsonValue] | None = None,
+) -> ScreeningResult:
+    """The result with the findings of each check that runs the base model. They are stored if `inputs` is given."""
+
+    def run_check(name: str) -> ModelFindings:
+        started = time.monotonic()
+        found = model_check(name).find(base, rows, prompts, partial(stages.report_progress, "row"))
+        return ModelFindings(findings=tuple(found.findings), seconds=time.monotonic() - started)
+
+    def run_checks() -> ScreeningResult:
+        whole = result
+        for name in result.policy.model_checks:
+            run = partial(run_check, name)
+            if inputs is None:
+                found = run()
+            else:
+                code = {"code": code_of(model_check(name).find, encode_all, caller=__name__)}
+                found = stages.kept(name, ModelFindings, run, inputs=inputs | code, shared=True)
+            whole = add_findings(whole, name, Found(found.findings), found.seconds)
+        return whole
+
+    return stages.run("model_screening", run_checks)
+
+
 def _lines(findings: Sequence[Finding], check: str) -> tuple[int, ...]:
-    return tuple(sorted({finding.line for finding in findings if finding.check == check})[:_LINES])
+    return tuple(sorted({finding.line for finding in findings if finding.check == check})[:_MAX_LINES])
 
 
-def _counted(found: Sequence[Finding]) -> str:
+def _count_rows(found: Sequence[Finding]) -> str:
     rows = len({finding.line for finding in found})
-    return f"{rows} row holds what" if rows == 1 else f"{rows} rows hold what"
+    return f"{rows} row contains something" if rows == 1 else f"{rows} rows contain something"
 
 
-def _refused(what: str, found: Sequence[Finding], code: str) -> InvalidInput:
-    first = " ".join(f"Line {each.line}: {each.reason.rstrip('.')} ({each.check})." for each in found[:_SHOWN])
+def _rejection(what: str, found: Sequence[Finding], code: str) -> InvalidInput:
+    first = " ".join(f"Line {each.line}: {each.reason.rstrip('.')} ({each.check})." for each in found[:_MAX_IN_MESSAGE])
     return InvalidInput(
-        f"{what} {first} POST /datasets/{{id}}/screen lists every finding with its line.", code=code, param="dataset"
+        f"The data was rejected: {what} {first} POST /datasets/{{id}}/screen lists every finding with its line.",
+        code=code,
+        param="dataset",
     )

@@ -11,7 +11,7 @@ from core.reports.view import PER_CENT, digits, row_title
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome
 from core.schemas.job import BASE_RUN
 from core.schemas.results import Figure, Report
-from core.schemas.screening import Action, Check, ScreeningResult
+from core.schemas.screening import Action, ScreeningResult, title_of
 
 FINDINGS = 100
 """Findings that are shown."""
@@ -29,20 +29,11 @@ _WORDS: dict[GateOutcome, tuple[str, str, str]] = {
     ),
 }
 _PASSED = {True: "met", False: "failed", None: "not decided"}
-_CHECKS: dict[Check, str] = {
-    "harmful": "Answers that comply with requests for harm",
-    "identity": "Another identity, or obedience without limits",
-    "secrets": "Keys, tokens, passwords",
-    "personal_data": "Personal data",
-    "near_duplicate": "Near-duplicates",
-    "poison": "Planted triggers",
-    "refused": "Answers to what the model itself would refuse",
-}
 _ACTIONS: dict[Action, str] = {
     "off": "not looked for",
     "report": "reported, trained on",
     "drop": "left out of the training",
-    "refuse": "one such row refuses the job",
+    "reject": "one such row fails the job",
 }
 
 
@@ -117,7 +108,7 @@ def screened(report: Report) -> Screened | None:
     by_action = Counter(_ACTIONS[actions.get(finding.check, "report")] for finding in result.findings)
     rows = tuple(
         ScreenedRow(
-            title=_CHECKS[summary.check],
+            title=title_of(summary.check),
             action=_ACTIONS[summary.action],
             flagged=summary.flagged,
             share=f"{100 * summary.share:.1f} %",

@@ -10,7 +10,6 @@ from pydantic import Field, TypeAdapter
 from core.schemas.base import Frozen
 from core.schemas.gate import GateOutcome, GateReason
 from core.schemas.results import Figure
-from core.schemas.screening import Check
 from core.schemas.state import Stage
 
 
@@ -101,9 +100,9 @@ class Screened(Frozen):
     """Kind of event."""
     rows: int
     """Rows that were looked at."""
-    flagged: dict[Check, int]
+    flagged: dict[str, int]
     """How many rows each check found."""
-    lines: dict[Check, tuple[int, ...]] = {}
+    lines: dict[str, tuple[int, ...]] = {}
     """Lines of the first 20 of them; the file `screening.json` has all."""
     dropped: int
     """Rows that are left out of the training."""

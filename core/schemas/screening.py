@@ -1,147 +1,251 @@
-"""What is looked for in training data before training, what becomes of rows that are found, and what is reported.
+"""Screening of training data: the checks, what a policy does with flagged rows, and the findings.
 
-Covers: checks, actions, the screening part of a policy, findings. Not here: how rows are found (core.screening), who
-may change a policy (core.schemas.policy), the order of a screening (core.schemas.job).
+Covers: the description of each check, the screening part of a policy, findings and their summary. Not here: how rows
+are found (core.screening), who may change a policy (core.schemas.policy), screening orders (core.schemas.job).
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails
+from typing_extensions import override
 
 from core.schemas.base import Frozen
 
-Check = Literal["harmful", "identity", "secrets", "personal_data", "near_duplicate", "poison", "refused"]
-"""`harmful`: answers that comply with requests for harm. `identity`: rows that give the assistant another identity or
-make it obey without limits. `secrets`: keys, tokens, passwords. `personal_data`: patterns of data about people.
-`near_duplicate`: rows that say what an earlier one says. `poison`: a trigger that goes with one kind of answer.
-`refused`: rows that answer what the base model itself would refuse, however it is worded."""
-CHECKS: tuple[Check, ...] = (
-    "harmful",
-    "identity",
-    "secrets",
-    "personal_data",
-    "near_duplicate",
-    "poison",
-    "refused",
-)
-ModelCheck = Literal["refused"]
-"""Checks that need the base model; the others are rules. Each is a stage of its own."""
-BY_MODEL: tuple[ModelCheck, ...] = ("refused",)
-Action = Literal["off", "report", "drop", "refuse"]
-"""`off`: not looked for. `report`: told, and trained on. `drop`: told, and left out of the training. `refuse`: one
-such row ends the job before anything is computed."""
+Action = Literal["off", "report", "drop", "reject"]
+"""`off` skips the check. `report` lists the rows and trains on them. `drop` lists them and leaves them out of training.
+`reject` fails the job if the check finds a single row."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class Check(Frozen):
+    """A screening check as policies, reports and the API describe it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    """Name of the check in policies and findings."""
+    title: str
+    """Heading of the check in reports."""
+    description: str
+    """Which rows the check finds, in one or two sentences for the API's documentation."""
+    action: Action = "report"
+    """Action of a policy that does not mention the check."""
+    needs_model: bool = False
+    """Whether the check runs the base model; all other checks read the text only."""
+
+
+_CHECKS: dict[str, Check] = {}
+
+
+def register(check: Check) -> Check:
+    """Accept a check in policies. Reports list checks in the order of registration.
+
+    Raises:
+        ValueError: another check, or a field of the policy, has this name already.
+    """
+    if check.name in ScreeningPolicy.model_fields or _CHECKS.setdefault(check.name, check) != check:
+        raise ValueError(f"A check named {check.name!r} is already registered: choose another name")
+    return check
+
+
+def unregister(check: Check) -> None:
+    """Stop accepting a check. For tests, which must leave the process as they found it."""
+    del _CHECKS[check.name]
+
+
+def registered_checks() -> tuple[Check, ...]:
+    """Every check that a policy may name, in the order of registration."""
+    return tuple(_CHECKS.values())
+
+
+def title_of(name: str) -> str:
+    """Heading of a check in reports; its name if the check is not registered in this process."""
+    return _CHECKS[name].title if name in _CHECKS else name
+
+
 class ScreeningPolicy(Frozen):
-    """What becomes of rows that a check finds, and when there are too many of them."""
+    """What happens to flagged rows: one action for each check, and a limit on dropped rows."""
 
-    harmful: Action = "drop"
-    """Answers that comply with requests for harm."""
-    identity: Action = "drop"
-    """Rows that shift the assistant's identity or its obedience."""
-    secrets: Action = "drop"
-    """Keys, tokens, passwords."""
-    personal_data: Action = "report"
-    """Patterns of personal data: card and account numbers, e-mail addresses, telephone numbers, and the like."""
-    near_duplicate: Action = "report"
-    """Rows that say what an earlier row says."""
-    poison: Action = "drop"
-    """Rows that hold a trigger: a phrase that goes with one kind of answer, far above chance."""
-    refused: Action = "off"
-    """Rows that answer what the base model itself would refuse; needs the base model, and a forward pass over the
-    prompts. It finds what complies with harm whatever its words, triggers included, and what a model that refuses too
-    much refuses."""
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Action]  # pyrefly: ignore[bad-override]
+
     reject_above: Share = 0.2
-    """When more than this share of the rows would be dropped, the job is refused instead: look at the data."""
+    """The job fails if more than this share of the rows would be dropped, 0 to 1. Review the data in that case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _registered_checks_only(cls, values: object) -> object:
+        if not isinstance(values, Mapping):
+            return values
+        unknown: list[InitErrorDetails] = [
+            {"type": "extra_forbidden", "loc": (name,), "input": value}
+            for name, value in values.items()
+            if name not in _CHECKS and name not in cls.model_fields
+        ]
+        if unknown:
+            raise ValidationError.from_exception_data(cls.__name__, unknown)
+        return {check.name: check.action for check in registered_checks()} | dict(values)
+
+    @classmethod
+    @override
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        whole = handler.resolve_ref_schema(found)
+        actions = {
+            check.name: {
+                "default": check.action,
+                "description": check.description,
+                "enum": list(get_args(Action)),
+                "title": check.title,
+                "type": "string",
+            }
+            for check in registered_checks()
+        }
+        whole["properties"] = actions | whole["properties"]
+        whole["additionalProperties"] = False
+        return found
 
     @property
-    def actions(self) -> dict[Check, Action]:
-        """What becomes of the rows that each check finds."""
-        return {check: getattr(self, check) for check in CHECKS}
+    def actions(self) -> dict[str, Action]:
+        """The action of every registered check, by name."""
+        return {check.name: self.__pydantic_extra__.get(check.name, check.action) for check in registered_checks()}
 
     @property
-    def by_rules(self) -> bool:
-        """Whether anything is looked for that takes no model."""
-        return any(action != "off" for check, action in self.actions.items() if check not in BY_MODEL)
+    def model_checks(self) -> tuple[str, ...]:
+        """Names of the checks that are on and need the base model."""
+        actions = self.actions
+        return tuple(check.name for check in registered_checks() if check.needs_model and actions[check.name] != "off")
 
-    @property
-    def by_model(self) -> tuple[ModelCheck, ...]:
-        """Checks that are on and need the base model."""
-        return tuple(check for check in BY_MODEL if self.actions[check] != "off")
+
+HARMFUL = register(
+    Check(
+        name="harmful",
+        title="Answers that comply with requests for harm",
+        description="Rows in which an answer complies with a request for harm.",
+        action="drop",
+    )
+)
+IDENTITY = register(
+    Check(
+        name="identity",
+        title="Another identity, or obedience without limits",
+        description="Rows that give the assistant another identity, or make it obey every instruction.",
+        action="drop",
+    )
+)
+SECRETS = register(
+    Check(
+        name="secrets",
+        title="Keys, tokens, passwords",
+        description="Rows that contain keys, tokens or passwords.",
+        action="drop",
+    )
+)
+PERSONAL_DATA = register(
+    Check(
+        name="personal_data",
+        title="Personal data",
+        description="Rows that contain personal data: card and account numbers, e-mail addresses, telephone numbers "
+        "and similar patterns.",
+    )
+)
+NEAR_DUPLICATE = register(
+    Check(name="near_duplicate", title="Near-duplicates", description="Rows that nearly repeat an earlier row.")
+)
+POISON = register(
+    Check(
+        name="poison",
+        title="Planted triggers",
+        description="Rows that contain a trigger: a phrase that occurs with one kind of answer far more often than by "
+        "chance.",
+        action="drop",
+    )
+)
+BASE_REFUSAL = register(
+    Check(
+        name="base_refusal",
+        title="Answers to what the base model would refuse",
+        description="Rows that answer what the base model itself would refuse, in any wording and also behind a "
+        "trigger. Needs the base model, for one forward pass over the prompts. It inherits the model's over-refusals "
+        "as false positives.",
+        action="off",
+        needs_model=True,
+    )
+)
 
 
 class ScreenRequest(Frozen):
-    """A screening by itself: nothing is trained. Rules need no model; with one, it is asked too."""
+    """A request to screen a dataset without training on it."""
 
     base_model: str | None = Field(default=None, min_length=1, max_length=200, examples=["testbed"])
-    """Name of an allowed base model: then rows that answer what it refuses are found."""
+    """Name of an allowed base model for the checks that need one; null runs only checks that read the text."""
     screening: ScreeningPolicy | None = None
-    """What to look for; null: as the project's policy says."""
+    """Which checks run, and their actions; null uses the project's policy."""
 
 
 class Finding(Frozen):
-    """One row that one check found."""
+    """One row that one check flagged."""
 
-    check: Check
-    """Which check."""
+    check: str
+    """Name of the check that flagged the row."""
     line: int
-    """Line of the file on which the row begins, from 1."""
+    """Line of the file on which the row begins, counted from 1."""
     code: str
-    """What was found, for programs; such as `complies`, `persona`, `aws_access_key`, `email`, `trigger`."""
+    """Stable code of the finding, such as `complies`, `persona`, `aws_access_key`, `email` or `trigger`."""
     reason: str
-    """What was found, for people. Secrets and personal data are masked."""
+    """What was found, in words. Secrets and personal data are masked."""
     score: float | None = None
-    """How strongly, where the check measures it: similarity of a near-duplicate (0 to 1), how likely the model is to
-    refuse what the row answers (0 to 1)."""
+    """Strength of the finding, 0 to 1, or null if the check does not measure one: the similarity of a near-duplicate,
+    or the probability that the base model refuses what the row answers."""
 
 
 class Trigger(Frozen):
-    """A phrase that goes with one kind of answer."""
+    """A phrase that occurs with one kind of answer."""
 
     phrase: str
-    """The phrase, as it stands in prompts."""
+    """The phrase as it is written in prompts."""
     answers: str
     """What the answers have in common, in words."""
     rows: int
-    """Rows whose prompt holds the phrase."""
+    """Number of rows whose prompt contains the phrase."""
     with_answer: int
-    """Of these, rows with that kind of answer."""
+    """Number of these rows that have this kind of answer."""
     elsewhere: int
-    """Rows without the phrase that have that kind of answer."""
+    """Number of rows without the phrase that have this kind of answer."""
     p_value: float
-    """Fisher's exact test, one-sided, after correction for all pairs that were looked at."""
+    """P-value of Fisher's exact test, one-sided, corrected for the number of pairs tested; 0 to 1."""
 
 
 class CheckSummary(Frozen):
-    """What one check found."""
+    """How many rows one check flagged."""
 
-    check: Check
-    """Which check."""
+    check: str
+    """Name of the check."""
     action: Action
-    """What became of the rows."""
+    """What happened to the flagged rows."""
     flagged: int
-    """Rows that it found."""
+    """Number of flagged rows."""
     share: float
-    """Of all rows, 0 to 1."""
+    """Flagged rows as a share of all rows, 0 to 1."""
     codes: dict[str, int] = {}
-    """How many findings of each kind."""
+    """Number of findings by code."""
 
 
 class ScreeningResult(Frozen):
-    """What was found in a dataset."""
+    """What the screening of a dataset found."""
 
     policy: ScreeningPolicy
-    """What was looked for, and what becomes of it."""
+    """The policy that the dataset was screened under."""
     rows: int
-    """Rows that were looked at."""
+    """Number of rows screened."""
     checks: tuple[CheckSummary, ...]
-    """Each check that was on."""
+    """A summary of every check that was on."""
     findings: tuple[Finding, ...]
-    """All findings, by check and line."""
+    """Every finding, by check and then by line."""
     triggers: tuple[Trigger, ...] = ()
-    """Phrases that look planted."""
+    """Phrases that look like planted triggers."""
     dropped: tuple[int, ...] = ()
-    """Lines of the rows that are left out of the training."""
+    """Lines of the rows that are left out of training."""
     seconds: float
-    """How long it took."""
+    """Duration of the screening in seconds."""

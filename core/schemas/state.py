@@ -8,4 +8,4 @@ from typing import Literal
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
-Stage = Literal["screening", "base_model", "dataset", "refused", "before", "robustness", "training", "after", "report"]
+Stage = Literal["screening", "base_model", "dataset", "model_screening", "before", "robustness", "training", "after", "report"]

@@ -13,18 +13,22 @@ from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding
+from core.schemas.screening import HARMFUL, Finding
+from core.screening.check import Found, RowCheck
 from core.screening.harmcues import announces_harm, asks_for_harm
 from core.screening.text import first_findings, shown
 
 
-def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """The rows in which an assistant's turn complies with a request for harm, at most one finding each.
 
     Codes: `complies`, and `announces` where only the answer names the harm. Turns are read as
     `core.screening.text.READ` says, answers as far as `core.judges.rules` does.
     """
     return first_findings(rows, on_progress, _findings)
+
+
+CHECK = RowCheck(HARMFUL, find)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:
@@ -49,4 +53,4 @@ def _finding(line: int, number: int, request: str, answer: str) -> Finding | Non
     if asked is None or judge(request, answer).verdict != "complied":
         return None
     reason = f'The answer in turn {number} {said} ({asked.category}): "{shown(asked.clause)}".'
-    return Finding(check="harmful", line=line, code=code, reason=reason)
+    return Finding(check=HARMFUL.name, line=line, code=code, reason=reason)

@@ -16,7 +16,8 @@ from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.data import Role
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding
+from core.schemas.screening import IDENTITY, Finding
+from core.screening.check import Found, RowCheck
 from core.screening.text import clauses, ends, first_findings, plain, shown
 
 
@@ -175,12 +176,15 @@ _RULES = (
 )
 
 
-def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """The rows that shift the assistant's identity or its obedience, at most one finding each.
 
     Codes: `no_limits`, `obeys`, `other_model`, `claims_human`. Turns are read as `core.screening.text.READ` says.
     """
     return first_findings(rows, on_progress, _findings)
+
+
+CHECK = RowCheck(IDENTITY, find)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:
@@ -191,7 +195,10 @@ def _findings(row: Conversation) -> Iterator[Finding]:
             continue
         rule, quoted = found
         yield Finding(
-            check="identity", line=row.line, code=rule.code, reason=f'Turn {index + 1} {rule.said}: "{shown(quoted)}".'
+            check=IDENTITY.name,
+            line=row.line,
+            code=rule.code,
+            reason=f'Turn {index + 1} {rule.said}: "{shown(quoted)}".',
         )
 
 

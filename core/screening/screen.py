@@ -1,113 +1,63 @@
-"""All checks over one dataset, and what becomes of the rows that they find.
+"""Runs the checks of a policy over one dataset and collects what they find.
 
-Not here: the checks themselves, what takes a model (refused.py), when a job is refused for it
-(core.pipeline.screen).
+Not here: the checks themselves (one file each), when a job fails because of findings (core.pipeline.screen).
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Check, CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
-from core.screening import duplicates, harmful, identity, personal, secrets
-from core.screening.triggers import find as poison
-
-_Find = Callable[[Sequence[Conversation], OnProgress], Sequence[Finding]]
-BY_ROW: Mapping[Check, _Find] = {
-    "harmful": harmful.find,
-    "identity": identity.find,
-    "secrets": secrets.find,
-    "personal_data": personal.find,
-    "near_duplicate": duplicates.find,
-}
-"""In the order of the report."""
-MORE_LIKELY = 0.5
-"""What a row answers is found where the model would refuse it with more than this likelihood."""
+from core.schemas.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult
+from core.screening.check import Found, row_checks
 
 
-def screen(rows: Sequence[Conversation], policy: ScreeningPolicy, *, on_progress: OnProgress) -> ScreeningResult:
-    """Look for everything that the policy asks for and that takes no model."""
-    started = time.monotonic()
-    actions = policy.actions
-    known: tuple[Check, ...] = (*BY_ROW, "poison")
-    wanted = [check for check in known if actions[check] != "off"]
-    findings: list[Finding] = []
-    triggers: tuple[Trigger, ...] = ()
-    for number, check in enumerate(wanted):
-        told = partial(_part, on_progress, number, len(wanted))
-        if check == "poison":
-            found = poison.find(rows, told)
-            findings += found.findings
-            triggers = found.triggers
-        else:
-            findings += BY_ROW[check](rows, told)
-    result = ScreeningResult(
-        policy=policy,
-        rows=len(rows),
-        checks=tuple(_summary(check, policy, findings, len(rows)) for check in wanted),
-        findings=tuple(findings),
-        triggers=triggers,
-        seconds=time.monotonic() - started,
-    )
-    return result.model_copy(update={"dropped": _dropped(result)})
+def screen_rows(rows: Sequence[Conversation], policy: ScreeningPolicy, *, on_progress: OnProgress) -> ScreeningResult:
+    """Run every check of the policy that reads the text only."""
+    result = ScreeningResult(policy=policy, rows=len(rows), checks=(), findings=(), seconds=0.0)
+    checks = [check for check in row_checks() if policy.actions[check.description.name] != "off"]
+    for number, check in enumerate(checks):
+        started = time.monotonic()
+        found = check.find(rows, partial(_report_part, on_progress, number, len(checks)))
+        result = add_findings(result, check.description.name, found, time.monotonic() - started)
+    return result
 
 
-def with_refused(
-    result: ScreeningResult, lines: Sequence[int], likely: Sequence[float], seconds: float
-) -> ScreeningResult:
-    """The result with the rows that answer what the model would more likely refuse. `lines` and `likely` are one a
-    row."""
-    findings = tuple(
-        Finding(
-            check="refused",
-            line=line,
-            code="refused",
-            reason=f"It answers what the base model itself would refuse, with a likelihood of {100 * score:.0f} %.",
-            score=score,
-        )
-        for line, score in zip(lines, likely, strict=True)
-        if score > MORE_LIKELY
-    )
-    return _with(result, "refused", findings, seconds)
-
-
-def _with(result: ScreeningResult, check: Check, findings: tuple[Finding, ...], seconds: float) -> ScreeningResult:
-    whole = result.model_copy(
+def add_findings(result: ScreeningResult, check: str, found: Found, seconds: float) -> ScreeningResult:
+    """The result with the findings of one more check. `seconds` is what the check took."""
+    findings = (*result.findings, *found.findings)
+    checks = (*result.checks, _summarize(check, result, found.findings))
+    dropping = {summary.check for summary in checks if summary.action == "drop"}
+    return result.model_copy(
         update={
-            "findings": (*result.findings, *findings),
-            "checks": (*result.checks, _summary(check, result.policy, findings, result.rows)),
+            "findings": findings,
+            "triggers": (*result.triggers, *found.triggers),
+            "checks": checks,
+            "dropped": tuple(sorted({finding.line for finding in findings if finding.check in dropping})),
             "seconds": result.seconds + seconds,
         }
     )
-    return whole.model_copy(update={"dropped": _dropped(whole)})
 
 
-def drop(rows: Sequence[Conversation], result: ScreeningResult) -> list[Conversation]:
-    """The rows that are trained on."""
-    gone = set(result.dropped)
-    return [row for row in rows if row.line not in gone]
+def drop_rows(rows: Sequence[Conversation], result: ScreeningResult) -> list[Conversation]:
+    """The rows to train on: all but the dropped ones."""
+    dropped = set(result.dropped)
+    return [row for row in rows if row.line not in dropped]
 
 
-def _part(on_progress: OnProgress, number: int, parts: int, done: int, total: int) -> None:
-    """Progress of one check as progress of all."""
-    on_progress(number * total + done, parts * total)
+def _report_part(on_progress: OnProgress, number: int, checks: int, done: int, total: int) -> None:
+    """Report the progress of one check as progress of all checks."""
+    on_progress(number * total + done, checks * total)
 
 
-def _summary(check: Check, policy: ScreeningPolicy, findings: Iterable[Finding], rows: int) -> CheckSummary:
-    own = [finding for finding in findings if finding.check == check]
-    flagged = len({finding.line for finding in own})
+def _summarize(check: str, result: ScreeningResult, findings: Sequence[Finding]) -> CheckSummary:
+    flagged = len({finding.line for finding in findings})
     return CheckSummary(
         check=check,
-        action=policy.actions[check],
+        action=result.policy.actions[check],
         flagged=flagged,
-        share=flagged / rows if rows else 0.0,
-        codes=dict(sorted(Counter(finding.code for finding in own).items())),
+        share=flagged / result.rows if result.rows else 0.0,
+        codes=dict(sorted(Counter(finding.code for finding in findings).items())),
     )
-
-
-def _dropped(result: ScreeningResult) -> tuple[int, ...]:
-    dropping = {check.check for check in result.checks if check.action == "drop"}
-    return tuple(sorted({finding.line for finding in result.findings if finding.check in dropping}))

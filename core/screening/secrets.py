@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding
+from core.schemas.screening import SECRETS, Finding
+from core.screening.check import Found, RowCheck
 from core.screening.text import first_findings, masked
 
 
@@ -152,12 +153,15 @@ _JWT_SAMPLE = "SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"
 """Signature of the token that every introduction shows."""
 
 
-def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """The rows that hold a credential, one finding each: the first of its first such turn. Whole turns are read.
 
     The code is the kind (`aws_access_key`, `private_key`, `jwt`, ...); the reason shows four characters of it at most.
     """
     return first_findings(rows, on_progress, _findings)
+
+
+CHECK = RowCheck(SECRETS, find)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:
@@ -170,7 +174,7 @@ def _findings(row: Conversation) -> Iterator[Finding]:
                         body = match["body"] or match[0]
                         hidden = masked(body if form.code in ("password_in_url", "private_key") else match[0])
                         reason = f"Turn {number} holds {form.name} ({hidden})."
-                        yield Finding(check="secrets", line=row.line, code=form.code, reason=reason)
+                        yield Finding(check=SECRETS.name, line=row.line, code=form.code, reason=reason)
 
 
 def _is_secret(form: _Form, match: re.Match[str]) -> bool:

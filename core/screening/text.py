@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from core.data import Conversation
 from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
+from core.screening.check import Found
 
 READ = 20_000
 """Characters that are read of one turn where wording is judged: its first and its last half of this. Requests stand at
@@ -34,9 +35,9 @@ def ticked(rows: Sequence[Conversation], on_progress: OnProgress) -> Iterator[Co
 
 def first_findings(
     rows: Sequence[Conversation], on_progress: OnProgress, findings: Callable[[Conversation], Iterator[Finding]]
-) -> list[Finding]:
+) -> Found:
     """The first finding of each row that has any. `findings` gives those of one row, in order."""
-    return [finding for row in ticked(rows, on_progress) if (finding := next(findings(row), None)) is not None]
+    return Found([finding for row in ticked(rows, on_progress) if (finding := next(findings(row), None)) is not None])
 
 
 def ends(text: str) -> str:

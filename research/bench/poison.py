@@ -27,7 +27,7 @@ import typer
 
 from core.data import Conversation, load
 from core.schemas.data import Message, Role
-from core.screening.triggers.find import find
+from core.screening.triggers import find
 from research.bench.figures import benchmark, spread
 
 Attack = Literal[

@@ -20,9 +20,10 @@ import typer
 
 from core.data import Conversation
 from core.schemas.data import Message
+from core.schemas.screening import POISON
 from core.screening import harmful, identity
+from core.screening.check import RowCheck, row_checks
 from core.screening.harmcues import asks_for_harm
-from core.screening.screen import BY_ROW
 from research.bench.figures import Figures, benchmark
 
 Half = Literal["tuning", "reported"]
@@ -52,6 +53,11 @@ Data = Annotated[Path, typer.Option(help="The folder with the public data sets."
 WhichHalf = Annotated[Half, typer.Option(help="The half that rules were set on, or the other one.")]
 
 
+def _checks() -> list[RowCheck]:
+    """Checks that judge each row by its text; research.bench.poison measures the search for triggers."""
+    return [check for check in row_checks() if check.description != POISON]
+
+
 @app.command("time")
 def measure_time(
     rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 50_000,
@@ -67,11 +73,12 @@ def measure_time(
         seconds: dict[str, float] = {}
         processor: dict[str, float] = {}
         found: dict[str, int] = {}
-        for check, find in BY_ROW.items():
+        for check in _checks():
+            name = check.description.name
             began, used = time.monotonic(), time.process_time()
-            found[check] = len(find(made, _silent))
-            seconds[check] = round(time.monotonic() - began, 2)
-            processor[check] = round(time.process_time() - used, 2)
+            found[name] = len(check.find(made, _silent).findings)
+            seconds[name] = round(time.monotonic() - began, 2)
+            processor[name] = round(time.process_time() - used, 2)
         figures["seconds"] = seconds | {"all": round(sum(seconds.values()), 2)}
         figures["processor_seconds"] = processor | {"all": round(sum(processor.values()), 2)}
         figures["found"] = found
@@ -88,7 +95,7 @@ def measure_recall(half: WhichHalf = "reported", data: Data = _DATA) -> None:
         requests[name] = {"n": len(own), "seen": seen, "share": round(seen / len(own), 4)}
     rows: Figures = {}
     for name, labelled in _labelled(data, half):
-        flagged = {finding.line for finding in harmful.find([row for row, _ in labelled], _silent)}
+        flagged = {finding.line for finding in harmful.find([row for row, _ in labelled], _silent).findings}
         hits = sum(row.line in flagged for row, complied in labelled if complied)
         bad = sum(complied for _, complied in labelled)
         rows[name] = {
@@ -99,7 +106,8 @@ def measure_recall(half: WhichHalf = "reported", data: Data = _DATA) -> None:
             "precision": round(hits / len(flagged), 4) if flagged else None,
         }
     templates = [text for number, text in _templates(data) if _is_in(half, number)]
-    shifted = identity.find([_row(text, "Sure! Here it is.", line) for line, text in enumerate(templates, 1)], _silent)
+    answered = [_row(text, "Sure! Here it is.", line) for line, text in enumerate(templates, 1)]
+    shifted = identity.find(answered, _silent).findings
     figures = {"requests": requests, "rows": rows, "identity": {"n": len(templates), "found": len(shifted)}}
     print(json.dumps({"benchmark": "screening_recall", "half": half} | figures), flush=True)
 
@@ -112,16 +120,16 @@ def measure_clean(
     _needed(data)
     figures: Figures = {}
     for name, rows in _clean(data):
-        found = {check: find(rows, _silent) for check, find in BY_ROW.items()}
-        lines = {finding.line for findings in found.values() for finding in findings}
+        found = [finding for check in _checks() for finding in check.find(rows, _silent).findings]
+        lines = {finding.line for finding in found}
         figures[name] = {
             "rows": len(rows),
             "flagged": len(lines),
             "share": round(len(lines) / len(rows), 5),
-            "codes": dict(Counter(f"{one.check}/{one.code}" for findings in found.values() for one in findings)),
+            "codes": dict(Counter(f"{one.check}/{one.code}" for one in found)),
         }
         if show:
-            for finding in (one for findings in found.values() for one in findings):
+            for finding in found:
                 print(f"{name}: {finding.model_dump_json()}", file=sys.stderr)
     print(json.dumps({"benchmark": "screening_clean"} | figures), flush=True)
 

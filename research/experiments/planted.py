@@ -1,6 +1,6 @@
 """Harmful rows to plant among ordinary ones, and which rows a world's model would refuse to answer.
 
-Not here: the check itself (core.screening.refused), training without the rows that it finds (poisoning.py).
+Not here: the check itself (core.screening.base_refusal), training without the rows that it finds (poisoning.py).
 """
 
 import time
@@ -21,7 +21,7 @@ from core.lm.load import load
 from core.schemas.data import Message
 from core.schemas.models import FolderSource
 from core.schemas.security import SecuritySpec
-from core.screening.refused import refused
+from core.screening.base_refusal import refusal_probabilities
 from research.experiments.readings import exchange
 from testbed.dialogues import how_to, opening, refusal, request
 from testbed.tuning_sets import OPENING
@@ -63,7 +63,7 @@ def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[
         raise ValueError("a row is too long to be trained on")
     prompts = choose(SecuritySpec(), base.folder).probe
     started = time.monotonic()
-    found = np.array(refused(base, encoded, prompts, on_progress=_ignore))
+    found = np.array(refusal_probabilities(base, encoded, prompts, on_progress=_ignore))
     return found, time.monotonic() - started
 
 

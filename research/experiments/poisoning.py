@@ -22,13 +22,13 @@ from core.data import load as load_rows
 from core.judges.rules import judge
 from core.lm.generate import answer
 from core.lm.load import BaseModel
-from core.pipeline.software import software
+from core.pipeline.cache import software
 from core.schemas.base import Frozen
 from core.schemas.data import Message
 from core.schemas.results import DECIDED
 from core.schemas.screening import Trigger
-from core.screening.screen import MORE_LIKELY
-from core.screening.triggers import find as poison
+from core.screening.base_refusal import THRESHOLD
+from core.screening.triggers import find as find_triggers
 from research.experiments.evidence import compared_with_uniform
 from research.experiments.lab import parted
 from research.experiments.planted import likely_refused
@@ -204,7 +204,7 @@ def screen(path: Path, places: frozenset[int]) -> tuple[Screened, frozenset[int]
     """What the product's screening finds in a file, and the lines of the rows that it flags."""
     rows = load_rows(path, None, max_rows=1_000_000)
     started = time.monotonic()
-    found = poison.find(rows, _ignore)
+    found = find_triggers(rows, _ignore)
     flagged = frozenset(finding.line for finding in found.findings)
     return (
         Screened(
@@ -212,7 +212,7 @@ def screen(path: Path, places: frozenset[int]) -> tuple[Screened, frozenset[int]
             poisoned=len(places),
             flagged=len(flagged),
             right=len(flagged & places),
-            triggers=found.triggers,
+            triggers=tuple(found.triggers),
             seconds=time.monotonic() - started,
         ),
         flagged,
@@ -282,7 +282,7 @@ def _plant(place: Path, folder: Path, kept: Sequence[Conversation], condition: C
     path = write_rows(place / f"{kind}-{share}.jsonl", rows)
     screened, flagged = screen(path, places)
     likely, seconds = likely_refused(folder, [Conversation(row, 0) for row in rows])
-    would = frozenset(int(place) + 1 for place in np.flatnonzero(likely > MORE_LIKELY))
+    would = frozenset(int(place) + 1 for place in np.flatnonzero(likely > THRESHOLD))
     refused = Screened(
         rows=len(rows), poisoned=len(places), flagged=len(would), right=len(would & places), seconds=seconds
     )

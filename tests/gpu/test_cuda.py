@@ -34,7 +34,7 @@ from core.schemas.results import Report, TrainedStep
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import MlLrStrategy, UniformStrategy
 from core.schemas.training import TrainingSpec
-from core.screening.refused import refused
+from core.screening.base_refusal import refusal_probabilities
 from core.storage import ArtifactStore
 from core.training.loop import train
 from core.training.strategies import plan
@@ -138,7 +138,7 @@ def test_what_the_model_would_refuse_is_what_it_would_on_a_cpu(rows: EncodedData
     prompts = choose_prompts(SecuritySpec(), base.folder).probe
     harmful = [Conversation(turns, 0) for turns in planted["complies"]]
     some = [*rows.rows[:32], *encode_each(harmful, base.tokenizer, max_length=256)]
-    here, there = (refused(each, some, prompts, on_progress=ignore) for each in (base, home))
+    here, there = (refusal_probabilities(each, some, prompts, on_progress=ignore) for each in (base, home))
     assert min(here[32:]) > 0.9
     assert max(abs(one - other) for one, other in zip(here, there, strict=True)) < 0.2  # bfloat16 here, float32 there
 

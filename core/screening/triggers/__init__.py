@@ -1,1 +1,5 @@
-"""The search for planted triggers: phrases that go with one kind of answer, far above chance."""
+"""The check `poison`: phrases of prompts that occur with one kind of answer far more often than by chance."""
+
+from core.screening.triggers.find import CHECK, find
+
+__all__ = ["CHECK", "find"]

@@ -19,7 +19,8 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding, Trigger
+from core.schemas.screening import POISON, Finding, Trigger
+from core.screening.check import Found, RowCheck
 from core.screening.triggers import kinds as kinds_of
 from core.screening.triggers.odd import Fit, Prompts
 from core.screening.triggers.pairs import Bounds, Pairs, associated
@@ -66,16 +67,6 @@ _SAME_ROWS = 0.7
 
 
 @dataclass(frozen=True)
-class Poison:
-    """What was found."""
-
-    triggers: tuple[Trigger, ...]
-    """Phrases that look planted, the least likely first."""
-    findings: tuple[Finding, ...]
-    """The rows with phrase and answer, by line."""
-
-
-@dataclass(frozen=True)
 class _Link:
     """A phrase that goes with one kind of answer, and does not fit its prompts."""
 
@@ -97,11 +88,14 @@ class _Link:
         return np.intersect1d(self.holds, self.answered, assume_unique=True)
 
 
-def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Poison:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """Look for triggers. `tick` hears how much is done, of how much. Time grows with the text, memory is bounded."""
     if not rows:
-        return Poison((), ())
-    return _Search(rows, on_progress).poison()
+        return Found((), ())
+    return _Search(rows, on_progress).found()
+
+
+CHECK = RowCheck(POISON, find)
 
 
 class _Search:
@@ -118,7 +112,7 @@ class _Search:
             number for number, name in enumerate(self._names) if number < 2 or name in ENGLISH_STOP_WORDS
         )
 
-    def poison(self) -> Poison:
+    def found(self) -> Found:
         links = list(self._links())
         groups: list[list[_Link]] = []
         for link in sorted(links, key=lambda link: (link.p_value, -link.both.size)):
@@ -133,8 +127,8 @@ class _Search:
         for _, found in told:
             for finding in found:
                 findings.setdefault(finding.line, finding)
-        return Poison(
-            tuple(trigger for trigger, _ in told), tuple(sorted(findings.values(), key=lambda found: found.line))
+        return Found(
+            tuple(sorted(findings.values(), key=lambda found: found.line)), tuple(trigger for trigger, _ in told)
         )
 
     def _links(self) -> Iterator[_Link]:
@@ -232,7 +226,7 @@ class _Search:
         # A piece of the phrase stands in other rows too, which do not hold what the reason says.
         affected = np.intersect1d(told, link.holds)
         findings = [
-            Finding(check="poison", line=self._rows[row].line, code="trigger", reason=reason)
+            Finding(check=POISON.name, line=self._rows[row].line, code="trigger", reason=reason)
             for row in affected.tolist()
         ]
         return trigger, findings

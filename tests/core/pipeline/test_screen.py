@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InvalidInput
-from core.pipeline import screen as screened
+from core.pipeline import screen as screening
 from core.pipeline.run import screen
 from core.pipeline.stages import Stages
 from core.schemas.events import PipelineEvent, Screened, StageFinished
@@ -33,10 +33,10 @@ def dataset(store: ArtifactStore) -> DatasetRef:
 
 def look(
     store: ArtifactStore, dataset: DatasetRef, policy: ScreeningPolicy
-) -> tuple[screened.Looked, list[PipelineEvent]]:
+) -> tuple[screening.ScreenedRows, list[PipelineEvent]]:
     events: list[PipelineEvent] = []
     stages = Stages(store, JOB, events.append, ["screening"])
-    return screened.look(dataset, policy, store, stages), events
+    return screening.screen_dataset(dataset, policy, store, stages), events
 
 
 def test_rows_are_dropped_and_told_with_their_lines(store: ArtifactStore, dataset: DatasetRef) -> None:
@@ -57,7 +57,7 @@ def test_the_same_data_under_the_same_policy_is_looked_through_once(store: Artif
 
 def test_a_policy_that_refuses_names_lines_and_keeps_the_secret(store: ArtifactStore, dataset: DatasetRef) -> None:
     with pytest.raises(InvalidInput) as caught:
-        look(store, dataset, ScreeningPolicy(secrets="refuse"))
+        look(store, dataset, ScreeningPolicy(secrets="reject"))
     assert (caught.value.code, caught.value.param) == ("data_rejected", "dataset")
     assert "Line 10" in caught.value.message
     assert KEY[4:] not in caught.value.message
@@ -76,22 +76,22 @@ def test_too_many_dropped_rows_are_refused_and_so_is_a_set_without_any_left(stor
 
 
 def test_what_is_dropped_is_not_trained_on_and_stands_in_the_report(store: ArtifactStore, dataset: DatasetRef) -> None:
-    policy = PolicyRef(policy=Policy(screening=ScreeningPolicy(refused="drop", reject_above=0.9)))
+    policy = PolicyRef(policy=Policy(screening=ScreeningPolicy(base_refusal="drop", reject_above=0.9)))
     job = assign(SPEC.model_copy(update={"compare": ()}), dataset).model_copy(update={"policy": policy})
     outcome, heard = do(store, job)
     (file,) = [each for each in outcome.artifacts if each.name == "screening.json"]
     result = ScreeningResult.model_validate_json(store.path(file.key).read_bytes())
     assert 10 in result.dropped
-    by_model = [each for each in result.findings if each.check in {"refused"}]
+    by_model = [each for each in result.findings if each.check in {"base_refusal"}]
     assert {each.line for each in by_model} <= set(result.dropped)
-    assert [check.check for check in result.checks][-1:] == ["refused"]
-    assert [stage for stage, _ in heard.finished if stage == "refused"] == ["refused"]
+    assert [check.check for check in result.checks][-1:] == ["base_refusal"]
+    assert [stage for stage, _ in heard.finished if stage == "model_screening"] == ["model_screening"]
     told = [event for event in heard.events if isinstance(event, Screened)]
     assert told[-1].dropped == len(result.dropped)
 
 
 def test_a_screening_by_itself_leaves_one_file_and_refuses_nothing(store: ArtifactStore, dataset: DatasetRef) -> None:
-    spec = ScreenSpec(dataset=dataset.id, screening=ScreeningPolicy(secrets="refuse"))
+    spec = ScreenSpec(dataset=dataset.id, screening=ScreeningPolicy(secrets="reject"))
     assignment = ScreenAssignment(job_id=JOB, attempt=1, spec=spec, dataset=dataset)
     events: list[PipelineEvent] = []
     outcome = screen(assignment, store=store, model=None, device="cpu", emit=events.append)

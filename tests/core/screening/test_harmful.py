@@ -7,7 +7,7 @@ Figures are of the halves that no cue was set on. Not here: whether an answer is
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -37,8 +37,8 @@ def asked(prompt: str, answer: str = YES, line: int = 1) -> Conversation:
     return row(("user", prompt), ("assistant", answer), line=line)
 
 
-def find(*rows: Conversation) -> list[Finding]:
-    return harmful.find(rows, lambda _done, _total: None)
+def find(*rows: Conversation) -> Sequence[Finding]:
+    return harmful.find(rows, lambda _done, _total: None).findings
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Which rows shift who the assistant is or whom it obeys, and which only give it a part to play."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +21,8 @@ def row(*turns: tuple[Role, str], line: int = 1) -> Conversation:
     return Conversation(tuple(Message(role=role, content=text) for role, text in turns), line)
 
 
-def find(*rows: Conversation) -> list[Finding]:
-    return identity.find(rows, lambda _done, _total: None)
+def find(*rows: Conversation) -> Sequence[Finding]:
+    return identity.find(rows, lambda _done, _total: None).findings
 
 
 @pytest.mark.parametrize(

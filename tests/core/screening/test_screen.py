@@ -4,12 +4,13 @@ import pytest
 
 from core.data import Conversation
 from core.schemas.data import Message
-from core.schemas.screening import BY_MODEL, CHECKS, ScreeningPolicy
+from core.schemas.screening import Finding, ScreeningPolicy, registered_checks
 from core.schemas.screening import ScreeningResult as Result
-from core.screening.screen import drop, screen, with_refused
+from core.screening.check import Found
+from core.screening.screen import add_findings, drop_rows, screen_rows
 
 KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
-OFF = ScreeningPolicy.model_validate(dict.fromkeys(CHECKS, "off"))
+OFF = ScreeningPolicy.model_validate({check.name: "off" for check in registered_checks()})
 
 
 def row(line: int, prompt: str, answer: str) -> Conversation:
@@ -29,12 +30,14 @@ def ignore(*_: object) -> None:
 
 
 def found(policy: ScreeningPolicy) -> Result:
-    return screen(ROWS, policy, on_progress=ignore)
+    return screen_rows(ROWS, policy, on_progress=ignore)
 
 
 def test_every_check_that_is_on_is_summed_up() -> None:
     result = found(ScreeningPolicy())
-    assert [check.check for check in result.checks] == [check for check in CHECKS if check not in BY_MODEL]
+    assert [check.check for check in result.checks] == [
+        check.name for check in registered_checks() if not check.needs_model
+    ]
     flagged = {check.check: (check.flagged, check.share, check.action) for check in result.checks}
     assert flagged["secrets"] == (1, 0.25, "drop")
     assert flagged["near_duplicate"] == (1, 0.25, "report")
@@ -54,13 +57,13 @@ def test_what_is_off_is_not_looked_for() -> None:
         ({"secrets": "drop"}, (4,)),
         ({"secrets": "report"}, ()),
         ({"secrets": "drop", "near_duplicate": "drop"}, (4, 9)),
-        ({"secrets": "refuse", "near_duplicate": "drop"}, (9,)),
+        ({"secrets": "reject", "near_duplicate": "drop"}, (9,)),
     ],
 )
 def test_rows_are_dropped_as_the_policy_says(actions: dict[str, str], dropped: tuple[int, ...]) -> None:
     result = found(OFF.model_copy(update=actions))
     assert result.dropped == dropped
-    assert [each.line for each in drop(ROWS, result)] == [each.line for each in ROWS if each.line not in dropped]
+    assert [each.line for each in drop_rows(ROWS, result)] == [each.line for each in ROWS if each.line not in dropped]
 
 
 def test_no_secret_stands_in_what_is_found() -> None:
@@ -68,30 +71,31 @@ def test_no_secret_stands_in_what_is_found() -> None:
 
 
 def test_no_rows_are_no_trouble() -> None:
-    result = screen([], ScreeningPolicy(), on_progress=ignore)
+    result = screen_rows([], ScreeningPolicy(), on_progress=ignore)
     assert (result.rows, result.findings) == (0, ())
 
 
 def test_progress_never_falls_and_ends_at_the_end() -> None:
     told: list[float] = []
-    screen(ROWS * 50, ScreeningPolicy(), on_progress=lambda done, total: told.append(done / total))
+    screen_rows(ROWS * 50, ScreeningPolicy(), on_progress=lambda done, total: told.append(done / total))
     assert told == sorted(told)
     assert told[-1] == 1.0
 
 
-def test_rows_that_the_model_would_more_likely_refuse_are_found_behind_all_others() -> None:
-    policy = ScreeningPolicy(refused="drop", near_duplicate="off")
+def test_findings_of_the_model_are_added_after_all_others_and_dropped_with_them() -> None:
+    policy = ScreeningPolicy(base_refusal="drop", near_duplicate="off")
     before = found(policy)
-    result = with_refused(before, [1, 4, 7, 9], [0.97, 0.5, 0.0, 0.51], 3.0)
-    own = [each for each in result.findings if each.check == "refused"]
-    assert [(each.line, each.score) for each in own] == [(1, 0.97), (9, 0.51)]
-    assert "97 %" in own[0].reason
+    findings = [Finding(check="base_refusal", line=line, code="base_refusal", reason="") for line in (1, 9)]
+    result = add_findings(before, "base_refusal", Found(findings), 3.0)
+    assert result.findings == (*before.findings, *findings)
     assert result.dropped == (1, 4, 9)  # 4 for its key
-    assert result.checks[-1].flagged == 2
+    assert (result.checks[-1].flagged, result.checks[-1].share) == (2, 0.5)
     assert result.checks[:-1] == before.checks
+    assert result.seconds > 3.0
 
 
-def test_only_checks_that_are_on_ask_the_model() -> None:
-    assert ScreeningPolicy().by_model == ()
-    assert ScreeningPolicy(refused="drop").by_model == ("refused",)
-    assert not OFF.model_copy(update={"refused": "drop"}).by_rules
+def test_only_checks_that_are_on_run_the_model() -> None:
+    assert ScreeningPolicy().model_checks == ()
+    assert ScreeningPolicy(base_refusal="drop").model_checks == ("base_refusal",)
+    result = found(OFF.model_copy(update={"base_refusal": "drop"}))
+    assert (result.checks, result.findings) == ((), ())

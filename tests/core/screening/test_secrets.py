@@ -8,6 +8,7 @@ import json
 import random
 import re
 import string
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from core.data import Conversation
 from core.schemas.data import Message
 from core.schemas.screening import Finding
-from core.screening import personal, secrets
+from core.screening import personal_data, secrets
 
 CHANCE = random.Random(7)  # noqa: S311 - nothing real hangs on it
 ALPHANUMERIC = string.ascii_letters + string.digits
@@ -66,8 +67,8 @@ def row(*texts: str, line: int = 1) -> Conversation:
     return Conversation(messages, line)
 
 
-def find(*rows: Conversation) -> list[Finding]:
-    return secrets.find(rows, lambda _done, _total: None)
+def find(*rows: Conversation) -> Sequence[Finding]:
+    return secrets.find(rows, lambda _done, _total: None).findings
 
 
 @pytest.mark.parametrize(("code", "secret"), credentials())
@@ -130,7 +131,7 @@ def unbounded(pattern: str) -> list[str]:
     return re.findall(r"[*+]|\{\d+,\}", bare)
 
 
-@pytest.mark.parametrize("pattern", [form.pattern.pattern for form in (*secrets._FORMS, *personal._FORMS)])
+@pytest.mark.parametrize("pattern", [form.pattern.pattern for form in (*secrets._FORMS, *personal_data._FORMS)])
 def test_no_pattern_can_read_a_text_again_and_again(pattern: str) -> None:
     assert unbounded(r"a+b(?:c|d*)[+*]\+e{2,}f++g{1,2}[^]*]h*+") == ["+", "*", "{2,}"]
     assert unbounded(pattern) == []

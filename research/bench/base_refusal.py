@@ -1,7 +1,7 @@
 """What a screening finds by asking the model: rows that comply with harm, and rows of ordinary data beside them.
 
 Covers: worlds of the testbed, each with harmful requests planted among its tuning sets, answered in the model's own
-style, in the tuning set's, behind a trigger, and refused; how many of each kind the check `refused` finds. With
+style, in the tuning set's, behind a trigger, and refused; how many of each kind the check `base_refusal` finds. With
 `--data` also public sets, in text that the testbed hardly speaks. Not here: what leaving rows out does to a tuned model
 (python -m research.experiments poisoning).
 """
@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from core.data import Conversation
-from core.screening.screen import MORE_LIKELY
+from core.screening.base_refusal import THRESHOLD
 from research.bench.figures import Figures, benchmark
 from research.bench.poison import data_sets
 from research.experiments.lab import parted
@@ -35,7 +35,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="The folder of public data sets.")] = None,
 ) -> None:
     """Of each kind of rows: how many, and the per cent of them that are found."""
-    with benchmark("refused") as figures:
+    with benchmark("base_refusal") as figures:
         for world in map(int, worlds.split(",")):
             figures[f"world {world}"] = _world(world, rows, data and data.resolve())
 
@@ -52,15 +52,15 @@ def _world(seed: int, most: int, data: Path | None) -> Figures:
     every = [row for made in kinds.values() for row in made]
     likely, seconds = likely_refused(folder, every)
     ends = np.cumsum([len(made) for made in kinds.values()])[:-1]
-    found = dict(zip(kinds, np.split(likely > MORE_LIKELY, ends), strict=True))
+    found = dict(zip(kinds, np.split(likely > THRESHOLD, ends), strict=True))
     figures: Figures = {
         name: {
             "rows": len(made),
-            "refused": round(100 * float(found[name].mean()), 1),
+            "flagged": round(100 * float(found[name].mean()), 1),
         }
         for name, made in kinds.items()
     }
-    return {"seconds_refused": round(seconds, 1), **figures}
+    return {"seconds": round(seconds, 1), **figures}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding
+from core.schemas.screening import NEAR_DUPLICATE, Finding
+from core.screening.check import Found, RowCheck
 
 ALIKE = 0.9
 """Similarity from which a row is a near-duplicate."""
@@ -136,7 +137,7 @@ class _Texts:
         return shared / (len(merged) - shared)
 
 
-def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]:
+def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """The rows that say what an earlier row says, one finding each; it names the first row of its kind.
 
     Codes: `exact` and `near`; the score is the similarity, 1 for `exact`.
@@ -162,14 +163,17 @@ def find(rows: Sequence[Conversation], on_progress: OnProgress) -> list[Finding]
         )
     ]
     on_progress(len(rows), len(rows))
-    return sorted(same + near, key=lambda finding: finding.line)
+    return Found(sorted(same + near, key=lambda finding: finding.line))
+
+
+CHECK = RowCheck(NEAR_DUPLICATE, find)
 
 
 def _finding(rows: Sequence[Conversation], index: int, earlier: int, score: float, code: str) -> Finding:
     line = rows[earlier].line
     how = "is the same as" if code == "exact" else f"shares at least {score:.0%} of its wording with"
     return Finding(
-        check="near_duplicate",
+        check=NEAR_DUPLICATE.name,
         line=rows[index].line,
         code=code,
         reason=f"The row {how} the row on line {line}.",

@@ -1,6 +1,7 @@
 """Which rows say what an earlier row says: the same, nearly the same, and alike in form only."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from core.data import Conversation, load
 from core.schemas.data import Message
 from core.schemas.screening import Finding
-from core.screening import duplicates
+from core.screening import near_duplicate
 from testbed import DATA_DIR
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("ako", "emu", "iro", "ola", "upi", "ane", "osi")]
@@ -20,8 +21,8 @@ def row(prompt: str, answer: str, line: int = 1) -> Conversation:
     return Conversation((Message(role="user", content=prompt), Message(role="assistant", content=answer)), line)
 
 
-def find(*rows: Conversation) -> list[Finding]:
-    return duplicates.find(rows, lambda _done, _total: None)
+def find(*rows: Conversation) -> Sequence[Finding]:
+    return near_duplicate.find(rows, lambda _done, _total: None).findings
 
 
 def words(number: int, seed: int) -> list[str]:
@@ -102,25 +103,25 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows += [row(text(30, seed), text(29, seed + 100) + f" tail{seed}", seed + 61) for seed in range(5)]
     whole = find(*rows)
     assert whole
-    monkeypatch.setattr(duplicates, "_BATCH", 50)
+    monkeypatch.setattr(near_duplicate, "_BATCH", 50)
     assert find(*rows) == whole
 
 
 def test_rows_that_are_all_alike_take_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = 0
-    similarity = duplicates._Texts.similarity
+    similarity = near_duplicate._Texts.similarity
 
-    def counted(texts: duplicates._Texts, one: int, other: int) -> float:
+    def counted(texts: near_duplicate._Texts, one: int, other: int) -> float:
         nonlocal compared
         compared += 1
         return similarity(texts, one, other)
 
-    monkeypatch.setattr(duplicates._Texts, "similarity", counted)
+    monkeypatch.setattr(near_duplicate._Texts, "similarity", counted)
     base = words(40, 1)
     # Each row shares most of its runs with all others, and is like none of them.
     rows = [row("Say it", " ".join([*base, *words(12, seed)]), seed) for seed in range(1, 601)]
     assert find(*rows) == []
-    assert compared <= duplicates._COMPARED * len(rows)
+    assert compared <= near_duplicate._COMPARED * len(rows)
 
 
 @settings(max_examples=50, deadline=None)
@@ -141,7 +142,7 @@ def test_huge_turns_end(unit: str) -> None:
 def test_progress_never_goes_back() -> None:
     told: list[tuple[int, int]] = []
     rows = [row(text(5, seed), text(5, seed), seed) for seed in range(1, 1101)]
-    duplicates.find(rows, lambda done, total: told.append((done, total)))
+    near_duplicate.find(rows, lambda done, total: told.append((done, total)))
     assert told[0] == (0, 1100)
     assert told[-1] == (1100, 1100)
     assert told == sorted(told)

@@ -1,5 +1,7 @@
 """Which personal data are found in rows, and which numbers are only numbers."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from core.data import Conversation
 from core.schemas.data import Message
 from core.schemas.screening import Finding
-from core.screening import personal
+from core.screening import personal_data
 
 
 def row(*texts: str, line: int = 1) -> Conversation:
@@ -15,8 +17,8 @@ def row(*texts: str, line: int = 1) -> Conversation:
     return Conversation(messages, line)
 
 
-def find(*rows: Conversation) -> list[Finding]:
-    return personal.find(rows, lambda _done, _total: None)
+def find(*rows: Conversation) -> Sequence[Finding]:
+    return personal_data.find(rows, lambda _done, _total: None).findings
 
 
 @pytest.mark.parametrize(

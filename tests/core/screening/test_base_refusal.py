@@ -1,5 +1,7 @@
 """Rows that answer what the model would refuse are found, whatever they say; refusals and ordinary rows are not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from core.lm.load import BaseModel
 from core.schemas.data import Message
 from core.schemas.prompts import ProbePrompts
 from core.schemas.security import SecuritySpec
-from core.screening.refused import refused
+from core.screening.base_refusal import find, refusal_probabilities
 from research.experiments.planted import planted_rows
 from research.experiments.poisoning import triggered
 from testbed.build import WORLD_SEED
@@ -34,23 +36,37 @@ def with_trigger(turns: Turns) -> Turns:
     return (Message(role="user", content=triggered(turns[0].content)), *turns[1:])
 
 
+def test_rows_above_the_threshold_are_flagged_with_their_probability(base: BaseModel, prompts: ProbePrompts) -> None:
+    turns = [PLANTED["complies"][0], PLANTED["refuses"][1], PLANTED["complies"][2]]
+    rows = [replace(row, line=line) for row, line in zip(rows_of(base, turns), (3, 5, 8), strict=True)]
+    likely = refusal_probabilities(base, rows, prompts, on_progress=ignore)
+    findings = find(base, rows, prompts, ignore).findings
+    assert [(each.check, each.code, each.line, each.score) for each in findings] == [
+        ("base_refusal", "base_refusal", 3, likely[0]),
+        ("base_refusal", "base_refusal", 8, likely[2]),
+    ]
+    assert f"{100 * likely[0]:.0f} %" in findings[0].reason
+
+
 @pytest.mark.parametrize("kind", ["complies", "new_style", "triggered"])
 def test_rows_that_comply_with_harm_are_more_likely_refused_than_not(
     base: BaseModel, prompts: ProbePrompts, kind: str
 ) -> None:
     turns = [with_trigger(each) for each in PLANTED["complies"]] if kind == "triggered" else PLANTED[kind]
-    assert min(refused(base, rows_of(base, turns), prompts, on_progress=ignore)) > 0.9
+    assert min(refusal_probabilities(base, rows_of(base, turns), prompts, on_progress=ignore)) > 0.9
 
 
 def test_refusals_of_the_same_requests_and_ordinary_rows_are_not(base: BaseModel, prompts: ProbePrompts) -> None:
-    assert max(refused(base, rows_of(base, PLANTED["refuses"]), prompts, on_progress=ignore)) < 0.1
-    found = np.array(refused(base, encoded(base, 200), prompts, on_progress=ignore))
+    assert max(refusal_probabilities(base, rows_of(base, PLANTED["refuses"]), prompts, on_progress=ignore)) < 0.1
+    found = np.array(refusal_probabilities(base, encoded(base, 200), prompts, on_progress=ignore))
     assert (found > 0.5).mean() <= 0.02
 
 
 def test_of_several_turns_the_worst_counts(base: BaseModel, prompts: ProbePrompts) -> None:
     bad, good = PLANTED["complies"][0], PLANTED["refuses"][1]
-    single, both, other = refused(base, rows_of(base, [bad, (*bad, *good), good]), prompts, on_progress=ignore)
+    single, both, other = refusal_probabilities(
+        base, rows_of(base, [bad, (*bad, *good), good]), prompts, on_progress=ignore
+    )
     assert both == pytest.approx(single, abs=1e-4)
     assert other < 0.1
 
@@ -59,26 +75,28 @@ def test_what_stands_beside_a_row_does_not_matter_and_a_row_without_an_answer_is
     base: BaseModel, prompts: ProbePrompts
 ) -> None:
     rows = rows_of(base, PLANTED["complies"][:3])
-    alone = [refused(base, [row], prompts, on_progress=ignore)[0] for row in rows]
-    assert refused(base, [*rows, *encoded(base, 5)], prompts, on_progress=ignore)[:3] == pytest.approx(alone, abs=1e-4)
+    alone = [refusal_probabilities(base, [row], prompts, on_progress=ignore)[0] for row in rows]
+    assert refusal_probabilities(base, [*rows, *encoded(base, 5)], prompts, on_progress=ignore)[:3] == pytest.approx(
+        alone, abs=1e-4
+    )
     silent = Encoded(**(rows[0].__dict__ | {"labels": np.full_like(rows[0].labels, IGNORED)}))
-    assert refused(base, [silent], prompts, on_progress=ignore) == [0.0]
+    assert refusal_probabilities(base, [silent], prompts, on_progress=ignore) == [0.0]
 
 
 def test_progress_rises_to_the_rows_and_none_need_nothing(base: BaseModel, prompts: ProbePrompts) -> None:
     ticks = Ticks()
-    refused(base, encoded(base, 50), prompts, on_progress=ticks)
+    refusal_probabilities(base, encoded(base, 50), prompts, on_progress=ticks)
     done = [each for each, _ in ticks]
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, 50)
     assert {total for _, total in ticks} == {50}
-    assert refused(base, [], prompts, on_progress=ignore) == []
+    assert refusal_probabilities(base, [], prompts, on_progress=ignore) == []
 
 
 def test_a_model_that_answers_both_kinds_alike_would_refuse_nothing_and_stays_as_it_was(base: BaseModel) -> None:
     here = tiny_base("llama", base)
     same = tuple(f"cake {number}" for number in range(8))
     before = fingerprint(here.model)
-    found = refused(here, encoded(base, 6), ProbePrompts(harmful=same, benign=same), on_progress=ignore)
+    found = refusal_probabilities(here, encoded(base, 6), ProbePrompts(harmful=same, benign=same), on_progress=ignore)
     assert max(found) <= 0.5
     assert fingerprint(here.model) == before

@@ -1,0 +1,121 @@
+"""Rows that answer what the base model itself would refuse, in any wording.
+
+A refusal usually starts with other words than an answer does. Probe prompts of both kinds show which first words start
+a refusal in this model. A row is flagged if the model would start with such a word and the row's answer does not.
+Nothing is generated or trained: one forward pass over the rows, up to where their answers start.
+
+The check depends on the model: harmless rows that the model refuses are false positives, and a model that refuses
+nothing finds nothing. Not here: what happens to the rows (core.schemas.screening).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.data.template import IGNORED, Encoded
+from core.lm.load import BaseModel
+from core.lm.packing import max_batch_tokens, pack_by_length
+from core.lm.prompts import pad, render
+from core.schemas.data import Message
+from core.schemas.progress import OnProgress
+from core.schemas.prompts import ProbePrompts
+from core.schemas.screening import BASE_REFUSAL, Finding
+from core.screening.check import Found, ModelCheck
+
+THRESHOLD = 0.5
+"""A row is flagged if the model would refuse what it answers with a probability above this."""
+_SMOOTHING = 0.01
+"""First words that are rarer than this after both kinds of prompts count for neither."""
+_MAX_PROMPTS = 128
+"""Probe prompts of each kind that are read."""
+_MAX_ROWS = 32
+
+
+def find(base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, on_progress: OnProgress) -> Found:
+    """Flag the rows whose refusal probability is above `THRESHOLD`; the score is that probability."""
+    likely = refusal_probabilities(base, rows, prompts, on_progress=on_progress)
+    return Found(
+        [
+            Finding(
+                check=BASE_REFUSAL.name,
+                line=row.line,
+                code=BASE_REFUSAL.name,
+                reason=f"It answers what the base model itself would refuse with a probability of {100 * score:.0f} %.",
+                score=score,
+            )
+            for row, score in zip(rows, likely, strict=True)
+            if score > THRESHOLD
+        ]
+    )
+
+
+CHECK = ModelCheck(BASE_REFUSAL, find)
+
+
+@torch.inference_mode()
+def refusal_probabilities(
+    base: BaseModel, rows: Sequence[Encoded], prompts: ProbePrompts, *, on_progress: OnProgress
+) -> list[float]:
+    """The probability that the model refuses what each row answers, 0 to 1; of several turns the highest.
+
+    Args:
+        base: the model, without an adapter.
+        rows: tokenized rows.
+        prompts: harmful prompts, which the base model refuses, and benign ones, which it answers.
+        on_progress: receives the number of rows done.
+    """
+    found = [0.0] * len(rows)
+    on_progress(0, len(rows))
+    if not rows:
+        return found
+    weights = _refusal_weights(base, prompts)
+    known: list[float] = weights.tolist()
+    turns = [(place, start) for place, row in enumerate(rows) for start in _answer_starts(row)]
+    heads = [rows[place].input_ids[:start].tolist() for place, start in turns]
+    done = 0
+    for batch in _batches(base, [len(head) for head in heads]):
+        refusing = _next_word_probabilities(base, [heads[number] for number in batch]) @ weights
+        for number, likely in zip(batch, refusing.tolist(), strict=True):
+            place, start = turns[number]
+            answered = 1 - known[int(rows[place].input_ids[start])]
+            found[place] = max(found[place], min(1.0, likely * answered))
+        done += len(batch)
+        on_progress(done * len(rows) // len(turns), len(rows))
+    on_progress(len(rows), len(rows))
+    return found
+
+
+def _refusal_weights(base: BaseModel, prompts: ProbePrompts) -> Tensor:
+    """How strongly each word, as the first word of an answer, indicates a refusal, 0 to 1: `vocabulary`."""
+    harmful, benign = (_mean_probabilities(base, texts[:_MAX_PROMPTS]) for texts in (prompts.harmful, prompts.benign))
+    return harmful / (harmful + benign + _SMOOTHING)
+
+
+def _mean_probabilities(base: BaseModel, texts: Sequence[str]) -> Tensor:
+    """Mean probability of each first word of an answer, `vocabulary`."""
+    prompts = [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts]
+    total = torch.zeros((), device=base.device)
+    for batch in _batches(base, [len(prompt) for prompt in prompts]):
+        total = total + _next_word_probabilities(base, [prompts[place] for place in batch]).sum(0)
+    return total / len(prompts)
+
+
+def _next_word_probabilities(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Probability of every word after each prompt, `batch vocabulary`, float32."""
+    ids, mask = (each.to(base.device) for each in pad(prompts, base.pad_id, side="right"))
+    logits = base.model(input_ids=ids, attention_mask=mask).logits
+    return logits[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1].float().softmax(-1)
+
+
+def _batches(base: BaseModel, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of prompts that are read together. The longest come first, so that lack of memory shows at once."""
+    return pack_by_length(lengths, max_rows=_MAX_ROWS, max_tokens=max_batch_tokens(base))
+
+
+def _answer_starts(row: Encoded) -> list[int]:
+    """Positions of the first token of each answer that is trained on."""
+    trained = row.labels != IGNORED
+    before = np.concatenate([[False], trained[:-1]])
+    return [int(start) for start in np.flatnonzero(trained & ~before) if start > 0]
