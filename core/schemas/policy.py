@@ -21,7 +21,7 @@ TaskMetric = Literal["loss", "perplexity", "exact_match", "rouge_l", "accuracy",
 LOWER_IS_BETTER: frozenset[Metric] = frozenset({"loss", "perplexity"})
 """Task figures whose bound is the highest value; that of all others is the lowest."""
 _Z = NormalDist().inv_cdf(0.975)
-_MILDER: Mapping[Action, int] = {"off": 0, "report": 1, "drop": 2, "refuse": 3}
+_MILDER: Mapping[Action, int] = {"off": 0, "report": 1, "drop": 2, "reject": 3}
 
 
 def fewest_for(threshold: float) -> int:
