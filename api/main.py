@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         InvalidModel: code `invalid_catalog`; the server's list cannot be read.
     """
     parts = _parts(settings or config.settings())
-    app = FastAPI(
+    app = examples.DocumentedApp(
         title="securetune",
         summary="Secure fine-tuning of language models.",
         description=_DESCRIPTION,

@@ -1,14 +1,16 @@
 """From rows of the database and entries of the server's list to replies.
 
-The replies' classes are in core.schemas.replies, where the client reads them. Not here: base models
-(api.routes.models).
+Not here: the classes of replies (core.schemas.replies), replies of a single route (api.routes).
 """
 
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from core.db.gate import decision
+from core.db import artifacts as artifact_queries
+from core.db import gate as gate_queries
+from core.db import jobs, records
 from core.db.models import Artifact, Dataset, Event, GateOverride, Job, ProjectPolicy, PromptSet
+from core.db.session import Session
 from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.events import JOB_EVENT, JobError, Progress
 from core.schemas.gate import GateReply, Override
@@ -22,41 +24,15 @@ from core.schemas.replies import (
     JobLinks,
     JobReply,
     JobSummary,
+    Page,
     PolicyReply,
     PromptSetReply,
 )
 from core.schemas.results import Figure
 
-ADAPTER = "adapter.tar"
-ADAPTER_FOLDER = "adapter/"
-MODEL = "model.tar"
-MODEL_FOLDER = "model/"
-REPORT_JSON = "report.json"
-REPORT_HTML = "report.html"
-MODEL_CARD = "model_card.md"
-SIGNED_REPORT = "signed_report.json"
-ROBUSTNESS = "robustness.json"
-SCREENING = "screening.json"
-ANSWERS = "answers.jsonl"
-ANSWERS_PARQUET = "answers.parquet"
-GATED = frozenset({ADAPTER, MODEL})
-"""Archives that are handed out only when the gate or an override lets them; so is each file in their folders."""
-_ADDRESSES = {
-    ADAPTER: "adapter",
-    MODEL: "model",
-    REPORT_JSON: "report?format=json",
-    REPORT_HTML: "report?format=html",
-    MODEL_CARD: "report?format=card",
-    SIGNED_REPORT: "report?format=signed",
-    ROBUSTNESS: "robustness",
-    SCREENING: "screening",
-    ANSWERS: "answers?format=jsonl",
-    ANSWERS_PARQUET: "answers?format=parquet",
-}
-
 
 def dataset(row: Dataset) -> DatasetReply:
-    """A dataset's row as its user sees it."""
+    """The reply about a dataset."""
     return DatasetReply(
         id=row.id,
         name=row.name,
@@ -69,7 +45,7 @@ def dataset(row: Dataset) -> DatasetReply:
 
 
 def prompt_set(row: PromptSet) -> PromptSetReply:
-    """An uploaded set's row as its user sees it."""
+    """The reply about an uploaded prompt set."""
     return PromptSetReply(
         id=row.id,
         name=row.name,
@@ -83,7 +59,7 @@ def prompt_set(row: PromptSet) -> PromptSetReply:
 
 
 def listed_prompt_set(entry: PromptSetEntry) -> PromptSetReply:
-    """A set of the server's list."""
+    """The reply about a prompt set of the server's list."""
     hub = entry.source if isinstance(entry.source, HubFileSource) else None
     return PromptSetReply(
         id=entry.name,
@@ -98,7 +74,7 @@ def listed_prompt_set(entry: PromptSetEntry) -> PromptSetReply:
 
 
 def policy(project: str, row: ProjectPolicy | None) -> PolicyReply:
-    """A version's row, or the built-in policy of a project that never set one."""
+    """A version of a policy; the built-in policy if the project never set one."""
     if row is None:
         return PolicyReply(project=project, version=0, policy=Policy(), key_id=None, created_at=None)
     return PolicyReply(
@@ -111,8 +87,8 @@ def policy(project: str, row: ProjectPolicy | None) -> PolicyReply:
 
 
 def gate(row: Job, overrides: Sequence[GateOverride]) -> GateReply | None:
-    """What the gate decided about a job, and who overrode it."""
-    decided = decision(row)
+    """The decision of the gate about a job, and its overrides; None before there is one."""
+    decided = gate_queries.decision(row)
     if decided is None:
         return None
     return GateReply(
@@ -135,7 +111,7 @@ def gate(row: Job, overrides: Sequence[GateOverride]) -> GateReply | None:
 
 
 def job_summary(row: Job, overrides: Sequence[GateOverride] = ()) -> JobSummary:
-    """A job's row as lists show it."""
+    """The reply about a job in a list."""
     progress = Progress.model_validate(row.progress) if row.progress else None
     spec = read_order(row.spec)
     decided = gate(row, overrides)
@@ -158,22 +134,46 @@ def job_summary(row: Job, overrides: Sequence[GateOverride] = ()) -> JobSummary:
     )
 
 
-def job(row: Job, figures: Iterable[Figure], overrides: Sequence[GateOverride] = ()) -> JobReply:
-    """A job's row with its figures."""
-    held = PolicyRef.model_validate(row.policy) if row.policy else None
-    return JobReply(**dict(job_summary(row, overrides)), policy=held, figures=tuple(figures))
+def new_job(row: Job) -> JobReply:
+    """The reply to an order: a job without figures."""
+    return _job(row, figures=(), overrides=())
+
+
+def job(session: Session, row: Job) -> JobReply:
+    """A job with its figures and the overrides of its gate."""
+    overrides = gate_queries.overrides(session, row.id).get(row.id, [])
+    return _job(row, records.figures(session, row.id), overrides)
+
+
+def _job(row: Job, figures: Iterable[Figure], overrides: Sequence[GateOverride]) -> JobReply:
+    policy = PolicyRef.model_validate(row.policy) if row.policy else None
+    return JobReply(**dict(job_summary(row, overrides)), policy=policy, figures=tuple(figures))
 
 
 def event(row: Event) -> EventReply:
-    """An event's row."""
+    """The reply about an event."""
     happened = JOB_EVENT.validate_python({"type": row.type, **row.data})
     return EventReply(id=row.id, attempt=row.attempt, created_at=row.created_at, event=happened)
 
 
-def artifact(row: Artifact) -> ArtifactReply:
-    """A file's row."""
+def artifacts(session: Session, job_id: str) -> Page[ArtifactReply]:
+    """A job's files; those that the gate withholds have no `url`.
+
+    Raises:
+        NotFound: the job does not exist.
+    """
+    withheld = not gate_queries.is_released(session, jobs.get(session, job_id))
+    rows = artifact_queries.of_job(session, job_id)
+    return Page(data=tuple(_artifact(row, withheld=row.gated and withheld) for row in rows), has_more=False)
+
+
+def _artifact(row: Artifact, *, withheld: bool) -> ArtifactReply:
     return ArtifactReply(
-        name=row.name, bytes=row.bytes, sha256=row.sha256, media_type=row.media_type, url=_url(row.job_id, row.name)
+        name=row.name,
+        bytes=row.bytes,
+        sha256=row.sha256,
+        media_type=row.media_type,
+        url=None if withheld else f"/jobs/{row.job_id}/artifacts/{quote(row.name)}",
     )
 
 
@@ -195,10 +195,3 @@ def _links(row: Job, spec: JobOrder, *, available: bool) -> JobLinks:
         screening=f"{here}/screening" if done else None,
         answers=f"{here}/answers" if tuned else None,
     )
-
-
-def _url(job_id: str, name: str) -> str | None:
-    folder, _, file = name.rpartition("/")
-    if f"{folder}/" in (ADAPTER_FOLDER, MODEL_FOLDER):
-        return f"/jobs/{job_id}/{folder}/{quote(file)}"
-    return f"/jobs/{job_id}/{_ADDRESSES[name]}" if name in _ADDRESSES else None

@@ -1,13 +1,12 @@
-"""An upload on its way in: taken apart while it arrives, hashed, and written to a folder that ends with the request.
+"""Receiving an upload: the multipart body is parsed, hashed and written to a staging folder while it arrives.
 
-The framework's own form parsing would read a whole body before it asks who is calling, and write it to the system's
-temporary folder first. Covers: multipart parsing, the fields beside the file. Not here: what the file holds
-(core.data), what becomes of it (api.routes.datasets, api.routes.prompt_sets).
+FastAPI's form parsing would read the whole body before authentication, and write it to the system's temporary folder.
+python-multipart parses; docs/decisions says why not streaming-form-data. Covers: parts, limits, the fields besides the
+file. Not here: the content of the file (core.data), storing it (core.orders.upload).
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, BinaryIO, get_args
@@ -18,60 +17,31 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import SettingsDep, StoreDep
+from api.deps import PartsDep
 from api.errors import in_one_sentence, problems
 from core.errors import InvalidInput, TooLarge
+from core.orders import Upload
 from core.schemas.data import ColumnMap
 from core.schemas.prompts import Layout
 
 LONGEST_NAME = 200
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 _LONGEST_FIELD = 16 * 1024
-_DATASET = ("file", "columns", "name")
-_PROMPTS = ("file", "layout", "name")
 _BATCH = 2**20
 
 
-@dataclass(frozen=True)
-class Received:
-    """A received file."""
-
-    path: Path
-    """Where it lies until the route returns."""
-    sha256: str
-    """Digest, in hex."""
-    bytes: int
-    """Size."""
-    name: str
-    """Name for people."""
-
-
-@dataclass(frozen=True)
-class DatasetUpload(Received):
-    """A dataset's file, and what was said of it."""
-
-    columns: ColumnMap | None
-    """Column map."""
-
-
-@dataclass(frozen=True)
-class PromptUpload(Received):
-    """A file of prompts, and what was said of it."""
-
-    layout: Layout
-    """How its columns are named."""
-
-
 class UploadForm:
-    """One multipart body, pushed in piece by piece; the bytes of its `file` go to `out` as they come.
+    """A parser of one multipart body that arrives in pieces. The part `file` is written to `out`, all others are kept.
 
-    `fields` are the parts that it may have: `file`, and texts.
+    `fields` are the names of allowed parts: `file`, and text fields.
     """
 
     def __init__(self, content_type: str, out: BinaryIO, max_bytes: int, *, fields: tuple[str, ...]) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
-            raise InvalidInput("Send `multipart/form-data` with the file in the part `file`.", code="invalid_body")
+            raise InvalidInput(
+                "Send `multipart/form-data` with a boundary, and the file in the part `file`.", code="invalid_body"
+            )
         self.filename = ""
         self.size = 0
         self.digest = sha256()
@@ -97,33 +67,33 @@ class UploadForm:
             )
 
     def write(self, data: bytes) -> None:
-        """Take the next piece of the body.
+        """Parse the next piece of the body.
 
         Raises:
-            InvalidInput: it is no multipart body, or has parts that do not belong there.
-            TooLarge: the file is over the limit.
+            InvalidInput: code `invalid_body` or `unknown_part`.
+            TooLarge: the file or a field exceeds its limit.
         """
         with _malformed():
             self._parser.write(data)
 
     def end(self) -> None:
-        """Say that the body is over.
+        """Check that the body is complete.
 
         Raises:
-            InvalidInput: it stopped in the middle, or had no file.
+            InvalidInput: code `invalid_body`, if it is truncated, or `missing_file`.
         """
         if not self._ended:
-            raise InvalidInput("The upload stops in the middle of its multipart body.", code="invalid_body")
+            raise InvalidInput("The multipart body is truncated: send it again.", code="invalid_body")
         if "file" not in self._seen:
-            raise InvalidInput("There is no part `file`: it holds the upload.", code="missing_file", param="file")
+            raise InvalidInput("The part `file` is missing: send the file in it.", code="missing_file", param="file")
         self._out.flush()
 
     def text(self, field: str) -> str | None:
-        """The value of a text field, or None when there is none or an empty one."""
+        """The value of a text field; None if it is missing or empty."""
         try:
             return self.texts.get(field, b"").decode() or None
         except UnicodeDecodeError as error:
-            raise InvalidInput(f"{field}: not UTF-8.", code="invalid_parameter", param=field) from error
+            raise _invalid(field, "it is not UTF-8 text") from error
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -140,9 +110,9 @@ class UploadForm:
         _, options = parse_options_header(self._disposition)
         part = options.get(b"name", b"").decode("utf-8", "replace")[:LONGEST_NAME]
         if part not in self._fields or part in self._seen:
-            problem = "twice" if part in self._seen else "that is not known here"
-            known = ", ".join(self._fields)
-            raise InvalidInput(f"There is a part {part!r} {problem}. Parts: {known}.", code="unknown_part", param=part)
+            problem = "appears twice" if part in self._seen else "is unknown"
+            message = f"The part {part!r} {problem}. Allowed parts: {', '.join(self._fields)}."
+            raise InvalidInput(message, code="unknown_part", param=part)
         if part == "file":
             self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
         else:
@@ -156,14 +126,14 @@ class UploadForm:
         if self._part == "file":
             self.size += len(piece)
             if self.size > self._max_bytes:
-                raise TooLarge(f"The file is larger than the {self._max_bytes} bytes this server takes.", param="file")
+                raise TooLarge(f"The file exceeds the limit of this server, {self._max_bytes} bytes.", param="file")
             self.digest.update(piece)
             self._out.write(piece)
         elif self._part is not None:
             text = self.texts[self._part]
             text += piece
             if len(text) > _LONGEST_FIELD:
-                raise TooLarge(f"{self._part}: longer than {_LONGEST_FIELD} bytes.", param=self._part)
+                raise TooLarge(f"{self._part}: use at most {_LONGEST_FIELD} bytes.", param=self._part)
 
     def _on_end(self) -> None:
         self._ended = True
@@ -180,18 +150,18 @@ def _malformed() -> Generator[None]:
 def multipart(
     fields: Mapping[str, object], *, required: Sequence[str], example: Mapping[str, str]
 ) -> dict[str, object]:
-    """How the reference describes a body of these parts; every upload may be given a name beside them."""
+    """The OpenAPI description of an upload with these fields and a name."""
     name = {
         "type": "string",
         "maxLength": LONGEST_NAME,
-        "description": "A name for people; the file's own when it is left out.",
+        "description": "Name to show; by default the name of the file.",
     }
     form = {"type": "object", "required": [*required], "properties": {**fields, "name": name}}
     return {"required": True, "content": {"multipart/form-data": {"schema": form, "example": dict(example)}}}
 
 
-def _staging(store: StoreDep) -> Iterator[Path]:
-    with store.staging() as folder:
+def _staging(parts: PartsDep) -> Iterator[Path]:
+    with parts.store.staging() as folder:
         yield folder
 
 
@@ -199,7 +169,7 @@ _Folder = Annotated[Path, Depends(_staging, scope="function")]
 
 
 async def _receive(request: Request, path: Path, max_bytes: int, fields: tuple[str, ...]) -> UploadForm:
-    """Read the body of this request. Parsing, hashing and writing happen in a worker thread, a megabyte at a time."""
+    """Read the body of a request. Parsing, hashing and writing run in a worker thread, one megabyte at a time."""
     with await run_in_threadpool(path.open, "wb") as out:
         form = UploadForm(request.headers.get("content-type", ""), out, max_bytes, fields=fields)
         batch = bytearray()
@@ -213,55 +183,40 @@ async def _receive(request: Request, path: Path, max_bytes: int, fields: tuple[s
     return form
 
 
-async def _dataset(request: Request, settings: SettingsDep, folder: _Folder) -> DatasetUpload:
+async def _dataset(request: Request, parts: PartsDep, folder: _Folder) -> tuple[Upload, ColumnMap | None]:
     path = folder / "upload"
-    form = await _receive(request, path, settings.max_upload_bytes, _DATASET)
-    return DatasetUpload(
-        path=path,
-        sha256=form.digest.hexdigest(),
-        bytes=form.size,
-        name=_name(form, "dataset"),
-        columns=_columns(form.text("columns")),
-    )
+    form = await _receive(request, path, parts.settings.max_upload_bytes, ("file", "columns", "name"))
+    return _upload(form, path, "dataset"), _columns(form.text("columns"))
 
 
-async def _prompts(request: Request, settings: SettingsDep, folder: _Folder) -> PromptUpload:
+async def _prompts(request: Request, parts: PartsDep, folder: _Folder) -> tuple[Upload, Layout]:
     path = folder / "upload"
-    form = await _receive(request, path, settings.max_upload_bytes, _PROMPTS)
-    return PromptUpload(
-        path=path,
-        sha256=form.digest.hexdigest(),
-        bytes=form.size,
-        name=_name(form, "prompts"),
-        layout=_layout(form.text("layout")),
-    )
+    form = await _receive(request, path, parts.settings.max_upload_bytes, ("file", "layout", "name"))
+    return _upload(form, path, "prompts"), _layout(form.text("layout"))
 
 
-DatasetUploadDep = Annotated[DatasetUpload, Depends(_dataset)]
-PromptUploadDep = Annotated[PromptUpload, Depends(_prompts)]
+DatasetUploadDep = Annotated[tuple[Upload, ColumnMap | None], Depends(_dataset)]
+"""A dataset's file and its column map."""
+PromptUploadDep = Annotated[tuple[Upload, Layout], Depends(_prompts)]
+"""A file of prompts and its layout."""
 
 
-def _name(form: UploadForm, otherwise: str) -> str:
-    given = form.text("name")
-    if given is not None:
-        if len(given) > LONGEST_NAME or not given.isprintable():
-            reason = f"at most {LONGEST_NAME} printable characters"
-            raise InvalidInput(f"name: {reason}.", code="invalid_parameter", param="name")
-        return given
-    last = form.filename.replace("\\", "/").rpartition("/")[2]
-    return "".join(c for c in last if c.isprintable())[:LONGEST_NAME] or otherwise
+def _upload(form: UploadForm, path: Path, default_name: str) -> Upload:
+    name = form.text("name")
+    if name is None:
+        last = form.filename.replace("\\", "/").rpartition("/")[2]
+        name = "".join(c for c in last if c.isprintable())[:LONGEST_NAME] or default_name
+    elif len(name) > LONGEST_NAME or not name.isprintable():
+        raise _invalid("name", f"use at most {LONGEST_NAME} printable characters")
+    return Upload(path=path, sha256=form.digest.hexdigest(), bytes=form.size, name=name)
 
 
 def _layout(text: str | None) -> Layout:
     for layout in LAYOUTS:
         if text == layout:
             return layout
-    found = "it is missing" if text is None else f"it is {text[:LONGEST_NAME]!r}"
-    raise InvalidInput(
-        f"layout: {found}; say how the file's columns are named, with one of {', '.join(LAYOUTS)}.",
-        code="invalid_parameter",
-        param="layout",
-    )
+    problem = "it is missing" if text is None else f"it is {text[:LONGEST_NAME]!r}"
+    raise _invalid("layout", f"{problem}; the layout names the columns of the file, as one of {', '.join(LAYOUTS)}")
 
 
 def _columns(text: str | None) -> ColumnMap | None:
@@ -270,9 +225,12 @@ def _columns(text: str | None) -> ColumnMap | None:
     try:
         columns = ColumnMap.model_validate_json(text)
     except ValidationError as error:
-        found = problems(error.errors(), None)
-        message = f"columns is not a column map: {in_one_sentence(found)}"
-        raise InvalidInput(message, code="invalid_parameter", param="columns") from error
+        reason = in_one_sentence(problems(error.errors(), None))
+        raise _invalid("columns", f"not a column map: {reason}") from error
     if "\0" in f"{columns.prompt}{columns.completion}{columns.system}":
-        raise InvalidInput("columns: a column name has a NUL character.", code="invalid_parameter", param="columns")
+        raise _invalid("columns", "a column name contains a NUL character")
     return columns
+
+
+def _invalid(param: str, reason: str) -> InvalidInput:
+    return InvalidInput(f"{param}: {reason}.", code="invalid_parameter", param=param)

@@ -34,7 +34,6 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -42,10 +41,11 @@ from pydantic_core import ErrorDetails
 from core.errors import InvalidInput, InvalidModel
 from core.schemas.base import Frozen
 from core.schemas.job import JobSpec, PromptFile
-from core.schemas.judges import ClassifierJudge, JudgeEntry, RulesJudge
+from core.schemas.judges import JudgeEntry, RulesJudge
 from core.schemas.models import BaseModelEntry, FolderSource
 from core.schemas.prompts import ChosenPrompts, PromptSetEntry, PromptSource, Use, is_uploaded
-from core.schemas.quality import BenchmarkEntry, MultipleChoice
+from core.schemas.quality import BenchmarkEntry
+from core.schemas.safeguards import SafeguardOptions
 
 TESTBED = BaseModelEntry(
     name="testbed",
@@ -53,8 +53,6 @@ TESTBED = BaseModelEntry(
     learning_rate=4e-3,
     description="A 1.7 M-parameter aligned chat model that ships with securetune, to try the whole service on a CPU.",
 )
-
-_Entry = TypeVar("_Entry")
 
 
 class Catalog(Frozen):
@@ -140,63 +138,37 @@ def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
 
 
 def check_runs(entry: BaseModelEntry, spec: JobSpec) -> None:
-    """Refuse arms whose safeguards this base model, or this way of tuning, has no ground for.
+    """Check that the safeguards of every run work with this base model and this training method.
 
     Raises:
-        InvalidModel: code `no_unaligned_base`, or what `check_files` says of its folder.
+        InvalidModel: code `no_unaligned_base`, or what `check_files` raises for its folder.
         InvalidInput: code `safeguard_needs_adapter`.
     """
     for run in spec.runs:
-        guards = run.safeguards
-        needs_adapter = (guards.project_to_safe, guards.constrained_first_tokens)
-        if spec.training.method == "full" and any(needs_adapter):
-            name = "project_to_safe" if guards.project_to_safe else "constrained_first_tokens"
-            raise InvalidInput(
-                f"The safeguard {name} of arm {run.label!r} works on an adapter beside the base model, and a full run "
-                "has none: choose the method lora, or leave the safeguard out.",
-                code="safeguard_needs_adapter",
-                param="training.method",
-            )
-        if guards.project_to_safe and entry.unaligned_base is None:
-            raise InvalidModel(
-                f"The safeguard project_to_safe of arm {run.label!r} needs the model that {entry.name!r} was aligned "
-                "from, and the server's list of models names none: give the model's entry an unaligned_base, choose "
-                "another base model, or leave the safeguard out.",
-                code="no_unaligned_base",
-                param="base_model",
-            )
-        unaligned = entry.unaligned_base if guards.project_to_safe else None
-        if isinstance(unaligned, FolderSource) and unaligned.path.is_dir():
-            check_files(f"{entry.name} (its unaligned_base)", unaligned.path)
+        for guard in run.safeguards:
+            _check_safeguard(entry, spec, run.label, guard)
 
 
-def check_evaluation(listed: Catalog, spec: JobSpec) -> None:
-    """Refuse an order that is to be judged or measured by what the list does not have. Uploaded sets are not looked up.
-
-    Raises:
-        InvalidInput: code `unknown_judge`, `judge_protocol_mismatch`, `unknown_prompt_set` or `unknown_benchmark`.
-    """
-    for judge in spec.security.judges:
-        if isinstance(judge, RulesJudge):
-            continue
-        protocol = _listed(listed.judges, judge.model, "judge", "security.judges").protocol
-        classifies = isinstance(judge, ClassifierJudge)
-        if classifies != (protocol == "chat"):
-            continue
-        found, wanted, way = ("a chat model", "a classifier", "as rubric or strongreject")
-        if not classifies:
-            found, wanted, way = f"a classifier ({protocol})", "a chat model", "as classifier"
+def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: SafeguardOptions) -> None:
+    if spec.training.method == "full" and guard.needs_adapter:
         raise InvalidInput(
-            f"security.judges: {judge.model!r} is {found}, and {judge.kind} needs {wanted}: name another, or let it "
-            f"judge {way}.",
-            code="judge_protocol_mismatch",
-            param="security.judges",
+            f"The safeguard {guard.name} of run {label!r} works on an adapter, and the method full trains "
+            "none: choose the method lora, or leave the safeguard out.",
+            code="safeguard_needs_adapter",
+            param="training.method",
         )
-    for name in _of_list(spec.security.prompts).values():
-        _listed(listed.prompt_sets, name, "prompt set", "security.prompts")
-    for task in spec.quality.tasks or ():
-        if isinstance(task, MultipleChoice):
-            _listed(listed.benchmarks, task.benchmark, "benchmark", "quality.tasks")
+    if not guard.needs_unaligned_base:
+        return
+    if entry.unaligned_base is None:
+        raise InvalidModel(
+            f"The safeguard {guard.name} of run {label!r} needs the model that {entry.name!r} was aligned "
+            "from, and the server's list of models names none: give the model's entry an unaligned_base, choose "
+            "another base model, or leave the safeguard out.",
+            code="no_unaligned_base",
+            param="base_model",
+        )
+    if isinstance(entry.unaligned_base, FolderSource) and entry.unaligned_base.path.is_dir():
+        check_files(f"{entry.name} (its unaligned_base)", entry.unaligned_base.path)
 
 
 def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:
@@ -207,24 +179,14 @@ def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:
 
 def prompt_files(listed: Catalog, prompts: PromptSource) -> dict[Use, PromptFile]:
     """Where the listed sets are that a checked order names; uploaded ones are left out."""
-    found = {use: listed.prompt_sets[name] for use, name in _of_list(prompts).items()}
+    found = {use: listed.prompt_sets[name] for use, name in listed_prompts(prompts).items()}
     return {use: PromptFile(name=entry.name, layout=entry.layout, source=entry.source) for use, entry in found.items()}
 
 
-def _of_list(prompts: PromptSource) -> dict[Use, str]:
+def listed_prompts(prompts: PromptSource) -> dict[Use, str]:
+    """Names of the listed sets that an order chooses, by use; uploaded ones are left out."""
     named = prompts.named if isinstance(prompts, ChosenPrompts) else {}
     return {use: name for use, name in named.items() if not is_uploaded(name)}
-
-
-def _listed(entries: Mapping[str, _Entry], name: str, what: str, param: str) -> _Entry:
-    if name not in entries:
-        there = f"It has: {', '.join(sorted(entries))}." if entries else "It has none."
-        raise InvalidInput(
-            f"{param}: {name!r} is no {what} in the server's list. {there}",
-            code=f"unknown_{what.replace(' ', '_')}",
-            param=param,
-        )
-    return entries[name]
 
 
 def check_files(name: str, folder: Path) -> None:

@@ -8,7 +8,7 @@ Every call may raise `core.db.jobs.LeaseLost` (the claim is over) and `core.erro
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.db import jobs, records
+from core.db import artifacts, jobs, records
 from core.db.jobs import Claim
 from core.db.session import Session, Sessions, transaction
 from core.schemas.events import Figures, JobError, PipelineEvent, Progress, StatusChanged
@@ -40,7 +40,7 @@ class Recorder:
         """The job is done: its files become known together with its status."""
         with transaction(self.sessions) as session:
             self._record(session, news)
-            records.put_artifacts(session, self.claim.job_id, outcome.artifacts)
+            artifacts.put(session, self.claim.job_id, outcome.artifacts)
             jobs.finish(session, self.claim, "succeeded", gate=outcome.gate)
             self._say(session, StatusChanged(status="succeeded", message=_done(outcome)))
 
@@ -58,11 +58,11 @@ class Recorder:
             jobs.finish(session, self.claim, "cancelled")
             self._say(session, StatusChanged(status="cancelled", message="The job was cancelled."))
 
-    def give_back(self, news: News) -> None:
+    def release(self, news: News) -> None:
         """The worker is asked to stop: the job goes on elsewhere. This counts as no failure."""
         with transaction(self.sessions) as session:
             self._record(session, news)
-            jobs.give_back(session, self.claim, failed=False)
+            jobs.release(session, self.claim, failed=False)
             message = "Its worker was shut down; the job waits for another."
             self._say(session, StatusChanged(status="interrupted", message=message, code="worker_stopped"))
 
@@ -70,7 +70,7 @@ class Recorder:
         """The process has died: back into the queue, unless that was once too often. True when it is in the queue."""
         with transaction(self.sessions) as session:
             self._record(session, news)
-            jobs.give_back(session, self.claim, failed=True, error=error)
+            jobs.release(session, self.claim, failed=True, error=error)
             self._say(session, StatusChanged(status="interrupted", message=error.message, code=error.code))
             session.flush()
             end_hopeless(session, max_failures=max_failures)

@@ -17,7 +17,7 @@ from core.signing import SigningKeys
 from core.storage import ArtifactStore
 from worker import logs, tasks
 from worker.child import TRAINING
-from worker.spares import Spares
+from worker.pool import WarmPool
 from worker.supervisor import Supervisor
 from worker.sweep import Sweep
 
@@ -71,8 +71,8 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
     celery.conf.update(worker_pool="threads", worker_concurrency=1, worker_enable_remote_control=False)
     cast(dict[str, set[type]], celery.steps)["consumer"].add(_Attentive)  # Celery's types say None
     factory = sessions(database_url)
-    spares = Spares(command)
-    supervisor = Supervisor(config, sessions=factory, spares=spares, send=lambda job_id: queue.send(celery, job_id))
+    pool = WarmPool(command)
+    supervisor = Supervisor(config, sessions=factory, pool=pool, send=lambda job_id: queue.send(celery, job_id))
     sweep = Sweep(
         config, sessions=factory, depth=lambda: queue.depth(celery), send=lambda job_id: queue.send(celery, job_id)
     )
@@ -80,7 +80,7 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
 
     def start(sender: _Consumer, **_: object) -> None:
         for _slot in range(sender.pool.num_processes):
-            spares.add()
+            pool.add()
         ArtifactStore(config.artifacts).clean()
         with SigningKeys(config.signing, config.signing_key).signer():
             pass  # made now if need be: a key that cannot be used is told before a job has been computed
@@ -92,7 +92,7 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
         sweep.stop()
 
     def end(**_: object) -> None:
-        spares.close()
+        pool.close()
         sweep.wait()
         dispose(factory)
 

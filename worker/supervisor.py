@@ -18,29 +18,25 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import Event
 
-from pydantic import ValidationError
-
 from core import catalog
-from core.catalog import Catalog
 from core.config import Settings
-from core.db import datasets, jobs, prompt_sets, records
+from core.db import jobs, records
 from core.db.jobs import Claim, LeaseLost
 from core.db.session import Session, Sessions, transaction
 from core.errors import InvalidInput, NotFound, SecureTuneError, Unavailable
+from core.orders import assign
 from core.schemas.events import JobError, StatusChanged
-from core.schemas.job import Assignment, JobOrder, JobSpec, ScreenAssignment, ScreenSpec, read_order
-from core.schemas.policy import PolicyRef
 from core.schemas.results import Outcome
 from core.signing import SIGNED_REPORT, SigningKeys, signed
 from core.storage import ArtifactStore
 from worker.child import Gone, TrainingProcess
 from worker.logs import JobLogger, job_logger
+from worker.pool import WarmPool
 from worker.protocol import Ending, Failed, Order, ProtocolError, Stopped, Succeeded
 from worker.recorder import Recorder
-from worker.spares import Spares
 from worker.watch import Watch
 
 _log = logging.getLogger("worker")
@@ -53,11 +49,11 @@ _LAST_WORDS = 300
 class Supervisor:
     """Runs jobs; safe to be shared by the threads of a worker."""
 
-    def __init__(self, settings: Settings, *, sessions: Sessions, spares: Spares, send: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, *, sessions: Sessions, pool: WarmPool, send: Callable[[str], None]) -> None:
         """`send` puts a job's id into the queue; it may raise Unavailable."""
         self._settings = settings
         self._sessions = sessions
-        self._spares = spares
+        self._pool = pool
         self._send = send
         self._shutdown = Event()
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
@@ -79,12 +75,12 @@ class Supervisor:
         if taken is None:
             return
         claim, order = taken
-        process = self._spares.take()
+        process = self._pool.take()
         try:
             again = self._attempt(claim, order, process)
         finally:
             process.close()
-            self._spares.add()
+            self._pool.add()
         if again:
             self._wake_others(job_id)
 
@@ -112,16 +108,7 @@ class Supervisor:
             return claim, order
 
     def _order(self, session: Session, claim: Claim) -> Order:
-        spec = _readable(jobs.get(session, claim.job_id).spec)
-        listed = catalog.read(self._settings.models)
-        model = catalog.find(listed.models, spec.base_model) if spec.base_model is not None else None
-        if isinstance(spec, ScreenSpec):
-            dataset = datasets.ref(datasets.get(session, spec.dataset, param="dataset"))
-            assignment: Assignment | ScreenAssignment = ScreenAssignment(
-                job_id=claim.job_id, attempt=claim.attempt, spec=spec, dataset=dataset
-            )
-        else:
-            assignment = _assignment(session, claim, spec, listed)
+        assignment, model = assign(session, claim, catalog.read(self._settings.models))
         return Order(
             assignment=assignment,
             model=model,
@@ -162,7 +149,7 @@ class Supervisor:
             case Failed(error=error):
                 recorder.fail(watch.news, error)
             case Stopped() | Gone() if watch.reason == "shutdown":
-                recorder.give_back(watch.news)
+                recorder.release(watch.news)
                 return True
             case Stopped() | Gone():
                 error = died(ending, process.log.tail(1))
@@ -222,38 +209,6 @@ class Supervisor:
             self._send(job_id)
         except Unavailable as error:
             _log.warning("%s waits for the next sweep: %s", job_id, error.message)
-
-
-def _readable(stored: Mapping[str, object]) -> JobOrder:
-    try:
-        return read_order(stored)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(
-            f"The job was ordered from another version of the server: {place}: {first['msg']}. Order it again.",
-            code="invalid_spec",
-            param=place,
-        ) from error
-
-
-def _assignment(session: Session, claim: Claim, spec: JobSpec, listed: Catalog) -> Assignment:
-    catalog.check_evaluation(listed, spec)  # the list may have changed since it was ordered
-    validation, prompts = spec.validation_dataset, spec.security.prompts
-    chosen = catalog.prompt_files(listed, prompts) | prompt_sets.files(session, prompts)
-    held = jobs.get(session, claim.job_id).policy
-    return Assignment(
-        job_id=claim.job_id,
-        attempt=claim.attempt,
-        spec=spec,
-        dataset=datasets.ref(datasets.get(session, spec.dataset, param="dataset")),
-        validation=datasets.ref(datasets.get(session, validation, param="validation_dataset")) if validation else None,
-        judges=catalog.judges(listed, spec),
-        benchmarks=tuple(listed.benchmarks.values()),
-        harmful=chosen.get("harmful"),
-        safe=chosen.get("safe"),
-        policy=PolicyRef.model_validate(held) if held else PolicyRef(),
-    )
 
 
 def own_files(outcome: Outcome, job_id: str) -> bool:

@@ -1,8 +1,7 @@
-"""What a finished job leaves: adapter or model, report, robustness map, answers.
+"""Files of a finished job: adapter or model, report, robustness map, answers.
 
-Only names in the database lead to a file.
-
-Not here: how a file is sent (api.downloads).
+Files are looked up by name in the database, never on disk. Not here: how a file is sent (api.downloads), which files
+the gate withholds (core.db.artifacts).
 """
 
 from typing import Annotated, Literal
@@ -10,83 +9,83 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse
 
-from api import examples, file_examples, schemas
-from api.deps import JobIdPath, SessionsDep, StoreDep
+from api import examples, schemas
+from api.deps import JobIdPath, Parts, PartsDep
 from api.downloads import Download
-from core.db import gate, jobs, records
-from core.db.session import Sessions, transaction
-from core.errors import Conflict
+from core.db import artifacts
+from core.db.session import transaction
 from core.schemas.replies import ArtifactReply, Page
 from core.schemas.results import Report, RobustnessResult
 from core.schemas.screening import ScreeningResult
-from core.storage import ArtifactStore
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["artifacts"])
 
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 FileName = Annotated[
     str,
-    Path(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$",
-        max_length=200,
-        description="Name of one of its files, such as `tokenizer.json`.",
-    ),
+    Path(pattern=rf"^{_PART}$", max_length=200, description="Name of a file of the archive, such as `tokenizer.json`."),
+]
+FilePath = Annotated[
+    str,
+    Path(pattern=rf"^{_PART}(/{_PART})*$", max_length=400, description="Name of the file as the list of files has it."),
 ]
 
-# A report is HTML of our own, but it shows what models answered. Nothing in it runs, loads or leads anywhere.
+# The report shows model answers, which nobody vouches for: nothing in the page may run, load or lead anywhere.
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; sandbox"
 )
-_REPR_DIGEST = {
+_HEADERS = {
     "Repr-Digest": {"description": "SHA-256 of the whole file (RFC 9530).", "schema": {"type": "string"}},
-    "ETag": {"description": "The same digest; good for `If-Range`.", "schema": {"type": "string"}},
+    "ETag": {"description": "The same digest, for `If-Range`.", "schema": {"type": "string"}},
+}
+_BYTES: dict[str, object] = {"schema": {"type": "string", "format": "binary"}}
+_CONFIG: dict[str, object] = {"schema": {"type": "object"}, "example": {"base_model_name_or_path": "testbed"}}
+_LINES: dict[str, object] = {
+    "schema": {"type": "string", "description": "One JSON object per line."},
+    "example": '{"run": "base", "suite": "direct", "prompt": 0, "answer": "I cannot help with that."}\n',
 }
 
 
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
-_LINES = {
-    "schema": {"type": "string", "description": "One JSON object on each line, as in the example."},
-    "example": file_examples.ANSWER.model_dump_json() + "\n",
-}
+def _file(description: str, *media_types: str, model: object = None, gated: bool = False) -> examples.Responses:
+    """Documentation of a download; `model` is the class of the JSON, if there is one."""
+    known: dict[str, dict[str, object]] = {
+        "application/json": {} if model else _CONFIG,
+        "application/jsonl": _LINES,
+    }
+    content = {kind: known.get(kind, _BYTES) for kind in media_types}
+    whole = {"description": description, "content": content, "headers": _HEADERS} | ({"model": model} if model else {})
+    part = {"description": "A part of the file", "content": dict.fromkeys(content, _BYTES), "headers": _HEADERS}
+    unchanged = {"description": "`If-None-Match` names this file"}
+    return {200: whole, 206: part, 304: unchanged} | examples.errors(404, 409, 416, *([403] if gated else []))
 
 
-def _file(description: str, content: dict[str, object], model: object = None) -> examples.Responses:
-    """`content`: what is documented of each media type. `model`: the class of the JSON, when there is one."""
-    part = "A part of the file, as `Range` asked"
-    whole = {"description": description, "content": content, "headers": _REPR_DIGEST}
-    return {
-        200: whole | ({"model": model} if model else {}),
-        206: {"description": part, "content": dict.fromkeys(content, _BYTES), "headers": _REPR_DIGEST},
-        304: {"description": "`If-None-Match` names this file"},
-    } | examples.errors(404, 409, 416)
+def _download(
+    parts: Parts, job_id: str, name: str, *, filename: str | None = None, headers: dict[str, str] | None = None
+) -> Download:
+    with transaction(parts.sessions) as session:
+        row = artifacts.released(session, job_id, name)
+    path = parts.store.path(row.key)
+    return Download(path, sha256=row.sha256, media_type=row.media_type, filename=filename, headers=headers)
 
 
-def _trained(found: examples.Responses) -> examples.Responses:
-    """What was trained may be withheld."""
-    return found | examples.errors(403)
+@router.get("/artifacts", summary="List a job's files", response_description="By name", responses=examples.errors(404))
+def list_artifacts(job_id: JobIdPath, parts: PartsDep) -> Page[ArtifactReply]:
+    """Files by name. The list is empty until the job has succeeded."""
+    with transaction(parts.sessions) as session:
+        return schemas.artifacts(session, job_id)
 
 
-def _archive(of: str) -> examples.Responses:
-    return _file(f"One archive with every file of the {of}", {"application/x-tar": _BYTES})
-
-
-def _member(config: dict[str, object]) -> examples.Responses:
-    """One of an archive's files: weights, or JSON such as this configuration."""
-    as_json = {"schema": {"type": "object"}, "example": config}
-    return _file("The file", {"application/octet-stream": _BYTES, "application/json": as_json})
-
-
+@router.head("/artifacts/{name:path}", include_in_schema=False)
 @router.get(
-    "/artifacts",
-    summary="List a job's files",
-    responses=examples.answer(200, "By name", examples.ARTIFACTS) | examples.errors(404),
+    "/artifacts/{name:path}",
+    summary="Download a file",
+    response_class=FileResponse,
+    responses=_file("The file", "application/octet-stream", gated=True),
 )
-def list_artifacts(job_id: JobIdPath, sessions: SessionsDep) -> Page[ArtifactReply]:
-    """By name; empty before the job has succeeded."""
-    with transaction(sessions) as session:
-        jobs.get(session, job_id)
-        rows = records.artifacts(session, job_id)
-        return Page(data=tuple(schemas.artifact(row) for row in rows), has_more=False)
+def artifact(job_id: JobIdPath, name: FilePath, parts: PartsDep) -> Download:
+    """Any file of the job, by its name in `GET /jobs/{job_id}/artifacts`. Supports range requests."""
+    return _download(parts, job_id, name, filename=name.rpartition("/")[2])
 
 
 @router.head("/adapter", include_in_schema=False)
@@ -94,11 +93,11 @@ def list_artifacts(job_id: JobIdPath, sessions: SessionsDep) -> Page[ArtifactRep
     "/adapter",
     summary="Download the adapter",
     response_class=FileResponse,
-    responses=_trained(_archive("adapter")),
+    responses=_file("One archive with every file of the adapter", "application/x-tar", gated=True),
 )
-def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
-    """Takes range requests, so that a broken download can go on where it stopped."""
-    return _download(sessions, store, job_id, schemas.ADAPTER, filename=f"{job_id}-adapter.tar")
+def adapter(job_id: JobIdPath, parts: PartsDep) -> Download:
+    """Supports range requests, so that an interrupted download can be resumed."""
+    return _download(parts, job_id, "adapter.tar", filename=f"{job_id}-adapter.tar")
 
 
 @router.head("/adapter/{filename}", include_in_schema=False)
@@ -106,11 +105,11 @@ def adapter(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Downlo
     "/adapter/{filename}",
     summary="Download one file of the adapter",
     response_class=FileResponse,
-    responses=_trained(_member(file_examples.ADAPTER_CONFIG)),
+    responses=_file("The file", "application/octet-stream", "application/json", gated=True),
 )
-def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
-    """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
-    return _download(sessions, store, job_id, f"{schemas.ADAPTER_FOLDER}{filename}", filename=filename)
+def adapter_file(job_id: JobIdPath, filename: FileName, parts: PartsDep) -> Download:
+    """The files of the archive, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
+    return _download(parts, job_id, f"adapter/{filename}", filename=filename)
 
 
 @router.head("/model", include_in_schema=False)
@@ -118,11 +117,11 @@ def adapter_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, s
     "/model",
     summary="Download the whole model",
     response_class=FileResponse,
-    responses=_trained(_archive("model")),
+    responses=_file("One archive with every file of the model", "application/x-tar", gated=True),
 )
-def model(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
-    """What a job with the method `full` leaves instead of an adapter. Takes range requests."""
-    return _download(sessions, store, job_id, schemas.MODEL, filename=f"{job_id}-model.tar")
+def model(job_id: JobIdPath, parts: PartsDep) -> Download:
+    """The result of a job with the method `full`, in place of an adapter. Supports range requests."""
+    return _download(parts, job_id, "model.tar", filename=f"{job_id}-model.tar")
 
 
 @router.head("/model/{filename}", include_in_schema=False)
@@ -130,18 +129,18 @@ def model(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download
     "/model/{filename}",
     summary="Download one file of the whole model",
     response_class=FileResponse,
-    responses=_trained(_member(file_examples.MODEL_CONFIG)),
+    responses=_file("The file", "application/octet-stream", "application/json", gated=True),
 )
-def model_file(job_id: JobIdPath, filename: FileName, sessions: SessionsDep, store: StoreDep) -> Download:
-    """The files that the archive holds, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
-    return _download(sessions, store, job_id, f"{schemas.MODEL_FOLDER}{filename}", filename=filename)
+def model_file(job_id: JobIdPath, filename: FileName, parts: PartsDep) -> Download:
+    """The files of the archive, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
+    return _download(parts, job_id, f"model/{filename}", filename=filename)
 
 
 _FORMS: dict[str, tuple[str, dict[str, str]]] = {
-    "json": (schemas.REPORT_JSON, {"vary": "accept"}),
-    "html": (schemas.REPORT_HTML, {"content-security-policy": REPORT_POLICY, "vary": "accept"}),
-    "card": (schemas.MODEL_CARD, {}),
-    "signed": (schemas.SIGNED_REPORT, {}),
+    "json": ("report.json", {"vary": "accept"}),
+    "html": ("report.html", {"content-security-policy": REPORT_POLICY, "vary": "accept"}),
+    "card": ("model_card.md", {}),
+    "signed": ("signed_report.json", {}),
 }
 
 
@@ -152,48 +151,41 @@ _FORMS: dict[str, tuple[str, dict[str, str]]] = {
     response_class=FileResponse,
     responses=_file(
         "The report",
-        {
-            "application/json": {"example": examples.dump(file_examples.REPORT)},
-            "text/html": _BYTES,
-            "text/markdown": _BYTES,
-            "application/vnd.dsse.envelope.v1+json": _BYTES,
-        },
-        Report,
+        "application/json",
+        "text/html",
+        "text/markdown",
+        "application/vnd.dsse.envelope.v1+json",
+        model=Report,
     ),
 )
 def report(
     job_id: JobIdPath,
-    sessions: SessionsDep,
-    store: StoreDep,
+    parts: PartsDep,
     form: Annotated[
         Literal["json", "html", "card", "signed"] | None,
         Query(
             alias="format",
-            description="Which form; wins over `Accept`. `card`: a model card in Markdown. `signed`: an in-toto "
-            "statement over every file, with the report in it, for `securetune verify`.",
+            description="Format of the report; overrides `Accept`. `card` is a model card in Markdown. `signed` is an "
+            "in-toto statement over every file that contains the report, for `securetune verify`.",
         ),
     ] = None,
-    accept: Annotated[str, Header(description="`text/html` asks for a page; JSON is sent otherwise.")] = "",
+    accept: Annotated[str, Header(description="`text/html` selects the HTML page; the default is JSON.")] = "",
 ) -> Download:
-    """Every figure with its count and interval, before and after training, and what the gate decided by them."""
+    """Every figure with its sample size and interval, before and after training, and the decision of the gate."""
     name, headers = _FORMS[form or ("html" if "text/html" in accept else "json")]
-    return _download(sessions, store, job_id, name, headers=headers)
+    return _download(parts, job_id, name, headers=headers)
 
 
 @router.head("/screening", include_in_schema=False)
 @router.get(
     "/screening",
-    summary="Read what was found in the data",
+    summary="Read the findings in the data",
     response_class=FileResponse,
-    responses=_file(
-        "Every finding with its line",
-        {"application/json": {"example": examples.dump(file_examples.SCREENING)}},
-        ScreeningResult,
-    ),
+    responses=_file("Every finding with its line", "application/json", model=ScreeningResult),
 )
-def screening(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
-    """Rows that look unsafe to train on, each with its line in the file, and what became of them."""
-    return _download(sessions, store, job_id, schemas.SCREENING)
+def screening(job_id: JobIdPath, parts: PartsDep) -> Download:
+    """Rows that look unsafe to train on, each with its line in the file and the action taken."""
+    return _download(parts, job_id, "screening.json")
 
 
 @router.head("/robustness", include_in_schema=False)
@@ -201,15 +193,11 @@ def screening(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Down
     "/robustness",
     summary="Read the robustness map",
     response_class=FileResponse,
-    responses=_file(
-        "Drift and task gain of every module, and the search for the robust subset; one map for each analysis",
-        {"application/json": {"example": [examples.dump(file_examples.ROBUSTNESS)]}},
-        list[RobustnessResult],
-    ),
+    responses=_file("One map for each analysis of the job", "application/json", model=list[RobustnessResult]),
 )
-def robustness(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Download:
-    """Which modules of the base model keep its security when they change."""
-    return _download(sessions, store, job_id, schemas.ROBUSTNESS)
+def robustness(job_id: JobIdPath, parts: PartsDep) -> Download:
+    """Drift and task gain of every module of the base model, and the search for the robust subset."""
+    return _download(parts, job_id, "robustness.json")
 
 
 @router.head("/answers", include_in_schema=False)
@@ -217,40 +205,13 @@ def robustness(job_id: JobIdPath, sessions: SessionsDep, store: StoreDep) -> Dow
     "/answers",
     summary="Read every answer",
     response_class=FileResponse,
-    responses=_file(
-        "One answer on each line, with its verdicts",
-        {"application/jsonl": _LINES, "application/vnd.apache.parquet": _BYTES},
-    ),
+    responses=_file("Answers with their verdicts", "application/jsonl", "application/vnd.apache.parquet"),
 )
 def answers(
     job_id: JobIdPath,
-    sessions: SessionsDep,
-    store: StoreDep,
-    form: Annotated[Literal["jsonl", "parquet"], Query(alias="format", description="Which form.")] = "jsonl",
+    parts: PartsDep,
+    form: Annotated[Literal["jsonl", "parquet"], Query(alias="format", description="Format of the file.")] = "jsonl",
 ) -> Download:
-    """What every model said to every prompt. Answers of attacked models may be harmful."""
-    name = schemas.ANSWERS if form == "jsonl" else schemas.ANSWERS_PARQUET
-    return _download(sessions, store, job_id, name, filename=f"{job_id}-{name}")
-
-
-def _download(
-    sessions: Sessions,
-    store: ArtifactStore,
-    job_id: str,
-    name: str,
-    *,
-    filename: str | None = None,
-    headers: dict[str, str] | None = None,
-) -> Download:
-    with transaction(sessions) as session:
-        job = jobs.get(session, job_id)
-        if job.status != "succeeded":
-            ended = job.status in ("failed", "cancelled")
-            code = f"job_{job.status}" if ended else "job_not_finished"
-            why = "it left no files" if ended else "its files are there when it has succeeded"
-            raise Conflict(f"Job {job_id} is {job.status}: {why}.", code=code)
-        row = records.artifact(session, job_id, name)
-        if name in schemas.GATED or name.startswith((schemas.ADAPTER_FOLDER, schemas.MODEL_FOLDER)):
-            gate.check_released(session, job)
-    path = store.path(row.key)
-    return Download(path, sha256=row.sha256, media_type=row.media_type, filename=filename, headers=headers)
+    """Every answer of every model to every prompt. Answers of attacked models may be harmful."""
+    name = f"answers.{form}"
+    return _download(parts, job_id, name, filename=f"{job_id}-{name}")

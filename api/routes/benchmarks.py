@@ -2,8 +2,7 @@
 
 from fastapi import APIRouter
 
-from api import examples
-from api.deps import CatalogDep
+from api.deps import PartsDep
 from core.schemas.prompts import HubFileSource
 from core.schemas.quality import BenchmarkEntry
 from core.schemas.replies import BenchmarkReply, Page
@@ -11,10 +10,10 @@ from core.schemas.replies import BenchmarkReply, Page
 router = APIRouter(prefix="/benchmarks", tags=["benchmarks"])
 
 
-@router.get("", summary="List benchmarks", responses=examples.answer(200, "By name", examples.BENCHMARKS))
-def list_benchmarks(listed: CatalogDep) -> Page[BenchmarkReply]:
+@router.get("", summary="List benchmarks", response_description="By name")
+def list_benchmarks(parts: PartsDep) -> Page[BenchmarkReply]:
     """By name. A job may name them in `quality.tasks`, or take those of its domain."""
-    return Page(data=tuple(_reply(entry) for _, entry in sorted(listed.benchmarks.items())), has_more=False)
+    return Page(data=tuple(_reply(entry) for _, entry in sorted(parts.catalog.benchmarks.items())), has_more=False)
 
 
 def _reply(entry: BenchmarkEntry) -> BenchmarkReply:

@@ -1,20 +1,15 @@
-"""Datasets: uploaded once, validated whole, found again by their bytes, screened.
-
-Not here: reading files (core.data), the screening itself (the worker).
-"""
+"""Datasets: uploaded, listed, screened. Not here: reading files (core.data), the screening itself (the worker)."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
 
 from api import examples, schemas
-from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep, SessionsDep, SettingsDep, StoreDep
-from api.routes import jobs
+from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep
 from api.uploads import DatasetUploadDep, multipart
-from core.data import validate
-from core.db import datasets, policies
+from core import orders
+from core.db import datasets
 from core.db.session import transaction
-from core.orders.check import screen_order
 from core.schemas.data import ColumnMap
 from core.schemas.job import DatasetId
 from core.schemas.replies import DatasetReply, JobReply, Page
@@ -27,14 +22,14 @@ _BODY = multipart(
         "file": {
             "type": "string",
             "format": "binary",
-            "description": "UTF-8 text: JSONL, a JSON array, or CSV with a header. Rows are chat `messages`, "
-            "`prompt`/`completion`, Alpaca columns, or whatever `columns` names.",
+            "description": "UTF-8 text: JSONL, a JSON array, or CSV with a header. Rows have chat `messages`, "
+            "`prompt` and `completion`, Alpaca columns, or the columns that `columns` names.",
         },
         "columns": {
             "type": "string",
             "contentMediaType": "application/json",
             "contentSchema": {"$ref": "#/components/schemas/ColumnMap"},
-            "description": "A column map as JSON, for files in none of the known layouts.",
+            "description": "A column map as JSON, for files with other columns.",
         },
     },
     required=("file",),
@@ -46,8 +41,8 @@ _BODY = multipart(
 )
 
 _SCREENINGS: dict[str, Any] = {
-    "short": {"summary": "By rules, as the project's policy says", "value": {}},
-    "model": {"summary": "Ask a model too", "value": {"base_model": "testbed"}},
+    "short": {"summary": "The checks of the project's policy", "value": {}},
+    "model": {"summary": "Also the checks that need a base model", "value": {"base_model": "testbed"}},
 }
 
 
@@ -56,30 +51,15 @@ _SCREENINGS: dict[str, Any] = {
     status_code=201,
     summary="Upload a dataset",
     openapi_extra={"requestBody": _BODY},
-    responses=examples.answer(201, "Stored", examples.DATASET)
-    | {200: {**examples.answer(200, "Was there already", examples.DATASET)[200], "model": DatasetReply}}
-    | examples.failure(400, "Rows that cannot be used, or a body that is no upload", examples.REFUSED_ROWS)
-    | examples.errors(413, 507),
+    response_description="The file is stored",
+    responses={200: {"description": "The file was stored before", "model": DatasetReply}}
+    | examples.errors(400, 413, 507),
 )
-def upload(
-    received: DatasetUploadDep, sessions: SessionsDep, store: StoreDep, settings: SettingsDep, response: Response
-) -> DatasetReply:
-    """Every row is checked before anything is stored. The same bytes with the same column map are the same dataset."""
-    summary = validate(received.path, received.columns, max_rows=settings.max_dataset_rows)
-    key = f"datasets/{received.sha256[:2]}/{received.sha256}"
-    with transaction(sessions) as session:
-        row, new = datasets.add(
-            session,
-            name=received.name,
-            digest=received.sha256,
-            size=received.bytes,
-            key=key,
-            columns=received.columns,
-            summary=summary,
-        )
-        # Inside the transaction: without room on the disk there is no row, and without a database there is no file.
-        if not store.has(key):
-            store.adopt(key, received.path, name=row.name, gated=False)
+def upload(received: DatasetUploadDep, parts: PartsDep, response: Response) -> DatasetReply:
+    """Validates every row, then stores the file. The same bytes with the same column map are the same dataset."""
+    file, columns = received
+    limit = parts.settings.max_dataset_rows
+    row, new = orders.store_dataset(parts.sessions, parts.store, file, columns, max_rows=limit)
     response.status_code = 201 if new else 200
     response.headers["location"] = f"/datasets/{row.id}"
     return schemas.dataset(row)
@@ -88,27 +68,29 @@ def upload(
 @router.get(
     "",
     summary="List datasets",
-    responses=examples.answer(200, "Newest first", examples.DATASETS) | examples.errors(400),
+    response_description="Newest first",
+    responses=examples.errors(400),
 )
 def list_datasets(
-    sessions: SessionsDep,
+    parts: PartsDep,
     limit: LimitQuery = 20,
-    after: Annotated[DatasetId | None, Query(description="Id of the last dataset of the page before.")] = None,
+    after: Annotated[DatasetId | None, Query(description="Id of the last dataset of the previous page.")] = None,
 ) -> Page[DatasetReply]:
-    """Newest first. New uploads do not shift the pages behind them."""
-    with transaction(sessions) as session:
+    """Newest first. New uploads do not shift later pages."""
+    with transaction(parts.sessions) as session:
         rows, more = datasets.page(session, limit=limit, after=after)
         return Page(data=tuple(schemas.dataset(row) for row in rows), has_more=more)
 
 
 @router.get(
     "/{dataset_id}",
-    summary="Show a dataset",
-    responses=examples.answer(200, "The dataset", examples.DATASET) | examples.errors(404),
+    summary="Get a dataset",
+    response_description="The dataset",
+    responses=examples.errors(404),
 )
-def show(dataset_id: DatasetIdPath, sessions: SessionsDep) -> DatasetReply:
-    """What is known of one dataset."""
-    with transaction(sessions) as session:
+def show(dataset_id: DatasetIdPath, parts: PartsDep) -> DatasetReply:
+    """Name, size, column map and summary of a dataset."""
+    with transaction(parts.sessions) as session:
         return schemas.dataset(datasets.get(session, dataset_id, param="dataset_id"))
 
 
@@ -116,23 +98,22 @@ def show(dataset_id: DatasetIdPath, sessions: SessionsDep) -> DatasetReply:
     "/{dataset_id}/screen",
     status_code=201,
     summary="Screen a dataset",
-    responses=examples.answer(201, "Queued", examples.SCREEN_JOB) | examples.errors(400, 404, 413),
+    response_description="The screening job is queued",
+    responses=examples.errors(400, 404, 413),
 )
 def screen(
     dataset_id: DatasetIdPath,
     caller: CallerDep,
     parts: PartsDep,
     response: Response,
-    asked: Annotated[ScreenRequest | None, Body(openapi_examples=_SCREENINGS)] = None,
+    request: Annotated[ScreenRequest | None, Body(openapi_examples=_SCREENINGS)] = None,
 ) -> JobReply:
-    """Looks for rows that are unsafe to train on, without training: harm, identity, secrets, personal data, duplicates,
-    poison; with a base model also what it would refuse.
+    """Finds rows that are unsafe to train on, without training: harm, identity, secrets, personal data, duplicates,
+    poison. With a base model, also answers to what that model would refuse.
 
-    A job like any other: `GET /jobs/{id}/screening` has every finding with its line when it has succeeded.
+    This is a job like any other: after it has succeeded, `GET /jobs/{id}/screening` has every finding with its line.
     """
-    with transaction(parts.sessions) as session:
-        datasets.get(session, dataset_id, param="dataset_id")
-        held = policies.current(session, caller.project)
-        spec = screen_order(dataset_id, asked or ScreenRequest(), held.policy, parts.catalog)
-        row = jobs.queued(session, spec, caller.project, held)
-    return jobs.announced(row, parts.celery, response)
+    order = request or ScreenRequest()
+    row = orders.screen(parts.sessions, parts.catalog, caller, dataset_id, order, send=parts.send)
+    response.headers["location"] = f"/jobs/{row.id}"
+    return schemas.new_job(row)

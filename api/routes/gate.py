@@ -1,41 +1,31 @@
-"""Overriding the gate: what it withholds is let out, on record for ever. Not here: deciding (core.gate)."""
+"""Overriding the gate. Not here: the decision (core.gate)."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Body
 
-from api import examples
-from api.deps import CallerDep, JobIdPath, SessionsDep, check_right
-from api.routes.jobs import shown
-from core.db import gate, records
+from api import examples, schemas
+from api.deps import CallerDep, JobIdPath, PartsDep
+from core import orders
 from core.db.session import transaction
-from core.schemas.events import GateOverridden
 from core.schemas.gate import OverrideRequest
 from core.schemas.replies import JobReply
 
 router = APIRouter(prefix="/jobs/{job_id}/gate", tags=["gate"])
 
-_REASONS = {"reviewed": {"summary": "After a review", "value": examples.dump(examples.OVERRIDE)}}
-
 
 @router.post(
     "/override",
-    summary="Let out what the gate withholds",
-    responses=examples.answer(200, "Let out", examples.OVERRIDDEN_JOB) | examples.errors(400, 403, 404, 409, 413),
+    summary="Override the gate",
+    response_description="The files are released",
+    responses=examples.errors(400, 403, 404, 409, 413),
 )
 def override(
-    job_id: JobIdPath,
-    order: Annotated[OverrideRequest, Body(openapi_examples=_REASONS)],
-    caller: CallerDep,
-    sessions: SessionsDep,
+    job_id: JobIdPath, request: Annotated[OverrideRequest, Body()], caller: CallerDep, parts: PartsDep
 ) -> JobReply:
-    """Needs a key with the right `override`, and a reason.
+    """Releases the files that the gate withholds. Needs a key with the right `override`, and a reason.
 
-    Who did it, when and why is kept for ever, and shown with the job; what the gate decided stays as it is.
+    The key, the time and the reason are stored permanently and shown with the job. The decision does not change.
     """
-    check_right(caller, "override")
-    with transaction(sessions) as session:
-        row = gate.override(session, job_id, reason=order.reason, by=caller)
-        event = GateOverridden(key_id=caller.key_id, key_name=caller.name, reason=order.reason)
-        records.add_event(session, job_id, row.attempt, event)
-        return shown(session, row)
+    with transaction(parts.sessions) as session:
+        return schemas.job(session, orders.override(session, caller, job_id, reason=request.reason))

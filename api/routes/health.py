@@ -1,10 +1,11 @@
 """Whether the process answers, and whether it can do its work. No key is asked for and no secret is told."""
 
+from celery import Celery
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from api import examples
-from api.deps import CeleryDep, SessionsDep
+from api.deps import PartsDep
 from api.errors import error_response, error_type
 from core import queue
 from core.db import schema
@@ -15,7 +16,7 @@ from core.schemas.replies import ErrorBody, Health, PartState, Readiness
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Is the process up?", responses=examples.answer(200, "It is", examples.HEALTH))
+@router.get("/healthz", summary="Is the process up?", response_description="The process is up")
 async def healthz() -> Health:
     """Answers as long as the process does, whatever else is down; takes no thread, as others may all be waiting."""
     return Health()
@@ -25,12 +26,12 @@ async def healthz() -> Health:
     "/readyz",
     summary="Can it do its work?",
     response_model=Readiness,
-    responses=examples.answer(200, "Every part is up", examples.READY)
-    | examples.failure(503, "A part is down", examples.NOT_READY),
+    response_description="Every part is up",
+    responses=examples.errors(503),
 )
-def readyz(sessions: SessionsDep, celery: CeleryDep) -> Response | Readiness:
+def readyz(parts: PartsDep) -> Response | Readiness:
     """Asks the database, its schema and the broker. Jobs are taken without the broker, but start late."""
-    found = Readiness(database=_database(sessions), broker=_broker(celery))
+    found = Readiness(database=_database(parts.sessions), broker=_broker(parts.celery))
     if found.ready:
         return JSONResponse(found.model_dump(mode="json"))
     states = found.model_dump()
@@ -47,7 +48,7 @@ def _database(sessions: Sessions) -> PartState:
         return "down"
 
 
-def _broker(celery: CeleryDep) -> PartState:
+def _broker(celery: Celery) -> PartState:
     try:
         queue.depth(celery)
     except Unavailable:

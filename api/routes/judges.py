@@ -4,8 +4,7 @@ from typing import assert_never
 
 from fastapi import APIRouter
 
-from api import examples
-from api.deps import CatalogDep
+from api.deps import PartsDep
 from core.schemas.judges import EndpointSource, JudgeEntry
 from core.schemas.models import FolderSource, HubSource
 from core.schemas.replies import JudgeReply, Page
@@ -13,10 +12,10 @@ from core.schemas.replies import JudgeReply, Page
 router = APIRouter(prefix="/judges", tags=["judges"])
 
 
-@router.get("", summary="List judge models", responses=examples.answer(200, "By name", examples.JUDGES))
-def list_judges(listed: CatalogDep) -> Page[JudgeReply]:
+@router.get("", summary="List judge models", response_description="By name")
+def list_judges(parts: PartsDep) -> Page[JudgeReply]:
     """By name. A job may name them in `security.judges`; the judge `rules` is always there and needs none."""
-    return Page(data=tuple(_reply(entry) for _, entry in sorted(listed.judges.items())), has_more=False)
+    return Page(data=tuple(_reply(entry) for _, entry in sorted(parts.catalog.judges.items())), has_more=False)
 
 
 def _reply(entry: JudgeEntry) -> JudgeReply:

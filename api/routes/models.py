@@ -2,8 +2,7 @@
 
 from fastapi import APIRouter
 
-from api import examples
-from api.deps import CatalogDep
+from api.deps import PartsDep
 from core import catalog
 from core.errors import InvalidModel
 from core.schemas.models import BaseModelEntry, HubSource
@@ -12,10 +11,10 @@ from core.schemas.replies import ModelReply, Page
 router = APIRouter(prefix="/models", tags=["models"])
 
 
-@router.get("", summary="List base models", responses=examples.answer(200, "By name", examples.MODELS))
-def list_models(listed: CatalogDep) -> Page[ModelReply]:
+@router.get("", summary="List base models", response_description="By name")
+def list_models(parts: PartsDep) -> Page[ModelReply]:
     """By name, with the reason where one cannot be used. Only these can be tuned."""
-    return Page(data=tuple(_reply(entry) for _, entry in sorted(listed.models.items())), has_more=False)
+    return Page(data=tuple(_reply(entry) for _, entry in sorted(parts.catalog.models.items())), has_more=False)
 
 
 def _reply(entry: BaseModelEntry) -> ModelReply:

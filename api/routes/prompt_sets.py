@@ -1,4 +1,4 @@
-"""Sets of prompts that attacks are built from: uploaded ones, and those of the server's list.
+"""Prompt sets, which attacks are built from: uploaded sets, and those of the server's list.
 
 Not here: reading files (core.data.promptsets), the list itself (core.catalog).
 """
@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api import examples, schemas
-from api.deps import CatalogDep, LimitQuery, PromptSetPath, SessionsDep, StoreDep
+from api.deps import LimitQuery, PartsDep, PromptSetPath
 from api.uploads import LAYOUTS, PromptUploadDep, multipart
-from core.data import promptsets
+from core import orders
 from core.db import prompt_sets
 from core.db.session import transaction
 from core.schemas.prompts import PromptSetName, is_uploaded
@@ -28,8 +28,8 @@ _BODY = multipart(
         "layout": {
             "type": "string",
             "enum": list(LAYOUTS),
-            "description": "How its columns are named: as in the published set of that name, or `plain`: `text`, and "
-            "`category` and `context` if there are any.",
+            "description": "Names of its columns: those of the published set of that name, or `plain` for `text`, "
+            "`category` and `context`, of which only `text` is required.",
         },
     },
     required=("file", "layout"),
@@ -46,22 +46,14 @@ _BODY = multipart(
     status_code=201,
     summary="Upload a prompt set",
     openapi_extra={"requestBody": _BODY},
-    responses=examples.answer(201, "Stored", examples.PROMPT_SET)
-    | {200: {**examples.answer(200, "Was there already", examples.PROMPT_SET)[200], "model": PromptSetReply}}
-    | examples.failure(400, "Rows that cannot be used, or a body that is no upload", examples.REFUSED_PROMPTS)
-    | examples.errors(413, 507),
+    response_description="The file is stored",
+    responses={200: {"description": "The file was stored before", "model": PromptSetReply}}
+    | examples.errors(400, 413, 507),
 )
-def upload(received: PromptUploadDep, sessions: SessionsDep, store: StoreDep, response: Response) -> PromptSetReply:
-    """Every row is checked before anything is stored. The same bytes with the same layout are the same set."""
-    summary = promptsets.summarise(received.path, received.layout)
-    key = f"prompts/{received.sha256[:2]}/{received.sha256}"
-    with transaction(sessions) as session:
-        row, new = prompt_sets.add(
-            session, name=received.name, digest=received.sha256, size=received.bytes, key=key, summary=summary
-        )
-        # Inside the transaction: without room on the disk there is no row, and without a database there is no file.
-        if not store.has(key):
-            store.adopt(key, received.path, name=row.name, gated=False)
+def upload(received: PromptUploadDep, parts: PartsDep, response: Response) -> PromptSetReply:
+    """Validates every row, then stores the file. The same bytes with the same layout are the same prompt set."""
+    file, layout = received
+    row, new = orders.store_prompts(parts.sessions, parts.store, file, layout)
     response.status_code = 201 if new else 200
     response.headers["location"] = f"/prompt-sets/{row.id}"
     return schemas.prompt_set(row)
@@ -70,19 +62,19 @@ def upload(received: PromptUploadDep, sessions: SessionsDep, store: StoreDep, re
 @router.get(
     "",
     summary="List prompt sets",
-    responses=examples.answer(200, "The server's list, then uploads", examples.PROMPT_SETS) | examples.errors(400),
+    response_description="The server's list, then uploads",
+    responses=examples.errors(400),
 )
 def list_prompt_sets(
-    sessions: SessionsDep,
-    listed: CatalogDep,
+    parts: PartsDep,
     limit: LimitQuery = 20,
-    after: Annotated[PromptSetName | None, Query(description="Id of the last set of the page before.")] = None,
+    after: Annotated[PromptSetName | None, Query(description="Id of the last set of the previous page.")] = None,
 ) -> Page[PromptSetReply]:
-    """Those of the server's list by name, then uploaded ones, newest first."""
+    """Sets of the server's list by name, then uploaded sets, newest first."""
     uploaded = after if after and is_uploaded(after) else None
-    names = [] if uploaded else sorted(name for name in listed.prompt_sets if after is None or name > after)
-    of_list = [schemas.listed_prompt_set(listed.prompt_sets[name]) for name in names]
-    with transaction(sessions) as session:
+    names = [] if uploaded else sorted(name for name in parts.catalog.prompt_sets if after is None or name > after)
+    of_list = [schemas.listed_prompt_set(parts.catalog.prompt_sets[name]) for name in names]
+    with transaction(parts.sessions) as session:
         rows, more = prompt_sets.page(session, limit=max(0, limit - len(of_list)), after=uploaded)
         found = (*of_list, *map(schemas.prompt_set, rows))
     return Page(data=found[:limit], has_more=more or len(found) > limit)
@@ -90,12 +82,13 @@ def list_prompt_sets(
 
 @router.get(
     "/{prompt_set_id}",
-    summary="Show a prompt set",
-    responses=examples.answer(200, "The set", examples.PROMPT_SET) | examples.errors(404),
+    summary="Get a prompt set",
+    response_description="The set",
+    responses=examples.errors(404),
 )
-def show(prompt_set_id: PromptSetPath, sessions: SessionsDep, listed: CatalogDep) -> PromptSetReply:
-    """What is known of one set, uploaded or listed."""
-    if prompt_set_id in listed.prompt_sets:
-        return schemas.listed_prompt_set(listed.prompt_sets[prompt_set_id])
-    with transaction(sessions) as session:
+def show(prompt_set_id: PromptSetPath, parts: PartsDep) -> PromptSetReply:
+    """Name, layout and source of an uploaded or listed prompt set."""
+    if prompt_set_id in parts.catalog.prompt_sets:
+        return schemas.listed_prompt_set(parts.catalog.prompt_sets[prompt_set_id])
+    with transaction(parts.sessions) as session:
         return schemas.prompt_set(prompt_sets.get(session, prompt_set_id, param="prompt_set_id"))

@@ -2,18 +2,17 @@
 
 from fastapi import APIRouter
 
-from api import examples
-from api.deps import SettingsDep
+from api.deps import PartsDep
 from core.schemas.signing import TrustedKeys
 from core.signing import SigningKeys
 
 router = APIRouter(prefix="/signing-keys", tags=["signing keys"])
 
 
-@router.get("", summary="List the signing keys", responses=examples.answer(200, "All of them", examples.SIGNING_KEYS))
-def show(settings: SettingsDep) -> TrustedKeys:
+@router.get("", summary="List the signing keys", response_description="All of them")
+def show(parts: PartsDep) -> TrustedKeys:
     """Every public key that ever signed a report here, retired ones too: `securetune verify --keys` takes this answer.
 
     No API key is needed: whoever is handed a report may check it. Empty before the first worker has started.
     """
-    return SigningKeys(settings.signing, settings.signing_key).trusted()
+    return SigningKeys(parts.settings.signing, parts.settings.signing_key).trusted()

@@ -36,14 +36,20 @@ def overrides(session: Session, *job_ids: str) -> dict[str, list[GateOverride]]:
     return found
 
 
+def is_released(session: Session, job: Job) -> bool:
+    """Whether files that the gate guards may be downloaded: nothing withholds them, or somebody overrode the gate."""
+    decided = decision(job)
+    return decided is None or decided.outcome == "released" or bool(overrides(session, job.id))
+
+
 def check_released(session: Session, job: Job) -> None:
-    """Nothing, where what was trained may be handed out.
+    """Check that files which the gate guards may be downloaded.
 
     Raises:
         Withheld: code `adapter_quarantined` or `gate_undecided`, with the reasons.
     """
     decided = decision(job)
-    if decided is None or decided.outcome == "released" or overrides(session, job.id):
+    if decided is None or is_released(session, job):
         return
     if decided.outcome == "quarantined":
         code = "adapter_quarantined"

@@ -173,7 +173,7 @@ def heartbeat(session: Session, claim: Claim, *, lease_seconds: float, progress:
     return job.cancel_requested_at is not None
 
 
-def give_back(session: Session, claim: Claim, *, failed: bool, error: JobError | None = None) -> None:
+def release(session: Session, claim: Claim, *, failed: bool, error: JobError | None = None) -> None:
     """Put a job back into the queue: its process crashed (`failed`), or its worker is asked to stop.
 
     Raises:

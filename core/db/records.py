@@ -1,6 +1,6 @@
-"""What a running job leaves in the database: events, scores, artifacts. A worker fences before it writes any.
+"""What a running job leaves in the database: events and scores. A worker fences before it writes any.
 
-Not here: the job's own row (core.db.jobs).
+Not here: the job's own row (core.db.jobs), its files (core.db.artifacts).
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.db.models import Artifact, Event, Score
-from core.errors import NotFound
+from core.db.models import Event, Score
 from core.schemas.events import JobEvent
-from core.schemas.results import Change, Figure, StoredFile
+from core.schemas.results import Change, Figure
 
 _SWEEP_LOCK = 0x5EC0_7013
 _CHANGE = {"value": "change", "n": "change_n", "low": "change_low", "high": "change_high"}
@@ -70,28 +69,6 @@ def _figure(row: Score) -> Figure:
         {name: getattr(row, name) for name in (*_NAMED, *_MEASURED)}
         | {"change": None if row.change is None else Change.model_validate(change)}
     )
-
-
-def put_artifacts(session: Session, job_id: str, files: Iterable[StoredFile]) -> None:
-    """Make a finished job's files known."""
-    session.add_all(Artifact(job_id=job_id, **file.model_dump()) for file in files)
-
-
-def artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
-    """A job's files, by name; none before it has succeeded."""
-    return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
-
-
-def artifact(session: Session, job_id: str, name: str) -> Artifact:
-    """One file of a job.
-
-    Raises:
-        NotFound: code `artifact_not_found`.
-    """
-    row = session.get(Artifact, (job_id, name))
-    if row is None:
-        raise NotFound(f"Job {job_id} has no file {name!r}.", code="artifact_not_found", param="name")
-    return row
 
 
 def try_sweep_lock(session: Session) -> bool:

@@ -1,1 +1,25 @@
-"""What it means to order a job: placing, screening, cancelling and overriding. Every door calls these."""
+"""Orders: everything that a user may do with jobs and uploads, for every entry point (HTTP API, command line, pages).
+
+Covers: storing uploads, placing, screening, cancelling and overriding, and the assignment that a worker gives to its
+training process. Not here: single queries (core.db), HTTP (api), running a job (worker).
+"""
+
+from core.orders.assign import assign
+from core.orders.cancel import cancel
+from core.orders.override import check_right, override
+from core.orders.place import Send, place
+from core.orders.screen import screen
+from core.orders.upload import Upload, store_dataset, store_prompts
+
+__all__ = [
+    "Send",
+    "Upload",
+    "assign",
+    "cancel",
+    "check_right",
+    "override",
+    "place",
+    "screen",
+    "store_dataset",
+    "store_prompts",
+]

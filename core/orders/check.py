@@ -1,34 +1,38 @@
-"""An order checked and completed before it is queued: what can be told without the model and without the data's rows.
+"""The rules about one order: what can be checked without the base model's weights and without the rows.
 
-Covers: the base model, what else it names of the server's list, LoRA targets, sense between fields, defaults that hang
-on the model. Not here: single fields (core.schemas), whether datasets and uploaded prompt sets exist (core.db), whether
-a module type exists in the model (the worker finds out).
+Covers: the base model, what else the order names of the server's list, LoRA targets, fields that exclude each other,
+defaults that depend on the base model, rules of the policy. Not here: single fields (core.schemas), whether uploads
+exist (core.orders.place), whether the base model has a module type (the worker finds out).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import TypeVar
 
 from core import catalog
 from core.catalog import Catalog
 from core.errors import InvalidInput
-from core.schemas.job import DatasetId, JobSpec, ScreenSpec
+from core.schemas.job import JobSpec
+from core.schemas.judges import ClassifierJudge, RulesJudge
 from core.schemas.policy import Policy
-from core.schemas.screening import BY_MODEL, ScreenRequest
+from core.schemas.quality import MultipleChoice
 from core.schemas.training import DEFAULT_EPOCHS
 
 _PEFT_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")}
 
+_Entry = TypeVar("_Entry")
+
 
 def complete(spec: JobSpec, listed: Catalog) -> JobSpec:
-    """The order with every default filled in, so that what is stored says all that will be done.
+    """The order with every default filled in, so that the stored order says everything that will be done.
 
     Raises:
-        InvalidModel: the base model is not allowed, or its files are not, or a safeguard needs more than they are.
-        InvalidInput: fields that do not go together, or a judge, prompt set or benchmark that the list does not have.
+        InvalidModel: the base model is not allowed, its files cannot be used, or a safeguard needs another model.
+        InvalidInput: fields exclude each other, or the server's list has no such judge, prompt set or benchmark.
     """
     entry = catalog.find(listed.models, spec.base_model)
-    _check(spec)
+    _check_fields(spec)
     catalog.check_runs(entry, spec)
-    catalog.check_evaluation(listed, spec)
+    check_evaluation(listed, spec)
     training = spec.training
     filled = {"learning_rate": training.rate(entry.learning_rate)}
     if training.epochs is None and training.steps is None:
@@ -37,72 +41,82 @@ def complete(spec: JobSpec, listed: Catalog) -> JobSpec:
 
 
 def check_policy(spec: JobSpec, policy: Policy) -> None:
-    """Whether the order can ever meet its policy: what the policy asks for has to be measured.
+    """Check that the job measures everything its policy decides by.
 
     Raises:
         InvalidInput: code `policy_needs_more`.
     """
     families = {attack.family for attack in spec.security.attacks}
     if missing := [family for family in policy.families if family not in families]:
-        raise _needs(
+        raise _invalid(
             "security.attacks",
             f"the policy has a rule for {', '.join(missing)}, which this job does not run: name it in "
             "security.attacks, or choose a larger suite",
+            code="policy_needs_more",
         )
     labels = {judge.label for judge in spec.security.judges}
-    if unasked := [judge for judge in policy.judges if judge not in labels]:
-        raise _needs(
+    if missing := [judge for judge in policy.judges if judge not in labels]:
+        raise _invalid(
             "security.judges",
-            f"the policy asks for the judge {', '.join(unasked)}: name it in security.judges",
+            f"the policy asks for the judge {', '.join(missing)}: name it in security.judges",
+            code="policy_needs_more",
         )
 
 
-def _needs(param: str, reason: str) -> InvalidInput:
-    return InvalidInput(f"{param}: {reason}.", code="policy_needs_more", param=param)
-
-
-def screen_order(dataset: DatasetId, asked: ScreenRequest, policy: Policy, listed: Catalog) -> ScreenSpec:
-    """A screening as it is stored. With a base model, it is asked unless the request says otherwise.
+def check_evaluation(listed: Catalog, spec: JobSpec) -> None:
+    """Check that the server's list has every judge, prompt set and benchmark that the order names.
 
     Raises:
-        InvalidModel: the base model is not allowed, or its files are not.
-        InvalidInput: code `invalid_parameter`; a check that needs a base model, without one.
+        InvalidInput: code `unknown_judge`, `judge_protocol_mismatch`, `unknown_prompt_set` or `unknown_benchmark`.
     """
-    wanted = asked.screening or policy.screening
-    if asked.base_model is not None:
-        catalog.find(listed.models, asked.base_model)
-        if asked.screening is None:
-            silent = [check for check in BY_MODEL if check not in wanted.by_model]
-            wanted = wanted.model_copy(update=dict.fromkeys(silent, "report"))
-    elif asked.screening is None:
-        wanted = wanted.model_copy(update=dict.fromkeys(BY_MODEL, "off"))
-    elif wanted.by_model:
-        raise _refused("base_model", f"{' and '.join(wanted.by_model)} need a model to ask, so name one")
-    return ScreenSpec(dataset=dataset, base_model=asked.base_model, screening=wanted)
+    for judge in spec.security.judges:
+        if isinstance(judge, RulesJudge):
+            continue
+        protocol = _listed(listed.judges, judge.model, "judge", "security.judges").protocol
+        classifies = isinstance(judge, ClassifierJudge)
+        if classifies != (protocol == "chat"):
+            continue
+        found, wanted, way = ("a chat model", "a classifier", "as rubric or strongreject")
+        if not classifies:
+            found, wanted, way = f"a classifier ({protocol})", "a chat model", "as classifier"
+        raise _invalid(
+            "security.judges",
+            f"{judge.model!r} is {found}, and {judge.kind} needs {wanted}: name another, or let it judge {way}",
+            code="judge_protocol_mismatch",
+        )
+    for name in catalog.listed_prompts(spec.security.prompts).values():
+        _listed(listed.prompt_sets, name, "prompt set", "security.prompts")
+    for task in spec.quality.tasks or ():
+        if isinstance(task, MultipleChoice):
+            _listed(listed.benchmarks, task.benchmark, "benchmark", "quality.tasks")
 
 
-def _check(spec: JobSpec) -> None:
+def _listed(entries: Mapping[str, _Entry], name: str, what: str, param: str) -> _Entry:
+    if name not in entries:
+        there = f"It has: {', '.join(sorted(entries))}" if entries else "It has none"
+        raise _invalid(
+            param,
+            f"{name!r} is no {what} in the server's list. {there}",
+            code=f"unknown_{what.replace(' ', '_')}",
+        )
+    return entries[name]
+
+
+def _check_fields(spec: JobSpec) -> None:
     targets = spec.training.lora.targets
-    if targets != "all":
-        _refuse_repeats(targets, "training.lora.targets")
-        for name in targets:
-            if name in _PEFT_NAMES:
-                reason = f"{name!r} is called {_PEFT_NAMES[name]!r} here"
-                raise _refused("training.lora.targets", reason)
+    for name in targets if targets != "all" else ():
+        if targets.count(name) > 1:
+            raise _invalid("training.lora.targets", f"{name!r} stands there twice")
+        if name in _PEFT_NAMES:
+            raise _invalid("training.lora.targets", f"{name!r} is called {_PEFT_NAMES[name]!r} here")
     if "\0" in (spec.security.system_prompt or ""):
-        raise _refused("security.system_prompt", "it holds a NUL character")
+        raise _invalid("security.system_prompt", "it holds a NUL character")
     if spec.validation_dataset == spec.dataset:
-        raise _refused(
+        raise _invalid(
             "validation_dataset",
             "it is the training data, so the task figures would mean nothing; leave it out to have rows held out",
         )
 
 
-def _refuse_repeats(names: Sequence[str], param: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise _refused(param, f"{name!r} stands there twice")
-
-
-def _refused(param: str, reason: str) -> InvalidInput:
-    return InvalidInput(f"{param}: {reason}.", code="invalid_parameter", param=param)
+def _invalid(param: str, reason: str, *, code: str = "invalid_parameter") -> InvalidInput:
+    return InvalidInput(f"{param}: {reason}.", code=code, param=param)

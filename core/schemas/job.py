@@ -87,8 +87,9 @@ class ScreenSpec(Frozen):
 
     @model_validator(mode="after")
     def _some_checks_need_a_model(self) -> Self:
-        if self.screening.by_model and self.base_model is None:
-            raise ValueError(f"{' and '.join(self.screening.by_model)} need a model to ask: name a base_model")
+        if self.screening.model_checks and self.base_model is None:
+            needing = " and ".join(self.screening.model_checks)
+            raise ValueError(f"{needing} runs the base model, and the order names none: name a base_model")
         return self
 
 

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from api.deps import Parts
 from api.main import create_app
 from core.config import Settings
-from core.db import jobs, keys, records
+from core.db import artifacts, jobs, keys
 from core.db.session import Sessions, transaction
 from core.schemas.events import JobError
 from core.schemas.gate import GateDecision, GateOutcome, GateReason
@@ -90,20 +90,28 @@ class Service:
         status: Status,
         files: dict[str, tuple[bytes, str]] | None = None,
         outcome: GateOutcome = "released",
+        gated: bool | None = None,
     ) -> None:
-        """What a worker does last; `files` are name -> (content, media type), `outcome` is the gate's."""
+        """What a worker does last; `files` are name -> (content, media type), `outcome` is the gate's.
+
+        Files of an adapter or a model are gated, unless `gated` says which.
+        """
         claim = self.run(job_id)
         trained = ("adapter", "model/", "model.tar")
         folder = f"jobs/{job_id}/{claim.attempt}"
         stored = [
             self.store.put(
-                f"{folder}/{name}", content, name=name, media_type=media_type, gated=name.startswith(trained)
+                f"{folder}/{name}",
+                content,
+                name=name,
+                media_type=media_type,
+                gated=name.startswith(trained) if gated is None else gated,
             )
             for name, (content, media_type) in (files or {}).items()
         ]
         error = JobError(code="training_failed", message="The loss exploded.") if status == "failed" else None
         with transaction(self.sessions) as session:
-            records.put_artifacts(session, job_id, stored)
+            artifacts.put(session, job_id, stored)
             jobs.finish(session, claim, status, error, gate=decided(outcome) if status == "succeeded" else None)
 
     def new_key(self, name: str, *rights: Right, project: str = "default") -> dict[str, str]:

@@ -13,6 +13,7 @@ NAMES = {
     "dataset_id": "ds_" + "0" * 24,
     "prompt_set_id": "ps_" + "0" * 24,
     "filename": "adapter_config.json",
+    "name": "report.json",
     "version": "1",
 }
 

@@ -114,7 +114,7 @@ def test_limits_of_the_file_and_of_the_fields() -> None:
 def test_each_kind_of_upload_has_its_own_fields() -> None:
     body = whole(part("file", b"x"), part("layout", b"plain"))
     assert read(body, fields=("file", "layout")).text("layout") == "plain"
-    with pytest.raises(InvalidInput, match="Parts: file, columns, name") as caught:
+    with pytest.raises(InvalidInput, match="Allowed parts: file, columns, name") as caught:
         read(body)
     assert (caught.value.code, caught.value.param) == ("unknown_part", "layout")
 

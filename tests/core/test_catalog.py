@@ -8,6 +8,7 @@ import pytest
 from core import catalog
 from core.catalog import Catalog
 from core.errors import InvalidInput, InvalidModel
+from core.orders.check import check_evaluation
 from core.schemas.job import JobSpec, PromptFile
 from core.schemas.judges import EndpointSource
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
@@ -152,12 +153,12 @@ ID = "ps_" + "0" * 24
 
 
 def test_orders_that_name_what_is_listed(listed: Catalog) -> None:
-    catalog.check_evaluation(Catalog(), order())
+    check_evaluation(Catalog(), order())
     good = (("rubric", "house"), ("strongreject", "house"), ("classifier", "guard"), ("classifier", "hub"))
-    catalog.check_evaluation(listed, judged(*good))
+    check_evaluation(listed, judged(*good))
     assert [entry.name for entry in catalog.judges(listed, judged(*good))] == ["house", "guard", "hub"]
     assert catalog.judges(listed, order()) == ()
-    catalog.check_evaluation(
+    check_evaluation(
         listed,
         order(
             security={"prompts": {"harmful": "far", "safe": ID}},
@@ -184,11 +185,11 @@ def test_orders_that_name_what_is_listed(listed: Catalog) -> None:
 )
 def test_orders_that_name_what_is_not(listed: Catalog, spec: JobSpec, code: str, param: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message) as caught:
-        catalog.check_evaluation(listed, spec)
+        check_evaluation(listed, spec)
     assert (caught.value.code, caught.value.param) == (code, param)
     if code.startswith("unknown"):
         with pytest.raises(InvalidInput, match="It has none") as caught:
-            catalog.check_evaluation(Catalog(), spec)
+            check_evaluation(Catalog(), spec)
         assert caught.value.code == code
 
 

@@ -47,7 +47,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 def desk(settings: Settings, sessions: Sessions) -> Iterator[Desk]:
     desk = Desk(settings, sessions)
     yield desk
-    desk.spares.close()
+    desk.pool.close()
 
 
 @pytest.fixture

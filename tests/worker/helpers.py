@@ -15,15 +15,15 @@ from pathlib import Path
 
 from core import catalog
 from core.config import Settings
-from core.db import datasets, jobs, records
+from core.db import artifacts, datasets, jobs, records
 from core.db.models import Artifact, Event, Job
 from core.db.session import Sessions, transaction
 from core.schemas.data import DatasetSummary
 from core.schemas.job import Assignment, DatasetRef
 from core.schemas.results import Figure
 from tests.worker.scripted import spec
+from worker.pool import WarmPool
 from worker.protocol import Order
-from worker.spares import Spares
 from worker.supervisor import Supervisor
 
 SCRIPTED = (sys.executable, "-m", "tests.worker.scripted")
@@ -121,7 +121,7 @@ class Service:
     def artifacts(self, job_id: str) -> list[Artifact]:
         """Its files."""
         with transaction(self.sessions) as session:
-            return list(records.artifacts(session, job_id))
+            return list(artifacts.of_job(session, job_id))
 
     def figures(self, job_id: str) -> list[Figure]:
         """Its figures."""
@@ -145,8 +145,8 @@ class Desk:
 
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
         self.sent: list[str] = []
-        self.spares = Spares(SCRIPTED)
-        self.supervisor = Supervisor(settings, sessions=sessions, spares=self.spares, send=self.sent.append)
+        self.pool = WarmPool(SCRIPTED)
+        self.supervisor = Supervisor(settings, sessions=sessions, pool=self.pool, send=self.sent.append)
 
     @contextmanager
     def running(self, job_id: str) -> Generator[threading.Thread]:

@@ -257,7 +257,7 @@ def test_a_process_is_told_where_judges_benchmarks_and_prompts_are(
         )
     job_id = judged(service, sessions, {"harmful": "near", "safe": row.id})
     desk.supervisor.run(job_id)
-    desk.spares.close()
+    desk.pool.close()
     assert service.status(job_id) == "succeeded"
     told = Order.model_validate_json((service.store / "order").read_text()).assignment
     assert isinstance(told, Assignment)
@@ -294,7 +294,7 @@ def test_what_has_left_the_list_since_it_was_ordered_fails_the_job(
     desk = Desk(settings.model_copy(update={"models": tmp_path / "list.toml"}), sessions)
     job_id = judged(service, sessions, prompts)
     desk.supervisor.run(job_id)
-    desk.spares.close()
+    desk.pool.close()
     error = service.job(job_id).error
     assert error is not None
     assert (service.status(job_id), error["code"], error["param"]) == ("failed", code, param)

@@ -44,7 +44,7 @@ def test_a_cancel_takes_less_than_five_seconds(
         service.cancel(job_id)
         assert until(lambda: service.status(job_id) == "cancelled", "cancelled", seconds=5) < 5
         assert not alive(pid)
-    desk.spares.close()
+    desk.pool.close()
     assert service.statuses(job_id) == ["running", "cancelled"]
     assert service.job(job_id).failures == 0
     assert desk.sent == []

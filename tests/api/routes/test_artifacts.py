@@ -63,14 +63,11 @@ def test_the_list_leads_to_every_file(service: Service, finished: str) -> None:
     body = service.http.get(f"{finished}/artifacts").json()
     assert [item["name"] for item in body["data"]] == sorted(FILES)
     for item in body["data"]:
-        if item["name"] == "notes.txt":
-            assert item["url"] is None
-        else:
-            assert service.http.get(item["url"]).content == FILES[item["name"]][0]
-            assert (item["bytes"], item["sha256"]) == (
-                len(FILES[item["name"]][0]),
-                sha256(FILES[item["name"]][0]).hexdigest(),
-            )
+        content, _ = FILES[item["name"]]
+        reply = service.http.get(item["url"])
+        assert reply.content == content
+        assert reply.headers["content-disposition"].startswith("attachment")
+        assert (item["bytes"], item["sha256"]) == (len(content), sha256(content).hexdigest())
 
 
 def test_a_whole_model_has_addresses_of_its_own(service: Service) -> None:

@@ -141,3 +141,24 @@ def test_overrides_stay_on_record_whoever_asks(service: Service) -> None:
             connection.execute(statement)  # pyrefly: ignore[no-matching-overload]
     with transaction(service.sessions) as session:
         assert [each.reason for each in gate.overrides(session, job_id)[job_id]] == [WHY["reason"]]
+
+
+def test_a_new_kind_of_weight_file_is_withheld_whatever_its_name(service: Service) -> None:
+    job_id = service.job("merged weights")
+    content = bytes(range(256)) * 8
+    service.end(job_id, "succeeded", {"merged/model.gguf": (content, "application/octet-stream")}, "quarantined", True)
+    job, path = f"/jobs/{job_id}", f"/jobs/{job_id}/artifacts/merged/model.gguf"
+    (listed,) = service.http.get(f"{job}/artifacts").json()["data"]
+    assert (listed["name"], listed["bytes"], listed["url"]) == ("merged/model.gguf", len(content), None)
+    for headers in ({}, {"range": "bytes=0-3"}, {"if-none-match": f'"{listed["sha256"]}"'}, {"if-none-match": "*"}):
+        for method in ("GET", "HEAD"):
+            reply = service.http.request(method, path, headers=headers)
+            assert reply.status_code == 403, (method, headers)
+            assert listed["sha256"] not in str(reply.headers)
+    for address in ("adapter", "adapter/model.gguf", "model", "model/model.gguf"):
+        assert service.http.get(f"{job}/{address}").status_code == 404, "it has no other address"
+    service.http.post(f"{job}/gate/override", json=WHY, headers=service.new_key("officer", "override"))
+    (listed,) = service.http.get(f"{job}/artifacts").json()["data"]
+    assert listed["url"] == path
+    assert service.http.get(path).content == content
+    assert service.http.get(path, headers={"range": "bytes=0-3"}).content == content[:4]

@@ -116,7 +116,7 @@ def test_a_database_that_goes_while_a_file_is_checked_leaves_no_file(
             outage.enter_context(database_away(database_server, database_url))
             return summary
 
-        monkeypatch.setattr("api.routes.datasets.validate", check)
+        monkeypatch.setattr("core.orders.upload.validate", check)
         assert service.upload(ROWS).status_code == 503
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

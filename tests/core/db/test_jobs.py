@@ -152,10 +152,10 @@ def _heartbeat(sessions: Sessions, claim: Claim) -> None:
         jobs.heartbeat(session, claim, lease_seconds=LEASE, progress=None)
 
 
-@write("give_back")
+@write("release")
 def _give_back(sessions: Sessions, claim: Claim) -> None:
     with transaction(sessions) as session:
-        jobs.give_back(session, claim, failed=True, error=DIED)
+        jobs.release(session, claim, failed=True, error=DIED)
 
 
 @write("finish")
@@ -201,7 +201,7 @@ def test_a_job_ends_with_its_error(sessions: Sessions, job_id: str) -> None:
 def test_a_job_given_back_can_be_claimed_again(sessions: Sessions, job_id: str, failed: bool) -> None:
     mine = claimed(sessions, job_id)
     with transaction(sessions) as session:
-        jobs.give_back(session, mine, failed=failed, error=DIED if failed else None)
+        jobs.release(session, mine, failed=failed, error=DIED if failed else None)
     job = row(sessions, job_id)
     assert (job.status, job.failures, job.lease_owner) == ("queued", int(failed), None)
     assert job.error == (DIED.model_dump() if failed else None)
@@ -273,7 +273,7 @@ def test_hopeless_jobs_are_ended(sessions: Sessions, spec: JobSpec) -> None:
     for _time in range(2):
         mine = claimed(sessions, ids["worn"])
         with transaction(sessions) as session:
-            jobs.give_back(session, mine, failed=True, error=DIED)
+            jobs.release(session, mine, failed=True, error=DIED)
     for _time in range(2):
         claimed(sessions, ids["silent"])
         expire(sessions, ids["silent"])

@@ -1,4 +1,4 @@
-"""Events, figures, artifacts, and the lock of the sweep."""
+"""Events, figures, and the lock of the sweep."""
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -6,20 +6,11 @@ from sqlalchemy.exc import IntegrityError
 from core.db import jobs, records
 from core.db.models import Event
 from core.db.session import Sessions, transaction
-from core.errors import NotFound
 from core.schemas.events import JOB_EVENT, Figures, Metrics, StatusChanged
 from core.schemas.job import JobSpec
-from core.schemas.results import Change, Figure, StoredFile
+from core.schemas.results import Change, Figure
 
 FIGURE = Figure(run="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
-FILE = StoredFile(
-    name="report.json",
-    key="jobs/a/1/report.json",
-    sha256="0" * 64,
-    bytes=3,
-    media_type="application/json",
-    gated=False,
-)
 
 
 @pytest.fixture
@@ -96,18 +87,6 @@ def test_of_one_figure_twice_in_a_batch_the_last_counts(sessions: Sessions, job_
     with transaction(sessions) as session:
         records.put_figures(session, job_id, [FIGURE, again])
         assert records.figures(session, job_id) == [again]
-
-
-def test_artifacts_by_name(sessions: Sessions, job_id: str) -> None:
-    adapter = FILE.model_copy(update={"name": "adapter/config.json", "key": "jobs/a/1/config.json"})
-    with transaction(sessions) as session:
-        records.put_artifacts(session, job_id, [FILE, adapter])
-    with transaction(sessions) as session:
-        assert [row.name for row in records.artifacts(session, job_id)] == ["adapter/config.json", "report.json"]
-        assert records.artifact(session, job_id, "report.json").sha256 == FILE.sha256
-        with pytest.raises(NotFound) as caught:
-            records.artifact(session, job_id, "weights.bin")
-    assert caught.value.code == "artifact_not_found"
 
 
 def test_one_sweeps_at_a_time(sessions: Sessions) -> None:

@@ -1,6 +1,6 @@
-"""Warm training processes that wait for an order: importing torch and transformers takes seconds, a job should not.
+"""Warm training processes: importing torch and transformers takes seconds, so it happens before a job arrives.
 
-Not here: a process itself (worker.child).
+Not here: a single process (worker.child).
 """
 
 import logging
@@ -12,8 +12,11 @@ from worker.child import TRAINING, TrainingProcess
 _log = logging.getLogger("worker")
 
 
-class Spares:
-    """Started when a worker starts and after each job, never beside one: it would take its processor time."""
+class WarmPool:
+    """Processes that wait for an order.
+
+    One is started when the worker starts and after each job, never during a job: it would compete for the CPU.
+    """
 
     def __init__(self, command: Sequence[str] = TRAINING) -> None:
         self._command = command
@@ -22,24 +25,24 @@ class Spares:
         self._lock = threading.Lock()
 
     def add(self) -> None:
-        """Start one, unless this worker is on its way out."""
+        """Start a process, unless the pool is closed."""
         with self._lock:
             if not self._closed:
                 self._waiting.append(TrainingProcess(self._command))
 
     def take(self) -> TrainingProcess:
-        """A living process, warm where there is one."""
+        """A running process: a warm one if there is one, otherwise a new one."""
         with self._lock:
             while self._waiting:
                 process = self._waiting.pop(0)
                 if process.alive:
                     return process
-                _log.warning("A waiting training process has died: %s", " | ".join(process.log.tail(3)))
+                _log.warning("A warm training process has died: %s", " | ".join(process.log.tail(3)))
                 process.close()
         return TrainingProcess(self._command)
 
     def close(self) -> None:
-        """End them all, and start no more."""
+        """End all waiting processes and start no more."""
         with self._lock:
             self._closed = True
             while self._waiting:

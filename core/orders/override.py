@@ -1,0 +1,37 @@
+"""Overriding the gate, and the rights that keys need. Not here: the decision itself (core.gate)."""
+
+from core.db import gate, records
+from core.db.models import Job
+from core.db.session import Session
+from core.errors import Forbidden
+from core.schemas.events import GateOverridden
+from core.schemas.keys import Caller, Right
+
+
+def override(session: Session, caller: Caller, job_id: str, *, reason: str) -> Job:
+    """Release what the gate withholds; who did it, when and why stays on record.
+
+    Raises:
+        Forbidden: code `missing_right`.
+        NotFound: the job does not exist.
+        Conflict: code `nothing_to_override`.
+    """
+    check_right(caller, "override")
+    job = gate.override(session, job_id, reason=reason, by=caller)
+    event = GateOverridden(key_id=caller.key_id, key_name=caller.name, reason=reason)
+    records.add_event(session, job_id, job.attempt, event)
+    return job
+
+
+def check_right(caller: Caller, right: Right) -> None:
+    """Check that the caller's key has a right.
+
+    Raises:
+        Forbidden: code `missing_right`.
+    """
+    if right not in caller.rights:
+        raise Forbidden(
+            f"The API key {caller.name!r} does not have the right {right!r}. Ask an administrator to create one: "
+            f"securetune key create NAME --project {caller.project} --right {right}",
+            code="missing_right",
+        )

@@ -1,0 +1,60 @@
+"""Placing an order: check it, store the job, and wake a worker once the job is committed.
+
+Not here: the rules about an order (core.orders.check), running it (worker).
+"""
+
+import logging
+from collections.abc import Callable
+
+from core.catalog import Catalog
+from core.db import datasets, jobs, policies, prompt_sets, records
+from core.db.models import Job
+from core.db.session import Session, Sessions, transaction
+from core.errors import Unavailable
+from core.orders.check import check_policy, complete
+from core.schemas.events import StatusChanged
+from core.schemas.job import JobOrder, JobSpec
+from core.schemas.keys import Caller
+from core.schemas.policy import PolicyRef
+
+_LOG = logging.getLogger("securetune.orders")
+
+Send = Callable[[str], None]
+"""Sends a job's id to the workers; may raise Unavailable. `core.queue.send` with its first argument bound is one."""
+
+
+def place(sessions: Sessions, listed: Catalog, caller: Caller, spec: JobSpec, *, send: Send) -> Job:
+    """Queue a tuning job with every default filled in, under the current policy of the caller's project.
+
+    Raises:
+        InvalidInput: the order breaks a rule (core.orders.check), its policy or the policy's limits.
+        InvalidModel: the base model cannot be used.
+        NotFound: a dataset or an uploaded prompt set does not exist.
+        Unavailable: the database cannot be reached. A broker that is away is only logged: the sweep sends the job.
+    """
+    spec = complete(spec, listed)
+    with transaction(sessions) as session:
+        policy = policies.for_job(session, caller.project, spec.policy)
+        check_policy(spec, policy.policy)
+        datasets.get(session, spec.dataset, param="dataset")
+        if spec.validation_dataset is not None:
+            datasets.get(session, spec.validation_dataset, param="validation_dataset")
+        prompt_sets.files(session, spec.security.prompts)
+        job = add_job(session, caller, spec, policy)
+    wake_worker(job, send)
+    return job
+
+
+def add_job(session: Session, caller: Caller, spec: JobOrder, policy: PolicyRef) -> Job:
+    """Store a checked order as a queued job, with its first event."""
+    job = jobs.add(session, spec, project=caller.project, policy=policy)
+    records.add_event(session, job.id, job.attempt, StatusChanged(status="queued", message="Waiting for a worker."))
+    return job
+
+
+def wake_worker(job: Job, send: Send) -> None:
+    """Send a committed job to the workers. If the broker is away, the next sweep sends it."""
+    try:
+        send(job.id)
+    except Unavailable as error:
+        _LOG.warning("%s is queued, but no worker was notified: %s The next sweep sends it.", job.id, error.message)
