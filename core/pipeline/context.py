@@ -1,22 +1,23 @@
-"""A job whose model and data are in memory: what every later step works on.
+"""A job whose model and data are in memory: what the stages after preparation receive.
 
-Not here: how it gets there (core.pipeline.steps, core.pipeline).
+Not here: how a job is prepared (core.pipeline.prepare).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
+from core import safeguards
 from core.data import Conversation
 from core.data.batches import EncodedDataset, encode_all
 from core.data.benchmarks import Question
 from core.data.template import Encoded
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.pipeline.software import software
+from core.pipeline.cache import libraries
 from core.pipeline.stages import Emit, Stages
-from core.safeguards import runs
+from core.safeguards import SafeguardContext
 from core.schemas.job import Assignment
 from core.schemas.models import BaseModelEntry
 from core.schemas.prompts import PromptSet
@@ -28,18 +29,18 @@ from core.storage import ArtifactStore
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows ready to be trained and scored on."""
+    """The job's rows, in tokens and as text."""
 
     training: EncodedDataset
     validation: EncodedDataset
     summary: DataResult
     held_out: Sequence[Conversation] = ()
-    """Validation rows as they were read: they are asked too."""
+    """Validation rows as text: the model's answers to them are measured."""
     originals: Sequence[Conversation] = ()
-    """Training rows as they were read; kept only where an arm is trained on other words of them."""
+    """Training rows as text: safeguards can rewrite them."""
 
     def without(self, lines: Collection[int]) -> "Rows":
-        """The same, not trained on the rows that begin on these lines."""
+        """The same without the training rows that begin on these lines of the dataset."""
         training = self.training.without(lines)
         counted = {
             "training_rows": len(training.rows),
@@ -56,51 +57,59 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A job whose model and data are in memory: what every later step works on."""
+class JobContext:
+    """A job whose model and data are in memory."""
 
     assignment: Assignment
     entry: BaseModelEntry
+    """The base model's entry in the server's list."""
     store: ArtifactStore
     stages: Stages
     emit: Emit
     base: BaseModel
     modules: tuple[Module, ...]
+    """The modules that are trained."""
     prompts: PromptSet
     data: Rows
     benchmarks: Mapping[str, tuple[Question, ...]]
+    """Questions by the benchmark's name."""
     screening: ScreeningResult
-    """What was found in the training data."""
+    """Findings in the training data."""
 
     @property
     def folder(self) -> str:
-        """Where this attempt's files are kept in the store."""
+        """Prefix of the keys of this attempt's files in the store."""
         return f"jobs/{self.assignment.job_id}/attempts/{self.assignment.attempt}"
 
     @property
     def trained_name(self) -> str:
-        """What the job trains, as its files are called."""
+        """Folder of the trained files among the artifacts: `model` after full fine-tuning, else `adapter`."""
         return "model" if self.assignment.spec.training.method == "full" else "adapter"
 
     @property
     def learning_rate(self) -> float:
-        """The standard rate: the job's, or else what the base model's own makes it."""
+        """The standard learning rate: the job's, or the default for the base model and the method."""
         return self.assignment.spec.training.rate(self.entry.learning_rate)
 
     @property
+    def safeguard_context(self) -> SafeguardContext:
+        """What safeguards receive."""
+        return SafeguardContext(self.assignment.spec, self.entry, self.base, self.modules, self.prompts)
+
+    @property
     def inputs(self) -> dict[str, JsonValue]:
-        """What every result hangs on."""
+        """Everything that all stored results depend on, whatever the job's data."""
         return {
             "model": self.base.identity.sha256,
             "device": self.base.device.type,
             "weights": self.base.weights,
             "chat_template": self.base.identity.chat_template,
-            "software": dict(software()),
+            "libraries": dict(libraries()),
         }
 
     @property
     def job_inputs(self) -> dict[str, JsonValue]:
-        """What a result that has seen the job's data hangs on."""
+        """Everything that results depend on if they use the job's data."""
         assignment = self.assignment
         return self.inputs | {
             "dataset": assignment.dataset.id,
@@ -111,22 +120,19 @@ class Prepared:
         }
 
     def training_rows(self, run: Strategy) -> tuple[Encoded, ...]:
-        """What this arm is trained on."""
-        if run.safeguards.safe_template is None:
-            return self.data.training.rows
-        return self._encoded(runs.as_trained(self.data.originals))
+        """The rows that this run is trained on, before its safeguards add any."""
+        rows = safeguards.training_rows(run, self.data.originals)
+        return self.data.training.rows if rows is self.data.originals else self._encode(rows)
 
     def validation_rows(self, run: Strategy) -> tuple[Encoded, ...]:
-        """What this arm's loss is measured on."""
-        if run.safeguards.safe_template is None:
-            return self.data.validation.rows
-        return self._encoded(self.held_out(run))
+        """The rows that this run's loss is measured on."""
+        rows = self.held_out(run)
+        return self.data.validation.rows if rows is self.data.held_out else self._encode(rows)
 
     def held_out(self, run: Strategy) -> Sequence[Conversation]:
-        """Validation rows as this arm is asked them."""
-        template = run.safeguards.safe_template
-        return self.data.held_out if template is None else tuple(runs.as_served(template, self.data.held_out))
+        """The validation rows as text, with the system prompt that this run must be served with."""
+        return safeguards.served_rows(run, self.data.held_out)
 
-    def _encoded(self, rows: Iterable[Conversation]) -> tuple[Encoded, ...]:
+    def _encode(self, rows: Sequence[Conversation]) -> tuple[Encoded, ...]:
         limit = min(self.assignment.spec.training.max_length, self.base.context)
         return encode_all(rows, self.base.tokenizer, max_length=limit).rows

@@ -15,19 +15,20 @@ from pathlib import Path
 from pydantic import JsonValue
 from torch import nn
 
+from core import safeguards
 from core.attacks.ask import Certain, Suite, ask, suites
 from core.attacks.count import power_note
 from core.attacks.engines import Tuned, answering
 from core.attacks.evaluate import evaluate
+from core.data.batches import encode_all
 from core.judges import Judge, JudgementCache, opened
 from core.lm import adapter, full
+from core.pipeline.cache import code_of, digest
 from core.pipeline.changes import against
-from core.pipeline.context import Prepared
-from core.pipeline.stages import digest
+from core.pipeline.context import JobContext
 from core.quality.evaluate import Held
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
-from core.safeguards import runs
 from core.schemas.base import Frozen
 from core.schemas.events import Figures, Warned
 from core.schemas.job import BASE_RUN
@@ -52,7 +53,7 @@ class _TaskResult(Frozen):
     answers: tuple[TaskAnswer, ...]
 
 
-def before(job: Prepared) -> Evaluation:
+def evaluate_base(job: JobContext) -> Evaluation:
     """The base model's figures. What it says hangs on no job: each suite is asked once and shared."""
     spec = job.assignment.spec.security
     held = Held(job.data.validation.rows, job.data.held_out)
@@ -66,10 +67,10 @@ def before(job: Prepared) -> Evaluation:
     return found
 
 
-def after(job: Prepared, run: Strategy, trained: TrainingResult, base: Evaluation) -> Evaluation:
+def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: Evaluation) -> Evaluation:
     """One arm's figures and their changes, measured on what was stored, and asked as it is to be served."""
     folder = job.store.path(trained.adapter[0].key).parent
-    asked = runs.security_of(run, job.assignment.spec.security)
+    asked = safeguards.security_of(run, job.assignment.spec.security)
     training = job.assignment.spec.training
     stored = Tuned(folder, None if training.method == "full" else training.lora.rank)
     held = Held(job.validation_rows(run), job.held_out(run))
@@ -103,22 +104,23 @@ class _Model:
         return self.tuned is None
 
 
-def _measured(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> Evaluation:
+def _measured(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> Evaluation:
     spec = model.spec
     whole = suites(job.prompts.evaluation, spec, job.base.tokenizer)
 
-    def keep(suite: Suite, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
-        kept = job.stages.kept(
-            f"{model.run}-{suite.name}",
-            _SuiteAnswers,
-            lambda: _SuiteAnswers(answers=compute()),
-            inputs=inputs | _asked(suite, spec),
-            shared=model.shared,
-        )
-        return kept.answers
-
     entries = {entry.name: entry for entry in job.assignment.judges}
     with opened(spec.judges, entries, cache=JudgementCache(job.store), device=job.base.device) as judges:
+
+        def keep(suite: Suite, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+            kept = job.stages.kept(
+                f"{model.run}-{suite.name}",
+                _SuiteAnswers,
+                lambda: _SuiteAnswers(answers=compute()),
+                inputs=inputs | _asked(suite, spec, judges),
+                shared=model.shared,
+            )
+            return kept.answers
+
         with answering(job.base, model.model, spec, model.tuned) as answers:
             said = ask(
                 whole,
@@ -134,8 +136,9 @@ def _measured(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, Jso
     return found.model_copy(update={"figures": found.figures + task.figures, "tasks": task.answers})
 
 
-def _asked(suite: Suite, spec: SecuritySpec) -> dict[str, JsonValue]:
+def _asked(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> dict[str, JsonValue]:
     """All that a suite's answers hang on beside the model."""
+    deciding = [type(judge) for judge in judges] if spec.stop_when_certain else []
     return {
         "prompts": [
             [
@@ -150,6 +153,7 @@ def _asked(suite: Suite, spec: SecuritySpec) -> dict[str, JsonValue]:
         "max_new_tokens": spec.max_new_tokens,
         "engine": spec.engine,
         "certain_to": [judge.model_dump(mode="json") for judge in spec.judges] if spec.stop_when_certain else None,
+        "code": code_of(ask, answering, adapter.loaded, full.loaded, *deciding, caller=__name__),
     }
 
 
@@ -157,7 +161,7 @@ def _certain(judges: Sequence[Judge]) -> Certain:
     return lambda behaviour, text: all(judge.certain(behaviour, text) for judge in judges)
 
 
-def _task(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> _TaskResult:
+def _task(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> _TaskResult:
     spec = job.assignment.spec.quality
 
     def measure() -> _TaskResult:
@@ -180,6 +184,7 @@ def _task(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, JsonVal
         inputs=job.job_inputs
         | inputs
         | {
+            "code": code_of(evaluate_task, encode_all, adapter.loaded, full.loaded, caller=__name__),
             "quality": spec.model_dump(mode="json"),
             "rows": [[message.content for message in row.messages] for row in held.conversations],
             "system_prompt": model.spec.system_prompt,
@@ -193,7 +198,7 @@ def _task(job: Prepared, model: _Model, held: Held, *, inputs: dict[str, JsonVal
 
 
 @contextmanager
-def _as_stored(job: Prepared, folder: Path) -> Iterator[nn.Module]:
+def _as_stored(job: JobContext, folder: Path) -> Iterator[nn.Module]:
     """The base model with what was trained, read from its files."""
     if job.assignment.spec.training.method == "full":
         with full.loaded(job.base, job.modules, folder) as model:

@@ -10,8 +10,8 @@ import torch
 
 from core.attacks.count import power_note
 from core.gate import decide
-from core.pipeline.context import Prepared
-from core.pipeline.software import software
+from core.pipeline.cache import software
+from core.pipeline.context import JobContext
 from core.reports.card import card
 from core.reports.examples import changed
 from core.reports.limits import not_covered
@@ -34,8 +34,8 @@ _MARKDOWN = "text/markdown; charset=utf-8"
 _PARQUET = "application/vnd.apache.parquet"
 
 
-def report(
-    job: Prepared,
+def write_report(
+    job: JobContext,
     evaluations: Sequence[Evaluation],
     maps: Sequence[RobustnessResult],
     trained: Sequence[TrainingResult],
@@ -79,7 +79,7 @@ def report(
 
 
 def _report(
-    job: Prepared,
+    job: JobContext,
     evaluations: Sequence[Evaluation],
     maps: Sequence[RobustnessResult],
     trained: Sequence[TrainingResult],
@@ -112,7 +112,7 @@ def _report(
     )
 
 
-def _tables(job: Prepared, evaluations: Sequence[Evaluation]) -> tuple[StoredFile, StoredFile]:
+def _tables(job: JobContext, evaluations: Sequence[Evaluation]) -> tuple[StoredFile, StoredFile]:
     """Raw answers once more, for programs that read many."""
     from core.reports.parquet import answers_parquet, task_answers_parquet  # noqa: PLC0415
 
@@ -123,7 +123,7 @@ def _tables(job: Prepared, evaluations: Sequence[Evaluation]) -> tuple[StoredFil
         return _adopt(job, answers, _PARQUET, gated=False), _adopt(job, tasks, _PARQUET, gated=False)
 
 
-def _bundle(job: Prepared, files: Sequence[StoredFile]) -> StoredFile:
+def _bundle(job: JobContext, files: Sequence[StoredFile]) -> StoredFile:
     name = job.trained_name
     inside = {file.name.removeprefix(f"{name}/"): job.store.path(file.key) for file in files}
     with job.store.staging() as folder:
@@ -132,13 +132,13 @@ def _bundle(job: Prepared, files: Sequence[StoredFile]) -> StoredFile:
         return _adopt(job, archive, "application/x-tar", gated=True)
 
 
-def _put(job: Prepared, name: str, text: str, media_type: str) -> StoredFile:
+def _put(job: JobContext, name: str, text: str, media_type: str) -> StoredFile:
     gated = name.startswith(f"{job.trained_name}/")
     key = f"{job.folder}/{name}"
     return job.store.put(key, text.encode(), name=name, media_type=media_type, gated=gated)
 
 
-def _adopt(job: Prepared, path: Path, media_type: str, *, gated: bool) -> StoredFile:
+def _adopt(job: JobContext, path: Path, media_type: str, *, gated: bool) -> StoredFile:
     return job.store.adopt(f"{job.folder}/{path.name}", path, name=path.name, media_type=media_type, gated=gated)
 
 

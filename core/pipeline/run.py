@@ -2,19 +2,22 @@
 
 screening -> base model -> dataset -> figures before -> robustness -> learning plans and training -> figures after ->
 gate and report. Runs without any service: the store and `emit` come in as arguments. Not here: how each step is done
-(core.pipeline.screen, core.pipeline.steps, core.pipeline.evaluate, core.pipeline.report).
+(core.pipeline.screen, prepare, analyse, train, evaluate, report).
 """
 
 from core.attacks.prompts import choose as choose_prompts
 from core.catalog import check_runs
 from core.lm.adapter import choose
 from core.lm.modules import find_modules
-from core.pipeline import evaluate as measuring
-from core.pipeline import report as reporting
-from core.pipeline import screen as screened
-from core.pipeline import steps
-from core.pipeline.context import Prepared
+from core.pipeline import prepare
+from core.pipeline import screen as screening
+from core.pipeline.analyse import map_robustness
+from core.pipeline.context import JobContext
+from core.pipeline.evaluate import evaluate_base, evaluate_run
+from core.pipeline.report import write_report
 from core.pipeline.stages import Emit, Stages
+from core.pipeline.train import train_run
+from core.safeguards import SafeguardContext
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.job import Assignment, ScreenAssignment
 from core.schemas.models import BaseModelEntry
@@ -24,6 +27,7 @@ from core.schemas.strategy import analysis_of
 from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
+_BY_MODEL: tuple[Stage, ...] = ("model_screening",)
 _EACH_ANALYSIS: tuple[Stage, ...] = ("robustness",)
 _EACH_RUN: tuple[Stage, ...] = ("training", "after")
 
@@ -38,46 +42,48 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     spec, policy = assignment.spec, assignment.policy.policy.screening
     check_runs(model, spec)
     analyses = _analyses(assignment)
-    planned = _ONCE + policy.by_model + _EACH_ANALYSIS * len(analyses) + _EACH_RUN * len(spec.runs)
+    planned = (
+        _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(analyses) + _EACH_RUN * len(spec.runs)
+    )
     stages = Stages(store, assignment.job_id, emit, planned)
 
-    looked = screened.look(assignment.dataset, policy, store, stages)
-    base = stages.run("base_model", lambda: steps.load_base(model, device, spec.training))
+    screened = screening.screen_dataset(assignment.dataset, policy, store, stages)
+    base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training))
     modules = choose(find_modules(base.model), spec.training.lora)
-    steps.check(assignment, model, base, modules, emit)
-    prompts = choose_prompts(spec.security, base.folder, steps.brought(assignment, store))
-    benchmarks = steps.benchmarks(assignment)
-    data = stages.run("dataset", lambda: steps.encode(assignment, looked.rows, store, base, stages))
-    job = screened.asked(
-        Prepared(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, looked.result)
+    prompts = choose_prompts(spec.security, base.folder, prepare.load_prompt_sets(assignment, store))
+    prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit)
+    benchmarks = prepare.load_benchmarks(assignment)
+    data = stages.run("dataset", lambda: prepare.encode_rows(assignment, screened.rows, store, base, stages))
+    job = screening.screen_by_model(
+        JobContext(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, screened.result)
     )
 
-    before = measuring.before(job)
-    maps = {analysis: steps.robustness(job, analysis) for analysis in analyses}
-    trained = [steps.training(job, run, maps) for run in spec.runs]
-    after = [measuring.after(job, run, result, before) for run, result in zip(spec.runs, trained, strict=True)]
-    return stages.run("report", lambda: reporting.report(job, [before, *after], list(maps.values()), trained))
+    before = evaluate_base(job)
+    maps = {analysis: map_robustness(job, analysis) for analysis in analyses}
+    trained = [train_run(job, run, maps) for run in spec.runs]
+    after = [evaluate_run(job, run, result, before) for run, result in zip(spec.runs, trained, strict=True)]
+    return stages.run("report", lambda: write_report(job, [before, *after], list(maps.values()), trained))
 
 
 def screen(
     assignment: ScreenAssignment, *, store: ArtifactStore, model: BaseModelEntry | None, device: str, emit: Emit
 ) -> Outcome:
-    """Look through a dataset, and train nothing. With a model, it is asked about the rows too.
+    """Screen a dataset without training on it; with a model, also by the checks that need one.
 
     Raises:
         SecureTuneError: it cannot be done; its code and message are for the user.
         Interrupted: `emit` asked to stop.
     """
     policy = assignment.spec.screening
-    asking: tuple[Stage, ...] = ("base_model", "dataset", *policy.by_model) if model and policy.by_model else ()
-    stages = Stages(store, assignment.job_id, emit, ("screening", *asking))
-    looked = screened.look(assignment.dataset, policy, store, stages, enforced=False)
-    result = looked.result
-    if model and asking:
-        base = stages.run("base_model", lambda: steps.load_base(model, device))
-        result = screened.asked_alone(looked, base, stages)
-    screened.tell(result, emit)
-    return Outcome(artifacts=(screened.put(result, assignment, store),))
+    by_model: tuple[Stage, ...] = ("base_model", "dataset", *_BY_MODEL) if model and policy.model_checks else ()
+    stages = Stages(store, assignment.job_id, emit, ("screening", *by_model))
+    screened = screening.screen_dataset(assignment.dataset, policy, store, stages, enforce=False)
+    result = screened.result
+    if model and by_model:
+        base = stages.run("base_model", lambda: prepare.load_base(model, device))
+        result = screening.screen_only_by_model(screened, base, stages)
+    screening.report_findings(result, emit)
+    return Outcome(artifacts=(screening.store_result(result, assignment, store),))
 
 
 def _analyses(assignment: Assignment) -> list[AnalysisSpec]:

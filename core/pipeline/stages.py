@@ -5,15 +5,14 @@ that hang on no job (the base model's security figures, the robustness map) are 
 Covers: stored results, progress of the whole job. Not here: what the stages do (core.pipeline).
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from hashlib import sha256
 from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue
 
+from core.pipeline.cache import ResultCache
 from core.schemas.events import PipelineEvent, Progress, StageFinished, StageStarted
 from core.schemas.state import Stage
 from core.storage import ArtifactStore
@@ -28,7 +27,7 @@ _WEIGHTS: dict[Stage, float] = {
     "screening": 1,
     "base_model": 1,
     "dataset": 1,
-    "refused": 3,
+    "model_screening": 3,
     "before": 4,
     "robustness": 10,
     "training": 12,
@@ -37,17 +36,12 @@ _WEIGHTS: dict[Stage, float] = {
 }
 
 
-def digest(inputs: Mapping[str, JsonValue]) -> str:
-    """A short name for everything that a result hangs on."""
-    return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
-
-
 class Stages:
     """Runs the stages of one job, in order."""
 
     def __init__(self, store: ArtifactStore, job_id: str, emit: Emit, planned: Sequence[Stage]) -> None:
         """`planned` names every stage as often as it will run, so that progress is a share of the whole job."""
-        self._store, self._job_id, self.emit = store, job_id, emit
+        self._cache, self.emit = ResultCache(store, job_id), emit
         self._whole = sum(_WEIGHTS[stage] for stage in planned)
         self._done = self._furthest = 0.0
         self._stage: Stage = "screening"
@@ -86,13 +80,10 @@ class Stages:
         shared: bool = False,
     ) -> Result:
         """A part of the stage at hand: its stored result, or else computed and stored."""
-        scope = "shared" if shared else f"jobs/{self._job_id}"
-        key = f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
-        if self._store.has(key):
-            self._found = True
-            return kind.model_validate_json(self._store.path(key).read_bytes())
-        result = compute()
-        self._store.put(key, result.model_dump_json().encode(), name=key, media_type="application/json", gated=False)
+        result, found = self._cache.load_or_compute(
+            f"{self._stage}-{part}", kind, compute, inputs=inputs, shared=shared
+        )
+        self._found = self._found or found
         return result
 
     def report_progress(self, what: str, done: int, total: int, *, part: tuple[float, float] = (0.0, 1.0)) -> None:

@@ -14,7 +14,6 @@ from core.reports import decided, view
 from core.reports.text import one_line, visible
 from core.schemas.job import BASE_RUN
 from core.schemas.results import Report, TrainingResult
-from core.schemas.safeguards import Safeguards
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~$&!]|:(?=//)|(?<=www)\.")
 """What Markdown, its tables, HTML, mathematics and links begin with."""
@@ -53,10 +52,6 @@ def _own(report: Report) -> TrainingResult:
 def _title(report: Report) -> str:
     run = _own(report).run
     return view.titles(report).get(run, run)
-
-
-def _safeguards(report: Report) -> Safeguards:
-    return report.spec.strategy.safeguards
 
 
 def _whole(report: Report) -> bool:
@@ -155,12 +150,14 @@ def _loading(report: Report) -> str:
 
 def _serving(report: Report) -> str:
     parts: list[str] = []
-    template = _safeguards(report).safe_template
-    if template is not None:
-        parts.append(
-            "Tuned without a system prompt and measured with this one (`safe_template`). Serve it with the same, as "
-            f"the first turn of every conversation:\n\n{_block(template.system_prompt)}"
-        )
+    for options in report.spec.strategy.safeguards:
+        if options.serving_note is not None:
+            parts.append(_plain(options.serving_note))
+        if options.serving_system_prompt is not None:
+            parts.append(
+                "Serve it with this system prompt as the first turn of every conversation:\n\n"
+                f"{_block(options.serving_system_prompt)}"
+            )
     if report.model.chat_template == "plain":
         parts.append(
             "The base model brings no chat template. Tuned and measured with securetune's plain one, which lies in "

@@ -44,7 +44,11 @@ def _sentences(spec: JobSpec, attacks: Sequence[Figure]) -> Iterator[str]:
             f"without a success to show a rate below {100 * threshold:g} %."
         )
     yield "One seed: each arm was trained once, and intervals say nothing about how another run would end."
-    if any(run.safeguards.safe_template is not None for run in spec.runs):
-        yield "Serving without the system prompt: arms with safe_template were measured with it, and hold for it alone."
+    with_prompt = [run.label for run in spec.runs if run.safeguards.serving_system_prompt is not None]
+    if with_prompt:
+        yield (
+            "Serving without the system prompt: runs whose safeguards require one were evaluated only with it "
+            f"({', '.join(with_prompt)})."
+        )
     if spec.security.system_prompt is not None:
         yield "Other system prompts, or none: all were measured with the one that the job names."

@@ -92,9 +92,9 @@ def titles(report: Report) -> dict[str, str]:
 
 
 def system_prompts(report: Report) -> dict[str, str]:
-    """The system prompt that an arm was measured with and is to be served with, of arms with `safe_template`."""
-    guarded = ((run.label, run.safeguards.safe_template) for run in report.spec.runs)
-    return {label: template.system_prompt for label, template in guarded if template is not None}
+    """The system prompt that an arm was measured with and is to be served with, where its safeguards require one."""
+    prompts = ((run.label, run.safeguards.serving_system_prompt) for run in report.spec.runs)
+    return {label: prompt for label, prompt in prompts if prompt is not None}
 
 
 def particulars(result: TrainingResult) -> tuple[str, ...]:
@@ -114,11 +114,7 @@ def particulars(result: TrainingResult) -> tuple[str, ...]:
         least = min(point.loss for point in result.validation)
         early = "; stopped early, and this step's weights are kept" if result.stopped_early else ""
         found.append(f"least validation loss {least:.3f} after step {result.best_step}{early}")
-    if result.safety_rows:
-        found.append(f"{result.safety_rows} refusals mixed in, {result.distinct_safety_rows} of them different")
-    if result.projections:
-        done = sum(each.projected for each in result.projections)
-        found.append(f"{done} of {len(result.projections)} updates projected")
+    found += [effect.summary for effect in result.safeguards]
     return tuple(found)
 
 

@@ -1,1 +1,137 @@
-"""What can be added to any strategy, before, during and after training, and when the model is served."""
+"""Safeguards: what can be combined with any strategy, before, during and after training and when the model is served.
+
+A safeguard is a subclass of `Safeguard` that is registered here; its options are a subclass of `SafeguardOptions`. The
+functions apply all safeguards of one run, in the order in which they were registered. Not here: how often and when
+these functions are called (core.pipeline).
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, TypeVar
+
+from peft import PeftModel
+from pydantic import JsonValue
+from transformers import PreTrainedModel
+
+from core.data import Conversation
+from core.data.template import Encoded
+from core.safeguards.constrained_first_tokens import ConstrainedLoss
+from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
+from core.safeguards.project_to_safe import AlignmentProjection
+from core.safeguards.safe_template import PromptAfterTraining
+from core.safeguards.safety_mix import RefusalMix
+from core.safeguards.system_prompt import check_system_prompt, with_system_prompt
+from core.schemas import safeguards as schema
+from core.schemas.progress import OnProgress
+from core.schemas.results import SafeguardEffect
+from core.schemas.security import SecuritySpec
+from core.schemas.strategy import Strategy
+from core.training.loop import Objective, next_token_loss
+
+__all__ = [
+    "ExtraRows",
+    "Safeguard",
+    "SafeguardContext",
+    "after_training",
+    "check",
+    "extra_rows",
+    "inputs",
+    "objective",
+    "register",
+    "safeguards_of",
+    "security_of",
+    "served_rows",
+    "training_rows",
+    "unregister",
+]
+
+_IMPLEMENTATIONS: dict[type[schema.SafeguardOptions], type[Safeguard[Any]]] = {}
+Implementation = TypeVar("Implementation", bound=Safeguard[Any])
+
+
+def register(implementation: type[Implementation]) -> type[Implementation]:
+    """Accept a safeguard in requests and apply it in runs; usable as a class decorator.
+
+    Raises:
+        ValueError: another safeguard has the name of its options already.
+    """
+    schema.register(implementation.options_class)
+    _IMPLEMENTATIONS[implementation.options_class] = implementation
+    return implementation
+
+
+def unregister(implementation: type[Safeguard[Any]]) -> None:
+    """Stop accepting a safeguard. For tests, which must leave the process as they found it."""
+    schema.unregister(implementation.options_class)
+    del _IMPLEMENTATIONS[implementation.options_class]
+
+
+for _implementation in (RefusalMix, ConstrainedLoss, AlignmentProjection, PromptAfterTraining):
+    register(_implementation)
+
+
+def safeguards_of(run: Strategy) -> tuple[Safeguard[Any], ...]:
+    """The safeguards of a run, in the order in which they take effect."""
+    return tuple(_IMPLEMENTATIONS[type(options)](options) for options in run.safeguards)
+
+
+def check(run: Strategy, context: SafeguardContext) -> None:
+    """Reject a run whose safeguards cannot work with the base model or the modules, before anything is computed.
+
+    Raises:
+        SecureTuneError: code `chat_template_unsupported`, or as the safeguard says.
+    """
+    for safeguard in safeguards_of(run):
+        check_system_prompt(safeguard.options, context.base)
+        safeguard.check(context)
+
+
+def inputs(run: Strategy, context: SafeguardContext) -> JsonValue:
+    """Everything that the trained weights of a run depend on because of its safeguards."""
+    return {
+        safeguard.options.name: [safeguard.options.model_dump(mode="json"), safeguard.inputs(context)]
+        for safeguard in safeguards_of(run)
+    }
+
+
+def training_rows(run: Strategy, rows: Sequence[Conversation]) -> Sequence[Conversation]:
+    """The rows as they are trained on; the same sequence if no safeguard changes a row."""
+    changed = [reduce(lambda row, safeguard: safeguard.training_row(row), safeguards_of(run), row) for row in rows]
+    return rows if all(new is old for new, old in zip(changed, rows, strict=True)) else changed
+
+
+def served_rows(run: Strategy, rows: Sequence[Conversation]) -> Sequence[Conversation]:
+    """The rows as the model is asked them when served; the same sequence if no system prompt is required."""
+    prompt = run.safeguards.serving_system_prompt
+    return rows if prompt is None else [with_system_prompt(row, prompt) for row in rows]
+
+
+def security_of(run: Strategy, spec: SecuritySpec) -> SecuritySpec:
+    """How the run is attacked: with the system prompt that it must be served with, if one is required."""
+    prompt = run.safeguards.serving_system_prompt
+    return spec if prompt is None else spec.model_copy(update={"system_prompt": prompt})
+
+
+def extra_rows(
+    run: Strategy, context: SafeguardContext, rows: Sequence[Encoded], on_progress: OnProgress
+) -> tuple[ExtraRows, ...]:
+    """The rows that each safeguard adds to the training rows.
+
+    Raises:
+        TrainingFailed: as the safeguard says.
+    """
+    added = [safeguard.extra_rows(context, rows, on_progress) for safeguard in safeguards_of(run)]
+    return tuple(extra for extra in added if extra is not None)
+
+
+def objective(run: Strategy) -> Objective:
+    """The loss that the run is trained with."""
+    return reduce(lambda loss, safeguard: safeguard.objective(loss), safeguards_of(run), next_token_loss)
+
+
+def after_training(
+    run: Strategy, context: SafeguardContext, tuned: PeftModel | PreTrainedModel
+) -> tuple[SafeguardEffect, ...]:
+    """Apply what changes the trained weights, and return the effects."""
+    effects = [safeguard.after_training(context, tuned) for safeguard in safeguards_of(run)]
+    return tuple(effect for effect in effects if effect is not None)

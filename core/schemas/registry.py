@@ -57,7 +57,7 @@ class Registry(Generic[Options]):
 
     def __get_pydantic_core_schema__(self, _source: type[Any], _handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.validate, serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True)
+            self.validate, serialization=core_schema.plain_serializer_function_ser_schema(dump_model, info_arg=True)
         )
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -126,7 +126,7 @@ def _below(name: str, kind: str, error: Mapping[str, Any]) -> InitErrorDetails:
     return {"type": kind, "loc": (name, *error["loc"]), "input": error["input"], "ctx": context}
 
 
-def _dump(value: BaseModel, info: core_schema.SerializationInfo) -> dict[str, Any]:
+def dump_model(value: BaseModel, info: core_schema.SerializationInfo) -> dict[str, Any]:
     return value.model_dump(
         mode=info.mode, by_alias=info.by_alias, exclude_unset=info.exclude_unset, exclude_none=info.exclude_none
     )

@@ -417,15 +417,19 @@ class StoredFile(Frozen):
     that goes with them."""
 
 
-class Projection(Frozen):
-    """What `project_to_safe` did to one module's update."""
+class SafeguardEffect(Frozen):
+    """The effect of one safeguard on the training of one run."""
 
-    module: str
-    """Name in the model."""
-    cosine: float
-    """Between the update and its projection."""
-    projected: bool
-    """Whether the projection took its place: the cosine is not above the threshold."""
+    safeguard: str
+    """Name of the safeguard, such as `safety_mix`."""
+    summary: str
+    """The effect as reports state it, such as `12 refusals mixed in, 7 of them different`."""
+    counts: dict[str, int] = {}
+    """What the safeguard counted, by name: `rows` and `distinct_rows` that `safety_mix` added; `updates` that
+    `project_to_safe` compared and how many it `projected`."""
+    by_module: dict[str, float] = {}
+    """One value for each module: for `project_to_safe` the cosine between a module's update and its projection, -1 to
+    1."""
 
 
 class TrainingResult(Frozen):
@@ -455,12 +459,8 @@ class TrainingResult(Frozen):
     """Step with the least validation loss; the weights are this step's where `patience` is given."""
     stopped_early: bool = False
     """True when `patience` ran out before the last step."""
-    safety_rows: int = 0
-    """Refusals that `safety_mix` added to the job's rows."""
-    distinct_safety_rows: int = 0
-    """Of these, how many are different: the base model refused so many probe prompts, and rows repeat beyond that."""
-    projections: tuple[Projection, ...] = ()
-    """What `project_to_safe` did, for each module that was trained and that alignment had moved; empty without it."""
+    safeguards: tuple[SafeguardEffect, ...] = ()
+    """What each safeguard changed, in the order in which they took effect; safeguards without a count are missing."""
 
 
 class Report(Frozen):

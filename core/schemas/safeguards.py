@@ -1,101 +1,244 @@
-"""What can be added to any strategy: safeguards before, while and after an arm is trained, and when it is served.
+"""Safeguards: options that any strategy can be combined with, each taking effect before, during or after training or
+when the model is served.
 
-Covers: each safeguard's options and short name. Not here: what they do (core.safeguards.arms, core.safeguards.mixing,
-core.training.objective, core.safeguards.projection). Sources are named at each; sizes that no source names are this
-project's choice.
+Covers: the options of each safeguard, and which safeguards a request may name. Not here: what safeguards do
+(core.safeguards). Sources are cited at each class; sizes without a source are this project's choice.
 """
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from typing_extensions import override
 
 from core.schemas.base import Frozen
+from core.schemas.registry import dump_model, named_schema, validate_each
 
 SAFETY_PROMPT = (
     "You help people with what they ask. Politely decline anything that could hurt somebody or break the law, whatever "
     "reason is given and however the request is worded, and say briefly why."
 )
-"""System prompt of `safe_template` where the job names none."""
+"""Default system prompt of `safe_template`."""
 
 
-class SafetyMix(Frozen):
-    """Refusals mixed into the training rows (Bianchi et al. 2024, "Safety-Tuned LLaMAs").
+class SafeguardOptions(Frozen):
+    """Base of every safeguard's options. What other parts of the product need to know about it is here too."""
 
-    The rows are harmful requests of the prompt set's probe half with the base model's own refusals; the half that
-    figures are measured on is never trained on. Where more are asked for than there are, they repeat.
+    name: ClassVar[str]
+    """Name of the safeguard in a request."""
+    needs_adapter: ClassVar[bool] = False
+    """Whether it works on an adapter only, and so not with the training method `full`."""
+    needs_unaligned_base: ClassVar[bool] = False
+    """Whether the base model's entry in the server's list must name its `unaligned_base`."""
+
+    @property
+    def title(self) -> str:
+        """Name in tables and headings, with the option that matters most."""
+        return self.name
+
+    @property
+    def serving_system_prompt(self) -> str | None:
+        """The system prompt that the model is evaluated with and must be served with; None for the job's own."""
+        return None
+
+    @property
+    def serving_note(self) -> str | None:
+        """How to serve the model, in one or two sentences for the model card; None if there is nothing to do."""
+        return None
+
+
+Options = TypeVar("Options", bound=SafeguardOptions)
+_CLASSES: dict[str, type[SafeguardOptions]] = {}
+
+
+def register(options: type[Options]) -> type[Options]:
+    """Accept a safeguard in requests. Safeguards take effect in the order of registration.
+
+    Raises:
+        ValueError: another class has this name already.
     """
+    if _CLASSES.setdefault(options.name, options) is not options:
+        raise ValueError(f"A safeguard named {options.name!r} is already registered: choose another name")
+    return options
+
+
+def unregister(options: type[SafeguardOptions]) -> None:
+    """Stop accepting a safeguard. For tests, which must leave the process as they found it."""
+    del _CLASSES[options.name]
+
+
+@register
+class SafetyMix(SafeguardOptions):
+    """Adds refusals to the training rows (Bianchi et al. 2024, "Safety-Tuned LLaMAs").
+
+    Each added row is a harmful request from the probe half of the prompt set with the base model's own refusal. The
+    half that figures are measured on is never trained on. If there are too few refusals for `share`, they repeat.
+    """
+
+    name: ClassVar[str] = "safety_mix"
 
     share: float = Field(default=0.05, gt=0, le=0.5)
-    """Share of safety rows in what is trained on. They are added to the job's rows, so an epoch has more steps."""
+    """Share of refusals in the rows trained on, above 0 and at most 0.5. They are added to the job's rows, so an epoch
+    takes more steps."""
+
+    @property
+    @override
+    def title(self) -> str:
+        return f"safety_mix {100 * self.share:g} %"
 
 
-class ConstrainedFirstTokens(Frozen):
-    """A loss that holds an answer's first tokens to what the base model would say (Qi et al. 2024, "Safety Alignment
-    Should Be Made More Than Just a Few Tokens Deep", section 4).
+@register
+class ConstrainedFirstTokens(SafeguardOptions):
+    """Trains with a loss that keeps the first tokens of each answer close to the base model (Qi et al. 2024, "Safety
+    Alignment Should Be Made More Than Just a Few Tokens Deep", section 4).
 
-    Of a token with strength beta: -(2/beta) log sigmoid(beta (log p - log p_base)). The defaults are the paper's.
+    The loss of a token with strength beta is -(2/beta) log sigmoid(beta (log p - log p_base)). The defaults are those
+    of the paper.
     """
 
+    name: ClassVar[str] = "constrained_first_tokens"
+    needs_adapter: ClassVar[bool] = True
+
     first: float = Field(default=0.5, ge=0.001, le=100)
-    """Strength at the first token of an answer."""
+    """Strength beta at the first token of an answer, 0.001 to 100."""
     early: float = Field(default=2.0, ge=0.001, le=100)
-    """Strength at the tokens after it, up to `tokens`."""
+    """Strength beta at the tokens from the second up to number `tokens`, 0.001 to 100."""
     tokens: int = Field(default=5, ge=1, le=1000)
-    """How many tokens count as first ones."""
+    """How many tokens at the start of an answer are constrained, 1 to 1000."""
     rest: float = Field(default=0.1, ge=0.001, le=100)
-    """Strength at all others; a small one is ordinary cross-entropy."""
+    """Strength beta at all later tokens, 0.001 to 100; a small value is close to cross-entropy."""
+
+    @property
+    @override
+    def title(self) -> str:
+        return "first_tokens"
 
 
-class ProjectToSafe(Frozen):
-    """Each module's update is projected onto its alignment direction after training (after SafeLoRA, Hsu et al. 2024).
+@register
+class ProjectToSafe(SafeguardOptions):
+    """Projects each module's update onto its alignment direction after training (after SafeLoRA, Hsu et al. 2024).
 
     The direction is the difference between the base model and the model that it was aligned from, which the server's
     list must name as the base model's `unaligned_base`.
     """
 
+    name: ClassVar[str] = "project_to_safe"
+    needs_adapter: ClassVar[bool] = True
+    needs_unaligned_base: ClassVar[bool] = True
+
     threshold: float = Field(default=0.5, ge=0, le=1)
-    """Modules are projected whose update and its projection have at most this cosine; 1 projects all of them."""
+    """A module's update is projected if its cosine with its projection is at most this, 0 to 1; 1 projects all."""
     subspace: Literal["weighted", "span"] = "weighted"
-    """`weighted`: SafeLoRA's own V V^T / |V|, which weighs directions by how much alignment moved them, and may shrink
-    or stretch an update. `span`: onto the `rank` strongest directions, which never lengthens it."""
+    """`weighted` uses SafeLoRA's V V^T / |V|, which weights directions by how much alignment changed them and can
+    shorten or lengthen an update. `span` projects onto the `rank` strongest directions, which never lengthens it."""
     rank: int = Field(default=16, ge=1, le=1024)
-    """Directions of `span`."""
+    """Number of directions that `span` projects onto, 1 to 1024."""
 
 
-class SafeTemplate(Frozen):
-    """Tune without a system prompt, serve with one that asks for safety (PTST, Lyu et al. 2024).
+@register
+class SafeTemplate(SafeguardOptions):
+    """Trains without a system prompt and serves with a safety prompt (PTST, Lyu et al. 2024).
 
-    System turns in the job's rows are left out of this arm's training, and its figures are measured with this prompt
-    instead of `security.system_prompt`. Serve the adapter with it too. It only helps a base model that heeds system
-    prompts: the report's figures tell.
+    System turns are removed from the rows that this run is trained on. The run is evaluated with this system prompt
+    instead of `security.system_prompt`, and must be served with it. It helps only if the base model follows system
+    prompts.
     """
 
+    name: ClassVar[str] = "safe_template"
+
     system_prompt: str = Field(default=SAFETY_PROMPT, min_length=1, max_length=8000, pattern=r"^[^\x00]*$")
-    """The prompt to serve with."""
-
-
-class Safeguards(Frozen):
-    """Safeguards of one arm; all are off by default, and any of them go together."""
-
-    safety_mix: SafetyMix | None = None
-    """Mix refusals into the training rows."""
-    constrained_first_tokens: ConstrainedFirstTokens | None = None
-    """Hold the first tokens of answers to the base model."""
-    project_to_safe: ProjectToSafe | None = None
-    """Project the trained update onto the alignment direction; needs the base model's `unaligned_base`."""
-    safe_template: SafeTemplate | None = None
-    """Train without and serve with a safety system prompt."""
+    """The system prompt to evaluate and serve with, 1 to 8000 characters."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Short names of those that are on, in the order in which they take effect."""
-        found: list[str] = []
-        if self.safety_mix is not None:
-            found.append(f"safety_mix {100 * self.safety_mix.share:g} %")
-        if self.constrained_first_tokens is not None:
-            found.append("first_tokens")
-        if self.project_to_safe is not None:
-            found.append("project_to_safe")
-        if self.safe_template is not None:
-            found.append("safe_template")
-        return tuple(found)
+    @override
+    def serving_system_prompt(self) -> str | None:
+        return self.system_prompt
+
+    @property
+    @override
+    def serving_note(self) -> str | None:
+        return "Trained without a system prompt and evaluated with the one below (`safe_template`)."
+
+
+class Safeguards:
+    """The safeguards of one run, in the order in which they take effect.
+
+    In JSON an object with the options of each safeguard by name; one that is missing or null is off. Immutable.
+    """
+
+    def __init__(self, *options: SafeguardOptions) -> None:
+        """Raises ValueError if a safeguard is given twice."""
+        order = list(_CLASSES.values())
+        if len({type(each) for each in options}) < len(options):
+            raise ValueError("a safeguard is given twice: give each one once")
+        self._options = tuple(sorted(options, key=lambda each: order.index(type(each))))
+
+    def __iter__(self) -> Iterator[SafeguardOptions]:
+        return iter(self._options)
+
+    def __len__(self) -> int:
+        return len(self._options)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Safeguards) and self._options == other._options
+
+    def __hash__(self) -> int:
+        return hash(self._options)
+
+    def __repr__(self) -> str:
+        return f"Safeguards({', '.join(map(repr, self._options))})"
+
+    def get(self, options: type[Options]) -> Options | None:
+        """The options of one safeguard; None if it is off."""
+        return next((each for each in self._options if isinstance(each, options)), None)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Titles of the safeguards that are on."""
+        return tuple(each.title for each in self._options)
+
+    @property
+    def serving_system_prompt(self) -> str | None:
+        """The system prompt that the last safeguard with one requires; None if none requires one."""
+        prompts = [each.serving_system_prompt for each in self._options]
+        return next((prompt for prompt in reversed(prompts) if prompt is not None), None)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: type[Any], _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._validate,
+            ref=f"{cls.__module__}.{cls.__qualname__}:{id(cls)}",
+            serialization=core_schema.plain_serializer_function_ser_schema(cls._dump, info_arg=True),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        properties = {
+            name: {
+                "anyOf": [handler(named_schema(options)), {"type": "null"}],
+                "default": None,
+                "description": (options.__doc__ or "").partition("\n\n")[0].replace("\n    ", " "),
+            }
+            for name, options in _CLASSES.items()
+        }
+        return {
+            "type": "object",
+            "title": cls.__name__,
+            "description": "Safeguards of one run. All are off by default, and any of them can be combined.",
+            "properties": properties,
+            "additionalProperties": False,
+        }
+
+    @classmethod
+    def _validate(cls, value: object) -> "Safeguards":
+        if isinstance(value, Safeguards):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("model_type", "Input should be an object with one field for each safeguard")
+        given = {name: options for name, options in value.items() if options is not None or name not in _CLASSES}
+        return cls(*validate_each("Safeguards", given, _CLASSES).values())
+
+    def _dump(self, info: core_schema.SerializationInfo) -> dict[str, Any]:
+        return {each.name: dump_model(each, info) for each in self._options}

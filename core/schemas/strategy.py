@@ -156,5 +156,5 @@ def analysis_of(strategy: Strategy) -> AnalysisSpec | None:
 
 def title(strategy: Strategy) -> str:
     """What an arm is, in a few words: its kind and its safeguards, and its label first where it has one of its own."""
-    whole = " + ".join((strategy.kind, *strategy.safeguards.names))
+    whole = " + ".join((strategy.kind, *strategy.safeguards.titles))
     return whole if strategy.label == strategy.kind else f"{strategy.label}: {whole}"

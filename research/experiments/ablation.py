@@ -6,7 +6,7 @@ Each variant is analysed and trained anew, and compared with uniform as everywhe
 from collections.abc import Sequence
 from typing import Literal
 
-from core.pipeline.software import software
+from core.pipeline.cache import software
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation
 from core.schemas.strategy import MlLrStrategy, Strategy, SwatStrategy
 from core.training.strategies import plan

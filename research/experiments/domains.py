@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from scipy.stats import spearmanr
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from core.pipeline.software import software
+from core.pipeline.cache import software
 from core.schemas.base import Frozen
 from core.schemas.results import RobustnessResult
 from core.stats import kappa

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from core.lm.modules import Module
-from core.pipeline.software import software
+from core.pipeline.cache import software
 from core.schemas.results import RobustnessResult
 from research.experiments.compare import compare
 from research.experiments.lab import Lab

@@ -30,7 +30,7 @@ from core.data.template import Encoded
 from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.lm.prompts import render
-from core.pipeline.software import software
+from core.pipeline.cache import software
 from core.quality.loss import row_losses
 from core.schemas.data import Message
 from research.experiments.evidence import compared_with_uniform

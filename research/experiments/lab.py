@@ -238,7 +238,9 @@ class Lab:
     @cached_property
     def _refusals(self) -> tuple[Encoded, ...]:
         """Of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
-        return collect_refusals(self.base, self._prompts, max_new_tokens=_ANSWER_TOKENS, max_length=_LONGEST, on_progress=_ignore)
+        return collect_refusals(
+            self.base, self._prompts, max_new_tokens=_ANSWER_TOKENS, max_length=_LONGEST, on_progress=_ignore
+        )
 
     def _measured(self, tuned: PeftModel, step: int, watch: Watch | None) -> Point:
         tuned.eval()

@@ -8,7 +8,7 @@ that breaks the base already says nothing about tuning. Not here: their words (c
 from collections.abc import Sequence
 from typing import Literal
 
-from core.pipeline.software import software
+from core.pipeline.cache import software
 from research.experiments.compare import interval
 from research.experiments.pool import Say, pool
 from research.experiments.runs import orders, strategies, uniform

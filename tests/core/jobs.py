@@ -9,7 +9,12 @@ from pathlib import Path
 from core.catalog import TESTBED
 from core.data import Conversation, validate
 from core.errors import Interrupted
+from core.lm.load import BaseModel
+from core.pipeline.context import Rows
+from core.pipeline.prepare import encode_rows
 from core.pipeline.run import run
+from core.pipeline.screen import load_dataset
+from core.pipeline.stages import Stages
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation
 from core.schemas.events import Figures, PipelineEvent, Progress, StageFinished, Warned
 from core.schemas.job import Assignment, DatasetRef, JobSpec
@@ -54,6 +59,19 @@ def upload(store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[st
         columns=None,
         summary=validate(store.path(stored.key), max_rows=1_000_000),
     )
+
+
+def encoded_rows(assignment: Assignment, store: ArtifactStore, base: BaseModel, heard: "Heard | None" = None) -> Rows:
+    """The rows of a job, encoded in their stage."""
+    emit = heard or Heard()
+    stages = Stages(store, assignment.job_id, emit, ("dataset",))
+    rows = load_dataset(store, assignment.dataset)
+    return stages.run("dataset", lambda: encode_rows(assignment, rows, store, base, stages))
+
+
+def with_training(**fields: object) -> JobSpec:
+    """The usual job with other training options."""
+    return SPEC.model_copy(update={"training": SPEC.training.model_copy(update=fields)})
 
 
 def assign(

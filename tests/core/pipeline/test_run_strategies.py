@@ -44,22 +44,18 @@ MAIN = SwatStrategy(
     warmup_ratio=0.5,
     analysis=NOISE,
     safeguards=Safeguards(
-        safety_mix=SafetyMix(share=0.25),
-        constrained_first_tokens=ConstrainedFirstTokens(),
-        safe_template=SafeTemplate(system_prompt=PROMPT),
+        SafetyMix(share=0.25),
+        ConstrainedFirstTokens(),
+        SafeTemplate(system_prompt=PROMPT),
     ),
 )
 RUNS: tuple[Strategy, ...] = (
     MAIN,
     MlLrStrategy(analysis=NOISE),
-    MlLrStrategy(label="mixed", analysis=NOISE, safeguards=Safeguards(safety_mix=SafetyMix(share=0.25))),
-    MlLrStrategy(
-        label="held", analysis=NOISE, safeguards=Safeguards(constrained_first_tokens=ConstrainedFirstTokens())
-    ),
-    MlLrStrategy(
-        label="projected", analysis=NOISE, safeguards=Safeguards(project_to_safe=ProjectToSafe(threshold=1.0))
-    ),
-    MlLrStrategy(label="prompted", analysis=NOISE, safeguards=Safeguards(safe_template=SafeTemplate())),
+    MlLrStrategy(label="mixed", analysis=NOISE, safeguards=Safeguards(SafetyMix(share=0.25))),
+    MlLrStrategy(label="held", analysis=NOISE, safeguards=Safeguards(ConstrainedFirstTokens())),
+    MlLrStrategy(label="projected", analysis=NOISE, safeguards=Safeguards(ProjectToSafe(threshold=1.0))),
+    MlLrStrategy(label="prompted", analysis=NOISE, safeguards=Safeguards(SafeTemplate())),
     MlLrContinuousStrategy(analysis=NOISE),
     FreezeLayersStrategy(layers=LayerNumbers(first=0, last=3)),
 )
@@ -141,17 +137,17 @@ def test_every_safeguard_changes_what_is_trained_and_nothing_else_does(done: Don
 def test_refusals_are_mixed_in_and_counted(done: Done) -> None:
     rows = done.report.data.training_rows
     for label in ("guarded", "mixed"):
-        found = done.run(label)
-        assert found.safety_rows == round(rows / 3)
-        assert 0 < found.distinct_safety_rows <= found.safety_rows
-    assert done.run("ml_lr").safety_rows == 0
+        (effect,) = [each for each in done.run(label).safeguards if each.safeguard == "safety_mix"]
+        assert effect.counts["rows"] == round(rows / 3)
+        assert 0 < effect.counts["distinct_rows"] <= effect.counts["rows"]
+    assert done.run("ml_lr").safeguards == ()
 
 
 def test_a_projection_shrinks_the_same_run_and_is_reported_by_module(done: Done) -> None:
-    found = done.run("projected").projections
-    assert {row.module for row in found} == set(done.run("projected").plan.scales)
-    assert all(row.projected for row in found)
-    assert done.run("ml_lr").projections == ()
+    (effect,) = done.run("projected").safeguards
+    modules = set(done.run("projected").plan.scales)
+    assert set(effect.by_module) == modules
+    assert effect.counts == {"updates": len(modules), "projected": len(modules)}
     plain, projected = done.weights("ml_lr"), done.weights("projected")
     for name, value in plain.items():
         assert torch.equal(value, projected[name]) == (".lora_A." in name)
@@ -198,7 +194,7 @@ def test_progress_never_goes_back_while_refusals_are_gathered(done: Done) -> Non
         (ModulesStrategy(label="mine", full_rate=(), ratio=0), "nothing_to_train"),
         (FreezeLayersStrategy(layers=LayerNumbers(first=0, last=5)), "nothing_to_train"),
         (FreezeLayersStrategy(layers=LayerNumbers(first=5, last=6)), "no_such_layers"),
-        (UniformStrategy(label="mine", safeguards=Safeguards(project_to_safe=ProjectToSafe())), "no_unaligned_base"),
+        (UniformStrategy(label="mine", safeguards=Safeguards(ProjectToSafe())), "no_unaligned_base"),
     ],
 )
 def test_an_run_that_cannot_be_done_ends_the_job_before_rows_are_read(tmp_path: Path, run: Strategy, code: str) -> None:

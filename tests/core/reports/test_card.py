@@ -100,7 +100,7 @@ def test_without_gate_and_screening_it_says_so(report: Report) -> None:
 
 def test_a_system_prompt_to_serve_with_is_quoted_whole(whole: Report) -> None:
     prompt = "Be kind.\n```\n# not a heading\n````\nend"
-    strategy = MlLrStrategy(safeguards=Safeguards(safe_template=SafeTemplate(system_prompt=prompt)))
+    strategy = MlLrStrategy(safeguards=Safeguards(SafeTemplate(system_prompt=prompt)))
     model = whole.model.model_copy(update={"chat_template": "plain"})
     spec = whole.spec.model_copy(update={"strategy": strategy})
     guarded = whole.model_copy(update={"spec": spec, "model": model})

@@ -61,7 +61,7 @@ def test_few_prompts_are_too_few_for_the_threshold(report: Report, n: int, *, fe
 
 def test_system_prompts_are_part_of_what_was_measured(report: Report) -> None:
     assert "system prompt" not in whole(report)
-    strategy = MlLrStrategy(safeguards=Safeguards(safe_template=SafeTemplate()))
+    strategy = MlLrStrategy(safeguards=Safeguards(SafeTemplate()))
     security = report.spec.security.model_copy(update={"system_prompt": "Be kind."})
     spec = report.spec.model_copy(update={"strategy": strategy, "security": security})
     text = whole(report.model_copy(update={"spec": spec}))

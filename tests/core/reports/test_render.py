@@ -177,7 +177,7 @@ def test_runs_are_named_by_what_they_are(report: Report) -> None:
     assert "nothing to protect" not in text
     assert "plain one" not in text
     template = SafeTemplate(system_prompt=EVIL)
-    strategy = MlLrStrategy(safeguards=Safeguards(safe_template=template, constrained_first_tokens=HELD))
+    strategy = MlLrStrategy(safeguards=Safeguards(HELD, template))
     guarded = report.model_copy(update={"spec": report.spec.model_copy(update={"strategy": strategy})})
     page = drawn_without(guarded)
     text = words(Page(page).text)

@@ -17,7 +17,7 @@ from core.reports.view import (
     titles,
 )
 from core.schemas.analysis import GradientPerturbation
-from core.schemas.results import Projection, Report, ValidatedStep
+from core.schemas.results import Report, SafeguardEffect, ValidatedStep
 from core.schemas.safeguards import Safeguards, SafeTemplate, SafetyMix
 from core.schemas.strategy import MlLrStrategy, UniformStrategy
 
@@ -94,9 +94,9 @@ def test_types_and_depths_have_drift_gain_and_share(report: Report) -> None:
 
 def guarded(report: Report) -> Report:
     """The same with safeguards on both arms, and a label of the second's own."""
-    mixed = MlLrStrategy(safeguards=Safeguards(safety_mix=SafetyMix(share=0.025)))
+    mixed = MlLrStrategy(safeguards=Safeguards(SafetyMix(share=0.025)))
     prompted = UniformStrategy(
-        label="kind", safeguards=Safeguards(safe_template=SafeTemplate(system_prompt="Be <kind>."))
+        label="kind", safeguards=Safeguards(SafeTemplate(system_prompt="Be <kind>."))
     )
     return report.model_copy(
         update={"spec": report.spec.model_copy(update={"strategy": mixed, "compare": (prompted,)})}
@@ -120,7 +120,6 @@ def test_what_stands_in_no_column_is_told_in_words(report: Report) -> None:
     scales = dict(zip(ours.plan.scales, (1.0, 0.0, 0.25, 0.5), strict=True))
     first = dict.fromkeys(scales, 0.0) | {next(iter(scales)): 1.0}
     plan = ours.plan.model_copy(update={"scales": scales, "warmup_scales": first, "warmup_ratio": 0.3})
-    rows = tuple(Projection(module=name, cosine=0.5, projected=name.endswith("q")) for name in scales)
     measured = uniform.model_copy(
         update={
             "validation": (ValidatedStep(step=2, loss=0.5), ValidatedStep(step=4, loss=0.75)),
@@ -130,7 +129,11 @@ def test_what_stands_in_no_column_is_told_in_words(report: Report) -> None:
     )
     (words,) = particulars(measured)
     assert words == "least validation loss 0.500 after step 2; stopped early, and this step's weights are kept"
-    whole = ours.model_copy(update={"plan": plan, "safety_rows": 12, "distinct_safety_rows": 7, "projections": rows})
+    effects = (
+        SafeguardEffect(safeguard="safety_mix", summary="12 refusals mixed in, 7 of them different"),
+        SafeguardEffect(safeguard="project_to_safe", summary="2 of 4 updates projected"),
+    )
+    whole = ours.model_copy(update={"plan": plan, "safeguards": effects})
     assert particulars(whole) == (
         "warm-up of 1 modules for 30 % of the steps",
         "2 modules at 0.25 to 0.5 of it",

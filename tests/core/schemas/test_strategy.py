@@ -20,10 +20,10 @@ from core.schemas.strategy import (
 
 STRATEGY: TypeAdapter[Strategy] = TypeAdapter(Strategy)
 EVERYTHING = Safeguards(
-    safety_mix=SafetyMix(),
-    constrained_first_tokens=ConstrainedFirstTokens(),
-    project_to_safe=ProjectToSafe(),
-    safe_template=SafeTemplate(),
+    SafetyMix(),
+    ConstrainedFirstTokens(),
+    ProjectToSafe(),
+    SafeTemplate(),
 )
 EACH: list[Strategy] = [
     UniformStrategy(),
@@ -47,7 +47,7 @@ def test_a_kind_is_a_whole_strategy_without_safeguards(kind: str) -> None:
     strategy = STRATEGY.validate_python({"kind": kind})
     assert (strategy.label, title(strategy)) == (kind, kind)
     assert strategy.safeguards == Safeguards()
-    assert strategy.safeguards.names == ()
+    assert strategy.safeguards.titles == ()
 
 
 def test_only_strategies_that_rest_on_a_map_have_an_analysis() -> None:
@@ -58,7 +58,7 @@ def test_only_strategies_that_rest_on_a_map_have_an_analysis() -> None:
 
 
 def test_a_title_names_kind_and_safeguards_and_a_label_of_its_own() -> None:
-    guards = Safeguards(safety_mix=SafetyMix(share=0.05), constrained_first_tokens=ConstrainedFirstTokens())
+    guards = Safeguards(SafetyMix(share=0.05), ConstrainedFirstTokens())
     assert title(MlLrStrategy(safeguards=guards)) == "ml_lr + safety_mix 5 % + first_tokens"
     assert title(MlLrStrategy(label="ours", safeguards=guards)) == "ours: ml_lr + safety_mix 5 % + first_tokens"
     assert title(EACH[-1]) == "mine: modules + safety_mix 5 % + first_tokens + project_to_safe + safe_template"

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.errors import InvalidModel
 from core.lm.adapter import attached, base_model, factors, lora_layers
 from core.lm.modules import Module, find_modules, weight_of
-from core.safeguards.projection import check_pair, cosine_of, project, projected, updates_of
+from core.safeguards.project_to_safe import check_pair, cosine_of, project, projected, updates_of
 from core.schemas.safeguards import ProjectToSafe
 from core.schemas.training import LoraSpec
 from tests.core.helpers import FAMILIES, tiny
@@ -102,8 +102,8 @@ def test_every_trained_update_is_projected_by_its_own_weights(tmp_path: Path, fa
         before = outputs_of(tuned, everything)
         assert set(before) == {module.name for module in everything if module.map != untrained}
         found = project(tuned, everything, aligned, unaligned, ALL)
-        assert [row.module for row in found] == list(before)
-        assert all(row.projected and -1 <= row.cosine <= 1 for row in found)
+        assert list(found) == list(before)
+        assert all(-1 <= cosine <= 1 for cosine in found.values())
         after = outputs_of(tuned, everything)
         for module in everything:
             if module.map == untrained:
@@ -121,7 +121,7 @@ def test_a_part_of_a_fused_map_that_was_not_trained_stays_nothing(tmp_path: Path
     everything = find_modules(model)
     part = next(module for module in everything if module.rows is not None)
     with adapted(model, part.name) as tuned:
-        found = {row.module for row in project(tuned, everything, aligned, unaligned, ALL)}
+        found = set(project(tuned, everything, aligned, unaligned, ALL))
         assert {module.name for module in everything} - found == {part.name}
         assert part.name not in outputs_of(tuned, everything)
 
@@ -132,15 +132,14 @@ def test_only_updates_that_turn_far_are_projected(tmp_path: Path) -> None:
     with adapted(model) as tuned:
         before = outputs_of(tuned, everything)
         none = project(tuned, everything, aligned, unaligned, ProjectToSafe(threshold=0.0))
-        assert not any(row.projected for row in none)
+        assert all(cosine > 0 for cosine in none.values())
         assert all(torch.equal(value, before[name]) for name, value in outputs_of(tuned, everything).items())
-        middle = sorted(row.cosine for row in none)[len(none) // 2]
+        middle = sorted(none.values())[len(none) // 2]
         some = project(tuned, everything, aligned, unaligned, ProjectToSafe(threshold=middle))
-        assert [row.cosine for row in some] == [row.cosine for row in none]
-        assert all(row.projected == (row.cosine <= middle) for row in some)
+        assert some == none
         after = outputs_of(tuned, everything)
         same = {name for name, value in before.items() if torch.equal(after[name], value)}
-        assert same == {row.module for row in some if not row.projected} != set()
+        assert same == {name for name, cosine in some.items() if cosine > middle} != set()
 
 
 def test_tied_weights_and_the_order_of_tensors_do_not_matter(tmp_path: Path) -> None:
@@ -168,7 +167,7 @@ def test_a_module_that_alignment_did_not_move_is_left_alone(tmp_path: Path) -> N
     with adapted(model) as tuned:
         before = outputs_of(tuned, everything)
         found = project(tuned, everything, aligned, unaligned, ALL)
-        assert still.name not in {row.module for row in found}
+        assert still.name not in found
         assert len(found) == len(everything) - 1
         assert torch.equal(before[still.name], outputs_of(tuned, everything)[still.name])
 

@@ -15,16 +15,15 @@ from core.data.template import IGNORED
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import find_modules
-from core.schemas.safeguards import ConstrainedFirstTokens, Safeguards
-from core.schemas.training import LoraSpec
-from core.training.loop import next_token_loss
-from core.training.objective import (
-    constrained,
+from core.safeguards.constrained_first_tokens import (
+    constrained_loss,
     constrained_losses,
-    objective_of,
-    strength_of_each,
+    strengths_by_position,
     token_log_probabilities,
 )
+from core.schemas.safeguards import ConstrainedFirstTokens
+from core.schemas.training import LoraSpec
+from core.training.loop import next_token_loss
 from tests.core.helpers import encoded, tiny_base
 
 NEARLY_NONE = ConstrainedFirstTokens(first=0.001, early=0.001, rest=0.001)
@@ -55,7 +54,7 @@ def gradients(loss: Tensor, model: PeftModel) -> dict[str, Tensor]:
 
 
 def test_a_weak_constraint_is_cross_entropy_in_value_and_in_gradient(tuned: PeftModel, batch: Batch) -> None:
-    usual, weak = next_token_loss(tuned, batch), constrained(NEARLY_NONE)(tuned, batch)
+    usual, weak = next_token_loss(tuned, batch), constrained_loss(NEARLY_NONE)(tuned, batch)
     assert weak.item() == pytest.approx(usual.item(), abs=2e-3)
     ours, theirs = gradients(weak, tuned), gradients(usual, tuned)
     assert any(float(value.norm()) > 1e-3 for value in theirs.values())
@@ -66,7 +65,7 @@ def test_a_weak_constraint_is_cross_entropy_in_value_and_in_gradient(tuned: Peft
 def test_at_the_base_model_every_strength_is_cross_entropy(base: BaseModel, batch: Batch) -> None:
     model = tiny_base("llama", base).model
     with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as fresh:
-        usual, ours = next_token_loss(fresh, batch), constrained(ConstrainedFirstTokens())(fresh, batch)
+        usual, ours = next_token_loss(fresh, batch), constrained_loss(ConstrainedFirstTokens())(fresh, batch)
         assert ours.item() == pytest.approx(usual.item(), abs=1e-5)
         found = gradients(ours, fresh)
         for name, value in gradients(usual, fresh).items():
@@ -91,13 +90,13 @@ def test_strengths_count_from_the_beginning_of_each_answer() -> None:
     x = IGNORED
     labels = torch.tensor([[x, 1, 2, 3, 4, x, x, 5, 6, x], [1, 2, x, 3, x, x, x, x, x, x], [x] * 10])
     spec = ConstrainedFirstTokens(first=0.5, early=2.0, tokens=3, rest=0.125)
-    found = torch.where(labels == x, 0.0, strength_of_each(spec, labels))
+    found = torch.where(labels == x, 0.0, strengths_by_position(spec, labels))
     assert found.tolist() == [
         [0, 0.5, 2, 2, 0.125, 0, 0, 0.5, 2, 0],
         [0.5, 2, 0, 0.5, 0, 0, 0, 0, 0, 0],
         [0] * 10,
     ]
-    one = strength_of_each(ConstrainedFirstTokens(tokens=1), labels)
+    one = strengths_by_position(ConstrainedFirstTokens(tokens=1), labels)
     assert one[0, 1:4].tolist() == pytest.approx([0.5, 0.1, 0.1])
 
 
@@ -116,7 +115,7 @@ def test_the_reference_is_the_base_and_leaves_the_adapter_as_it_was(tuned: PeftM
         parameters[name].requires_grad_(False)
     before = {name: (value.detach().clone(), value.requires_grad) for name, value in parameters.items()}
     tuned.train()
-    strong = constrained(ConstrainedFirstTokens(first=50, early=50, rest=50))(tuned, batch)
+    strong = constrained_loss(ConstrainedFirstTokens(first=50, early=50, rest=50))(tuned, batch)
     assert tuned.training
     assert all(module.training for module in tuned.modules())
     assert {name for name, value in tuned.named_parameters() if value.requires_grad} == {
@@ -131,11 +130,6 @@ def test_the_reference_is_the_base_and_leaves_the_adapter_as_it_was(tuned: PeftM
     assert strong.item() == pytest.approx((2 * lost - reference)[trained].mean().item(), abs=0.1)
 
 
-def test_an_run_without_the_safeguard_has_the_usual_objective() -> None:
-    assert objective_of(Safeguards()) is next_token_loss
-    assert objective_of(Safeguards(constrained_first_tokens=ConstrainedFirstTokens())) is not next_token_loss
-
-
 def test_a_model_without_an_adapter_has_no_reference(base: BaseModel, batch: Batch) -> None:
     with pytest.raises(TypeError, match="adapter"):
-        constrained(ConstrainedFirstTokens())(tiny_base("llama", base).model, batch)
+        constrained_loss(ConstrainedFirstTokens())(tiny_base("llama", base).model, batch)

@@ -1,12 +1,12 @@
-"""After training: each module's update is projected onto the direction in which its weight was aligned.
+"""`project_to_safe`: after training, projects each module's update onto the direction in which alignment changed it.
 
 After SafeLoRA (Hsu et al. 2024). With V the difference between a module's aligned and unaligned weight, the update B A
-becomes (C B) A, where C is SafeLoRA's V V^T / |V| or the projection onto V's strongest directions; it does so where the
-cosine between both updates is not above a threshold.
+becomes (C B) A, where C is SafeLoRA's V V^T / |V| or the projection onto V's strongest directions, if the cosine
+between the two updates is at most a threshold.
 
-Two things are done otherwise than in the published code: weights are found by name, so that tied or missing tensors
-cannot shift the pairs; and C, as large as output times output, is never made. Memory for a module is its own V.
-Not here: adapters (core.lm.adapter), options (core.schemas.safeguards), full fine-tuning, which has no B and A.
+Two differences from the published code: weights are found by name, so that tied or missing tensors cannot shift the
+pairs, and C, which is as large as output times output, is never computed. The memory for a module is that of its V.
+Not here: adapters (core.lm.adapter), full fine-tuning, which has no B and A.
 """
 
 import json
@@ -16,18 +16,80 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from typing_extensions import override
 
-from core.errors import InvalidModel
+from core.catalog import check_files
+from core.errors import InvalidInput, InvalidModel
 from core.lm.adapter import base_model, factors, lora_layers
+from core.lm.load import fetch
 from core.lm.modules import Module
-from core.schemas.results import Projection
+from core.safeguards.interface import Safeguard, SafeguardContext
+from core.schemas.models import BaseModelEntry
+from core.schemas.results import SafeguardEffect
 from core.schemas.safeguards import ProjectToSafe
 
 _SEED = 0
 _TINY = 1e-12
 _EXACT = 1024
+
+
+class AlignmentProjection(Safeguard[ProjectToSafe]):
+    """Projects the trained adapter."""
+
+    options_class = ProjectToSafe
+
+    @override
+    def check(self, context: SafeguardContext) -> None:
+        """See the base class.
+
+        Raises:
+            InvalidInput: code `safeguard_unsupported`; experts are trained.
+            InvalidModel: code `unaligned_base_mismatch`, or as `core.lm.load.fetch` says.
+        """
+        if experts := sorted({module.type for module in context.modules if module.bare}):
+            raise InvalidInput(
+                "The safeguard project_to_safe does not support updates of experts. Leave it out, or leave out the "
+                f"targets {', '.join(experts)}.",
+                code="safeguard_unsupported",
+                param="training.lora.targets",
+            )
+        check_pair(context.base.folder, fetch_unaligned(context.entry))
+
+    @override
+    def inputs(self, context: SafeguardContext) -> JsonValue:
+        return context.entry.model_dump(mode="json")["unaligned_base"]
+
+    @override
+    def after_training(self, context: SafeguardContext, tuned: PeftModel | PreTrainedModel) -> SafeguardEffect:
+        if not isinstance(tuned, PeftModel):
+            raise TypeError("core.catalog.check_runs rejects project_to_safe with full fine-tuning")
+        unaligned = fetch_unaligned(context.entry)
+        cosines = project(tuned, context.modules, context.base.folder, unaligned, self.options)
+        projected_count = sum(cosine <= self.options.threshold for cosine in cosines.values())
+        return SafeguardEffect(
+            safeguard=self.options.name,
+            summary=f"{projected_count} of {len(cosines)} updates projected",
+            counts={"updates": len(cosines), "projected": projected_count},
+            by_module=cosines,
+        )
+
+
+def fetch_unaligned(entry: BaseModelEntry) -> Path:
+    """The folder of the model that this base model was aligned from; a model of the hub is downloaded once.
+
+    Raises:
+        InvalidModel: as `core.lm.load.fetch` and `core.catalog.check_files` say.
+    """
+    if entry.unaligned_base is None:
+        raise TypeError("core.catalog.check_runs rejects project_to_safe without an unaligned_base")
+    name = f"{entry.name} (its unaligned_base)"
+    folder = fetch(entry.model_copy(update={"name": name, "source": entry.unaligned_base}))
+    check_files(name, folder)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -48,7 +110,7 @@ class Update:
         whole = self.whole.detach()
         return (whole if self.rows is None else whole.index_select(0, self.rows)).float()
 
-    def take(self, outputs: Tensor) -> None:
+    def replace(self, outputs: Tensor) -> None:
         """Put these rows in their place."""
         with torch.no_grad():
             if self.rows is None:
@@ -100,31 +162,29 @@ def check_pair(aligned: Path, unaligned: Path) -> None:
 
 
 def project(
-    tuned: PeftModel, modules: Sequence[Module], aligned: Path, unaligned: Path, spec: ProjectToSafe
-) -> tuple[Projection, ...]:
+    tuned: PeftModel, modules: Sequence[Module], aligned: Path, unaligned: Path, options: ProjectToSafe
+) -> dict[str, float]:
     """Project the adapter in place, module by module; parts of a fused map each by their own rows.
 
-    Left alone, and not in what is returned: modules that were not trained, which have no update, and modules that
-    alignment did not move, which have no direction.
+    Returns the cosine between update and projection for each module; the update was projected if it is at most the
+    threshold. Modules without an update and modules that alignment did not change are skipped and not returned.
 
     Raises:
         InvalidModel: code `unaligned_base_mismatch` or `unaligned_base_unreadable`.
     """
     prefix = str(getattr(base_model(tuned), "base_model_prefix", ""))
     ours, theirs = Weights(aligned), Weights(unaligned)
-    found: list[Projection] = []
+    cosines: dict[str, float] = {}
     for update in updates_of(tuned, modules):
         before = update.outputs
         direction = _direction(update, ours, theirs, prefix).to(before.device)
         if float(direction.norm()) <= _TINY:
             continue
-        after = projected(before, direction, spec)
-        cosine = cosine_of(before, after, update.inputs)
-        taken = cosine <= spec.threshold
-        if taken:
-            update.take(after)
-        found.append(Projection(module=update.module.name, cosine=cosine, projected=taken))
-    return tuple(found)
+        after = projected(before, direction, options)
+        cosine = cosines[update.module.name] = cosine_of(before, after, update.inputs)
+        if cosine <= options.threshold:
+            update.replace(after)
+    return cosines
 
 
 def updates_of(tuned: PeftModel, modules: Sequence[Module]) -> Iterator[Update]:
@@ -137,7 +197,7 @@ def updates_of(tuned: PeftModel, modules: Sequence[Module]) -> Iterator[Update]:
                 yield update
 
 
-def projected(outputs: Tensor, direction: Tensor, spec: ProjectToSafe) -> Tensor:
+def projected(outputs: Tensor, direction: Tensor, options: ProjectToSafe) -> Tensor:
     """C B, multiplied from right to left.
 
     Args:
@@ -145,9 +205,9 @@ def projected(outputs: Tensor, direction: Tensor, spec: ProjectToSafe) -> Tensor
         direction: V, `output input`; not zero.
         spec: which C.
     """
-    if spec.subspace == "weighted":
+    if options.subspace == "weighted":
         return direction @ (direction.T @ outputs) / direction.norm()
-    basis = _strongest(direction, spec.rank)
+    basis = _strongest(direction, options.rank)
     return basis @ (basis.T @ outputs)
 
 

@@ -1,0 +1,69 @@
+"""The robustness stage: measures which modules are robust, on the job's data.
+
+Here the analysis meets training, which it must not import: its probe runs are trained by core.training.probe. Not here:
+the analysis (core.robustness).
+"""
+
+from contextlib import AbstractContextManager
+from functools import partial
+
+from peft import PeftModel
+
+from core.data.batches import encode_all
+from core.pipeline.cache import code_of
+from core.pipeline.context import JobContext
+from core.robustness.analyse import Enough, analyse
+from core.robustness.doubt import doubt
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.results import RobustnessResult, TrainedStep
+from core.schemas.training import FULL_RATE_SHARE
+from core.training.probe import probe
+
+
+def map_robustness(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
+    """The robustness map and the robust modules. Jobs with the same data, training and analysis share it."""
+    prompts = job.prompts.probe
+    result = job.stages.stored(
+        "robustness",
+        RobustnessResult,
+        lambda: analyse(
+            job.base,
+            job.modules,
+            analysis,
+            prompts,
+            job.data.training.rows[: analysis.rows],
+            train_probe=partial(_train_probe, job),
+            prepared=partial(job.stages.report_progress, "probe prompt", part=(0.0, 0.05)),
+            on_progress=partial(job.stages.report_progress, "reading", part=(0.3, 1.0)),
+        ),
+        inputs=job.job_inputs
+        | {
+            "code": code_of(analyse, probe, encode_all, caller=__name__),
+            "analysis": analysis.model_dump(mode="json"),
+            "prompts": prompts.model_dump(mode="json"),
+        },
+        shared=True,
+    )
+    if warning := doubt(result):
+        job.emit(warning)
+    return result
+
+
+def _train_probe(job: JobContext, steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
+    """An adapter trained for the analysis, with an adapter's learning rate even if the job trains full weights."""
+    spec = job.assignment.spec.training
+
+    def on_step(step: TrainedStep, total: int) -> None:
+        job.stages.report_progress("probe step", step.step, total, part=(0.05, 0.3))
+
+    return probe(
+        job.base,
+        job.modules,
+        job.data.training.rows,
+        spec,
+        steps=steps,
+        seed=seed,
+        learning_rate=job.learning_rate / FULL_RATE_SHARE if spec.method == "full" else job.learning_rate,
+        enough=enough,
+        on_step=on_step,
+    )

@@ -1,0 +1,134 @@
+"""Prepares a job: loads its base model, checks that the job can be done, and gets its prompts, questions and rows.
+
+Covers: everything between the screened rows and the first measurement. Not here: screening (core.pipeline.screen), the
+order of things (core.pipeline.run).
+"""
+
+from collections.abc import Sequence
+
+from core import judges, safeguards
+from core.attacks.prompts import Brought
+from core.data import Conversation, files
+from core.data.batches import encode_all, masked_sample, split
+from core.data.benchmarks import Question
+from core.data.benchmarks import read as read_questions
+from core.data.template import end_of_turn
+from core.errors import TrainingFailed
+from core.lm.load import BaseModel, choose_device, load
+from core.lm.vllm_engine import check_vllm
+from core.pipeline.context import Rows
+from core.pipeline.screen import load_dataset
+from core.pipeline.stages import Emit, Stages
+from core.quality import tasks
+from core.safeguards import SafeguardContext
+from core.schemas.events import Warned
+from core.schemas.job import Assignment, PromptFile
+from core.schemas.models import BaseModelEntry
+from core.schemas.prompts import Use
+from core.schemas.quality import BenchmarkEntry, MultipleChoice
+from core.schemas.results import DataResult
+from core.schemas.strategy import analysis_of
+from core.schemas.training import TrainingSpec
+from core.storage import ArtifactStore
+from core.training.strategies import plan
+
+_MAX_HELD_OUT = 200
+
+
+def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None = None) -> BaseModel:
+    """The base model, with its weights in the precision that the training needs.
+
+    Generation stops at the end-of-turn token of the chat template as well as at the tokens that the model's own
+    configuration names.
+    """
+    training = training or TrainingSpec()
+    base = load(entry, choose_device(device), precision=training.precision, four_bit=training.method == "qlora")
+    base.stop_also_at(end_of_turn(base.tokenizer))
+    return base
+
+
+def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> None:
+    """Reject a job that cannot be done, before anything is computed, and warn of a plain chat template.
+
+    Raises:
+        SecureTuneError: a module, layer, safeguard, judge, task or engine does not fit the job's base model or server.
+    """
+    spec, base = assignment.spec, context.base
+    for run in spec.runs:
+        if analysis_of(run) is None:
+            plan(run, context.modules, None)
+        safeguards.check(run, context)
+    judges.check(spec.security.judges, {judge.name: judge for judge in assignment.judges})
+    tasks.check(spec.quality, assignment.benchmarks)
+    if spec.security.engine == "vllm":
+        check_vllm(base.device)
+    if base.identity.chat_template == "plain":
+        emit(
+            Warned(
+                code="plain_chat_template",
+                message=f"The base model {context.entry.name!r} has no chat template, so securetune's plain template "
+                "is used, as the server's list of models allows. All figures apply to this template only. It is saved "
+                "with the trained model: serve the model with it.",
+            )
+        )
+
+
+def load_prompt_sets(assignment: Assignment, store: ArtifactStore) -> Brought:
+    """The prompts of the sets that the job names."""
+    chosen: dict[Use, PromptFile | None] = {"harmful": assignment.harmful, "safe": assignment.safe}
+    return {use: (file.name, files.prompts(file, store, use)) for use, file in chosen.items() if file is not None}
+
+
+def load_benchmarks(assignment: Assignment) -> dict[str, tuple[Question, ...]]:
+    """The questions of every benchmark that the job is measured on, by the benchmark's name."""
+    entries = {entry.name: entry for entry in assignment.benchmarks}
+    wanted = tasks.tasks_of(assignment.spec.quality, assignment.benchmarks)
+    return {
+        task.benchmark: _questions(entries[task.benchmark], most=task.max_questions)
+        for task in wanted
+        if isinstance(task, MultipleChoice)
+    }
+
+
+def _questions(entry: BenchmarkEntry, *, most: int) -> tuple[Question, ...]:
+    path = files.fetch_file(
+        entry.source, name=f"The benchmark {entry.name!r}", code="benchmark_missing", param="quality.tasks"
+    )
+    return read_questions(path, most=most)
+
+
+def encode_rows(
+    assignment: Assignment, rows: Sequence[Conversation], store: ArtifactStore, base: BaseModel, stages: Stages
+) -> Rows:
+    """Tokenise the rows with their labels. Without a validation dataset, some rows are held out for validation."""
+    spec = assignment.spec.training
+    if assignment.validation is not None:
+        held_out: Sequence[Conversation] = load_dataset(store, assignment.validation)
+    else:
+        rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MAX_HELD_OUT)
+    held_out = held_out[: assignment.spec.quality.max_rows]
+    limit = min(spec.max_length, base.context)
+    training = encode_all(stages.counted(rows), base.tokenizer, max_length=limit)
+    try:
+        validation = encode_all(held_out, base.tokenizer, max_length=limit)
+    except TrainingFailed as error:
+        raise TrainingFailed(f"Of the validation rows: {error.message}", code=error.code, param=error.param) from error
+    dropped = training.dropped + validation.dropped
+    if dropped:
+        stages.emit(
+            Warned(
+                code="prompts_too_long",
+                message=f"{dropped} rows are left out because their prompt has {limit} tokens or more. Raise "
+                "max_length to keep them, up to the model's context length.",
+            )
+        )
+    summary = DataResult(
+        training_rows=len(training.rows),
+        validation_rows=len(validation.rows),
+        dropped_rows=dropped,
+        truncated_rows=training.truncated + validation.truncated,
+        tokens=training.tokens,
+        trained_tokens=training.trained_tokens,
+        sample=masked_sample(training.rows[0], base.tokenizer),
+    )
+    return Rows(training, validation, summary, held_out, rows)

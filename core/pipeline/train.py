@@ -1,0 +1,164 @@
+"""The training stage: trains one run of the job and stores its adapter, or the whole model after full fine-tuning.
+
+Not here: learning rates (core.training.strategies), the training loop (core.training.loop), what safeguards do
+(core.safeguards).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from core import safeguards
+from core.data.batches import encode_all
+from core.errors import InvalidModel, TrainingFailed
+from core.lm import adapter, full
+from core.pipeline.cache import code_of, digest
+from core.pipeline.context import JobContext
+from core.robustness.readings import Readings
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.events import Metrics
+from core.schemas.results import RobustnessResult, StoredFile, TrainedStep, TrainingResult
+from core.schemas.strategy import Strategy, analysis_of
+from core.schemas.training import LearningPlan
+from core.training import loop
+from core.training.checkpoint import Checkpoints
+from core.training.strategies import plan
+
+_WATCHED_PROMPTS = 32
+"""Probe prompts whose refusals are measured during training."""
+_JSON = "application/json"
+
+
+def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, RobustnessResult]) -> TrainingResult:
+    """Turn the run's strategy into learning rates, train with them and store the result.
+
+    An interrupted run resumes from its newest checkpoint, which is removed once the result is stored.
+
+    Raises:
+        TrainingFailed: as `core.training.loop.train` says, or as a safeguard says.
+    """
+    analysis = analysis_of(run)
+    rates = plan(run, job.modules, maps[analysis] if analysis else None)
+    implementations = [type(safeguard) for safeguard in safeguards.safeguards_of(run)]
+    inputs = job.job_inputs | {
+        "code": code_of(loop.train, adapter.save, full.save, encode_all, Readings, *implementations, caller=__name__),
+        "plan": rates.model_dump(mode="json"),
+        "safeguards": safeguards.inputs(run, job.safeguard_context),
+    }
+    key = f"jobs/{job.assignment.job_id}/checkpoints/{run.label}-{digest(inputs)}.safetensors"
+    checkpoints = Checkpoints(job.store, key)
+    try:
+        result = job.stages.stored(
+            "training", TrainingResult, lambda: _train(job, run, rates, checkpoints), inputs=inputs, run=run.label
+        )
+    except TrainingFailed:  # it would fail again
+        checkpoints.remove()
+        raise
+    checkpoints.remove()
+    return result
+
+
+def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Checkpoints) -> TrainingResult:
+    spec, context = job.assignment.spec.training, job.safeguard_context
+    rows = job.training_rows(run)
+    # The base model generates these rows, so this is done before an adapter is attached to it.
+    on_progress = partial(job.stages.report_progress, "refusal", part=(0.0, 0.05))
+    extra = safeguards.extra_rows(run, context, rows, on_progress)
+    refusal_nll = _refusal_nll(job)
+
+    def on_step(step: TrainedStep, total: int) -> None:
+        if loop.logged(step.step, total) or step.validation_loss is not None:
+            job.emit(
+                Metrics(
+                    run=rates.strategy,
+                    step=step.step,
+                    total_steps=total,
+                    loss=step.loss,
+                    learning_rate=step.learning_rate,
+                    validation_loss=step.validation_loss,
+                )
+            )
+        job.stages.report_progress("step", step.step, total, part=(0.05 if extra else 0.0, 1.0))
+
+    with _trainable(job) as tuned:
+        trained = loop.train(
+            tuned,
+            [*rows, *(row for each in extra for row in each.rows)],
+            rates,
+            spec,
+            learning_rate=job.learning_rate,
+            pad_id=job.base.pad_id,
+            on_step=on_step,
+            objective=safeguards.objective(run),
+            validation=job.validation_rows(run),
+            refusal_nll=refusal_nll,
+            checkpoints=checkpoints,
+        )
+        effects = (*(each.effect for each in extra), *safeguards.after_training(run, context, tuned))
+        stored = _store(job, tuned, run)
+    return TrainingResult(
+        run=rates.strategy,
+        plan=rates,
+        learning_rate=job.learning_rate,
+        steps=trained.steps,
+        curve=trained.curve,
+        trainable_parameters=trained.trainable_parameters,
+        seconds=trained.seconds,
+        adapter=stored,
+        validation=trained.validation,
+        security=trained.security,
+        best_step=trained.best_step,
+        stopped_early=trained.stopped_early,
+        safeguards=effects,
+    )
+
+
+def _refusal_nll(job: JobContext) -> loop.RefusalNll | None:
+    """Measures the base model's refusals during training; None if the base model answers no probe prompt."""
+    try:
+        readings = Readings(
+            job.base,
+            job.prompts.probe,
+            (),
+            count=_WATCHED_PROMPTS,
+            seed=0,
+            on_progress=partial(job.stages.report_progress, "prompt", part=(0.0, 0.0)),
+        )
+    except InvalidModel:
+        return None
+    return readings.refusal_nll
+
+
+@contextmanager
+def _trainable(job: JobContext) -> Iterator[PeftModel | PreTrainedModel]:
+    """The base model with a new adapter, or with its modules' own weights trainable for full fine-tuning."""
+    spec = job.assignment.spec.training
+    if spec.method == "full":
+        with full.opened(job.base.model, job.modules) as model:
+            yield model
+    else:
+        with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
+            yield tuned
+
+
+def _store(job: JobContext, tuned: PeftModel | PreTrainedModel, run: Strategy) -> tuple[StoredFile, ...]:
+    name = job.trained_name
+    # Staging folders are removed once they are a day old and training can take longer, so this one is opened last.
+    with job.store.staging() as folder:
+        if isinstance(tuned, PeftModel):
+            files = adapter.save(tuned, job.base, folder)
+        else:
+            files = full.save(tuned, job.base, job.modules, folder)
+        return tuple(
+            job.store.adopt(
+                f"{job.folder}/{name}s/{run.label}/{path.name}",
+                path,
+                name=f"{name}/{path.name}",
+                media_type=_JSON if path.suffix == ".json" else "application/octet-stream",
+                gated=True,
+            )
+            for path in files
+        )

@@ -1,0 +1,102 @@
+"""`constrained_first_tokens`: a loss that keeps the first tokens of each answer close to the base model.
+
+Source: Qi et al. 2024, "Safety Alignment Should Be Made More Than Just a Few Tokens Deep", section 4. Not here: the
+usual loss and the training loop (core.training.loop).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import log
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+from typing_extensions import override
+
+from core.data.batches import Batch
+from core.data.template import IGNORED
+from core.safeguards.interface import Safeguard
+from core.schemas.safeguards import ConstrainedFirstTokens
+from core.training.loop import Objective
+
+
+class ConstrainedLoss(Safeguard[ConstrainedFirstTokens]):
+    """Trains with the constrained loss instead of cross-entropy."""
+
+    options_class = ConstrainedFirstTokens
+
+    @override
+    def objective(self, objective: Objective) -> Objective:
+        return constrained_loss(self.options)
+
+
+def constrained_loss(options: ConstrainedFirstTokens) -> Objective:
+    """The constrained loss; the reference is the same model with its adapter turned off.
+
+    Works on a PeftModel. The reference takes a second forward pass, without gradients and without dropout.
+    """
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        if not isinstance(model, PeftModel):
+            raise TypeError("the constrained loss needs an adapter: core.catalog.check_runs rejects full fine-tuning")
+        with _adapter_off(model), torch.no_grad():
+            reference = token_log_probabilities(model, batch)
+        strengths = strengths_by_position(options, batch.labels[:, 1:])
+        losses = constrained_losses(token_log_probabilities(model, batch), reference, strengths)
+        trained = batch.labels[:, 1:] != IGNORED
+        return losses[trained].mean()
+
+    return objective
+
+
+def constrained_losses(ours: Tensor, reference: Tensor, strengths: Tensor) -> Tensor:
+    """-(2/beta) log sigmoid(beta (ours - reference)) of each token, shifted to be comparable with cross-entropy.
+
+    The gradient is that of cross-entropy times 2 sigmoid(beta (reference - ours)). The factor is 1 at the base model,
+    smaller if a token's probability has risen above the base model's, and up to 2 if it has fallen below. The shift,
+    (2/beta) log 1/2 - reference, does not depend on the parameters. With it the value equals the cross-entropy if ours
+    equals the reference, and approaches the cross-entropy everywhere as beta approaches 0.
+    """
+    return -(logsigmoid(strengths * (ours - reference)) + log(2.0)) * 2.0 / strengths - reference
+
+
+def strengths_by_position(options: ConstrainedFirstTokens, labels: Tensor) -> Tensor:
+    """The strength at each position, `batch seq`; consecutive labels are one answer, whose positions count from 0."""
+    trained = labels != IGNORED
+    positions = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
+    begins = trained.clone()
+    begins[:, 1:] &= ~trained[:, :-1]
+    number = positions - torch.where(begins, positions, 0).cummax(dim=1).values
+    strengths = torch.full(labels.shape, options.rest, device=labels.device)
+    strengths[number < options.tokens] = options.early
+    strengths[number == 0] = options.first
+    return strengths
+
+
+def token_log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
+    """Log-probability of each label, float32, `batch seq-1`; 0 at positions without a label."""
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    labels = batch.labels[:, 1:]
+    chosen = labels.masked_fill(labels == IGNORED, 0)[..., None]
+    found = logits[:, :-1].float().log_softmax(-1).gather(-1, chosen)[..., 0]
+    return found.masked_fill(labels == IGNORED, 0.0)
+
+
+@contextmanager
+def _adapter_off(model: PeftModel) -> Iterator[None]:
+    """The model with its adapter turned off and in evaluation mode.
+
+    Afterwards peft turns gradients on for every adapter parameter, including those that a plan has frozen, so the
+    flags are restored.
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    training = model.training
+    try:
+        with model.disable_adapter():
+            model.eval()
+            yield
+    finally:
+        model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

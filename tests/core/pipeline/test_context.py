@@ -1,0 +1,37 @@
+"""What stored results depend on, and which learning rate a job has."""
+
+from dataclasses import replace
+
+from core.catalog import TESTBED
+from core.pipeline.context import JobContext
+from core.schemas.job import Assignment
+from core.storage import ArtifactStore
+from tests.core.helpers import conversations
+from tests.core.jobs import SPEC, assign, upload, with_training
+
+
+def test_a_result_hangs_on_model_data_and_rate(prepared: JobContext, store: ArtifactStore) -> None:
+    here = prepared.assignment
+    cheaper = TESTBED.model_copy(update={"learning_rate": 5e-4})
+    weights = replace(prepared.base, identity=prepared.base.identity.model_copy(update={"sha256": "0" * 64}))
+
+    def other(assignment: Assignment) -> JobContext:
+        return replace(prepared, assignment=assignment)
+
+    jobs = [
+        prepared,
+        replace(prepared, entry=cheaper),
+        replace(prepared, base=weights),
+        other(assign(SPEC, upload(store, conversations(9)))),
+        other(assign(SPEC, here.dataset, validation=upload(store, conversations(3)))),
+        other(assign(with_training(seed=1), here.dataset)),
+    ]
+    found = [job.job_inputs for job in jobs]
+    assert all(one != another for index, one in enumerate(found) for another in found[:index])
+    assert other(assign(SPEC, here.dataset, job_id="job_" + "f" * 24, attempt=7)).job_inputs == found[0]
+
+
+def test_the_jobs_own_rate_comes_first(prepared: JobContext) -> None:
+    assert prepared.learning_rate == TESTBED.learning_rate
+    own = assign(with_training(learning_rate=0.5), prepared.assignment.dataset)
+    assert replace(prepared, assignment=own).learning_rate == 0.5

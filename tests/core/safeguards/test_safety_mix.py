@@ -1,0 +1,89 @@
+"""Refusals are mixed in by their share, in an order that the seed decides, and token for token as they were said."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.data import Conversation
+from core.data.template import IGNORED, Encoded, encode
+from core.errors import TrainingFailed
+from core.judges.rules import judge
+from core.lm.load import BaseModel
+from core.safeguards.safety_mix import MIN_REFUSALS, collect_refusals, encode_answer, select_rows
+from core.schemas.data import Message
+from core.schemas.prompts import PromptSet
+from tests.core.helpers import ignore
+
+
+def row(number: int) -> Encoded:
+    ids = np.array([number, 1, 2], dtype=np.int32)
+    return Encoded(input_ids=ids, labels=ids, line=number, truncated=False, prompt_too_long=False)
+
+
+def test_an_answer_is_trained_on_and_its_prompt_is_not() -> None:
+    found = encode_answer([5, 6, 7], [8, 9], max_length=16)
+    assert found is not None
+    assert found.input_ids.tolist() == [5, 6, 7, 8, 9]
+    assert found.labels.tolist() == [IGNORED] * 3 + [8, 9]
+    assert not found.truncated
+
+
+def test_an_answer_that_has_no_room_is_cut_or_left_out() -> None:
+    cut = encode_answer([5, 6, 7], [8, 9], max_length=4)
+    assert cut is not None
+    assert (cut.input_ids.tolist(), cut.labels.tolist()) == ([5, 6, 7, 8], [IGNORED] * 3 + [8])
+    assert cut.truncated
+    assert encode_answer([5, 6, 7], [8, 9], max_length=3) is None
+    assert encode_answer([5, 6, 7], [], max_length=16) is None
+
+
+@given(st.integers(1, 400), st.integers(MIN_REFUSALS, 40), st.floats(0.001, 0.5), st.integers(0, 3))
+def test_the_share_is_met_and_every_refusal_is_used_alike(rows: int, others: int, share: float, seed: int) -> None:
+    training, refusals = [row(number) for number in range(rows)], [row(number) for number in range(others)]
+    found = select_rows(training, refusals, share=share, seed=seed)
+    wanted = share * (rows + len(found))
+    assert abs(len(found) - wanted) <= 1 or len(found) == 1
+    counts = [sum(one is other for one in found) for other in refusals]
+    assert sum(counts) == len(found)
+    assert max(counts) - min(counts) <= 1
+    again = select_rows(training, refusals, share=share, seed=seed)
+    assert all(one is other for one, other in zip(found, again, strict=True))
+
+
+def test_the_seed_decides_which_refusals_are_taken() -> None:
+    training, refusals = [row(0)] * 40, [row(number) for number in range(32)]
+    orders = {tuple(one.line for one in select_rows(training, refusals, share=0.2, seed=seed)) for seed in range(5)}
+    assert len(orders) == 5
+
+
+def test_too_few_refusals_are_no_ground() -> None:
+    with pytest.raises(TrainingFailed, match=f"only {MIN_REFUSALS - 1}") as caught:
+        select_rows([row(0)], [row(number) for number in range(MIN_REFUSALS - 1)], share=0.1, seed=0)
+    assert (caught.value.code, caught.value.param) == ("no_safety_rows", "strategy.safeguards.safety_mix")
+
+
+def test_refusals_are_the_bases_own_and_written_as_the_template_writes_them(
+    base: BaseModel, prompts: PromptSet
+) -> None:
+    found = collect_refusals(base, prompts, max_new_tokens=12, max_length=1024, on_progress=ignore)
+    assert 4 <= len(found) <= 8
+    asked = set()
+    for row in found:
+        answer = str(base.tokenizer.decode(row.labels[row.labels != IGNORED].tolist(), skip_special_tokens=True))
+        assert judge("x", answer).verdict == "refused"
+        text = str(base.tokenizer.decode(row.input_ids[row.labels == IGNORED].tolist()))
+        (behaviour,) = [prompt for prompt in prompts.probe.harmful if prompt in text]
+        asked.add(behaviour)
+        turns = (Message(role="user", content=behaviour), Message(role="assistant", content=answer))
+        expected = encode(Conversation(turns, 0), base.tokenizer, max_length=1024)
+        assert expected.input_ids.tolist()[: len(row.input_ids)] == row.input_ids.tolist()
+        assert expected.labels.tolist()[: len(row.labels)] == row.labels.tolist()
+    assert len(asked) == len(found)
+
+
+def test_no_prompt_that_is_reported_is_trained_on(base: BaseModel, prompts: PromptSet) -> None:
+    reported = (behaviour.text for behaviour in prompts.evaluation.harmful[:8])
+    harmful = (*reported, *prompts.probe.harmful[:2])
+    leaky = prompts.model_copy(update={"probe": prompts.probe.model_copy(update={"harmful": harmful})})
+    assert len(collect_refusals(base, leaky, max_new_tokens=12, max_length=1024, on_progress=ignore)) <= 2
