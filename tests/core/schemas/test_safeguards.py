@@ -1,0 +1,84 @@
+"""The safeguards of a run: which are accepted, in which order they take effect, and how they are written."""
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from core.schemas.safeguards import (
+    ConstrainedFirstTokens,
+    ProjectToSafe,
+    Safeguards,
+    SafeTemplate,
+    SafetyMix,
+    register,
+)
+
+ADAPTER = TypeAdapter(Safeguards)
+
+
+def test_null_and_absence_both_turn_a_safeguard_off() -> None:
+    found = ADAPTER.validate_json('{"safety_mix": {"share": 0.1}, "safe_template": null}')
+    assert found == Safeguards(SafetyMix(share=0.1))
+    assert found.get(SafetyMix) == SafetyMix(share=0.1)
+    assert found.get(SafeTemplate) is None
+    assert not len(ADAPTER.validate_json("{}"))
+
+
+def test_only_safeguards_that_are_on_are_written() -> None:
+    found = Safeguards(ConstrainedFirstTokens(tokens=3))
+    assert ADAPTER.dump_python(found, mode="json") == {
+        "constrained_first_tokens": {"first": 0.5, "early": 2.0, "tokens": 3, "rest": 0.1}
+    }
+    assert ADAPTER.validate_json(ADAPTER.dump_json(found)) == found
+
+
+def test_safeguards_take_effect_in_the_order_of_registration_however_they_are_given() -> None:
+    names = ("safety_mix", "constrained_first_tokens", "project_to_safe", "safe_template")
+    for found in (
+        Safeguards(SafeTemplate(), ProjectToSafe(), ConstrainedFirstTokens(), SafetyMix()),
+        ADAPTER.validate_python({name: {} for name in reversed(names)}),
+    ):
+        assert tuple(each.name for each in found) == names
+        assert hash(found) == hash(Safeguards(SafetyMix(), ConstrainedFirstTokens(), ProjectToSafe(), SafeTemplate()))
+
+
+def test_a_safeguard_is_given_once() -> None:
+    with pytest.raises(ValueError, match="given twice"):
+        Safeguards(SafetyMix(), SafetyMix(share=0.2))
+
+
+@pytest.mark.parametrize(
+    ("value", "location", "kind"),
+    [
+        ({"prayer": {}}, ("prayer",), "extra_forbidden"),
+        ({"prayer": None}, ("prayer",), "extra_forbidden"),
+        ({"safety_mix": {"share": 0.6}}, ("safety_mix", "share"), "less_than_equal"),
+        ({"safety_mix": {"shares": 0.1}}, ("safety_mix", "shares"), "extra_forbidden"),
+        ({"safety_mix": 0.1}, ("safety_mix",), "model_type"),
+        (["safety_mix"], (), "model_type"),
+    ],
+)
+def test_errors_name_the_field(value: object, location: tuple[str, ...], kind: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ADAPTER.validate_python(value)
+    assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [(location, kind)]
+
+
+def test_the_schema_lists_every_safeguard_as_an_optional_property() -> None:
+    schema = ADAPTER.json_schema()
+    assert schema["additionalProperties"] is False
+    assert "required" not in schema
+    for name, options in schema["properties"].items():
+        assert options["anyOf"][1] == {"type": "null"}, name
+        assert options["default"] is None
+        assert len(options["description"].split()) >= 4
+
+
+def test_the_last_system_prompt_is_the_one_to_serve_with() -> None:
+    assert Safeguards(SafetyMix()).serving_system_prompt is None
+    assert Safeguards(SafetyMix(), SafeTemplate(system_prompt="Be kind.")).serving_system_prompt == "Be kind."
+
+
+def test_two_classes_do_not_share_a_name() -> None:
+    assert register(SafetyMix) is SafetyMix
+    with pytest.raises(ValueError, match="already registered"):
+        register(type("Other", (SafetyMix,), {"__module__": __name__}))
