@@ -5,6 +5,8 @@ Not here: how they are computed (the stages), how they are drawn (core.reports).
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from core.schemas.analysis import AnalysisSpec, UnitKind
 from core.schemas.base import Frozen
 from core.schemas.data import Message
@@ -15,6 +17,7 @@ from core.schemas.models import Template
 from core.schemas.policy import PolicyRef
 from core.schemas.screening import ScreeningResult
 from core.schemas.training import LearningPlan
+from core.schemas.upgrade import upgrade, upgrade_report
 
 SearchPhase = Literal["all", "binary_search", "local_pass", "parameter_share"]
 Verdict = Literal["refused", "partial", "complied", "empty", "undecided"]
@@ -304,7 +307,7 @@ class GroupRobustness(Frozen):
     """Standard deviation over seeds; 0 with one."""
 
 
-class Chosen(Frozen):
+class RobustCount(Frozen):
     """How many modules of a circuit, of a type, or of a depth band, are robust."""
 
     kind: Literal["circuit", "type", "band"]
@@ -361,10 +364,15 @@ class RobustnessResult(Frozen):
     """Names of modules, or of groups where the analysis moves groups into the set, most robust first."""
     robust: tuple[str, ...]
     """ModsRobust: the modules that get the standard learning rate."""
-    chosen: tuple[Chosen, ...] = ()
+    chosen: tuple[RobustCount, ...] = ()
     """Which circuits, types and depths these are."""
     trace: tuple[SearchStep, ...]
     """How the search got there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, document: object) -> object:
+        return upgrade(document) if isinstance(document, dict) else document
 
 
 class TrainedStep(Frozen):
@@ -466,8 +474,8 @@ class TrainingResult(Frozen):
 class Report(Frozen):
     """Everything that a job measured, for people (HTML) and programs (JSON)."""
 
-    version: Literal[1] = 1
-    """Version of this layout."""
+    version: Literal[2] = 2
+    """Version of this layout. Reports of version 1 are upgraded when they are read."""
     job_id: str
     """The job."""
     spec: JobSpec
@@ -506,6 +514,11 @@ class Report(Frozen):
     """Versions that the figures hang on."""
     device: str
     """What they were computed on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, document: object) -> object:
+        return upgrade_report(document) if isinstance(document, dict) else document
 
 
 class Outcome(Frozen):

@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, InitErrorDetails
 from typing_extensions import override
 
 from core.schemas.base import Frozen
+from core.schemas.upgrade import upgrade
 
 Action = Literal["off", "report", "drop", "reject"]
 """`off` skips the check. `report` lists the rows and trains on them. `drop` lists them and leaves them out of training.
@@ -249,3 +250,8 @@ class ScreeningResult(Frozen):
     """Lines of the rows that are left out of training."""
     seconds: float
     """Duration of the screening in seconds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgrade(cls, document: object) -> object:
+        return upgrade(document) if isinstance(document, dict) else document

@@ -8,9 +8,7 @@ Not here: what the fields mean (the other modules of core.schemas), reading file
 
 from collections.abc import Mapping
 
-from pydantic import JsonValue
-
-Json = dict[str, JsonValue]
+Json = dict[str, object]
 
 _FIELDS = {
     "arm": "run",
@@ -37,8 +35,8 @@ _CHECKS = ("harmful", "identity", "secrets", "personal_data", "near_duplicate", 
 _VALUES: Mapping[str, Mapping[str, str]] = {
     "base_over": {"judge_rise": "judge_increase"},
     "check": {"refused": "base_refusal"},
-    "code": {"data_refused": "data_rejected"},
-    "stage": {"refused": "base_refusal"},
+    "code": {"data_refused": "data_rejected", "refused": "base_refusal"},
+    "stage": {"refused": "model_screening"},
     "action": _ACTIONS,
     **dict.fromkeys(_CHECKS, _ACTIONS),
 }
@@ -51,7 +49,9 @@ _REMOVED: Mapping[str, Json] = {
 }
 """Fields that version 2 removed, with their defaults in version 1, by a field that stands beside them."""
 _GONE = frozenset(name for fields in _REMOVED.values() for name in fields)
-_FREE = frozenset({"scales", "warmup_scales", "codes", "software", "columns"})
+_EFFECTS = ("safety_rows", "distinct_safety_rows", "projections")
+"""Fields of a trained run in version 1 that became `safeguards`."""
+_FREE = frozenset({"scales", "warmup_scales", "software", "columns"})
 """Objects whose keys are names that users or models chose."""
 
 _OLD_FIELDS = {new: old for old, new in _FIELDS.items()}
@@ -85,10 +85,40 @@ def downgrade(document: Json) -> Json:
 
 def upgrade_report(document: Json) -> Json:
     """A report (`report.json`) of version 1 as one of version 2; any other version is returned unchanged."""
-    return upgrade(document) | {"version": 2} if document.get("version") == 1 else document
+    if document.get("version") != 1:
+        return document
+    found = upgrade(document) | {"version": 2}
+    if isinstance(runs := found.get("training"), list):
+        found["training"] = [_upgraded_run(run) if isinstance(run, dict) else run for run in runs]
+    return found
 
 
-def _upgraded(name: str, value: JsonValue, of: Json) -> JsonValue:
+def _upgraded_run(run: Json) -> Json:
+    """A trained run: effects of safeguards are one list, and every trained file is gated."""
+    effects: list[object] = []
+    if rows := run.get("safety_rows"):
+        distinct = run.get("distinct_safety_rows")
+        summary = f"{rows} refusals mixed in, {distinct} of them different"
+        counts: Json = {"rows": rows, "distinct_rows": distinct}
+        effects.append({"safeguard": "safety_mix", "summary": summary, "counts": counts})
+    if projections := [each for each in _list(run.get("projections")) if isinstance(each, dict)]:
+        projected = sum(each.get("projected") is True for each in projections)
+        summary = f"{projected} of {len(projections)} updates projected"
+        counts = {"updates": len(projections), "projected": projected}
+        cosines: Json = {str(each.get("module")): each.get("cosine") for each in projections}
+        effects.append(
+            {"safeguard": "project_to_safe", "summary": summary, "counts": counts, "by_module": cosines},
+        )
+    kept = {name: value for name, value in run.items() if name not in _EFFECTS}
+    files = [{**file, "gated": True} for file in _list(run.get("adapter")) if isinstance(file, dict)]
+    return {**kept, "adapter": files, "safeguards": effects}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _upgraded(name: str, value: object, of: Json) -> object:
     match value:
         case dict():
             return value if name in _FREE else upgrade(value)
@@ -97,14 +127,14 @@ def _upgraded(name: str, value: JsonValue, of: Json) -> JsonValue:
         case "highest" if name == "rule" and of.get("metric") not in _RATES:
             return "max_value"
         case "pull" if name == "stage":
-            return "base_refusal"  # the other stage in which the base model read the rows
+            return "model_screening"  # both stages in which the base model reads the rows are one now
         case str():
             return _RULES.get(value, value) if name == "rule" else _VALUES.get(name, {}).get(value, value)
         case _:
             return value
 
 
-def _downgraded(name: str, value: JsonValue) -> JsonValue:
+def _downgraded(name: str, value: object) -> object:
     match value:
         case dict():
             return value if name in _FREE else downgrade(value)
@@ -116,5 +146,5 @@ def _downgraded(name: str, value: JsonValue) -> JsonValue:
             return value
 
 
-def _of_pull(value: JsonValue) -> bool:
+def _of_pull(value: object) -> bool:
     return isinstance(value, dict) and value.get("check") == "pull"

@@ -150,7 +150,8 @@ def test_a_new_kind_of_weight_file_is_withheld_whatever_its_name(service: Servic
     job, path = f"/jobs/{job_id}", f"/jobs/{job_id}/artifacts/merged/model.gguf"
     (listed,) = service.http.get(f"{job}/artifacts").json()["data"]
     assert (listed["name"], listed["bytes"], listed["url"]) == ("merged/model.gguf", len(content), None)
-    for headers in ({}, {"range": "bytes=0-3"}, {"if-none-match": f'"{listed["sha256"]}"'}, {"if-none-match": "*"}):
+    plain: dict[str, str] = {}
+    for headers in (plain, {"range": "bytes=0-3"}, {"if-none-match": f'"{listed["sha256"]}"'}, {"if-none-match": "*"}):
         for method in ("GET", "HEAD"):
             reply = service.http.request(method, path, headers=headers)
             assert reply.status_code == 403, (method, headers)
