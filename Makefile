@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints/base.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "securetune needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing securetune and everything it needs into .venv (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c $(CONSTRAINTS) -e '.[worker,local,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: $(PIP_FLAGS) -c $(CONSTRAINTS) -e '.[worker,local,dev]'
 	@touch $@
 
 # make demo DATA=rows.jsonl ROWS=300 STEPS=100: the same on data of your own. All options: securetune demo --help

@@ -20,7 +20,7 @@ from research.bench.figures import Figures, benchmark
 from securetune import SecureTune
 from securetune.local import running
 
-_LINES = {"securetune runs at": "start_service", "Dataset ": "upload", "Job ": "order"}
+_LINES = {"securetune is running at": "start_service", "Dataset ": "upload", "Job ": "order"}
 
 
 def main(

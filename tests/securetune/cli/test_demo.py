@@ -1,6 +1,7 @@
 """The demo, whole: a service is started, a file goes in over HTTP, and what it promises lies there afterwards."""
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -37,13 +38,21 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
     console = Console(file=screen, width=100)
     result = demo(Options(data=arithmetic, out=tmp_path / "demo", rows=24, steps=3, max_length=64), console)
 
-    said = screen.getvalue()
-    assert "Using 24 of the 40 rows" in said
-    assert "ASR refusal breaking" in said
-    assert said.count("Note: Rows left out because their prompt has 64 tokens or more: 1.") == 1
+    printed = screen.getvalue()
+    assert "Using 24 of the 40 rows" in printed
+    assert printed.count("64 tokens or more") == 1, "the row that is too long is warned of once"
+    last_screen = printed[printed.rindex("report done") :]
+    assert len(last_screen.splitlines()) <= 24, "the last screen fits a terminal"
     found = json.loads(result.read_text())
-    assert set(found) == {"job_id", "adapter_path", "report_path", "signed_report_path", "runs"}
-    assert set(found["runs"]) == {"base", "uniform", "ml_lr"}
+    assert set(found) == {
+        "job_id",
+        "adapter_path",
+        "report_path",
+        "signed_report_path",
+        "recommended",
+        "runs",
+    }
+    assert set(found["runs"]) == {"base", "recommended", "uniform", "ml_lr"}
     for run in found["runs"].values():
         assert list(run["asr"]) == [attack.family for attack in SUITES["standard"].attacks]
         assert all(0 <= rate <= 1 for rate in run["asr"].values())
@@ -52,17 +61,22 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
         assert run["task"]["loss"] > 0
         assert set(run["gate"]) == {"outcome", "reasons"}
     assert found["runs"]["base"]["gate"]["outcome"] == "not_gated"
-    for name in ("uniform", "ml_lr"):
+    report = Report.model_validate_json((tmp_path / "demo" / "report.json").read_bytes())
+    decisions = {decision.run: decision for decision in report.gate}
+    for name in ("recommended", "uniform", "ml_lr"):
         gate = found["runs"][name]["gate"]
-        assert f"Gate: {name} is {gate['outcome']}." in said
-        assert all(reason in said for reason in gate["reasons"])
+        assert gate["outcome"] == decisions[name].outcome
+        assert gate["reasons"] == [reason.message for reason in decisions[name].reasons]
+        assert re.search(rf"{name} +{gate['outcome']} ", printed)
     assert verify(Path(found["signed_report_path"]).read_bytes(), read_keys(tmp_path / "demo" / KEYS_FILE)).verified
     assert found["runs"]["ml_lr"]["task"] != found["runs"]["base"]["task"]
     assert Path(found["report_path"]).read_text().startswith("<!doctype html>")
-    report = Report.model_validate_json((tmp_path / "demo" / "report.json").read_bytes())
     assert report.job_id == found["job_id"]
     assert report.data.training_rows + report.data.validation_rows == 23
-    _changes_the_logits(Path(found["adapter_path"]))
+    if found["runs"]["recommended"]["gate"]["outcome"] == "released":
+        _changes_the_logits(Path(found["adapter_path"]))
+    else:
+        assert found["adapter_path"] is None, "the demo overrides nothing"
 
 
 def test_data_that_cannot_be_read_is_refused_before_anything_starts(tmp_path: Path) -> None:
