@@ -1,7 +1,7 @@
-"""Signed reports: keys to trust, and what verification says.
+"""Signed reports: trusted keys, and the result of verifying a report.
 
-Covers: the file of trusted keys, which `GET /signing-keys` answers too; results of a verification.
-Not here: signing and verifying (core.signing), what stands in a report (core.schemas.results).
+Covers: the file of trusted keys, which is also the response of `GET /signing-keys`; the result of a verification.
+Not here: signing and verifying (core.signing), the report itself (core.schemas.results).
 """
 
 from typing import Annotated, Literal, Self
@@ -14,102 +14,104 @@ KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 VerificationCode = Literal["verified", "altered", "unknown_key", "retired_key", "malformed", "not_a_report"]
-"""`altered`: the signature of a trusted key does not match. `unknown_key`: no trusted key made it. `retired_key`: it
-was made after the key's end. `malformed`: it is no envelope. `not_a_report`: a trusted key signed it, but it is
-something else, or a layout that this version does not know."""
+"""`verified`: a trusted key signed the report. `altered`: the signature does not match its trusted key. `unknown_key`:
+no trusted key signed it. `retired_key`: it was signed after its key was retired. `malformed`: the file is not an
+envelope. `not_a_report`: a trusted key signed something else, or a format that this version cannot read."""
 FileState = Literal["matches", "altered", "absent", "unknown", "unsigned"]
-"""`absent`: it was signed, and is not there. `unknown`: the user names it, and nothing like it was signed.
-`unsigned`: it lies in a folder of signed files, and the signature does not cover it."""
+"""`matches`: the file has the signed digest. `altered`: it has another digest. `absent`: the signed file does not
+exist. `unknown`: the user named a file that was not signed. `unsigned`: the file is in a folder of signed files, but
+the signature does not cover it."""
 
 
 class TrustedKey(Frozen):
-    """One public key, and when it was in use."""
+    """A public key and the time that it was in use."""
 
     keyid: KeyId
-    """SHA-256 of the public key as DER SubjectPublicKeyInfo, in hex: its fingerprint."""
+    """Fingerprint of the key: SHA-256 of the public key as DER SubjectPublicKeyInfo, 64 hex digits."""
     algorithm: Literal["ed25519"] = "ed25519"
-    """Ed25519 (RFC 8032)."""
+    """Signature algorithm; always Ed25519 (RFC 8032)."""
     public_key: str = Field(max_length=4096)
-    """The public key, as PEM SubjectPublicKeyInfo."""
+    """The public key as PEM SubjectPublicKeyInfo, at most 4096 characters."""
     created_at: AwareDatetime
-    """When it was taken into use."""
+    """When the key was first used."""
     retired_at: AwareDatetime | None = None
-    """Since when it signs no more; null while it is in use."""
+    """When the key was retired; null while it is in use. Later signatures are rejected."""
 
 
 class TrustedKeys(Frozen):
-    """Keys whose signatures are believed. A closed class: an unknown field could be one that takes trust away."""
+    """Public keys whose signatures are accepted. Unknown fields are rejected, as one could revoke trust."""
 
     keys: tuple[TrustedKey, ...] = Field(default=(), max_length=1000)
-    """Oldest first. To distrust a key, such as a stolen one, take it out of the list."""
+    """The keys, oldest first, at most 1000. To stop trusting a key, for example a stolen one, delete it from the
+    list."""
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _reject_duplicates(self) -> Self:
         if len({key.keyid for key in self.keys}) < len(self.keys):
-            raise ValueError("a key stands twice in the list")
+            raise ValueError("the list has a duplicate key: list each key once")
         return self
 
-    def by(self, keyid: str) -> TrustedKey | None:
-        """The key of this id."""
+    def find(self, keyid: str) -> TrustedKey | None:
+        """The key with this id, or None."""
         return next((key for key in self.keys if key.keyid == keyid), None)
 
 
 class SignedFile(Frozen):
-    """A file that was handed out, as it was signed."""
+    """A file of a job and its signed digest."""
 
     name: str
-    """Path as its user sees it, such as `adapter/adapter_config.json`."""
+    """Path of the file as users see it, such as `adapter/adapter_config.json`."""
     sha256: Sha256
-    """Digest."""
+    """SHA-256 of the file's content, 64 hex digits."""
 
 
 class GateSummary(Frozen):
-    """What the gate made of one arm."""
+    """The gate's decision about one run, as stated in a signed report."""
 
     run: str | None
-    """Which arm; the first of a report is the job's own."""
+    """Label of the run; the report's first decision is about the job's own run."""
     outcome: str | None
-    """`released`, `quarantined` or `undecided`."""
+    """Outcome of the decision: `released`, `quarantined` or `undecided`."""
     reasons: tuple[str, ...] = ()
-    """Why, for people."""
+    """Reasons of the decision, in words."""
 
 
 class ReportSummary(Frozen):
-    """What can be read of a signed report, whatever version wrote it. Null is what was not found."""
+    """The main facts of a signed report of any version. A field that could not be read is null."""
 
     version: int | None = None
-    """Version of the report's layout."""
+    """Version of the report's format."""
     job_id: str | None = None
-    """The job."""
+    """Id of the job."""
     model: str | None = None
     """Name of the base model."""
     model_sha256: str | None = None
-    """Digest of its weights."""
+    """SHA-256 over the base model's files, in hex."""
     dataset: str | None = None
     """Id of the dataset."""
     dataset_sha256: str | None = None
-    """Digest of the dataset's file."""
+    """SHA-256 of the dataset's file, in hex."""
     gate: tuple[GateSummary, ...] = ()
-    """What the gate decided; empty where nothing was decided."""
+    """The gate's decisions; empty if nothing was decided."""
 
 
 class Verification(Frozen):
-    """What verification of one envelope found. Nothing of its content is here unless a trusted key signed it."""
+    """Result of verifying one envelope. Its content is included only if a trusted key signed it."""
 
     code: VerificationCode
-    """What was found."""
+    """Stable code of the result."""
     message: str
-    """The same for people."""
+    """The result in one sentence."""
     keyid: str | None = None
-    """The key that signed; where none did, the one that the envelope claims, unproved."""
+    """Id of the key that signed; if no trusted key did, the id that the envelope claims, which is unverified."""
     signed_at: AwareDatetime | None = None
-    """When, as the signer says."""
+    """Time of the signature as stated by the signer."""
     files: tuple[SignedFile, ...] = ()
-    """What was signed beside the report."""
+    """Files that were signed together with the report."""
     summary: ReportSummary | None = None
-    """What the report says, in short."""
+    """The main facts of the report."""
     report: dict[str, JsonValue] | None = Field(default=None, exclude=True, repr=False)
-    """The whole report, as it was signed: what to rely on. Left out of JSON, being long."""
+    """The whole report as it was signed. It is left out of JSON because of its size."""
 
     @property
     def verified(self) -> bool:
@@ -118,33 +120,33 @@ class Verification(Frozen):
 
 
 class FileCheck(Frozen):
-    """One file held against what was signed."""
+    """One file compared with its signed digest."""
 
     name: str
-    """Its signed name; of an unknown or unsigned file, its own."""
+    """Signed name of the file; for an unknown or unsigned file, its own name."""
     state: FileState
-    """How it stands."""
+    """Result of the comparison."""
     path: str | None = None
-    """Where it lies; null if it is absent."""
-    signed: Sha256 | None = None
-    """The digest that was signed; null for an unknown or unsigned file."""
-    found: Sha256 | None = None
-    """The digest that it has; null if it is absent, or was not read."""
+    """Path of the file on disk; null if it is absent."""
+    expected: Sha256 | None = None
+    """The signed SHA-256 in hex; null for an unknown or unsigned file."""
+    actual: Sha256 | None = None
+    """SHA-256 of the file on disk in hex; null if it is absent or was not read."""
 
 
 class VerifyReply(Frozen):
-    """What `securetune verify` says."""
+    """Output of `securetune verify --json`."""
 
     ok: bool
-    """Whether a trusted key signed the report, and no file that was looked at is another one than was signed."""
+    """Whether a trusted key signed the report and no checked file is altered or unknown."""
     envelope: str
-    """The signed report that was read."""
+    """Path of the signed report."""
     verification: Verification
-    """What its signature says."""
+    """Result of verifying the signature."""
     files: tuple[FileCheck, ...] = ()
-    """What the files say; empty unless the signature is good."""
+    """Result for each file; empty unless the signature is valid."""
     keys: str
-    """The file that the trusted keys are from."""
+    """Path of the file with the trusted keys."""
     keys_beside_report: bool = False
-    """True where the keys came with the report: then this shows that nothing was altered since that key signed, and not
-    who signed."""
+    """Whether the keys come from the report's own folder. Then the result shows only that nothing was altered since
+    that key signed, not who signed."""

@@ -1,13 +1,13 @@
-"""Signed reports: Ed25519 over an in-toto statement in a DSSE envelope, verified offline.
+"""Signed reports: an in-toto statement in a DSSE envelope, signed with Ed25519 and verified offline.
 
-Covers: the service's keys, the envelope, the statement, files held against it. Not here: when a job's report is signed
-(worker), what the command line prints (securetune.cli.verify), the values (core.schemas.signing).
+Covers: the service's keys, the envelope, the statement, comparing files with it. Not here: when a report is signed
+(worker), the output of `securetune verify` (securetune.cli.verify), the vocabulary (core.schemas.signing).
 """
 
 from core.signing.envelope import MAX_BYTES
-from core.signing.files import beside, named
+from core.signing.files import check_folder, check_path
 from core.signing.keys import KEYS_FILE, Signer, SigningKeys, read_keys
-from core.signing.report import SIGNED_REPORT, signed, verify
+from core.signing.report import SIGNED_REPORT, sign_report, verify
 
 __all__ = [
     "KEYS_FILE",
@@ -15,9 +15,9 @@ __all__ = [
     "SIGNED_REPORT",
     "Signer",
     "SigningKeys",
-    "beside",
-    "named",
+    "check_folder",
+    "check_path",
     "read_keys",
-    "signed",
+    "sign_report",
     "verify",
 ]

@@ -1,7 +1,7 @@
-"""DSSE envelopes as JSON: read strictly, written, and the bytes that a signature is over.
+"""DSSE envelopes: parsing, writing, and the bytes that a signature covers.
 
-Source: https://github.com/secure-systems-lab/dsse, protocol.md and envelope.md, version 1.0. The tests hold it against
-the reference implementation (securesystemslib). Not here: keys (keys.py), what the payload means (report.py).
+Source: https://github.com/secure-systems-lab/dsse, protocol.md and envelope.md, version 1.0. Tests compare it with the
+reference implementation, securesystemslib. Not here: keys (keys.py), the meaning of the payload (report.py).
 """
 
 import base64
@@ -16,7 +16,7 @@ _URL_SAFE = str.maketrans("-_", "+/")
 
 @dataclass(frozen=True)
 class Signature:
-    """One signature. Its key id is a hint that proves nothing; null where the envelope gives none."""
+    """One signature. The key id is an unverified hint; None if the envelope has none."""
 
     keyid: str | None
     sig: bytes
@@ -24,7 +24,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Envelope:
-    """A payload with its type and signatures, none of them verified."""
+    """A payload with its type and its signatures, none of them verified."""
 
     payload_type: str
     payload: bytes
@@ -32,103 +32,100 @@ class Envelope:
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is signed, so that type and payload cannot run into each other."""
+    """DSSE's pre-authentication encoding: the bytes that are signed, with type and payload delimited."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def write(envelope: Envelope) -> bytes:
-    """The envelope as JSON."""
-    whole = {
+    """Serialize an envelope as JSON."""
+    document = {
         "payload": base64.b64encode(envelope.payload).decode(),
         "payloadType": envelope.payload_type,
         "signatures": [
             {"keyid": each.keyid or "", "sig": base64.b64encode(each.sig).decode()} for each in envelope.signatures
         ],
     }
-    return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def read(data: bytes) -> Envelope:
-    """The envelope that stands in `data`. Fields that DSSE does not know are ignored: nobody signs them.
+    """Parse an envelope. Unknown fields are ignored, because no signature covers them.
 
     Raises:
-        ValueError: it is none; the message says why, for people.
+        ValueError: `data` is not an envelope; the message says why.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES // 2**20} MiB")
-    whole = fields(parse(data), "the envelope")
-    signatures = whole.get("signatures")
+    document = as_object(parse(data), "the envelope")
+    signatures = document.get("signatures")
     if not isinstance(signatures, list) or not 0 < len(signatures) <= _MAX_SIGNATURES:
-        raise ValueError(f"`signatures` is no list of 1 to {_MAX_SIGNATURES}")
+        raise ValueError(f"`signatures` is not a list of 1 to {_MAX_SIGNATURES} signatures")
     return Envelope(
-        payload_type=text(whole, "payloadType"),
-        payload=_bytes(text(whole, "payload"), "payload"),
-        signatures=tuple(_signature(fields(each, "a signature")) for each in signatures),
+        payload_type=get_text(document, "payloadType"),
+        payload=_decode(document, "payload"),
+        signatures=tuple(_read_signature(as_object(each, "a signature")) for each in signatures),
     )
 
 
 def parse(data: bytes) -> object:
-    """JSON that says one thing to every reader: UTF-8, no field twice, no number that JSON does not have, no half of a
-    character (a lone surrogate, which cannot be printed or stored).
+    """Parse JSON that every parser reads alike: UTF-8, no duplicate keys, no NaN or infinity, no lone surrogates.
 
     Raises:
-        ValueError: it is none.
+        ValueError: `data` is not such JSON.
     """
     try:
-        found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_refused)
-        if rb"\ud" in data.lower():  # the only way in; most JSON has none
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
+        value = json.loads(data.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
+        if rb"\ud" in data.lower():  # the only way to write a lone surrogate; most documents have none
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def fields(value: object, what: str) -> dict[str, object]:
-    """The value as a JSON object.
+def as_object(value: object, name: str) -> dict[str, object]:
+    """Check that a parsed value is a JSON object.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is another value.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is no JSON object")
+        raise ValueError(f"{name} is not a JSON object")
     return value
 
 
-def text(whole: dict[str, object], name: str) -> str:
-    """A field that must be a string.
+def get_text(document: dict[str, object], name: str) -> str:
+    """Return a field that must be a string.
 
     Raises:
-        ValueError: it is missing, or something else.
+        ValueError: the field is missing or has another type.
     """
-    value = whole.get(name)
+    value = document.get(name)
     if not isinstance(value, str):
-        raise ValueError(f"`{name}` is no string")
+        raise ValueError(f"`{name}` is not a string")
     return value
 
 
-def _signature(whole: dict[str, object]) -> Signature:
-    keyid = whole.get("keyid") or None
-    if keyid is not None and not isinstance(keyid, str):
-        raise ValueError("`keyid` is no string")
-    return Signature(keyid, _bytes(text(whole, "sig"), "sig"))
+def _read_signature(document: dict[str, object]) -> Signature:
+    keyid = get_text(document, "keyid") if document.get("keyid") else None
+    return Signature(keyid, _decode(document, "sig"))
 
 
-def _bytes(encoded: str, name: str) -> bytes:
-    """Base64, plain or URL-safe. One text only stands for the same bytes: a changed character is never passed over."""
-    plain = encoded.translate(_URL_SAFE)
+def _decode(document: dict[str, object], name: str) -> bytes:
+    """Decode plain or URL-safe base64, and reject every second spelling of the same bytes."""
+    plain = get_text(document, name).translate(_URL_SAFE)
     data = base64.b64decode(plain.encode("ascii"), validate=True)
     if base64.b64encode(data).decode() != plain:
-        raise ValueError(f"`{name}` is no proper base64")
+        raise ValueError(f"`{name}` is not canonical base64")
     return data
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a field stands twice in one object")
-    return found
+def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("an object has a duplicate key")
+    return value
 
 
-def _refused(constant: str) -> object:
-    raise ValueError(f"{constant} is no JSON number")
+def _reject_constant(constant: str) -> object:
+    raise ValueError(f"{constant} is not a JSON number")

@@ -1,11 +1,11 @@
 """The service's signing key and the list of all its public keys, in one folder.
 
-    signing_key.pem     the private key that signs now: PKCS #8, mode 0600, made on first use
-    signing_keys.json   every public key that ever signed here (core.schemas.signing.TrustedKeys)
-    lock                held while a key signs, is made or is exchanged
+    signing_key.pem     the current private key: PKCS #8, mode 0600, created on first use
+    signing_keys.json   the public keys of all signatures so far (core.schemas.signing.TrustedKeys)
+    lock                file lock for signing, creating and rotating a key
 
-The private key is written first and the list follows it, so that a crash in between is mended by the next signature.
-Not here: what is signed (report.py); keys in hardware or in a key service.
+The private key is written before the list, so the next signature repairs the list after a crash.
+Not here: what is signed (report.py), keys in hardware or in a key service.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ from core.schemas.signing import TrustedKey, TrustedKeys
 from core.storage.store import room
 
 KEYS_FILE = "signing_keys.json"
-"""Name of the list of public keys."""
+"""Name of the file with the public keys."""
 _KEY_FILE = "signing_key.pem"
 _LOCK_FILE = "lock"
 _MAX_KEY_BYTES = 64 * 2**10
@@ -44,18 +44,18 @@ _MAX_LIST_BYTES = 8 * 2**20
 
 
 def utc_now() -> datetime:
-    """This moment."""
+    """The current time."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class Signer:
-    """The key that signs now, for as long as the folder is held; see `SigningKeys.signer`."""
+    """The current signing key, valid while its folder is locked; see `SigningKeys.signer`."""
 
     keyid: str
     """SHA-256 of the public key, in hex."""
     at: datetime
-    """When it was taken up: the time to put into what it signs."""
+    """Time to use as the time of the signature."""
     key: Ed25519PrivateKey = field(repr=False)
     """The private key."""
 
@@ -65,7 +65,7 @@ class Signer:
 
 
 class SigningKeys:
-    """The folder of keys. `key` names a private key that is kept elsewhere, such as a mounted secret."""
+    """The folder of keys. `key` is the path of a private key outside the folder, such as a mounted secret."""
 
     def __init__(self, folder: Path, key: Path | None = None, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._folder = folder
@@ -73,10 +73,10 @@ class SigningKeys:
         self._clock = clock
 
     def trusted(self) -> TrustedKeys:
-        """Every public key that ever signed here; none before the first use. Needs no access to the private key.
+        """All public keys, retired ones included; empty before the first use. The private key is not read.
 
         Raises:
-            InvalidInput: the list was damaged.
+            InvalidInput: code `invalid_signing_keys`; the list is damaged.
         """
         try:
             return read_keys(self._folder / KEYS_FILE)
@@ -85,39 +85,40 @@ class SigningKeys:
 
     @contextmanager
     def signer(self) -> Iterator[Signer]:
-        """The key that signs now, made on first use. No other process exchanges it inside the `with` block, so what is
-        signed in it at `Signer.at` is never later than the key's end.
+        """The current key, created on first use. No other process can rotate it inside the `with` block, so
+        `Signer.at` is never later than the key's retirement.
 
         Raises:
-            Unavailable: code `signing_key_unsafe`, others may read the private key; `signing_key_unusable`, it is no
-                Ed25519 key.
-            Conflict: code `signing_key_retired`, it was exchanged for another.
-            StorageFull: there is no room for a new key.
+            Unavailable: code `signing_key_unsafe`, other users can read the private key; `signing_key_unusable`, it is
+                not an Ed25519 key.
+            Conflict: code `signing_key_retired`; the key was retired.
+            StorageFull: the disk is full.
         """
         with self._locked():
-            key = self._private()
+            key = self._load_or_create()
             now = self._clock()
-            yield Signer(self._listed(key.public_key(), now).keyid, now, key)
+            yield Signer(self._register(key.public_key(), now).keyid, now, key)
 
     def rotate(self) -> TrustedKey:
-        """Exchange the key: a new one signs from now on. The old private key is deleted; its public key stays in the
-        list, for what it signed until now.
+        """Replace the key with a new one. The old private key is deleted; its public key stays in the list, so its
+        signatures so far remain valid.
 
         Raises:
-            Conflict: code `signing_key_elsewhere`; the private key is not kept in this folder.
-            StorageFull: there is no room for a new key.
+            Conflict: code `signing_key_elsewhere`; the private key is outside this folder.
+            StorageFull: the disk is full.
         """
         if self._key is not None:
             raise Conflict(
-                f"The signing key is kept in {self._key}. Put another private key there: the next signature is made "
-                "with it, and the old key is retired.",
+                f"The signing key is stored outside the keys folder, in {self._key}. To rotate it, replace that file "
+                "with another private key: the next signature uses it and retires the old key.",
                 code="signing_key_elsewhere",
             )
         with self._locked():
             if (self._folder / _KEY_FILE).exists():
-                with suppress(Conflict):  # an old key that was put back: no reason to keep it
-                    self._listed(self._private().public_key(), self._clock())  # a crash may have left it out
-            return self._listed(self._made().public_key(), self._clock())
+                with suppress(Conflict):  # the key is retired already
+                    # A crash may have left this key out of the list.
+                    self._register(self._load_or_create().public_key(), self._clock())
+            return self._register(self._create().public_key(), self._clock())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -130,90 +131,91 @@ class SigningKeys:
         finally:
             os.close(descriptor)
 
-    def _private(self) -> Ed25519PrivateKey:
+    def _load_or_create(self) -> Ed25519PrivateKey:
         if self._key is not None:
             return _load(self._key)
         path = self._folder / _KEY_FILE
-        return _load(path) if path.exists() else self._made()
+        return _load(path) if path.exists() else self._create()
 
-    def _made(self) -> Ed25519PrivateKey:
+    def _create(self) -> Ed25519PrivateKey:
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         _replace(self._folder / _KEY_FILE, pem, 0o600)
         return key
 
-    def _listed(self, public: Ed25519PublicKey, now: datetime) -> TrustedKey:
-        """The key's entry in the list. A new one ends the use of those before it."""
+    def _register(self, public: Ed25519PublicKey, now: datetime) -> TrustedKey:
+        """The key's entry in the list. Adding a new key retires all earlier ones."""
         keys, keyid = self.trusted(), key_id(public)
-        if known := keys.by(keyid):
+        if known := keys.find(keyid):
             if known.retired_at is not None:
                 raise Conflict(
-                    f"The signing key {keyid} was retired on {known.retired_at:%Y-%m-%d}: exchange it for a new one.",
+                    f"The signing key {keyid} was retired on {known.retired_at:%Y-%m-%d}: replace it with a new one.",
                     code="signing_key_retired",
                 )
             return known
-        before = tuple(key if key.retired_at else key.model_copy(update={"retired_at": now}) for key in keys.keys)
-        made = TrustedKey(keyid=keyid, public_key=_pem(public), created_at=now)
-        whole = TrustedKeys(keys=(*before, made))
-        _replace(self._folder / KEYS_FILE, whole.model_dump_json(indent=1).encode(), 0o644)
-        return made
+        retired = tuple(key if key.retired_at else key.model_copy(update={"retired_at": now}) for key in keys.keys)
+        added = TrustedKey(keyid=keyid, public_key=_pem(public), created_at=now)
+        _replace(
+            self._folder / KEYS_FILE, TrustedKeys(keys=(*retired, added)).model_dump_json(indent=1).encode(), 0o644
+        )
+        return added
 
 
 def key_id(public: Ed25519PublicKey) -> str:
-    """SHA-256 of the key as DER SubjectPublicKeyInfo, in hex: `openssl pkey -pubin -outform DER | sha256sum`."""
+    """SHA-256 of the key as DER SubjectPublicKeyInfo, in hex, as `openssl pkey -pubin -outform DER | sha256sum`."""
     return sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def public_key(key: TrustedKey) -> Ed25519PublicKey:
-    """The key itself.
+    """Load a public key from its PEM.
 
     Raises:
-        InvalidInput: code `invalid_signing_keys`; its PEM is no Ed25519 key, or not the one that its id says.
+        InvalidInput: code `invalid_signing_keys`; the PEM is not an Ed25519 key, or not the key of this id.
     """
     try:
         loaded = load_pem_public_key(key.public_key.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise _bad_list(f"the public key of {key.keyid} cannot be read") from error
     if not isinstance(loaded, Ed25519PublicKey):
-        raise _bad_list(f"{key.keyid} is no Ed25519 key")
+        raise _bad_list(f"{key.keyid} is not an Ed25519 key")
     if not compare_digest(key_id(loaded), key.keyid):
-        raise _bad_list(f"the public key of {key.keyid} is another one")
+        raise _bad_list(f"the public key of {key.keyid} has another fingerprint")
     return loaded
 
 
 def read_keys(path: Path) -> TrustedKeys:
-    """A list of trusted keys, each of them looked at.
+    """Read a file of trusted keys and check each key.
 
     Raises:
-        NotFound: code `signing_keys_missing`; there is no such file.
-        InvalidInput: code `invalid_signing_keys`; it is no such list.
+        NotFound: code `signing_keys_missing`; the file does not exist.
+        InvalidInput: code `invalid_signing_keys`; the file is not a list of signing keys.
     """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_LIST_BYTES + 1)
     except FileNotFoundError as error:
-        raise NotFound(f"There is no file {path}.", code="signing_keys_missing") from error
+        raise NotFound(f"The file {path} does not exist.", code="signing_keys_missing") from error
     if len(data) > _MAX_LIST_BYTES:
         raise _bad_list(f"{path} is too large")
     try:
         keys = TrustedKeys.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise _bad_list(f"{path}: {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}") from error
+        raise _bad_list(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from error
     for key in keys.keys:
         public_key(key)
     return keys
 
 
 def _bad_list(why: str) -> InvalidInput:
-    return InvalidInput(f"This is no list of signing keys: {why}.", code="invalid_signing_keys")
+    return InvalidInput(f"The list of signing keys is invalid: {why}.", code="invalid_signing_keys")
 
 
 def _load(path: Path) -> Ed25519PrivateKey:
-    """The private key of a file that nobody but its owner may read."""
+    """Load the private key from a file that only its owner may read."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode  # of what is read, not of what may lie there a moment later
+            mode = os.fstat(file.fileno()).st_mode  # of the opened file: the path may change
             data = file.read(_MAX_KEY_BYTES)
     except OSError as error:
         raise Unavailable(
@@ -221,22 +223,22 @@ def _load(path: Path) -> Ed25519PrivateKey:
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise Unavailable(
-            f"The signing key {path} has mode {stat.S_IMODE(mode):04o}: others may use it. Run `chmod 600 {path}`; if "
-            "anybody else may have read it, exchange it.",
+            f"The signing key {path} has mode {stat.S_IMODE(mode):04o}, so other users can access it. Run `chmod 600 "
+            f"{path}`, and rotate the key if another user may have read it.",
             code="signing_key_unsafe",
         )
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _no_key(path) from error
+        raise _unusable(path) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise _no_key(path)
+        raise _unusable(path)
     return key
 
 
-def _no_key(path: Path) -> Unavailable:
+def _unusable(path: Path) -> Unavailable:
     return Unavailable(
-        f"{path} holds no Ed25519 private key in PEM without a password. Make one with "
+        f"{path} is not an unencrypted Ed25519 private key in PEM. Create one with "
         f"`openssl genpkey -algorithm ed25519 -out {path}`.",
         code="signing_key_unusable",
     )
@@ -247,10 +249,10 @@ def _pem(public: Ed25519PublicKey) -> str:
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
-    """Write a file whole or not at all; only its owner ever sees it wider than `mode`. The caller holds the lock."""
+    """Write a file atomically, with `mode` from its creation. The caller must hold the lock."""
     fresh = path.with_name(f"{path.name}.new")
     with room():
-        fresh.unlink(missing_ok=True)  # of a process that was killed
+        fresh.unlink(missing_ok=True)  # left by a killed process
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

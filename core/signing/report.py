@@ -1,7 +1,8 @@
-"""A job's report as a signed in-toto statement: made from report and digests, verified and read.
+"""A job's report as a signed in-toto statement: signing and verifying.
 
-Source: https://github.com/in-toto/attestation, spec/v1 (statement, predicate, field types). Whatever is read of an
-envelope was signed by a trusted key first. Not here: the envelope's bytes (envelope.py), files on disk (files.py).
+Source: https://github.com/in-toto/attestation, spec/v1 (statement, predicate, field types). Nothing in an envelope is
+interpreted before a trusted key's signature is verified. Not here: the envelope format (envelope.py), files on disk
+(files.py).
 """
 
 import json
@@ -17,93 +18,99 @@ from pydantic import ValidationError
 
 from core.errors import TooLarge
 from core.schemas.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys, Verification
-from core.signing.envelope import MAX_BYTES, Envelope, Signature, fields, pae, parse, read, text, write
+from core.signing.envelope import MAX_BYTES, Envelope, Signature, as_object, get_text, pae, parse, read, write
 from core.signing.keys import Signer, public_key
 
 SIGNED_REPORT = "signed_report.json"
-"""What the envelope is called among a job's files."""
+"""Name of the envelope among a job's files."""
 REPORT_JSON = "report.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:uuid:496fbba3-437a-4e75-8077-4a99fcf58e2f#securetune-report-v1"
-"""Says what the predicate is: `report` (core.schemas.results.Report) and `signed_at` (RFC 3339, UTC). A UUID, because a
-type is named by a URI that nobody else has, and this project owns no domain."""
+"""The predicate has `report` (core.schemas.results.Report) and `signed_at` (RFC 3339, UTC). The type must be a URI
+that nobody else uses; it is a UUID because the project owns no domain."""
 
 
-def signed(report_json: bytes, files: Mapping[str, str], signer: Signer) -> bytes:
-    """The signed report: `report_json` whole, and `files` (SHA-256 in hex by the names that users see).
+def sign_report(report_json: bytes, files: Mapping[str, str], signer: Signer) -> bytes:
+    """Sign a report together with the digests of a job's files.
 
-    The same report, files, key and time give the same bytes.
+    The result depends only on the report, the files, the key and the signer's time.
+
+    Args:
+        report_json: The whole report as JSON.
+        files: SHA-256 in hex by the file names that users see.
+        signer: The key, and the time of the signature.
 
     Raises:
-        ValueError: the report is no JSON object, a name leads out of its folder, a digest is none, or the digest of
-            `report.json` is not that of `report_json`.
-        TooLarge: code `signed_report_too_large`; nobody would verify it.
+        ValueError: the report is not a JSON object, a name leads out of its folder, a digest is malformed, or the
+            digest of `report.json` is not that of `report_json`.
+        TooLarge: code `signed_report_too_large`; the envelope would be too large to be verified.
     """
-    wanted = files.get(REPORT_JSON)
-    if wanted is not None and not compare_digest(wanted, sha256(report_json).hexdigest()):
-        raise ValueError(f"{REPORT_JSON} is not the report that is signed")
+    expected = files.get(REPORT_JSON)
+    if expected is not None and not compare_digest(expected, sha256(report_json).hexdigest()):
+        raise ValueError(f"the digest of {REPORT_JSON} is not that of the report to sign")
     subjects = [_subject(SignedFile(name=name, sha256=digest)) for name, digest in sorted(files.items())]
     if not subjects:
-        raise ValueError("in-toto wants a statement to be about one file at least")
+        raise ValueError("an in-toto statement needs at least one file")
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": subjects,
         "predicateType": PREDICATE_TYPE,
-        "predicate": {"report": fields(parse(report_json), "the report"), "signed_at": _rfc3339(signer.at)},
+        "predicate": {"report": as_object(parse(report_json), "the report"), "signed_at": _rfc3339(signer.at)},
     }
     payload = json.dumps(statement, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     signature = Signature(signer.keyid, signer.sign(pae(PAYLOAD_TYPE, payload)))
-    whole = write(Envelope(PAYLOAD_TYPE, payload, (signature,)))
-    if len(whole) > MAX_BYTES:
+    envelope = write(Envelope(PAYLOAD_TYPE, payload, (signature,)))
+    if len(envelope) > MAX_BYTES:
         raise TooLarge(
-            f"The signed report would have {len(whole)} bytes; {MAX_BYTES} is the limit.",
+            f"The signed report would have {len(envelope)} bytes; the limit is {MAX_BYTES}.",
             code="signed_report_too_large",
         )
-    return whole
+    return envelope
 
 
 def verify(envelope: bytes, keys: TrustedKeys) -> Verification:
-    """What the signature says. A bad one is an answer, no error.
+    """Verify a signed report. An invalid signature is a result, not an error.
 
-    One signature of a trusted key is enough. The key is always taken from `keys`, never from the envelope.
+    One signature by a trusted key is sufficient. The key is always taken from `keys`, never from the envelope.
 
     Raises:
-        InvalidInput: code `invalid_signing_keys`; a trusted key is none.
+        InvalidInput: code `invalid_signing_keys`; a trusted key is malformed.
     """
     try:
-        found = read(envelope)
-        signed_bytes = pae(found.payload_type, found.payload)
+        parsed = read(envelope)
+        signed_bytes = pae(parsed.payload_type, parsed.payload)
     except ValueError as error:
-        return Verification(code="malformed", message=f"This is no signed report: {error}.")
-    makers = [key for each in found.signatures if (key := _maker(each, signed_bytes, keys)) is not None]
-    if not makers:
-        return _unproved(found.signatures, keys)
+        return Verification(code="malformed", message=f"The file is not a signed report: {error}.")
+    signers = [key for each in parsed.signatures if (key := _signing_key(each, signed_bytes, keys)) is not None]
+    if not signers:
+        return _reject(parsed.signatures, keys)
     try:
-        return _judged(_content(found), makers)
+        return _accept(_read_content(parsed), signers)
     except ValueError as error:
         return Verification(
             code="not_a_report",
-            message=f"A trusted key signed this, but it is no report that this version knows: {_why(error)}.",
-            keyid=makers[0].keyid,
+            message="A trusted key signed this file, but this version cannot read it as a report: "
+            f"{_first_line(error)}.",
+            keyid=signers[0].keyid,
         )
 
 
-def _why(error: ValueError) -> str:
-    """In one line: pydantic's own words are many, and may repeat what they are about."""
+def _first_line(error: ValueError) -> str:
+    """One line: pydantic's message has several, and may repeat the input."""
     return error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
 
 
 def is_envelope(data: bytes) -> bool:
-    """Whether this looks like a signed report, so that it is worth verifying. Proves nothing."""
+    """Whether the data looks like a signed report and is worth verifying. This proves nothing."""
     try:
-        return "payloadType" in fields(parse(data), "it")
+        return "payloadType" in as_object(parse(data), "it")
     except ValueError:
         return False
 
 
-def _maker(signature: Signature, signed_bytes: bytes, keys: TrustedKeys) -> TrustedKey | None:
-    """The trusted key that made the signature. The id only says which to try; without one all are tried."""
+def _signing_key(signature: Signature, signed_bytes: bytes, keys: TrustedKeys) -> TrustedKey | None:
+    """The trusted key that made a signature. A key id only selects which key to try; without one, all are tried."""
     for key in keys.keys:
         if signature.keyid in (None, key.keyid):
             try:
@@ -114,90 +121,90 @@ def _maker(signature: Signature, signed_bytes: bytes, keys: TrustedKeys) -> Trus
     return None
 
 
-def _unproved(signatures: Iterable[Signature], keys: TrustedKeys) -> Verification:
+def _reject(signatures: Iterable[Signature], keys: TrustedKeys) -> Verification:
     claimed = [each.keyid for each in signatures if each.keyid is not None]
-    known = next((keyid for keyid in claimed if keys.by(keyid)), None)
+    known = next((keyid for keyid in claimed if keys.find(keyid)), None)
     if known is not None:
         return Verification(
             code="altered",
-            message="The signature does not match: the report was altered after it was signed, or never signed so.",
+            message="The signature is invalid: the report was altered after it was signed, or the key did not sign it.",
             keyid=known,
         )
     return Verification(
         code="unknown_key",
-        message="None of the trusted keys signed this report: it is another service's, or somebody made it up.",
+        message="No trusted key signed this report: it comes from another service or was forged.",
         keyid=claimed[0] if claimed else None,
     )
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What a trusted key signed."""
+    """The payload of an envelope that a trusted key signed."""
 
     report: dict[str, object]
     signed_at: datetime
     files: tuple[SignedFile, ...]
 
 
-def _judged(content: _Content, makers: Iterable[TrustedKey]) -> Verification:
-    """Whether one of the keys that signed was in use then. Of a report of another version, what can be read is told."""
-    makers = tuple(makers)
-    in_time = [key for key in makers if key.retired_at is None or content.signed_at <= key.retired_at]
-    if in_time:
-        code, message = "verified", "A trusted key signed this report, and it is what was signed."
+def _accept(content: _Content, signers: list[TrustedKey]) -> Verification:
+    """Check that one of the signing keys was in use at that time, and summarize the report."""
+    active = [key for key in signers if key.retired_at is None or content.signed_at <= key.retired_at]
+    if active:
+        code, message = "verified", "A trusted key signed this report, and it has not been altered since."
     else:
-        code, message = "retired_key", "The report says that it was signed after its key had been retired."
+        code, message = "retired_key", "The report claims to be signed after its key was retired."
     return Verification.model_validate(
         {
             "code": code,
             "message": message,
-            "keyid": (in_time or makers)[0].keyid,
+            "keyid": (active or signers)[0].keyid,
             "signed_at": content.signed_at,
             "files": content.files,
-            "summary": _summary(content.report),
+            "summary": _summarize(content.report),
             "report": content.report,
         }
     )
 
 
-def _content(envelope: Envelope) -> _Content:
-    """What stands in an envelope whose signature was verified.
+def _read_content(envelope: Envelope) -> _Content:
+    """Parse the payload of a verified envelope.
 
     Raises:
-        ValueError: it is no report; pydantic's errors are such too.
+        ValueError: it is not a report; pydantic's errors are ValueErrors too.
     """
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise ValueError(f"its payload is {envelope.payload_type!r}")
-    statement = fields(parse(envelope.payload), "the statement")
-    if text(statement, "_type") != STATEMENT_TYPE:
-        raise ValueError(f"its statement is {statement['_type']!r}")
-    if text(statement, "predicateType") != PREDICATE_TYPE:
-        raise ValueError(f"its predicate is {statement['predicateType']!r}")
+        raise ValueError(f"the payload has the type {envelope.payload_type!r}")
+    statement = as_object(parse(envelope.payload), "the statement")
+    if get_text(statement, "_type") != STATEMENT_TYPE:
+        raise ValueError(f"the statement has the type {statement['_type']!r}")
+    if get_text(statement, "predicateType") != PREDICATE_TYPE:
+        raise ValueError(f"the predicate has the type {statement['predicateType']!r}")
     subjects = statement.get("subject")
     if not isinstance(subjects, list):
-        raise ValueError("`subject` is no list")
-    files = tuple(_signed_file(fields(each, "a subject")) for each in subjects)
+        raise ValueError("`subject` is not a list")
+    files = tuple(_signed_file(as_object(each, "a subject")) for each in subjects)
     if len({file.name for file in files}) < len(files):
-        raise ValueError("a file stands twice in it")
-    predicate = fields(statement.get("predicate"), "the predicate")
-    signed_at = datetime.fromisoformat(text(predicate, "signed_at"))
+        raise ValueError("two files have the same name")
+    predicate = as_object(statement.get("predicate"), "the predicate")
+    signed_at = datetime.fromisoformat(get_text(predicate, "signed_at"))
     if signed_at.tzinfo is None:
         raise ValueError("`signed_at` has no time zone")
-    return _Content(fields(predicate.get("report"), "the report"), signed_at, files)
+    return _Content(as_object(predicate.get("report"), "the report"), signed_at, files)
 
 
 def _signed_file(subject: dict[str, object]) -> SignedFile:
-    return SignedFile(name=text(subject, "name"), sha256=text(fields(subject.get("digest"), "a digest"), "sha256"))
+    digest = as_object(subject.get("digest"), "a digest")
+    return SignedFile(name=get_text(subject, "name"), sha256=get_text(digest, "sha256"))
 
 
 def _subject(file: SignedFile) -> dict[str, object]:
     if not is_plain(file.name):
-        raise ValueError(f"{file.name!r} is no name of a file below one folder")
+        raise ValueError(f"{file.name!r} is not the name of a file below one folder")
     return {"name": file.name, "digest": {"sha256": file.sha256}}
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name stays below the folder that it is looked up in."""
+    """Whether a relative path stays inside the folder that it is resolved in."""
     parts = PurePosixPath(name).parts
     return (
         name == "/".join(parts) and ".." not in parts and not name.startswith("/") and name.isprintable() and name != ""
@@ -208,30 +215,35 @@ def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _summary(report: dict[str, object]) -> ReportSummary:
+def _summarize(report: dict[str, object]) -> ReportSummary:
+    """Summarize a report of any version: fields that this version does not find are null."""
     decisions = report.get("gate")
     version = report.get("version")
     return ReportSummary(
         version=version if isinstance(version, int) else None,
-        job_id=_said(report, "job_id"),
-        model=_said(report, "model", "name"),
-        model_sha256=_said(report, "model", "sha256"),
-        dataset=_said(report, "dataset", "id"),
-        dataset_sha256=_said(report, "dataset", "sha256"),
-        gate=tuple(_gate(each) for each in decisions) if isinstance(decisions, list) else (),
+        job_id=_text_at(report, "job_id"),
+        model=_text_at(report, "model", "name"),
+        model_sha256=_text_at(report, "model", "sha256"),
+        dataset=_text_at(report, "dataset", "id"),
+        dataset_sha256=_text_at(report, "dataset", "sha256"),
+        gate=tuple(_summarize_decision(each) for each in decisions) if isinstance(decisions, list) else (),
     )
 
 
-def _gate(decision: object) -> GateSummary:
+def _summarize_decision(decision: object) -> GateSummary:
     reasons = decision.get("reasons") if isinstance(decision, dict) else None
-    messages = [_said(each, "message") or _said(each, "code") for each in reasons] if isinstance(reasons, list) else []
+    messages = (
+        [_text_at(each, "message") or _text_at(each, "code") for each in reasons] if isinstance(reasons, list) else []
+    )
     return GateSummary(
-        run=_said(decision, "run"), outcome=_said(decision, "outcome"), reasons=tuple(each for each in messages if each)
+        run=_text_at(decision, "run"),
+        outcome=_text_at(decision, "outcome"),
+        reasons=tuple(each for each in messages if each),
     )
 
 
-def _said(value: object, *names: str) -> str | None:
-    """The text at the end of a path of fields; null where there is none."""
-    for name in names:
+def _text_at(value: object, *path: str) -> str | None:
+    """The string at the end of a path of keys, or None."""
+    for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""core.signing.keys: one key whoever comes first, rotation, and files that others may not read."""
+"""core.signing.keys: creation, rotation, concurrent use, and file permissions."""
 
 import json
 import stat
@@ -26,7 +26,7 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Clock:
-    """Moves on a second whenever it is looked at."""
+    """Advances one second at each call."""
 
     def __init__(self) -> None:
         self.now = START
@@ -56,7 +56,7 @@ def private_file(path: Path, data: bytes, mode: int = 0o600) -> Path:
     return path
 
 
-def test_the_first_use_makes_a_key_that_only_its_owner_may_read(folder: Path) -> None:
+def test_first_use_creates_a_key_that_only_its_owner_can_read(folder: Path) -> None:
     keys = SigningKeys(folder, clock=Clock())
     assert keys.trusted().keys == ()
     with keys.signer() as signer:
@@ -68,30 +68,30 @@ def test_the_first_use_makes_a_key_that_only_its_owner_may_read(folder: Path) ->
     assert sorted(path.name for path in folder.iterdir()) == ["lock", "signing_key.pem", KEYS_FILE]
 
 
-def test_the_key_stays_the_same(folder: Path) -> None:
+def test_key_is_reused(folder: Path) -> None:
     assert current(SigningKeys(folder)) == current(SigningKeys(folder))
     assert len(SigningKeys(folder).trusted().keys) == 1
 
 
-def test_the_private_key_is_not_told(folder: Path) -> None:
+def test_private_key_is_not_exposed(folder: Path) -> None:
     with SigningKeys(folder).signer() as signer:
         assert "Ed25519PrivateKey" not in repr(signer)
     assert "PRIVATE" not in (folder / KEYS_FILE).read_text()
 
 
-def test_the_key_id_is_what_openssl_says(folder: Path) -> None:
+def test_key_id_matches_openssl(folder: Path) -> None:
     keyid = current(SigningKeys(folder))
     command = "openssl pkey -in signing_key.pem -pubout -outform DER | sha256sum"
     try:
-        said = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=True).stdout
     except FileNotFoundError:
         pytest.skip("no bash here")
-    if said.startswith("e3b0c442"):  # the digest of nothing
+    if output.startswith("e3b0c442"):  # the digest of nothing
         pytest.skip("no openssl here")
-    assert said.split()[0] == keyid
+    assert output.split()[0] == keyid
 
 
-def test_processes_that_start_at_once_end_with_one_key(folder: Path) -> None:
+def test_concurrent_processes_create_one_key(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from core.signing import SigningKeys\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
@@ -106,12 +106,12 @@ def test_processes_that_start_at_once_end_with_one_key(folder: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    said = {process.communicate()[0] for process in started}
-    assert len(said) == 1
-    assert [key.keyid for key in SigningKeys(folder).trusted().keys] == [said.pop().strip()]
+    output = {process.communicate()[0] for process in started}
+    assert len(output) == 1
+    assert [key.keyid for key in SigningKeys(folder).trusted().keys] == [output.pop().strip()]
 
 
-def test_rotation_exchanges_the_key_and_keeps_the_old_public_one(folder: Path) -> None:
+def test_rotation_replaces_the_key_and_keeps_the_old_public_key(folder: Path) -> None:
     clock = Clock()
     keys = SigningKeys(folder, clock=clock)
     old = current(keys)
@@ -124,12 +124,12 @@ def test_rotation_exchanges_the_key_and_keeps_the_old_public_one(folder: Path) -
     assert before not in [path.read_bytes() for path in folder.iterdir()]
 
 
-def test_rotation_before_the_first_use_makes_one_key(folder: Path) -> None:
+def test_rotation_before_the_first_use_creates_one_key(folder: Path) -> None:
     keys = SigningKeys(folder)
     assert [keys.rotate()] == list(keys.trusted().keys)
 
 
-def test_a_crash_between_key_and_list_is_mended(folder: Path) -> None:
+def test_crash_between_key_and_list_is_repaired(folder: Path) -> None:
     keys = SigningKeys(folder)
     old = current(keys)
     fresh = pem()
@@ -141,7 +141,7 @@ def test_a_crash_between_key_and_list_is_mended(folder: Path) -> None:
     assert [key.retired_at is None for key in keys.trusted().keys] == [False, False, True]
 
 
-def test_an_old_key_that_is_put_back_signs_nothing(folder: Path) -> None:
+def test_retired_key_cannot_sign(folder: Path) -> None:
     keys = SigningKeys(folder)
     current(keys)
     old = (folder / "signing_key.pem").read_bytes()
@@ -154,7 +154,7 @@ def test_an_old_key_that_is_put_back_signs_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o620])
-def test_a_key_that_others_may_use_is_refused(folder: Path, mode: int) -> None:
+def test_key_with_open_permissions_is_rejected(folder: Path, mode: int) -> None:
     keys = SigningKeys(folder)
     current(keys)
     (folder / "signing_key.pem").chmod(mode)
@@ -165,7 +165,7 @@ def test_a_key_that_others_may_use_is_refused(folder: Path, mode: int) -> None:
         keys.rotate()
 
 
-def test_a_key_may_be_kept_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_key_outside_the_folder_is_used(folder: Path, tmp_path: Path) -> None:
     path = private_file(tmp_path / "secret.pem", pem())
     keys = SigningKeys(folder, path)
     old = current(keys)
@@ -187,13 +187,13 @@ def test_a_key_may_be_kept_elsewhere(folder: Path, tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "other kind", "with password"],
 )
-def test_what_is_no_key_is_refused(folder: Path, tmp_path: Path, data: bytes) -> None:
+def test_file_that_is_not_a_key_is_rejected(folder: Path, tmp_path: Path, data: bytes) -> None:
     with pytest.raises(Unavailable, match="openssl genpkey") as caught:
         current(SigningKeys(folder, private_file(tmp_path / "secret.pem", data)))
     assert caught.value.code == "signing_key_unusable"
 
 
-def test_a_key_that_is_not_there_is_not_made_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_missing_key_outside_the_folder_is_not_created(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be read"):
         current(SigningKeys(folder, tmp_path / "secret.pem"))
     assert list(tmp_path.glob("secret.pem*")) == []
@@ -207,7 +207,7 @@ def listed(folder: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"keyid": "0" * 64}, "another one"),
+        ({"keyid": "0" * 64}, "another fingerprint"),
         ({"keyid": "short"}, "keyid"),
         ({"algorithm": "rsa"}, "algorithm"),
         ({"public_key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}, "cannot be read"),
@@ -215,7 +215,7 @@ def listed(folder: Path) -> dict[str, object]:
         ({"revoked": True}, "revoked"),
     ],
 )
-def test_a_damaged_list_is_refused(folder: Path, change: dict[str, object], why: str) -> None:
+def test_damaged_list_is_rejected(folder: Path, change: dict[str, object], why: str) -> None:
     key = listed(folder) | change
     (folder / KEYS_FILE).write_text(json.dumps({"keys": [key]}))
     with pytest.raises(InvalidInput, match=why) as caught:
@@ -223,30 +223,30 @@ def test_a_damaged_list_is_refused(folder: Path, change: dict[str, object], why:
     assert caught.value.code == "invalid_signing_keys"
 
 
-def test_a_list_names_each_key_once(folder: Path) -> None:
+def test_duplicate_key_is_rejected(folder: Path) -> None:
     key = listed(folder)
     (folder / KEYS_FILE).write_text(json.dumps({"keys": [key, key]}))
-    with pytest.raises(InvalidInput, match="twice"):
+    with pytest.raises(InvalidInput, match="duplicate key"):
         read_keys(folder / KEYS_FILE)
 
 
-def test_a_list_of_another_kind_of_key_is_refused(folder: Path) -> None:
+def test_list_with_another_kind_of_key_is_rejected(folder: Path) -> None:
     other = generate_private_key(SECP256R1()).public_key()
     text = other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     key = {"keyid": "0" * 64, "public_key": text, "created_at": "2026-01-01T00:00:00Z"}
     folder.mkdir(parents=True)
     (folder / KEYS_FILE).write_text(json.dumps({"keys": [key]}))
-    with pytest.raises(InvalidInput, match="no Ed25519 key"):
+    with pytest.raises(InvalidInput, match="not an Ed25519 key"):
         read_keys(folder / KEYS_FILE)
 
 
-def test_a_list_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_list_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
         read_keys(tmp_path / KEYS_FILE)
     assert caught.value.code == "signing_keys_missing"
 
 
-def test_importing_it_needs_nothing_of_a_worker() -> None:
+def test_import_needs_no_worker_packages() -> None:
     code = "import sys, core.signing; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "torch", "sklearn", "sqlalchemy", "fastapi", "celery"} & set(done.stdout.split())

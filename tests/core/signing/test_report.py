@@ -1,4 +1,4 @@
-"""core.signing.report and envelope: what is signed is what is verified, and nothing else is."""
+"""core.signing.report and envelope: exactly what was signed is verified."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from core.schemas.gate import GateDecision, GateReason
 from core.schemas.job import DatasetRef
 from core.schemas.results import ModelIdentity, Report
 from core.schemas.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys
-from core.signing import MAX_BYTES, Signer, SigningKeys, signed, verify
+from core.signing import MAX_BYTES, Signer, SigningKeys, sign_report, verify
 from core.signing import report as report_module
 from core.signing.envelope import Envelope, Signature, pae, read, write
 from core.signing.keys import key_id
@@ -59,7 +59,7 @@ def trusted(*signers: Signer, retired_at: datetime | None = None) -> TrustedKeys
 
 ME = signer()
 KEYS = trusted(ME)
-ENVELOPE = signed(REPORT_JSON, FILES, ME)
+ENVELOPE = sign_report(REPORT_JSON, FILES, ME)
 
 
 def statement(**change: object) -> dict[str, object]:
@@ -67,11 +67,11 @@ def statement(**change: object) -> dict[str, object]:
 
 
 def signed_bytes(payload: bytes, kind: str = PAYLOAD_TYPE, by: Signer = ME) -> bytes:
-    """Whatever a trusted key may be made to sign."""
+    """Any payload, signed by a trusted key."""
     return write(Envelope(kind, payload, (Signature(by.keyid, by.sign(pae(kind, payload))),)))
 
 
-def test_what_was_signed_is_verified() -> None:
+def test_signed_report_is_verified() -> None:
     found = verify(ENVELOPE, KEYS)
     assert found.verified
     assert (found.keyid, found.signed_at, found.report) == (ME.keyid, AT, REPORT)
@@ -88,7 +88,7 @@ def test_what_was_signed_is_verified() -> None:
     assert "report" not in found.model_dump()
 
 
-def test_it_is_an_in_toto_statement() -> None:
+def test_payload_is_an_in_toto_statement() -> None:
     whole = json.loads(ENVELOPE)
     assert whole["payloadType"] == "application/vnd.in-toto+json"
     assert json.loads(base64.b64decode(whole["payload"])) == {
@@ -99,20 +99,22 @@ def test_it_is_an_in_toto_statement() -> None:
     }
 
 
-def test_the_same_gives_the_same_bytes() -> None:
+def test_signing_is_deterministic() -> None:
     other = json.dumps(dict(reversed(REPORT.items())), indent=2).encode()
-    assert signed(other, {"b": ADAPTER, "a": ADAPTER}, ME) == signed(REPORT_JSON, {"a": ADAPTER, "b": ADAPTER}, ME)
+    assert sign_report(other, {"b": ADAPTER, "a": ADAPTER}, ME) == sign_report(
+        REPORT_JSON, {"a": ADAPTER, "b": ADAPTER}, ME
+    )
 
 
-def test_pre_authentication_encoding_is_that_of_the_protocol() -> None:
+def test_pre_authentication_encoding_matches_the_protocol() -> None:
     """The test vector of DSSE's protocol.md."""
     assert pae("http://example.com/HelloWorld", b"hello world") == (
         b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
     )
 
 
-def test_the_reference_implementation_agrees() -> None:
-    """Both ways: securesystemslib verifies ours, and signs what we verify."""
+def test_reference_implementation_agrees() -> None:
+    """In both directions: securesystemslib verifies our envelope, and we verify its envelope."""
     dsse = pytest.importorskip("securesystemslib.dsse")
     from securesystemslib.signer import CryptoSigner, SSlibKey  # noqa: PLC0415
 
@@ -124,9 +126,9 @@ def test_the_reference_implementation_agrees() -> None:
     assert verify(json.dumps(theirs.to_dict()).encode(), KEYS).report == REPORT
 
 
-def test_no_byte_can_be_changed_unseen() -> None:
-    """At every place of a small envelope: another bit, another case, blanks, and what JSON and base64 are made of."""
-    small = signed(b'{"job_id":"j"}', {"a": ADAPTER}, ME)
+def test_every_changed_byte_is_detected() -> None:
+    """At every position of a small envelope: other bits, other case, blanks, and the syntax of JSON and base64."""
+    small = sign_report(b'{"job_id":"j"}', {"a": ADAPTER}, ME)
     true = verify(small, KEYS)
     codes = set()
     unseen = set()
@@ -138,14 +140,14 @@ def test_no_byte_can_be_changed_unseen() -> None:
                 assert found == true
                 unseen.add(place)
     assert codes == {"verified", "altered", "malformed", "unknown_key"}
-    # The name of the hint which key to try; and the two alphabets of base64 that DSSE allows.
+    # Exceptions: the name of the optional field `keyid`, and the second base64 alphabet that DSSE allows.
     hint = small.index(b'"keyid"')
     base64_others = {place for place, byte in enumerate(small) if byte in b"+/"}
     assert unseen <= {*range(hint + 1, hint + 6), *base64_others}
 
 
 @given(st.data())
-def test_no_cut_and_no_insertion_goes_unseen(data: st.DataObject) -> None:
+def test_every_cut_and_insertion_is_detected(data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(ENVELOPE)))
     last = data.draw(st.integers(first, len(ENVELOPE)))
     changed = ENVELOPE[:first] + data.draw(st.binary(max_size=8)) + ENVELOPE[last:]
@@ -158,7 +160,7 @@ def test_no_cut_and_no_insertion_goes_unseen(data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_have_an_answer(data: bytes) -> None:
+def test_any_bytes_are_malformed(data: bytes) -> None:
     assert verify(data, KEYS).code == "malformed"
 
 
@@ -171,15 +173,15 @@ _JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text() | st.sampled_from(list(REPORT)), _JSON, max_size=5))
-def test_any_report_comes_back_as_it_was(report: dict[str, object]) -> None:
-    found = verify(signed(json.dumps(report).encode(), {"a": ADAPTER}, ME), KEYS)
+def test_any_report_is_returned_unchanged(report: dict[str, object]) -> None:
+    found = verify(sign_report(json.dumps(report).encode(), {"a": ADAPTER}, ME), KEYS)
     assert found.verified
     assert found.report == report
 
 
-def test_a_signature_of_another_key_is_not_believed() -> None:
+def test_signature_by_another_key_is_rejected() -> None:
     other = signer(seed=2)
-    envelope = signed(REPORT_JSON, FILES, other)
+    envelope = sign_report(REPORT_JSON, FILES, other)
     found = verify(envelope, KEYS)
     assert (found.code, found.keyid, found.report) == ("unknown_key", other.keyid, None)
     claimed = json.loads(envelope)
@@ -188,7 +190,7 @@ def test_a_signature_of_another_key_is_not_believed() -> None:
     assert verify(ENVELOPE, TrustedKeys()).code == "unknown_key"
 
 
-def test_without_a_hint_every_key_is_tried() -> None:
+def test_signature_without_a_key_id_is_tried_with_every_key() -> None:
     whole = json.loads(ENVELOPE)
     del whole["signatures"][0]["keyid"]
     found = verify(json.dumps(whole).encode(), trusted(signer(seed=2), ME))
@@ -196,7 +198,7 @@ def test_without_a_hint_every_key_is_tried() -> None:
     assert verify(json.dumps(whole).encode(), trusted(signer(seed=2))).code == "unknown_key"
 
 
-def test_one_signature_of_a_trusted_key_is_enough() -> None:
+def test_one_signature_by_a_trusted_key_is_sufficient() -> None:
     whole = json.loads(ENVELOPE)
     wrong = {"keyid": signer(seed=2).keyid, "sig": whole["signatures"][0]["sig"]}
     whole["signatures"].insert(0, wrong)
@@ -208,43 +210,43 @@ def test_one_signature_of_a_trusted_key_is_enough() -> None:
     ("late", "code"),
     [(timedelta(microseconds=-1), "verified"), (timedelta(0), "verified"), (timedelta(microseconds=1), "retired_key")],
 )
-def test_a_key_signs_until_it_is_retired(late: timedelta, code: str) -> None:
-    found = verify(signed(REPORT_JSON, FILES, signer(AT + late)), trusted(ME, retired_at=AT))
+def test_key_signs_until_it_is_retired(late: timedelta, code: str) -> None:
+    found = verify(sign_report(REPORT_JSON, FILES, signer(AT + late)), trusted(ME, retired_at=AT))
     assert (found.code, found.signed_at, found.keyid) == (code, AT + late, ME.keyid)
 
 
-def test_reports_from_before_a_rotation_stay_good_and_the_old_key_makes_no_new_ones(tmp_path: Path) -> None:
+def test_rotation_keeps_old_signatures_valid_and_rejects_new_ones_by_the_old_key(tmp_path: Path) -> None:
     keys = SigningKeys(tmp_path)
     with keys.signer() as old:
-        before = signed(REPORT_JSON, FILES, old)
+        before = sign_report(REPORT_JSON, FILES, old)
     keys.rotate()
     with keys.signer() as new:
-        after = signed(REPORT_JSON, FILES, new)
-    stolen = signed(REPORT_JSON, FILES, Signer(old.keyid, new.at, old.key))
+        after = sign_report(REPORT_JSON, FILES, new)
+    stolen = sign_report(REPORT_JSON, FILES, Signer(old.keyid, new.at, old.key))
     list_ = keys.trusted()
     assert [verify(each, list_).code for each in (before, after, stolen)] == ["verified", "verified", "retired_key"]
     assert verify(after, list_).keyid == new.keyid != old.keyid
 
 
-def test_a_report_of_a_newer_version_is_verified_and_read_as_far_as_it_is_known() -> None:
+def test_report_of_a_newer_version_is_verified_and_partly_summarized() -> None:
     newer = {"version": 9, "job_id": "job_2", "gate": {"quite": "different"}, "model": "testbed", "dataset": None}
-    found = verify(signed(json.dumps(newer).encode(), {"a": ADAPTER}, ME), KEYS)
+    found = verify(sign_report(json.dumps(newer).encode(), {"a": ADAPTER}, ME), KEYS)
     assert found.verified
     assert found.summary == ReportSummary(version=9, job_id="job_2")
 
 
-def test_the_summary_knows_the_names_of_todays_report() -> None:
-    """Made without validation: only the fields that a summary is made of."""
+def test_summary_uses_the_field_names_of_the_current_report() -> None:
+    """Built without validation: only the fields that a summary needs."""
     reasons = (GateReason(code="attack_success_rise", message="It rose."),)
     decision = GateDecision(run="ml_lr", outcome="quarantined", reasons=reasons, checks=(), policy_version=0)
     model = ModelIdentity(name="testbed", source="here", sha256="a" * 64, parameters=1, architecture="Some")
     dataset = DatasetRef.model_construct(id="ds_1", sha256="b" * 64)
     report = Report.model_construct(version=1, job_id="job_1", model=model, dataset=dataset, gate=(decision,))
-    found = verify(signed(report.model_dump_json().encode(), {"a": ADAPTER}, ME), KEYS)
+    found = verify(sign_report(report.model_dump_json().encode(), {"a": ADAPTER}, ME), KEYS)
     assert found.summary == verify(ENVELOPE, KEYS).summary
 
 
-def test_fields_of_a_later_envelope_and_statement_are_ignored() -> None:
+def test_unknown_fields_of_envelope_and_statement_are_ignored() -> None:
     later = statement(added=1)
     whole = json.loads(signed_bytes(json.dumps(later).encode())) | {"added": [1]}
     assert verify(json.dumps(whole).encode(), KEYS).report == REPORT
@@ -266,7 +268,7 @@ def test_fields_of_a_later_envelope_and_statement_are_ignored() -> None:
         {"subject": 2 * [{"name": "a", "digest": {"sha256": "a" * 64}}]},
     ],
 )
-def test_what_is_signed_but_no_report_is_said_to_be_none(change: dict[str, object]) -> None:
+def test_signed_payload_that_is_not_a_report_is_rejected(change: dict[str, object]) -> None:
     found = verify(signed_bytes(json.dumps(statement(**change)).encode()), KEYS)
     assert (found.code, found.keyid, found.report) == ("not_a_report", ME.keyid, None)
     assert "\n" not in found.message
@@ -285,13 +287,13 @@ def test_what_is_signed_but_no_report_is_said_to_be_none(change: dict[str, objec
         json.dumps(statement()).replace("0.1", "1e999").encode(),
         json.dumps(statement()).replace("0.1", 800 * "[" + 800 * "]").encode(),
     ],
-    ids=["empty", "list", "no UTF-8", "field twice", "NaN", "deep", "half a character", "infinite", "deep report"],
+    ids=["empty", "list", "not UTF-8", "duplicate key", "NaN", "deep", "lone surrogate", "infinite", "deep report"],
 )
-def test_a_payload_that_readers_could_take_differently_is_no_report(payload: bytes) -> None:
+def test_ambiguous_json_payload_is_not_a_report(payload: bytes) -> None:
     assert verify(signed_bytes(payload), KEYS).code == "not_a_report"
 
 
-def test_the_type_is_signed_too() -> None:
+def test_payload_type_is_signed() -> None:
     assert verify(signed_bytes(read(ENVELOPE).payload, "text/plain"), KEYS).code == "not_a_report"
     whole = json.loads(ENVELOPE) | {"payloadType": "text/plain"}
     assert verify(json.dumps(whole).encode(), KEYS).code == "altered"
@@ -327,36 +329,36 @@ def _with(**change: object) -> bytes:
         _with(signatures=17 * json.loads(ENVELOPE)["signatures"]),
     ],
 )
-def test_what_is_no_envelope_is_malformed(data: bytes) -> None:
+def test_data_that_is_not_an_envelope_is_malformed(data: bytes) -> None:
     found = verify(data, KEYS)
     assert (found.code, found.report) == ("malformed", None)
 
 
-def test_a_large_envelope_is_neither_read_nor_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_envelope_is_neither_read_nor_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "64 MiB" in verify(b" " * (MAX_BYTES + 1), KEYS).message
     monkeypatch.setattr(report_module, "MAX_BYTES", 1000)
     with pytest.raises(TooLarge):
-        signed(json.dumps({"a": "b" * 1000}).encode(), {"a": ADAPTER}, ME)
+        sign_report(json.dumps({"a": "b" * 1000}).encode(), {"a": ADAPTER}, ME)
 
 
 @pytest.mark.parametrize("name", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\nb", ".."])
-def test_a_name_that_leads_elsewhere_is_not_signed(name: str) -> None:
-    with pytest.raises(ValueError, match="no name of a file"):
-        signed(REPORT_JSON, {name: ADAPTER}, ME)
+def test_name_outside_the_folder_is_not_signed(name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a file"):
+        sign_report(REPORT_JSON, {name: ADAPTER}, ME)
 
 
 @pytest.mark.parametrize(
     ("report", "files", "why"),
     [
-        (b"[]", {"a": ADAPTER}, "no JSON object"),
-        (b'{"a": 1, "a": 2}', {"a": ADAPTER}, "twice"),
+        (b"[]", {"a": ADAPTER}, "not a JSON object"),
+        (b'{"a": 1, "a": 2}', {"a": ADAPTER}, "duplicate key"),
         (b'{"a": Infinity}', {"a": ADAPTER}, "Infinity"),
         (b'{"a": 1e999}', {"a": ADAPTER}, "not JSON compliant"),
         (b"{}", {"a": "b"}, "sha256"),
-        (b"{}", {}, "one file at least"),
-        (b"{}", FILES, "not the report that is signed"),
+        (b"{}", {}, "at least one file"),
+        (b"{}", FILES, "not that of the report to sign"),
     ],
 )
-def test_what_cannot_be_signed_is_not(report: bytes, files: dict[str, str], why: str) -> None:
+def test_invalid_input_is_not_signed(report: bytes, files: dict[str, str], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        signed(report, files, ME)
+        sign_report(report, files, ME)

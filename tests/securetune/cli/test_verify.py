@@ -1,4 +1,4 @@
-"""securetune.cli.verify: what `securetune verify` says and how it exits, typed as a user does."""
+"""securetune.cli.verify: the output and exit status of `securetune verify`, run as a user does."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from core.config import settings
 from core.schemas.signing import TrustedKeys, VerifyReply
-from core.signing import KEYS_FILE, SIGNED_REPORT, SigningKeys, signed
+from core.signing import KEYS_FILE, SIGNED_REPORT, SigningKeys, sign_report
 from securetune.cli.main import app
 from securetune.cli.verify import visible
 
@@ -30,7 +30,7 @@ REPORT: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Job:
-    """What a user has downloaded, and a file of the keys that they trust."""
+    """The files that a user downloaded, and a file of trusted keys."""
 
     folder: Path
     keys: Path
@@ -41,7 +41,7 @@ class Job:
         return self.folder / SIGNED_REPORT
 
     def sign(self, report: dict[str, object]) -> None:
-        """Write the report, and sign all that lies in the folder."""
+        """Write the report and sign all files in the folder."""
         text = json.dumps(report)
         (self.folder / "report.json").write_text(text)
         self.report.unlink(missing_ok=True)
@@ -51,13 +51,13 @@ class Job:
             if path.is_file()
         }
         with self.signing.signer() as signer:
-            self.report.write_bytes(signed(text.encode(), files, signer))
+            self.report.write_bytes(sign_report(text.encode(), files, signer))
         self.keys.write_text(self.signing.trusted().model_dump_json())
 
 
 @pytest.fixture(autouse=True)
 def no_service_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state directory where nothing has run."""
+    """An unused state directory."""
     monkeypatch.delenv("SECURETUNE_TRUSTED_KEYS", raising=False)
     state = tmp_path / "state"
     monkeypatch.setenv("SECURETUNE_STATE", str(state))
@@ -84,19 +84,19 @@ def reply(*arguments: object) -> VerifyReply:
     return VerifyReply.model_validate_json(run(*arguments, "--json").stdout)
 
 
-def test_a_user_sees_what_was_signed(job: Job) -> None:
+def test_verified_report_prints_the_signed_facts(job: Job) -> None:
     command = [sys.executable, "-m", "securetune.cli.main", "verify", str(job.report), "--keys", str(job.keys)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"})
     (key,) = job.signing.trusted().keys
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"VERIFIED: {job.report}\n")
-    for told in (key.keyid, "job_1", f"testbed, sha256 {'a' * 64}", f"ds_1, sha256 {'b' * 64}", "QUARANTINED, ml_lr"):
-        assert told in done.stdout
+    for text in (key.keyid, "job_1", f"testbed, sha256 {'a' * 64}", f"ds_1, sha256 {'b' * 64}", "QUARANTINED, ml_lr"):
+        assert text in done.stdout
     assert f"- {REASON}\n" in done.stdout
     assert done.stdout.count("  matches\n") == 4
 
 
-def test_an_altered_file_beside_it_is_told(job: Job) -> None:
+def test_altered_file_beside_the_report_is_reported(job: Job) -> None:
     (job.folder / "adapter" / "adapter_model.safetensors").write_bytes(b"other weights")
     done = run(job.report, "--keys", job.keys)
     assert done.exit_code == 1
@@ -104,7 +104,7 @@ def test_an_altered_file_beside_it_is_told(job: Job) -> None:
     assert f"adapter/adapter_model.safetensors  ALTERED: sha256 {sha256(b'other weights').hexdigest()}" in done.output
 
 
-def test_an_altered_report_is_told_and_not_shown(job: Job) -> None:
+def test_altered_report_is_reported_and_not_shown(job: Job) -> None:
     whole = json.loads(job.report.read_bytes())
     whole["payload"] = whole["payload"][:40] + "AAAA" + whole["payload"][44:]
     job.report.write_text(json.dumps(whole))
@@ -115,22 +115,22 @@ def test_an_altered_report_is_told_and_not_shown(job: Job) -> None:
     assert "(claimed)" in done.output
 
 
-def test_absent_files_are_no_fault(job: Job) -> None:
+def test_absent_files_are_not_a_failure(job: Job) -> None:
     (job.folder / "adapter.tar").unlink()
     done = run(job.report, "--keys", job.keys)
     assert done.exit_code == 0
-    assert "adapter.tar                        not here" in done.output
+    assert "adapter.tar                        not found" in done.output
 
 
-def test_the_report_alone_is_said_to_be_alone(job: Job, tmp_path: Path) -> None:
+def test_report_without_files_says_that_no_file_was_checked(job: Job, tmp_path: Path) -> None:
     alone = shutil.copy(job.report, tmp_path / "mine.json")
     done = run(alone, "--keys", job.keys)
     assert done.exit_code == 0
-    assert "No signed file was looked at" in done.output
+    assert "No signed file was checked" in done.output
 
 
 @pytest.mark.parametrize("name", ["", "report.html", "report.json", "adapter.tar"])
-def test_a_folder_or_a_file_beside_it_will_do(job: Job, name: str) -> None:
+def test_folder_or_file_beside_the_report_is_accepted(job: Job, name: str) -> None:
     found = reply(job.folder / name, "--keys", job.keys)
     assert found.ok
     assert found.envelope == str(job.report)
@@ -140,7 +140,7 @@ def test_a_folder_or_a_file_beside_it_will_do(job: Job, name: str) -> None:
         assert run(job.folder / name, "--keys", job.keys).exit_code == 1
 
 
-def test_files_from_elsewhere_are_held_against_it(job: Job, tmp_path: Path) -> None:
+def test_files_from_other_folders_are_compared(job: Job, tmp_path: Path) -> None:
     moved = shutil.move(job.folder / "adapter.tar", tmp_path / "download.tar")
     shutil.move(job.folder / "adapter", tmp_path / "adapter")
     found = reply(job.report, "--keys", job.keys, "--file", moved, "--file", tmp_path / "adapter")
@@ -157,7 +157,7 @@ def test_files_from_elsewhere_are_held_against_it(job: Job, tmp_path: Path) -> N
     assert "download.tar                       UNKNOWN" in done.output
 
 
-def test_what_the_signature_does_not_cover_is_told(job: Job) -> None:
+def test_unsigned_file_is_reported(job: Job) -> None:
     (job.folder / "adapter" / "adapter_model.bin").write_text("?")
     done = run(job.report, "--keys", job.keys)
     assert done.exit_code == 0
@@ -172,13 +172,13 @@ def another_key(job: Job, tmp_path: Path) -> Path:
     return path
 
 
-def test_another_service_is_not_believed(job: Job, tmp_path: Path) -> None:
+def test_report_of_another_service_is_not_verified(job: Job, tmp_path: Path) -> None:
     done = run(job.report, "--keys", another_key(job, tmp_path))
     assert done.exit_code == 1
     assert done.output.startswith("NOT VERIFIED: ")
 
 
-def test_a_rotated_key_is_believed_for_what_it_signed_before(job: Job) -> None:
+def test_rotated_key_verifies_only_earlier_signatures(job: Job) -> None:
     job.signing.rotate()
     job.keys.write_text(job.signing.trusted().model_dump_json())
     assert run(job.report, "--keys", job.keys).exit_code == 0
@@ -187,16 +187,16 @@ def test_a_rotated_key_is_believed_for_what_it_signed_before(job: Job) -> None:
     job.keys.write_text(TrustedKeys(keys=(early, second)).model_dump_json())
     done = run(job.report, "--keys", job.keys)
     assert done.exit_code == 1
-    assert "after its key had been retired" in done.output
+    assert "after its key was retired" in done.output
 
 
-def test_the_environment_names_trusted_keys(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variable_names_the_trusted_keys(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECURETUNE_TRUSTED_KEYS", str(job.keys))
     assert reply(job.report).keys == str(job.keys)
     assert reply(job.report, "--keys", another_key(job, tmp_path)).verification.code == "unknown_key"
 
 
-def test_the_service_of_this_machine_is_trusted(job: Job, no_service_here: Path) -> None:
+def test_keys_of_the_local_service_are_trusted(job: Job, no_service_here: Path) -> None:
     shutil.copytree(job.keys.parent / "service", no_service_here / "signing")
     shutil.copy(job.keys, job.folder / KEYS_FILE)
     found = reply(job.report)
@@ -205,9 +205,7 @@ def test_the_service_of_this_machine_is_trusted(job: Job, no_service_here: Path)
     assert reply(job.report, "--state", no_service_here.parent / "elsewhere").keys_beside_report
 
 
-def test_a_service_that_does_not_know_the_key_does_not_stand_before_keys_beside_it(
-    job: Job, no_service_here: Path
-) -> None:
+def test_keys_beside_the_report_come_before_local_keys_without_its_key(job: Job, no_service_here: Path) -> None:
     with SigningKeys(no_service_here / "signing").signer():
         pass
     assert reply(job.report).verification.code == "unknown_key"
@@ -216,7 +214,7 @@ def test_a_service_that_does_not_know_the_key_does_not_stand_before_keys_beside_
     assert (found.ok, found.keys_beside_report) == (True, True)
 
 
-def test_keys_beside_the_report_prove_no_signer(job: Job) -> None:
+def test_keys_beside_the_report_do_not_prove_the_signer(job: Job) -> None:
     shutil.copy(job.keys, job.folder / KEYS_FILE)
     done = run(job.report)
     assert done.exit_code == 0
@@ -225,13 +223,13 @@ def test_keys_beside_the_report_prove_no_signer(job: Job) -> None:
     assert "VERIFIED" not in done.output
 
 
-def test_without_keys_there_is_nothing_to_verify_with(job: Job) -> None:
+def test_missing_keys_exit_with_2(job: Job) -> None:
     done = run(job.report)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "GET /signing-keys" in done.stderr
 
 
-def test_what_is_not_there_exits_with_2(job: Job, tmp_path: Path) -> None:
+def test_missing_report_keys_or_file_exits_with_2(job: Job, tmp_path: Path) -> None:
     for arguments in (
         (tmp_path / "gone",),
         (tmp_path,),
@@ -246,14 +244,14 @@ def test_what_is_not_there_exits_with_2(job: Job, tmp_path: Path) -> None:
         assert done.stderr.startswith("securetune: "), arguments
 
 
-def test_a_damaged_report_of_that_name_is_refused(job: Job) -> None:
+def test_damaged_report_is_not_verified(job: Job) -> None:
     job.report.write_bytes(b"{")
     done = run(job.report, "--keys", job.keys)
     assert done.exit_code == 1
-    assert "no signed report" in done.output
+    assert "not a signed report" in done.output
 
 
-def test_text_from_a_report_cannot_rule_the_terminal(job: Job) -> None:
+def test_text_from_a_report_cannot_control_the_terminal(job: Job) -> None:
     evil = "\x1b[2Jgone\nVERIFIED\x9b\u202e"
     gate = [{"run": evil, "outcome": evil, "reasons": [{"message": evil}]}]
     job.sign(REPORT | {"job_id": evil, "gate": gate, "model": {"name": evil}})
@@ -270,7 +268,7 @@ def test_long_text_is_cut() -> None:
     assert visible("\ud800") == "\\ud800"
 
 
-def test_json_tells_all_but_the_report(job: Job) -> None:
+def test_json_contains_everything_except_the_report(job: Job) -> None:
     done = run(job.report, "--keys", job.keys, "--json")
     found = json.loads(done.stdout)
     assert done.exit_code == 0
