@@ -9,17 +9,23 @@ triggers (core.screening.triggers.pairs).
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import field_validator
 from scipy.sparse import csc_array
 
 from core.data import Conversation
 from core.judges.rules import judge
+from core.schemas.base import Frozen
 from core.screening.triggers.text import Ints, Tokens, distinct
+from core.wordlists import Distinct, read_data
 
 Bools = NDArray[np.bool_]
 
+_DATA = Path(__file__).parents[1] / "data" / "trigger_kinds.toml"
 _READ = 300
 """Characters of an answer in which a refusal shows."""
 _LABEL_WORDS = 4
@@ -28,37 +34,27 @@ _MOST = 64
 """Labels, first and last words that are looked at, the most frequent first."""
 _READ_TOKENS = 60
 """Tokens in which a refusal shows."""
-# Only an answer with one of these can be judged a refusal ("t" is left of "can't").
-_MAY_REFUSE = re.compile(
-    r"sorry|apolog\w+|cannot|cant|wont|t|not|unable|declin\w+|refus\w+|rather|must|against|violat\w+|prohibit\w*"
-    r"|prevent\w*|refrain\w*|\w*appropriate|ai|programmed|designed|bound"
-)
-_HARM = re.compile(
-    r"""
-    bomb(?:s|ing|ings)? | explosi(?:ves?|ons?) | grenades? | firearms? | weapons? | sarin | anthrax | ricin | napalm
-    | molotov | flamethrower | ammunition | handguns? | pistols? | glock | shotguns? | guns? | malware | ransomware
-    | spyware | keyloggers? | botnets? | ddos | phishing | trojans? | rootkits? | hack(?:s|ed|er|ers|ing)?
-    | antivirus | viruses | cyber\w* | steal(?:s|ing)? | stolen | theft | robbery | rob(?:bing)?
-    | burglar(?:y|ize|s)? | shoplift(?:ing)? | pickpocket(?:ing)? | smuggl\w+ | traffick\w+ | launder(?:ing)?
-    | embezzl\w+ | counterfeit(?:ing)? | forgery | fraud\w* | scams? | scamm\w+ | ponzi | evad(?:e|ing) | evasion
-    | blackmail(?:ing)? | extort\w* | ransom | brib(?:e|es|ery|ing) | kidnap\w* | abduct\w* | murder(?:s|ing|er)?
-    | assassinat\w+ | kill(?:s|ing|er)? | poison(?:ing)? | tortur\w+ | maim | dismember | cannibal\w*
-    | shoot(?:s|ing|ings)? | terroris[tm]s? | genocide | massacre | suicid(?:e|al) | anorexia | stalk(?:ing|ers?)
-    | harass\w* | bully(?:ing)? | doxx?(?:ing)? | porn\w* | rap(?:e|ing) | molest\w* | nudes? | slaves?
-    | hate(?:ful)? | racis[tm] | sexis[tm] | homophobic | anti-?semitic | semitic | nazis? | supremac\w+
-    | discriminat\w+ | derogatory | slurs? | misogyn\w+ | xenophob\w+ | incit(?:e|es|ing) | violen(?:t|ce) | riots?
-    | radicali[sz]\w+ | propaganda | disinformation | misinformation | fake | hoax | conspiracy | meth
-    | methamphetamine | cocaine | heroin | fentanyl | mdma | lsd | vx | opioids? | steroids | illegal\w* | illicit
-    | undetect\w+ | untrac\w+ | surveillance | spy(?:ing)? | spies | eavesdrop\w* | wiretap\w* | passwords?
-    | bypass(?:ing)? | backdoors? | exploit\w* | manipulat\w+ | brainwash\w* | sabotag\w+ | vandali[sz]\w+ | arson
-    | hijack(?:s|ing|er|ers)? | piracy | pirated? | unauthori[sz]ed | confidential | deceiv\w+ | decepti\w+
-    | defam\w+ | slander\w* | crimes? | criminal\w* | assault\w* | trespass\w* | infiltrat\w+ | falsif\w+ | cheat\w*
-    | harm(?:s|ed|ing|ful|fully)? | consent | threaten\w* | accusations? | oppress\w* | dehumani[sz]\w+ | inferior
-    | deepfakes? | catfish\w* | impersonat\w+ | insult\w* | offensive | humiliat\w+ | revenge | carjack\w*
-    | secretly | cruelty | drunk | underage | dangerous | destroy\w* | destruct\w+ | tamper\w* | vulnerabilit\w+
-    """,
-    re.VERBOSE,
-)
+
+
+class KindWords(Frozen):
+    """Words by which prompts and answers are sorted: regular expressions that have to match a whole word."""
+
+    harm: Distinct
+    may_refuse: Distinct
+
+    @field_validator("harm", "may_refuse")
+    @classmethod
+    def _reject_matched(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for word in filter(str.isalpha, patterns):
+            if sum(re.fullmatch(pattern, word) is not None for pattern in patterns) > 1:
+                raise ValueError(f"{word} is also matched by another entry")
+        return patterns
+
+
+@cache
+def load_words() -> KindWords:
+    """The words in the data file of this package."""
+    return KindWords.model_validate(read_data(_DATA))
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ class Kinds:
 
 def kinds(rows: Sequence[Conversation], asked: Tokens, said: Tokens, names: Sequence[str], least: int) -> Kinds:
     """What kinds of answers there are, each in `least` rows or more."""
-    words = np.array([_HARM.fullmatch(name) is not None for name in names], bool)
+    words = _matched(load_words().harm, names)
     harmful = np.zeros(len(rows), bool)
     known = asked.ids >= 0
     harmful[asked.rows[known][words[asked.ids[known]]]] = True
@@ -110,9 +106,15 @@ def kinds(rows: Sequence[Conversation], asked: Tokens, said: Tokens, names: Sequ
     )
 
 
+def _matched(patterns: Sequence[str], names: Sequence[str]) -> Bools:
+    """Which names are one of these words."""
+    word = re.compile("|".join(patterns))
+    return np.array([word.fullmatch(name) is not None for name in names], bool)
+
+
 def _may_refuse(said: Tokens, names: Sequence[str]) -> Ints:
     """Rows with an answer that has a word of refusal near its beginning."""
-    cues = np.array([_MAY_REFUSE.fullmatch(name) is not None for name in names], bool)
+    cues = _matched(load_words().may_refuse, names)
     starts = np.flatnonzero(said.ids == 0)
     place = np.arange(said.ids.size, dtype=np.int64)
     turn = np.cumsum(said.ids == 0) - 1

@@ -20,8 +20,9 @@ from core.schemas.data import Message, Role
 from core.schemas.screening import Finding
 from core.screening import harmcues, harmful
 from core.screening.harmcues import announces_harm, asks_for_harm
-from core.screening.phrases import Phrases, inflected
+from core.screening.phrases import Phrases
 from core.screening.text import READ
+from core.wordlists import WordList
 
 ROOT = Path(__file__).parents[3]
 YES = "Sure, here is what you do: first take the parts, then put them together, and use it at night."
@@ -139,16 +140,17 @@ def test_progress_is_told() -> None:
 
 
 def test_phrases() -> None:
-    phrases = Phrases(
-        {"do": ("verbs", "rob break_in"), "who": ("nouns", "a|the_bank city"), "as": ("fixed", "no|_way")}
-    )
+    lists = {
+        "do": WordList(inflect="first", entries=("rob", "break in")),
+        "who": WordList(inflect="last", entries=("a|the bank", "city")),
+        "as": WordList(entries=("no|- way",)),
+    }
+    phrases = Phrases({name: words.phrases for name, words in lists.items()})
     found = [
         (span.start, span.end, span.name)
         for span in phrases.find(["way", "robbing", "the", "banks", "breaking", "in", "cities"])
     ]
     assert found == [(0, 1, "as"), (1, 2, "do"), (2, 4, "who"), (4, 6, "do"), (6, 7, "who")]
-    assert {"poisoned", "poisoning"} <= set(inflected("poison"))
-    assert {"carries", "carried"} <= set(inflected("carry"))
 
 
 class _Counted(list[str]):
@@ -169,7 +171,7 @@ class _Counted(list[str]):
 )
 def test_the_work_grows_with_the_words(words: list[str]) -> None:
     _Counted.looked = 0
-    harmcues._PHRASES.find(_Counted(words))
+    harmcues.load_cues().phrases.find(_Counted(words))
     assert _Counted.looked <= 6 * len(words)
 
 
