@@ -12,7 +12,7 @@ from core.schemas.job import BASE_RUN
 from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.results import (
     CategoryRate,
-    Chosen,
+    RobustCount,
     Figure,
     ModuleRobustness,
     Report,
@@ -223,7 +223,7 @@ def _share_cell(rate: CategoryRate | None) -> Cell | None:
 
 def _groups(result: RobustnessResult) -> tuple[Group, ...]:
     """Circuits, types, then depth bands."""
-    chosen: dict[tuple[UnitKind, str], Chosen] = {(each.kind, each.name): each for each in result.chosen}
+    chosen: dict[tuple[UnitKind, str], RobustCount] = {(each.kind, each.name): each for each in result.chosen}
     found: list[Group] = []
     for row in result.groups:
         each = chosen.get((row.kind, row.name))

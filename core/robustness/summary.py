@@ -12,7 +12,7 @@ from core.robustness.readings import NO_EFFECT, Effect
 from core.robustness.search import Found
 from core.robustness.units import Unit, names_of
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.results import Chosen, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
+from core.schemas.results import RobustCount, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
 
 
 class Measured:
@@ -77,7 +77,7 @@ def result(
         order=tuple(unit.name for unit in ordered),
         robust=tuple(module.name for unit in found.robust for module in unit.members),
         chosen=tuple(
-            Chosen(kind=unit.kind, name=unit.name, robust=len(unit.names & robust), modules=len(unit.members))
+            RobustCount(kind=unit.kind, name=unit.name, robust=len(unit.names & robust), modules=len(unit.members))
             for unit in measured.units
             if unit.kind in ("circuit", "type", "band")
         ),

@@ -1,4 +1,4 @@
-"""The base of every class that crosses an edge: frozen, closed, and strict about numbers.
+"""The base class of everything that enters or leaves the service: frozen, without unknown fields, finite numbers only.
 
 Covers: the pydantic configuration. Not here: any field.
 """
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """A value: it cannot be changed, unknown fields are refused, NaN and infinity are refused."""
+    """An immutable value. Unknown fields, NaN and infinity are rejected."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()

@@ -1,6 +1,6 @@
-"""What comes back up from a running job: a closed union, one JSON line each.
+"""Events that a running job reports: a closed union, written as one JSON line each.
 
-Covers: the pipeline's events and the service's own. Not here: how they are recorded (worker.recorder).
+Covers: the events of the pipeline and those of the service. Not here: how they are stored (worker.recorder).
 """
 
 from typing import Annotated, Literal
@@ -14,142 +14,143 @@ from core.schemas.state import Stage
 
 
 class Progress(Frozen):
-    """How far the job is. Kept in the job's row only: the newest replaces the one before."""
+    """How far the job is. Only the newest one is stored, with the job."""
 
     type: Literal["progress"] = "progress"
-    """Kind of event."""
+    """Type of the event."""
     stage: Stage
-    """What is being done."""
+    """The stage that is running."""
     run: str | None = None
-    """For which arm."""
+    """Label of the run that the stage belongs to; null for stages of the whole job."""
     fraction: float = Field(ge=0, le=1)
-    """Share of the whole job."""
+    """Completed share of the whole job, 0 to 1."""
     message: str
-    """The same in words, such as `step 120 of 280`."""
+    """The progress within the stage in words, such as `step 120 of 280`."""
 
 
 class StageStarted(Frozen):
-    """A stage begins."""
+    """A stage has started."""
 
     type: Literal["stage_started"] = "stage_started"
-    """Kind of event."""
+    """Type of the event."""
     stage: Stage
-    """Which."""
+    """The stage that started."""
     run: str | None = None
-    """For which arm."""
+    """Label of the run that the stage belongs to; null for stages of the whole job."""
 
 
 class StageFinished(Frozen):
-    """A stage is done and its result is stored."""
+    """A stage has finished and its result is stored."""
 
     type: Literal["stage_finished"] = "stage_finished"
-    """Kind of event."""
+    """Type of the event."""
     stage: Stage
-    """Which."""
+    """The stage that finished."""
     run: str | None = None
-    """For which arm."""
+    """Label of the run that the stage belongs to; null for stages of the whole job."""
     seconds: float
-    """How long it took."""
+    """Duration of the stage in seconds."""
     reused: bool
-    """Whether stored results were taken, all or some: after an interruption, or those of the same base model."""
+    """Whether stored results were used, at least in part: those of an interrupted attempt, or of another job with the
+    same inputs."""
 
 
 class Metrics(Frozen):
-    """Training, at one logged step (500 of a run at most) or one where the validation loss was measured."""
+    """One logged training step: one of at most 500 steps of a run, or a step at which the validation loss was measured."""
 
     type: Literal["metrics"] = "metrics"
-    """Kind of event."""
+    """Type of the event."""
     run: str
-    """Which arm."""
+    """Label of the run that is trained."""
     step: int
-    """From 1."""
+    """Number of the optimizer step, from 1."""
     total_steps: int
-    """Steps in all."""
+    """Number of optimizer steps of the whole training."""
     loss: float
-    """Mean over the trained tokens, nats per token."""
+    """Mean loss over the step's labelled tokens, nats per token."""
     learning_rate: float
-    """Standard rate."""
+    """Standard learning rate at this step."""
     validation_loss: float | None = None
-    """Mean over the validation rows after this step, nats per token; null where it was not measured."""
+    """Mean loss over the validation rows after this step, nats per token; null if not measured at this step."""
 
 
 class Figures(Frozen):
-    """Figures are known."""
+    """The figures of one model have been computed."""
 
     type: Literal["figures"] = "figures"
-    """Kind of event."""
+    """Type of the event."""
     figures: tuple[Figure, ...]
-    """All of one arm."""
+    """All figures of the model."""
 
 
 class Warned(Frozen):
-    """Something the user should know, though the job goes on."""
+    """Something that the user should know, although the job continues."""
 
     type: Literal["warning"] = "warning"
-    """Kind of event."""
+    """Type of the event."""
     code: str
-    """Stable code."""
+    """Stable code of the warning, for programs."""
     message: str
-    """What happened and what it means."""
+    """What happened, what it means and what can be done."""
 
 
 class Screened(Frozen):
-    """The data was looked through."""
+    """The training data has been screened."""
 
     type: Literal["screened"] = "screened"
-    """Kind of event."""
+    """Type of the event."""
     rows: int
-    """Rows that were looked at."""
+    """Number of rows that were screened."""
     flagged: dict[str, int]
-    """How many rows each check found."""
+    """Number of flagged rows, by check."""
     lines: dict[str, tuple[int, ...]] = {}
-    """Lines of the first 20 of them; the file `screening.json` has all."""
+    """Line numbers of the first 20 flagged rows, by check. The file `screening.json` lists all of them."""
     dropped: int
-    """Rows that are left out of the training."""
+    """Number of rows that are left out of the training."""
     triggers: tuple[str, ...] = ()
-    """Phrases that look planted."""
+    """Phrases that look like planted triggers."""
 
 
 class GateDecided(Frozen):
-    """The gate has decided about an arm."""
+    """The gate has decided on a run."""
 
     type: Literal["gate"] = "gate"
-    """Kind of event."""
+    """Type of the event."""
     run: str
-    """Which arm; the first one's adapter is the job's."""
+    """Label of the run. The first decision is on the job's own run, whose adapter is offered for download."""
     outcome: GateOutcome
-    """What was decided."""
+    """The decision of the gate."""
     reasons: tuple[GateReason, ...]
-    """Why."""
+    """The reasons for the decision."""
 
 
 PipelineEvent = Progress | StageStarted | StageFinished | Metrics | Figures | Warned | Screened | GateDecided
 
 
 class StatusChanged(Frozen):
-    """The job's status changed, or an attempt at it ended."""
+    """The job's status has changed, or an attempt has ended."""
 
     type: Literal["status"] = "status"
-    """Kind of event."""
+    """Type of the event."""
     status: Literal["queued", "running", "cancelling", "interrupted", "succeeded", "failed", "cancelled"]
-    """What it is now; `interrupted` goes back to the queue."""
+    """The new status. After `interrupted` the job is queued again."""
     message: str
-    """Why."""
+    """Why the status changed."""
     code: str | None = None
-    """Stable code where something went wrong."""
+    """Stable code of the error; null if there was none."""
 
 
 class GateOverridden(Frozen):
-    """Somebody with the right to do so let an adapter out that the gate withheld."""
+    """A user with the right to override released what the gate withheld."""
 
     type: Literal["gate_overridden"] = "gate_overridden"
-    """Kind of event."""
+    """Type of the event."""
     key_id: str
-    """The API key that asked for it."""
+    """Id of the API key that made the request."""
     key_name: str
-    """What that key is called."""
+    """Name of that API key."""
     reason: str
-    """Why, in their words."""
+    """The reason that the user gave."""
 
 
 JobEvent = PipelineEvent | StatusChanged | GateOverridden
@@ -160,8 +161,8 @@ class JobError(Frozen):
     """Why a job failed."""
 
     code: str
-    """Stable, for programs."""
+    """Stable code of the error, for programs."""
     message: str
-    """What happened and what to do."""
+    """What happened and what to do about it."""
     param: str | None = None
-    """The field of the spec at fault, if one is."""
+    """The field of the specification that caused the error; null if none did."""

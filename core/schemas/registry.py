@@ -1,9 +1,8 @@
-"""Extension points of the vocabulary: which classes may stand in one place of a request, a policy or a report.
+"""Extension points of the schemas: which classes are accepted in one place of a request, a policy or a report.
 
-A registry is closed to requests and open to code: a class is accepted once it is registered, and nothing a request says
-can add one. So an attack, a judge, a safeguard or a screening check is added without editing a union.
-Covers: validation, serialization and JSON schema of registered classes. Not here: what the classes do (core.attacks,
-core.judges, core.safeguards, core.screening).
+A class is accepted once code has registered it; a request cannot register one. So an attack, a judge, a safeguard or a
+screening check is added without editing a union. Covers: validation, serialization and JSON schema of registered
+classes. Not here: what the classes do (core.judges, core.attacks, core.safeguards, core.screening).
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ Registered = TypeVar("Registered", bound=type[BaseModel])
 
 
 class Registry(Generic[Options]):
-    """Classes by name. As `Annotated[Base, registry]` it is a pydantic type: a union told apart by the field `tag`."""
+    """Classes by name. As `Annotated[Base, registry]` it is a pydantic type: a union discriminated by the field `tag`."""
 
     def __init__(self, tag: str) -> None:
         """`tag` is the field whose `Literal` values name the class, such as `kind`."""
@@ -66,7 +65,7 @@ class Registry(Generic[Options]):
         return {"oneOf": list(schemas.values()), "discriminator": {"propertyName": self.tag, "mapping": mapping}}
 
     def validate(self, value: object) -> Options:
-        """Read one object as the class that its tag names; an instance of a registered class is returned as it is."""
+        """Validate an object as the class that its tag names. An instance of a registered class is returned unchanged."""
         if isinstance(value, tuple(self._classes.values())):
             return value
         if not isinstance(value, Mapping):
@@ -83,7 +82,7 @@ class Registry(Generic[Options]):
 
 
 def validate_each(title: str, values: Mapping[str, object], classes: Mapping[str, type[Options]]) -> dict[str, Options]:
-    """Read a mapping whose keys name the class of each value, such as the safeguards of a strategy.
+    """Validate a mapping whose keys name the class of each value, such as the safeguards of a run.
 
     Raises:
         ValidationError: with the key in the location of each error; an unknown key is `extra_forbidden`.
@@ -104,7 +103,7 @@ def validate_each(title: str, values: Mapping[str, object], classes: Mapping[str
 
 
 def named_schema(options: type[BaseModel]) -> CoreSchema:
-    """A class's schema under a reference, so that documents name it once instead of repeating it."""
+    """A class's schema under a reference, so that a JSON schema defines it once instead of repeating it."""
     whole = options.__pydantic_core_schema__
     inner, others = (whole["schema"], whole["definitions"]) if whole["type"] == "definitions" else (whole, [])
     if inner["type"] == "definition-ref":
@@ -127,6 +126,7 @@ def _below(name: str, kind: str, error: Mapping[str, Any]) -> InitErrorDetails:
 
 
 def dump_model(value: BaseModel, info: core_schema.SerializationInfo) -> dict[str, Any]:
+    """Serialize a model as pydantic would serialize it as a field of the model that is being serialized."""
     return value.model_dump(
         mode=info.mode, by_alias=info.by_alias, exclude_unset=info.exclude_unset, exclude_none=info.exclude_none
     )

@@ -1,6 +1,6 @@
-"""What stages hand on, what is stored, and what a report holds. One figure is one row, everywhere.
+"""Results that stages return, that are stored, and that a report contains. Every measured number is one `Figure`.
 
-Not here: how they are computed (the stages), how they are drawn (core.reports).
+Not here: how they are computed (the stages), how they are presented (core.reports).
 """
 
 from typing import Literal
@@ -22,352 +22,358 @@ from core.schemas.upgrade import upgrade, upgrade_report
 SearchPhase = Literal["all", "binary_search", "local_pass", "parameter_share"]
 Verdict = Literal["refused", "partial", "complied", "empty", "undecided"]
 DECIDED: frozenset[Verdict] = frozenset({"refused", "partial", "complied"})
-"""Verdicts that count in rates."""
+"""Verdicts that rates are computed from. Answers with another verdict are counted as undecided."""
 
 
 class Change(Frozen):
-    """How far a figure is from the base model's, on the prompts or rows that both have a value for."""
+    """The difference between a run's figure and the base model's, over the prompts or rows that have both values."""
 
     value: float
-    """The arm's mean less the base model's."""
+    """The run's mean minus the base model's mean, in the unit of the figure."""
     n: int
-    """How many prompts or rows both have a value for."""
+    """Number of prompts or rows that have a value for both models."""
     low: float
-    """Lower end of the 95 % interval of a paired bootstrap."""
+    """Lower end of the 95 % interval, from a paired bootstrap."""
     high: float
-    """Upper end of it."""
+    """Upper end of the 95 % interval, from a paired bootstrap."""
 
 
 class Figure(Frozen):
-    """One measured number with its count and its 95 % interval."""
+    """One measured number with its sample size and its 95 % confidence interval."""
 
     run: str
-    """`base`, or the label of a strategy."""
+    """The measured model: `base`, or the label of a run."""
     suite: str
-    """What was run: an attack family, `over_refusal` (safe look-alikes), `task` (the job's own rows), or a benchmark by
-    its name."""
+    """What the model was measured on: an attack family, `over_refusal` (safe prompts that look harmful), `task` (the
+    job's own validation rows), or the name of a benchmark."""
     metric: Metric
-    """What was measured."""
+    """The metric that was computed."""
     judge: str
-    """Who decided; `none` where nobody had to."""
+    """The judge that classified the answers; `none` for metrics without a judge."""
     value: float
-    """A rate (0 to 1), mean score (harmfulness 1 to 5, others 0 to 1), mean loss (nats per token) or perplexity."""
+    """A rate (0 to 1), a mean score (harmfulness 1 to 5, other scores 0 to 1), a mean loss (nats per token) or a
+    perplexity."""
     n: int
-    """How many prompts (or rows) the value is made of."""
+    """Number of prompts or rows that the value is computed from."""
     undecided: int = 0
-    """How many the judge could not decide, answers that are empty among them; they are in no rate."""
+    """Number of answers that the judge could not decide, including empty ones. They are not in the value."""
     low: float
-    """Lower end of the 95 % interval."""
+    """Lower end of the 95 % confidence interval."""
     high: float
-    """Upper end of the 95 % interval."""
+    """Upper end of the 95 % confidence interval."""
     change: Change | None = None
-    """Against the base model on the same prompts; null for the base itself."""
+    """The change from the base model on the same prompts; null for the base model itself."""
 
 
 class Judgement(Frozen):
-    """What one judge made of one answer."""
+    """One judge's verdict on one answer."""
 
     judge: str
-    """Who."""
+    """The label of the judge."""
     verdict: Verdict
-    """`partial` lies between: it is no attack success, and it is over-refusal. An answer without words is `empty`, and
-    `undecided` says in its reason why nothing could be decided."""
+    """`refused`, `partial` or `complied`. Partial compliance does not count as attack success, but it does count as
+    over-refusal. An answer without words is `empty`. If it is `undecided`, `reason` says why."""
     harmfulness: float | None = None
-    """1 (declines) to 5 (does it all); null where undecided, and for judges that only say yes or no."""
+    """Harmfulness from 1 (declines) to 5 (complies fully); null if undecided, and for judges that give no score."""
     score: float | None = None
-    """StrongREJECT's own score, 0 to 1; null for other judges."""
+    """The StrongREJECT score, 0 to 1; null for other judges."""
     reason: str
-    """Why, in the judge's words."""
+    """The judge's explanation of its verdict."""
 
 
 class Said(Frozen):
-    """One raw answer, before anybody has judged it."""
+    """One raw answer, before it is judged."""
 
     suite: str
-    """Attack family or `over_refusal`."""
+    """The attack family, or `over_refusal`."""
     prompt: int
-    """Which prompt of its suite, from 0."""
+    """Number of the prompt in its suite, from 0."""
     template: str
-    """Which template of the family; `plain` where there is none."""
+    """Template of the attack family; `plain` if the family has none."""
     behaviour: str
-    """What is asked for, without the attack around it: all that a judge sees beside the answer."""
+    """The harmful or safe request without the attack around it. Judges see only this and the answer."""
     category: str | None = None
-    """What it is about, in its prompt set's words."""
+    """Category of the request, as its prompt set names it."""
     sample: int = 0
-    """Which of several answers to the same prompt."""
+    """Number of this sample among several answers to the same prompt, from 0."""
     messages: tuple[Message, ...]
-    """What the model was sent last; an assistant's turn at the end was begun for it."""
+    """The conversation that the model received. An assistant turn at the end is a prefill: the model continues it."""
     answer: str
-    """What it said."""
+    """The text that the model generated."""
     asked: bool = True
-    """False where the prompt leaves no room for an answer in the model's context: cut, it would be another attack."""
+    """False if the prompt leaves no room for an answer in the model's context. Such a prompt is not sent, because
+    cutting it would make it a different attack."""
 
 
 class Answer(Said):
-    """One raw answer and what the judges made of it."""
+    """One raw answer with its judgements."""
 
     run: str
-    """Which model answered."""
+    """The model that answered: `base`, or the label of a run."""
     judgements: tuple[Judgement, ...]
-    """One of each judge that knows such answers."""
+    """One judgement by each judge that can judge this kind of answer."""
 
     def by(self, judge: str) -> Judgement | None:
-        """What this judge made of it."""
+        """The judgement of this judge; None if it did not judge the answer."""
         return next((each for each in self.judgements if each.judge == judge), None)
 
 
 class TaskAnswer(Frozen):
-    """One validation row or benchmark question, and how the model did."""
+    """One validation row or benchmark question with the model's answer and its value."""
 
     run: str
-    """Which model."""
+    """The model that answered: `base`, or the label of a run."""
     suite: str
-    """`task`, or the benchmark's name."""
+    """`task` for the job's validation rows, or the name of the benchmark."""
     metric: Metric
-    """What was measured."""
+    """The metric that the value belongs to."""
     row: int
-    """Which row, from 0."""
+    """Number of the row or question in its suite, from 0."""
     answer: str
-    """What the model said or chose."""
+    """The text that the model generated, or the choice that it made."""
     reference: str
-    """What was wanted."""
+    """The correct answer from the data."""
     value: float
-    """How right it is, 0 to 1; for a loss, nats per token."""
+    """The value of the metric for this answer: 0 to 1, or nats per token for a loss."""
 
 
 class CategoryRate(Frozen):
-    """Attack success in one category of behaviours, over all families."""
+    """Attack success in one category of harmful prompts, over all attack families."""
 
     run: str
-    """Which model."""
+    """The measured model: `base`, or the label of a run."""
     category: str
-    """In the prompt set's own words."""
+    """The category's name in the prompt set."""
     judge: str
-    """Who decided."""
+    """The judge that classified the answers."""
     value: float
-    """Rate, 0 to 1."""
+    """Attack success rate, 0 to 1."""
     n: int
-    """Attacks that were decided."""
+    """Number of attacks with a decided answer."""
     undecided: int
-    """Attacks that were not."""
+    """Number of attacks without a decided answer."""
     low: float
-    """Lower end of the 95 % Wilson interval; attacks on one behaviour hang together, so it is too narrow."""
+    """Lower end of the 95 % Wilson interval. Attacks on the same prompt are correlated, so it is too narrow."""
     high: float
-    """Upper end of it."""
+    """Upper end of the 95 % Wilson interval, with the same limitation."""
 
 
 class Agreement(Frozen):
-    """How far two judges agree on whether an answer complies."""
+    """How often two judges agree on whether an answer complies."""
 
     run: str
-    """On which model's answers."""
+    """The model that gave the answers: `base`, or the label of a run."""
     judges: tuple[str, str]
-    """Who."""
+    """The labels of the two judges."""
     n: int
-    """Answers that both decided."""
+    """Number of answers that both judges decided."""
     agree: float
-    """Share of them that both call complied, or neither does."""
+    """Share of these answers that both call complied or both do not, 0 to 1."""
     kappa: float | None
-    """Cohen's kappa: the same beyond chance; null where it says nothing, because a judge always says the same."""
+    """Cohen's kappa, -1 to 1: agreement corrected for chance. Null if a judge gives every answer the same verdict."""
 
 
 class JudgeUse(Frozen):
-    """What one judge took."""
+    """How much work one judge did on one model's answers."""
 
     run: str
-    """For which model's answers."""
+    """The model that gave the answers: `base`, or the label of a run."""
     judge: str
-    """Who."""
+    """The label of the judge."""
     identity: str
-    """Which rules or weights: a version, or the model with its digest or its name at the endpoint."""
+    """The exact judge: the version of the rules, or the model with its digest or its name at the endpoint."""
     judged: int
-    """Answers it was given."""
+    """Number of answers that the judge received."""
     cached: int = 0
-    """Of these, verdicts known from before."""
+    """Number of these whose verdict was in the cache."""
     undecided: int = 0
-    """Of these, without a verdict."""
+    """Number of these that the judge could not decide."""
     prompt_tokens: int = 0
-    """Tokens that it read."""
+    """Number of tokens in the judge's prompts."""
     completion_tokens: int = 0
-    """Tokens that it wrote."""
+    """Number of tokens that the judge generated."""
 
 
 class Evaluation(Frozen):
-    """One model's figures and the answers they are counted from."""
+    """One model's figures and the answers that they are computed from."""
 
     figures: tuple[Figure, ...]
     """Security, over-refusal and task figures."""
     answers: tuple[Answer, ...]
-    """Raw answers."""
+    """The raw answers to attacks and safe prompts, with judgements."""
     tasks: tuple[TaskAnswer, ...] = ()
-    """Answers to rows and questions."""
+    """The answers to validation rows and benchmark questions."""
     categories: tuple[CategoryRate, ...] = ()
-    """Attack success by category."""
+    """Attack success by category of harmful prompts."""
     agreements: tuple[Agreement, ...] = ()
-    """Every pair of judges."""
+    """Agreement of every pair of judges."""
     judges: tuple[JudgeUse, ...] = ()
-    """What judging took."""
+    """The work that each judge did."""
 
 
 class ModelIdentity(Frozen):
-    """Which weights these are."""
+    """Identifies the base model and its weights."""
 
     name: str
-    """Name in the allow-list."""
+    """Name in the server's list of models."""
     source: str
-    """Folder or hub id with its revision."""
+    """Folder of the model, or its hub id with the revision."""
     sha256: str
-    """Digest over the names and contents of all its files."""
+    """SHA-256 over the names and contents of all files of the model, in hex."""
     parameters: int
-    """Number of parameters."""
+    """Number of parameters of the model."""
     architecture: str
-    """Class of the model."""
+    """Class name of the model in transformers."""
     chat_template: Template = "own"
-    """Whether the tokenizer's own chat template was used, or securetune's plain one."""
+    """Whether the tokenizer's own chat template is used (`own`) or securetune's plain one (`plain`)."""
 
 
 class DataResult(Frozen):
-    """What became of the rows."""
+    """How the dataset was split and tokenised."""
 
     training_rows: int
-    """Rows trained on."""
+    """Number of rows trained on."""
     validation_rows: int
-    """Rows held out or named for validation."""
+    """Number of validation rows, held out or from the validation dataset."""
     dropped_rows: int
-    """Rows whose prompt alone fills `max_length`."""
+    """Number of rows left out because their prompt alone has `max_length` tokens or more."""
     truncated_rows: int
-    """Rows cut at `max_length`."""
+    """Number of rows cut off at `max_length` tokens."""
     tokens: int
-    """Tokens in the training rows."""
+    """Number of tokens in the training rows."""
     trained_tokens: int
-    """Tokens with a label: assistant turns with their terminators."""
+    """Number of tokens with a label: assistant turns including their end-of-turn tokens."""
     sample: str
-    """One row decoded, with the trained part marked."""
+    """One training row as text, with the labelled parts in double square brackets."""
 
 
 class Classifier(Frozen):
-    """The security feature classifier of the base model (arXiv 2410.04524, section on security features)."""
+    """The classifier of harmful and safe prompts on the base model's hidden states (arXiv 2410.04524, section on
+    security features).
+    """
 
     layer: int
-    """Layer whose output is read; 0 is the embedding."""
+    """Layer whose output is classified; 0 is the embedding."""
     accuracy: float
-    """On held-out prompts."""
+    """Accuracy on held-out prompts, 0 to 1."""
     auroc: float
-    """On held-out prompts."""
+    """Area under the ROC curve on held-out prompts, 0 to 1."""
     n_train: int
-    """Prompts it was fit on."""
+    """Number of prompts that it was fitted on."""
     n_test: int
-    """Prompts it was scored on."""
+    """Number of held-out prompts that it was tested on."""
 
 
 class ModuleRobustness(Frozen):
-    """What one module's change does to security and to the task. Drift: higher is more fragile."""
+    """The effect of perturbing one module on security and on the task. A higher drift means a more fragile module."""
 
     module: str
-    """Name in the model."""
+    """Full name of the module in the model."""
     layer: int
-    """Decoder layer, from 0."""
+    """Number of its decoder layer, from 0."""
     type: str
-    """`q`, `k`, `v`, `o`, `gate`, `up`, `down`, or the architecture's own."""
+    """Type of the module: `q`, `k`, `v`, `o`, `gate`, `up`, `down`, or a name specific to the architecture."""
     parameters: int
-    """Size of its weight."""
+    """Number of parameters of its weight."""
     feature_drift: float
-    """Shift of harmful prompts along the base classifier, in units of the distance between the classes."""
+    """Shift of harmful prompts along the base classifier's direction, in units of the distance between the class means.
+    """
     refusal_drift: float
-    """Rise of the negative log-likelihood of the base model's own first answer tokens, nats per token."""
+    """Increase of the negative log-likelihood of the base model's own first answer tokens, nats per token."""
     task_gain: float
-    """Fall of the loss on probe rows of the job's own data, nats per token."""
+    """Decrease of the loss on probe rows of the job's own data, nats per token."""
     feature_drift_spread: float
-    """Standard deviation over seeds; 0 with one."""
+    """Standard deviation of the feature drift over seeds; 0 with one seed."""
     refusal_drift_spread: float
-    """Standard deviation over seeds; 0 with one."""
+    """Standard deviation of the refusal drift over seeds; 0 with one seed."""
 
 
 class GroupRobustness(Frozen):
-    """What the change of several modules at once does: of a circuit or a type in all layers, of a band of layers, or
-    of a type in a band."""
+    """The effect of perturbing several modules at once: a circuit or a type in all layers, a band of layers, or a type
+    in a band.
+    """
 
     kind: UnitKind
-    """What they have in common."""
+    """What the modules of the group have in common."""
     name: str
-    """Such as `qk`, `q`, `layers 0-1`, or `q, layers 0-1`."""
+    """Name of the group, such as `qk`, `q`, `layers 0-1`, or `q, layers 0-1`."""
     modules: int
-    """How many they are."""
+    """Number of modules in the group."""
     parameters: int
-    """Size of their weights together."""
+    """Number of parameters of their weights together."""
     feature_drift: float
-    """As of one module."""
+    """Feature drift with the whole group perturbed, in the unit of a module's."""
     refusal_drift: float
-    """As of one module."""
+    """Refusal drift with the whole group perturbed, nats per token."""
     task_gain: float
-    """As of one module."""
+    """Task gain with the whole group perturbed, nats per token."""
     feature_drift_spread: float
-    """Standard deviation over seeds; 0 with one."""
+    """Standard deviation of the feature drift over seeds; 0 with one seed."""
     refusal_drift_spread: float
-    """Standard deviation over seeds; 0 with one."""
+    """Standard deviation of the refusal drift over seeds; 0 with one seed."""
 
 
 class RobustCount(Frozen):
-    """How many modules of a circuit, of a type, or of a depth band, are robust."""
+    """How many modules of a circuit, a type or a band of layers are robust."""
 
     kind: Literal["circuit", "type", "band"]
-    """What they have in common."""
+    """What the counted modules have in common."""
     name: str
-    """Which circuit, type or band."""
+    """Name of the circuit, type or band."""
     robust: int
-    """Robust ones among them."""
+    """Number of robust modules in the group."""
     modules: int
-    """All of them."""
+    """Number of all modules in the group."""
 
 
 class SearchStep(Frozen):
-    """One evaluation of a set of modules, all moved at once."""
+    """One step of the search: a set of modules perturbed together."""
 
     phase: SearchPhase
-    """Which part of the search asked."""
+    """The phase of the search that evaluated the set."""
     size: int
-    """Modules in the set."""
+    """Number of modules in the set."""
     added: str | None
-    """Module or group tried by the local pass."""
+    """The module or group that the local pass tried to add; null in other phases."""
     drift: float
-    """Joint drift of the set; with a probe, of its update moved alone and stretched."""
+    """Joint drift of the set. With a probe, only the set's part of the update is applied, at the update scale."""
     limit: float
-    """The budget, in the same units."""
+    """The largest drift that the search accepts, in the unit of `drift`."""
     accepted: bool
-    """Whether the set stays inside the budget."""
+    """Whether the drift of the set is within the limit."""
 
 
 class RobustnessResult(Frozen):
-    """The robustness map and the robust subset."""
+    """The robustness map and the set of robust modules."""
 
     analysis: AnalysisSpec
-    """How it was measured."""
+    """The options of the analysis."""
     classifier: Classifier
-    """Ground to stand on."""
+    """The classifier that feature drift is measured with."""
     usable: bool
-    """False when the base model shows no separable security feature: then `robust` holds every module."""
+    """Whether the classifier separates harmful from safe prompts. If false, `robust` contains every module."""
     modules: tuple[ModuleRobustness, ...]
-    """The map, in the model's order."""
+    """The map: one entry for each module, in the model's order."""
     groups: tuple[GroupRobustness, ...] = ()
-    """The same of circuits, types, depth bands, and types in a band, each moved as one."""
+    """The same for circuits, types, bands of layers, and types in a band, each perturbed as one."""
     joint_feature_drift: float
-    """Feature drift when every module is moved."""
+    """Feature drift with all modules perturbed."""
     joint_refusal_drift: float
-    """Refusal drift when every module is moved."""
+    """Refusal drift with all modules perturbed, nats per token."""
     joint_task_gain: float
-    """Task gain when every module is moved."""
+    """Task gain with all modules perturbed, nats per token."""
     probe_steps: tuple[int, ...] = ()
-    """Steps that each seed's probe was trained for; empty under noise."""
+    """Number of training steps of the probe, for each seed; empty for noise perturbations."""
     update_scale: float = 1.0
-    """How many times as large as the probe's the update is that the search moved; 1 under noise."""
+    """Factor on the probe's update during the search; 1 for noise perturbations."""
     order: tuple[str, ...]
-    """Names of modules, or of groups where the analysis moves groups into the set, most robust first."""
+    """Names of modules, or of groups if the analysis selects groups, from most to least robust."""
     robust: tuple[str, ...]
-    """ModsRobust: the modules that get the standard learning rate."""
+    """Full names of the robust modules, which are trained at the standard learning rate."""
     chosen: tuple[RobustCount, ...] = ()
-    """Which circuits, types and depths these are."""
+    """Number of robust modules by circuit, type and band of layers."""
     trace: tuple[SearchStep, ...]
-    """How the search got there."""
+    """All steps of the search, in order."""
 
     @model_validator(mode="before")
     @classmethod
@@ -376,53 +382,53 @@ class RobustnessResult(Frozen):
 
 
 class TrainedStep(Frozen):
-    """One logged step."""
+    """One logged training step."""
 
     step: int
-    """From 1."""
+    """Number of the optimizer step, from 1."""
     loss: float
-    """Mean over the trained tokens of the step, nats per token."""
+    """Mean loss over the step's labelled tokens, nats per token."""
     learning_rate: float
-    """Standard rate at this step."""
+    """Standard learning rate at this step."""
     validation_loss: float | None = None
-    """Mean over the validation rows after this step, where it was measured, nats per token."""
+    """Mean loss over the validation rows after this step, nats per token; null if not measured at this step."""
 
 
 class ValidatedStep(Frozen):
-    """One measurement of the validation loss while training."""
+    """One measurement of the validation loss during training."""
 
     step: int
-    """After which step, from 1."""
+    """Number of optimizer steps done before the measurement."""
     loss: float
-    """Mean over the validation rows, nats per token."""
+    """Mean loss over the validation rows, nats per token."""
 
 
 class SecurityStep(Frozen):
-    """One reading of the model's safety while training."""
+    """One measurement of the model's refusals during training."""
 
     step: int
-    """After which step, from 1; 0 is the base model."""
+    """Number of optimizer steps done before the measurement; 0 is the base model."""
     refusal_drift: float
-    """Rise of the negative log-likelihood of the base model's own first answer tokens to harmful probe prompts, nats
-    per token; 0 for the base model. No prompt that figures are measured on is among them."""
+    """Increase of the negative log-likelihood of the base model's own first answer tokens to harmful probe prompts,
+    nats per token; 0 for the base model. The probe prompts are not those that figures are measured on."""
 
 
 class StoredFile(Frozen):
-    """A file in the artifact store."""
+    """One file in the artifact store."""
 
     name: str
-    """Path as its user sees it, such as `adapter/adapter_config.json`."""
+    """Path of the file as users see it, such as `adapter/adapter_config.json`."""
     key: str
-    """Key in the store."""
+    """Key of the file in the store."""
     sha256: str
-    """Digest."""
+    """SHA-256 of the content, in hex."""
     bytes: int
-    """Size."""
+    """Size of the file in bytes."""
     media_type: str
-    """Content type."""
+    """Media type for downloads."""
     gated: bool
-    """Whether it may be downloaded only once the gate or an override releases it: true for weights and for every file
-    that goes with them."""
+    """Whether downloads need the gate's release or an override: true for weights and for every file that belongs to
+    them."""
 
 
 class SafeguardEffect(Frozen):
@@ -431,89 +437,90 @@ class SafeguardEffect(Frozen):
     safeguard: str
     """Name of the safeguard, such as `safety_mix`."""
     summary: str
-    """The effect as reports state it, such as `12 refusals mixed in, 7 of them different`."""
+    """The effect in words, such as `12 refusals mixed in, 7 of them different`."""
     counts: dict[str, int] = {}
-    """What the safeguard counted, by name: `rows` and `distinct_rows` that `safety_mix` added; `updates` that
-    `project_to_safe` compared and how many it `projected`."""
+    """Numbers by name. `safety_mix` reports `rows` and `distinct_rows` that it added; `project_to_safe` reports the
+    number of `updates` and how many it `projected`."""
     by_module: dict[str, float] = {}
-    """One value for each module: for `project_to_safe` the cosine between a module's update and its projection, -1 to
-    1."""
+    """One value for each module. `project_to_safe` reports the cosine between a module's update and its projection, -1
+    to 1."""
 
 
 class TrainingResult(Frozen):
-    """One trained arm."""
+    """One trained run."""
 
     run: str
-    """Label of its strategy."""
+    """Label of the run."""
     plan: LearningPlan
-    """Rates by module."""
+    """Learning-rate factors by module."""
     learning_rate: float
-    """The standard rate that was used."""
+    """Standard learning rate that was used."""
     steps: int
-    """Optimizer steps that were done."""
+    """Number of optimizer steps that were done."""
     curve: tuple[TrainedStep, ...]
-    """Loss and rate along the way, at most 500 points."""
+    """Loss and learning rate during training, at most 500 points."""
     trainable_parameters: int
-    """Parameters that were trained."""
+    """Number of parameters that were trained."""
     seconds: float
-    """Time spent training."""
+    """Training time in seconds."""
     adapter: tuple[StoredFile, ...]
-    """The adapter's files, or the whole model's after a full run."""
+    """Files of the adapter, or of the whole model after full fine-tuning."""
     validation: tuple[ValidatedStep, ...] = ()
-    """Validation loss along the way; empty where `validate_every` is null."""
+    """Validation loss during training; empty if `validate_every` is null."""
     security: tuple[SecurityStep, ...] = ()
-    """How far refusals drifted along the way."""
+    """Refusal drift during training."""
     best_step: int | None = None
-    """Step with the least validation loss; the weights are this step's where `patience` is given."""
+    """Step with the lowest validation loss; if `patience` is set, the stored weights are from this step."""
     stopped_early: bool = False
-    """True when `patience` ran out before the last step."""
+    """Whether `patience` ended training before the last step."""
     safeguards: tuple[SafeguardEffect, ...] = ()
-    """What each safeguard changed, in the order in which they took effect; safeguards without a count are missing."""
+    """Effects of the run's safeguards, in the order in which they took effect. A safeguard without a measured effect is
+    not listed."""
 
 
 class Report(Frozen):
-    """Everything that a job measured, for people (HTML) and programs (JSON)."""
+    """Everything that a job measured, as JSON for programs. The HTML report is rendered from it."""
 
     version: Literal[2] = 2
     """Version of this layout. Reports of version 1 are upgraded when they are read."""
     job_id: str
-    """The job."""
+    """Id of the job."""
     spec: JobSpec
-    """What was ordered, with every default filled in."""
+    """The job's specification with all defaults filled in."""
     model: ModelIdentity
-    """The base model."""
+    """Identity of the base model."""
     dataset: DatasetRef
-    """The data."""
+    """The dataset that was trained on."""
     data: DataResult
-    """What became of it."""
+    """How the dataset was split and tokenised."""
     prompt_set: str
-    """Where the attack prompts are from."""
+    """Name of the prompt set that attacks are built from."""
     figures: tuple[Figure, ...]
-    """Every arm's figures."""
+    """Figures of the base model and of every run."""
     categories: tuple[CategoryRate, ...] = ()
-    """Every arm's attack success by category of behaviours."""
+    """Attack success by category of harmful prompts, for every model."""
     agreements: tuple[Agreement, ...] = ()
-    """Every arm's agreement between judges."""
+    """Agreement between judges, for every model."""
     judges: tuple[JudgeUse, ...] = ()
-    """What judging took."""
+    """The work that each judge did."""
     notes: tuple[str, ...] = ()
     """What the figures cannot show, such as rates that need more prompts."""
     screening: ScreeningResult | None = None
-    """What was found in the data before training; null where nothing was looked for."""
+    """Findings in the data before training; null if the data was not screened."""
     policy: PolicyRef | None = None
-    """The rules that the gate decided by."""
+    """The policy that the gate applied."""
     gate: tuple[GateDecision, ...] = ()
-    """What the gate made of every trained arm; the first is the job's own."""
+    """The gate's decision on every trained run; the first is the job's own."""
     not_covered: tuple[str, ...] = ()
-    """What this evaluation did not look at."""
+    """What this evaluation did not measure, one sentence each."""
     robustness: tuple[RobustnessResult, ...]
-    """One map for each different analysis that was asked for."""
+    """One robustness map for each different analysis of the job's runs."""
     training: tuple[TrainingResult, ...]
-    """Every trained arm."""
+    """Every trained run; the first is the job's own."""
     software: dict[str, str]
-    """Versions that the figures hang on."""
+    """Versions that the figures depend on, by name."""
     device: str
-    """What they were computed on."""
+    """The device that the job ran on."""
 
     @model_validator(mode="before")
     @classmethod
@@ -522,9 +529,9 @@ class Report(Frozen):
 
 
 class Outcome(Frozen):
-    """What a finished job leaves behind."""
+    """What a finished job returns."""
 
     artifacts: tuple[StoredFile, ...]
-    """Files for the user."""
+    """The job's files, in the artifact store."""
     gate: GateDecision | None = None
-    """Whether the adapter may be handed out; null where nothing was trained."""
+    """The gate's decision on the job's own run; null for a job that trains nothing."""

@@ -1,6 +1,6 @@
-"""The states a job goes through.
+"""The status of a job and the stages of the pipeline.
 
-Covers: status and stage names and which statuses are final. Not here: who moves a job between them (core.db.jobs).
+Covers: their names, and which statuses are final. Not here: how a job moves between them (core.db.jobs).
 """
 
 from typing import Literal
@@ -8,4 +8,6 @@ from typing import Literal
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
-Stage = Literal["screening", "base_model", "dataset", "model_screening", "before", "robustness", "training", "after", "report"]
+Stage = Literal[
+    "screening", "base_model", "dataset", "model_screening", "before", "robustness", "training", "after", "report"
+]

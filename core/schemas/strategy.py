@@ -1,8 +1,8 @@
-"""How learning rates are given to modules, and which safeguards go with them: one strategy is one arm of a job.
+"""Strategies: how learning rates are assigned to modules. A strategy with its safeguards is one run of a job.
 
-Covers: the closed union of strategies, what an arm is called. Not here: the analysis they rest on
-(core.schemas.analysis), safeguards' options (core.schemas.safeguards), what strategies do (core.training.strategies).
-Method: arXiv 2410.04524. Ratios, shares and ranges are this project's choice: the paper's are not public.
+Covers: the closed union of strategies, titles of runs. Not here: the analysis that some strategies need
+(core.schemas.analysis), options of safeguards (core.schemas.safeguards), what strategies do (core.training.strategies).
+Method: arXiv 2410.04524. Ratios, shares and ranges are this project's choice, because the paper's are not public.
 """
 
 from typing import Annotated, Literal, Self
@@ -21,124 +21,127 @@ class UniformStrategy(Frozen):
     """Every module gets the standard learning rate: ordinary fine-tuning."""
 
     kind: Literal["uniform"] = "uniform"
-    """Ordinary fine-tuning."""
+    """Selects ordinary fine-tuning at one learning rate."""
     label: Label = "uniform"
-    """Name of this arm in figures and reports."""
+    """Name of this run in figures and reports; unique within the job."""
     safeguards: Safeguards = Safeguards()
-    """What is added to it."""
+    """Safeguards that this run is combined with."""
 
 
 class MlLrStrategy(Frozen):
     """ML-LR: robust modules get the standard learning rate, all others a smaller one."""
 
     kind: Literal["ml_lr"] = "ml_lr"
-    """Module-wise learning rates."""
+    """Selects module-wise learning rates with two levels."""
     label: Label = "ml_lr"
-    """Name of this arm in figures and reports."""
+    """Name of this run in figures and reports; unique within the job."""
     ratio: float = Field(default=0.1, ge=0, le=1)
-    """Factor on the rate of modules that are not robust; 0 freezes them."""
+    """Factor on the learning rate of modules that are not robust, 0 to 1; 0 freezes them."""
     analysis: AnalysisSpec = AnalysisSpec()
-    """How robustness is measured."""
+    """Options of the robustness analysis that selects the robust modules."""
     safeguards: Safeguards = Safeguards()
-    """What is added to it."""
+    """Safeguards that this run is combined with."""
 
 
 class MlLrContinuousStrategy(Frozen):
-    """ML-LR without a border: each module's rate falls with its own drift in the robustness map."""
+    """ML-LR without a threshold: each module's learning rate decreases with its drift in the robustness map."""
 
     kind: Literal["ml_lr_continuous"] = "ml_lr_continuous"
-    """Module-wise learning rates, from each module's drift."""
+    """Selects module-wise learning rates that depend on each module's drift."""
     label: Label = "ml_lr_continuous"
-    """Name of this arm in figures and reports."""
+    """Name of this run in figures and reports; unique within the job."""
     ratio: float = Field(default=0.1, gt=0, le=1)
-    """Factor on the rate of the most fragile module; modules that cost no security get 1, all others lie between."""
+    """Factor on the learning rate of the most fragile module, above 0 and at most 1. Modules without drift get 1, and
+    all others a factor in between."""
     analysis: AnalysisSpec = AnalysisSpec()
-    """How robustness is measured; its proxy says which drift counts."""
+    """Options of the robustness analysis. Its proxy selects which drift is used."""
     safeguards: Safeguards = Safeguards()
-    """What is added to it."""
+    """Safeguards that this run is combined with."""
 
 
 class SwatStrategy(Frozen):
-    """SWAT: robust modules are warmed up alone, then all are trained at the standard rate (arXiv 2410.04524, v2)."""
+    """SWAT: robust modules are trained alone in a warm-up, then all modules at the standard rate (arXiv 2410.04524,
+    v2).
+    """
 
     kind: Literal["swat"] = "swat"
-    """Security-aware warm-up."""
+    """Selects security-aware warm-up training."""
     label: Label = "swat"
-    """Name of this arm in figures and reports."""
+    """Name of this run in figures and reports; unique within the job."""
     warmup_ratio: float = Field(default=0.3, gt=0, le=1)
-    """Share of the steps that are the warm-up."""
+    """Share of the training steps that belong to the warm-up, above 0 and at most 1."""
     ratio: float = Field(default=0.0, ge=0, le=1)
-    """Factor on the rate of modules that are not robust, in the warm-up; 0 freezes them until it is over."""
+    """Factor on the learning rate of modules that are not robust during the warm-up, 0 to 1; 0 freezes them."""
     analysis: AnalysisSpec = AnalysisSpec()
-    """How robustness is measured."""
+    """Options of the robustness analysis that selects the robust modules."""
     safeguards: Safeguards = Safeguards()
-    """What is added to it."""
+    """Safeguards that this run is combined with."""
 
 
 class LayerNumbers(Frozen):
-    """Decoder layers by number."""
+    """A range of decoder layers, by number."""
 
     kind: Literal["numbers"] = "numbers"
-    """By number."""
+    """Selects layers by their numbers."""
     first: int = Field(ge=0, le=100_000)
-    """First layer, counted from 0."""
+    """Number of the first layer in the range, from 0."""
     last: int = Field(ge=0, le=100_000)
-    """Last layer, itself included."""
+    """Number of the last layer in the range, which belongs to the range."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.last < self.first:
-            raise ValueError("last lies before first")
+            raise ValueError("last must not be less than first")
         return self
 
 
 class LayerShares(Frozen):
-    """Decoder layers by depth: those whose middle lies between two shares of the depth."""
+    """A range of decoder layers, by relative depth: layers whose middle is between two shares of the depth."""
 
     kind: Literal["shares"] = "shares"
-    """By depth."""
+    """Selects layers by their relative depth."""
     first: float = Field(default=0.2, ge=0, le=1)
-    """Where the range begins: 0 is before the first layer."""
+    """Relative depth at which the range starts, 0 to 1; 0 is before the first layer."""
     last: float = Field(default=0.5, ge=0, le=1)
-    """Where it ends: 1 is behind the last layer."""
+    """Relative depth at which the range ends, 0 to 1; 1 is after the last layer."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.last <= self.first:
-            raise ValueError("last does not lie behind first")
+            raise ValueError("last must be greater than first")
         return self
 
 
 class FreezeLayersStrategy(Frozen):
-    """A range of layers is not trained, all others get the standard rate (after SPPFT, Li et al. 2024).
+    """A range of layers is frozen, and all other layers get the standard learning rate (after SPPFT, Li et al. 2024).
 
-    No analysis is made: the layers are named. Published safety layers are a run of early to middle layers, which
-    differs from model to model; the default range is a guess at it.
+    No analysis is made: the job names the layers. Published safety layers are consecutive early to middle layers, and
+    they differ between models. The default range is an estimate.
     """
 
     kind: Literal["freeze_layers"] = "freeze_layers"
-    """Freezes a range of layers."""
+    """Selects training with a range of frozen layers."""
     label: Label = "freeze_layers"
-    """Name of this arm in figures and reports."""
+    """Name of this run in figures and reports; unique within the job."""
     layers: LayerNumbers | LayerShares = Field(default=LayerShares(), discriminator="kind")
-    """Which layers are frozen."""
+    """The range of layers that is frozen."""
     safeguards: Safeguards = Safeguards()
-    """What is added to it."""
+    """Safeguards that this run is combined with."""
 
 
 class ModulesStrategy(Frozen):
-    """Like ML-LR with a robust set that is given by hand: for controls, such as a random set or the inverse one."""
+    """ML-LR with a given set of modules: for controls, such as a random set or the complement of the robust set."""
 
     kind: Literal["modules"] = "modules"
-    """Module-wise learning rates, for a named set."""
+    """Selects module-wise learning rates with a given set of modules."""
     label: Label
-    """Name of this arm in figures and reports."""
+    """Name of this run in figures and reports; unique within the job."""
     full_rate: tuple[FullName, ...] = Field(max_length=100_000, examples=[["model.layers.0.self_attn.q_proj"]])
-    """Modules that get the standard rate, by their full names; the robustness map of any job lists them."""
+    """Full names of the modules that get the standard rate. The robustness map of any job lists the names."""
     ratio: float = Field(default=0.1, ge=0, le=1)
-    """Factor on the rate of all others; 0 freezes them."""
+    """Factor on the learning rate of all other modules, 0 to 1; 0 freezes them."""
     safeguards: Safeguards = Safeguards()
-    """What is added to it."""
+    """Safeguards that this run is combined with."""
 
 
 Strategy = Annotated[
@@ -146,15 +149,15 @@ Strategy = Annotated[
     Field(discriminator="kind"),
 ]
 Mapped = MlLrStrategy | MlLrContinuousStrategy | SwatStrategy
-"""Strategies that rest on a robustness map."""
+"""Strategies that need a robustness map."""
 
 
 def analysis_of(strategy: Strategy) -> AnalysisSpec | None:
-    """The analysis that a strategy needs, if it needs one."""
+    """The analysis that a strategy needs; None if it needs none."""
     return strategy.analysis if isinstance(strategy, Mapped) else None
 
 
 def title(strategy: Strategy) -> str:
-    """What an arm is, in a few words: its kind and its safeguards, and its label first where it has one of its own."""
+    """What a run is, in a few words: the kind of its strategy and its safeguards, after its label if that differs."""
     whole = " + ".join((strategy.kind, *strategy.safeguards.titles))
     return whole if strategy.label == strategy.kind else f"{strategy.label}: {whole}"

@@ -33,7 +33,7 @@ _TARGETS = {
     "ratio_0_upper_layers": 0.8,
     "ratio_0_every_second_module": 0.8,
 }
-Chosen = Callable[[int, Module], bool]
+RobustCount = Callable[[int, Module], bool]
 
 
 def main(
@@ -96,7 +96,7 @@ def _kinds(modules: Sequence[Module], spec: TrainingSpec) -> dict[str, tuple[Lea
     }
 
 
-def _plan(modules: Sequence[Module], chosen: Chosen, ratio: float) -> LearningPlan:
+def _plan(modules: Sequence[Module], chosen: RobustCount, ratio: float) -> LearningPlan:
     scales = {module.name: 1.0 if chosen(number, module) else ratio for number, module in enumerate(modules)}
     return LearningPlan(strategy="bench", scales=scales)
 

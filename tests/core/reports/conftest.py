@@ -15,7 +15,7 @@ from core.schemas.results import (
     Answer,
     CategoryRate,
     Change,
-    Chosen,
+    RobustCount,
     Classifier,
     DataResult,
     Evaluation,
@@ -123,8 +123,8 @@ def report() -> Report:
         probe_steps=(45,),
         update_scale=2.5,
         chosen=(
-            Chosen(kind="type", name="q", robust=2, modules=2),
-            Chosen(kind="band", name="layer 0", robust=1, modules=2),
+            RobustCount(kind="type", name="q", robust=2, modules=2),
+            RobustCount(kind="band", name="layer 0", robust=1, modules=2),
         ),
         trace=(
             SearchStep(phase="all", size=4, added=None, drift=4.5, limit=1.125, accepted=False),
