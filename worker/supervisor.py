@@ -30,7 +30,7 @@ from core.errors import InvalidInput, NotFound, SecureTuneError, Unavailable
 from core.orders import assign
 from core.schemas.events import JobError, StatusChanged
 from core.schemas.results import Outcome
-from core.signing import SIGNED_REPORT, SigningKeys, signed
+from core.signing import SIGNED_REPORT, SigningKeys, sign_report
 from core.storage import ArtifactStore
 from worker.child import Gone, TrainingProcess
 from worker.logs import JobLogger, job_logger
@@ -181,7 +181,7 @@ class Supervisor:
         digests = {file.name: file.sha256 for file in outcome.artifacts}
         with SigningKeys(self._settings.signing, self._settings.signing_key).signer() as signer:
             try:
-                envelope = signed(store.path(report.key).read_bytes(), digests, signer)
+                envelope = sign_report(store.path(report.key).read_bytes(), digests, signer)
             except ValueError as error:
                 raise ProtocolError(f"The training process reported something else than it stored: {error}") from error
         key = f"jobs/{claim.job_id}/attempts/{claim.attempt}/{SIGNED_REPORT}"
