@@ -5,9 +5,17 @@ are found (core.screening), who may change a policy (core.schemas.policy), scree
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails
 from typing_extensions import override
@@ -65,6 +73,9 @@ def title_of(name: str) -> str:
     return _CHECKS[name].title if name in _CHECKS else name
 
 
+_ACTIONS = TypeAdapter(dict[str, Action])
+
+
 class ScreeningPolicy(Frozen):
     """What happens to flagged rows: one action for each check, and a limit on dropped rows."""
 
@@ -74,11 +85,12 @@ class ScreeningPolicy(Frozen):
     reject_above: Share = 0.2
     """The job fails if more than this share of the rows would be dropped, 0 to 1. Review the data in that case."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _registered_checks_only(cls, values: object) -> object:
+    def _read_actions(cls, values: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read actions apart from the fields: a client that ignores unknown fields must not lose them."""
         if not isinstance(values, Mapping):
-            return values
+            return handler(values)
         unknown: list[InitErrorDetails] = [
             {"type": "extra_forbidden", "loc": (name,), "input": value}
             for name, value in values.items()
@@ -86,7 +98,11 @@ class ScreeningPolicy(Frozen):
         ]
         if unknown:
             raise ValidationError.from_exception_data(cls.__name__, unknown)
-        return {check.name: check.action for check in registered_checks()} | dict(values)
+        defaults = {check.name: check.action for check in registered_checks()}
+        given = {name: value for name, value in values.items() if name in _CHECKS}
+        policy = handler({name: value for name, value in values.items() if name not in _CHECKS})
+        object.__setattr__(policy, "__pydantic_extra__", defaults | _ACTIONS.validate_python(given))
+        return policy
 
     @classmethod
     @override

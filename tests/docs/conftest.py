@@ -24,9 +24,10 @@ TINY = {
 
 @dataclass(frozen=True)
 class Served:
-    """A service and the values that the docs' variables stand for."""
+    """A service, a key that may set policies, and the values that the docs' variables stand for."""
 
     client: SecureTune
+    officer: SecureTune
     variables: dict[str, str]
 
 
@@ -50,6 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 able.override_gate(job.id, "The commands in the docs download it.")
             yield Served(
                 client,
+                able,
                 {
                     "URL": address.address,
                     "KEY": address.api_key,

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 import core.schemas
 from core.schemas.base import Frozen
+from core.schemas.screening import ScreeningPolicy
 
 
 def classes() -> list[type[Frozen]]:
@@ -66,3 +67,9 @@ def test_values_do_not_change_and_take_nothing_they_do_not_know() -> None:
         Point.model_validate({"x": 1, "y": 2})
     assert point == Point(x=1)
     assert hash(point) == hash(Point(x=1))
+
+
+def test_actions_of_checks_survive_a_reader_that_ignores_unknown_fields() -> None:
+    policy = ScreeningPolicy.model_validate({"harmful": "report", "reject_above": 0.5}, extra="ignore")
+    assert (policy.actions["harmful"], policy.actions["secrets"], policy.reject_above) == ("report", "drop", 0.5)
+    assert ScreeningPolicy.model_validate_json(policy.model_dump_json(), extra="ignore") == policy
