@@ -28,7 +28,7 @@ from core.errors import (
     Unavailable,
     Withheld,
 )
-from core.schemas.replies import ErrorBody, ErrorReply, ErrorType, FieldProblem
+from core.schemas.problems import ErrorBody, ErrorReply, ErrorType, FieldProblem
 
 MAX_DETAILS = 100
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from typing_extensions import override
 
 from api.errors import error_type
-from core.schemas.replies import ErrorReply
+from core.schemas.problems import ErrorReply
 
 Responses = dict[int | str, dict[str, Any]]
 """The type of FastAPI's `responses`."""

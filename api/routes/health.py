@@ -11,7 +11,7 @@ from core import queue
 from core.db import schema
 from core.db.session import Sessions, transaction
 from core.errors import Unavailable
-from core.schemas.replies import ErrorBody, Health, PartState, Readiness
+from core.schemas.problems import ErrorBody, Health, PartState, Readiness
 
 router = APIRouter(tags=["health"])
 

@@ -1,4 +1,4 @@
-"""What a dataset row is, how a file's columns map to it, and what validation says of a file.
+"""Rows of a dataset, column maps, and the summary that validation makes of a file.
 
 Covers: messages, rows, column maps, the dataset summary. Not here: parsing (core.data).
 """
@@ -18,47 +18,47 @@ class Message(Frozen):
     """One turn of a conversation."""
 
     role: Role
-    """Who speaks."""
+    """Author of the turn: `system`, `user` or `assistant`."""
     content: str
-    """What is said."""
+    """Text of the turn, without special tokens."""
 
 
 class ColumnMap(Frozen):
-    """Names the columns of a file that is in none of the known layouts, such as GSM8K's question and answer."""
+    """Names the columns of a file with other columns than the known layouts, such as GSM8K's question and answer."""
 
     prompt: str = Field(min_length=1, max_length=200, examples=["question"])
-    """The column that holds the user's turn."""
+    """Name of the column with the user turn."""
     completion: str = Field(min_length=1, max_length=200, examples=["answer"])
-    """The column that holds the assistant's turn, which is trained on."""
+    """Name of the column with the assistant turn, which is trained on."""
     system: str | None = Field(default=None, min_length=1, max_length=200)
-    """An optional column that holds the system turn."""
+    """Name of the column with the system turn; null if there is none."""
 
 
 class RowError(Frozen):
-    """Why one row of an upload was refused."""
+    """Why one row of an upload is invalid."""
 
     line: int
-    """Line of the file, from 1; in a JSON array the line on which the row begins."""
+    """Line of the file on which the row begins, counted from 1."""
     column: str | None
-    """The column or field path at fault, such as `messages[1].content`; null when the whole row is."""
+    """The invalid column or field, such as `messages[1].content`; null for the whole row."""
     reason: str
-    """What is wrong and what was expected."""
+    """What is wrong with the row and what was expected."""
 
 
 class DatasetSummary(Frozen):
-    """What is known of a valid dataset before any tokenizer has seen it."""
+    """Counts and formats of a valid dataset; no tokenizer is involved."""
 
     file_format: FileFormat
-    """How the file is written."""
+    """Format of the file: JSON Lines, a JSON array or CSV."""
     row_format: RowFormat
-    """The layout of its rows."""
-    rows: int
-    """Number of conversations."""
-    turns: int
+    """Layout of the rows; `mapped` if a column map was given."""
+    rows: int = Field(examples=[320])
+    """Number of conversations in the file."""
+    turns: int = Field(examples=[640])
     """Number of messages in all rows."""
     assistant_turns: int
-    """Number of messages that are trained on."""
+    """Number of assistant messages, which are trained on."""
     characters: int
-    """Characters in all messages."""
+    """Number of characters in all messages."""
     longest_row_characters: int
-    """Characters in the longest conversation."""
+    """Number of characters in the longest conversation."""

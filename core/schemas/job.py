@@ -1,7 +1,7 @@
 """A job as its user orders it, and as the training process receives it.
 
-Covers: JobSpec (the body of `POST /jobs`), Assignment and where its files are. Not here: what comes out
-(core.schemas.results).
+Covers: JobSpec (the body of `POST /jobs`), screening orders, assignments and where their files are. Not here: results
+(core.schemas.results), rules that need the server's list (core.orders.check).
 """
 
 from collections.abc import Mapping
@@ -26,28 +26,28 @@ DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{24}$", examples=["ds_5b1
 
 
 class JobSpec(Frozen):
-    """What to tune, on what, how, and how to check it. `base_model` and `dataset` are enough."""
+    """A base model to tune, the data, the training and the evaluation. Only `base_model` and `dataset` are required."""
 
     kind: Literal["tune"] = "tune"
-    """A tuning; `POST /datasets/{id}/screen` orders a screening by itself."""
+    """Always `tune`; `POST /datasets/{id}/screen` creates jobs that only screen."""
     base_model: str = Field(min_length=1, max_length=200, examples=["testbed"])
-    """Name of an allowed base model; `GET /models` lists them. No path and no hub id is taken."""
+    """Name of an allowed base model, as `GET /models` lists them; paths and hub ids are rejected."""
     dataset: DatasetId
-    """Training data, uploaded before with `POST /datasets`."""
+    """Id of the training data, uploaded with `POST /datasets`."""
     validation_dataset: DatasetId | None = None
-    """Data for the task figures; a part of `dataset` is held out when this is null."""
+    """Id of the data for the task figures; if null, a part of `dataset` is held out."""
     training: TrainingSpec = TrainingSpec()
-    """Length, rates and shape of the training run."""
+    """Length, learning rates and adapter of the training run."""
     strategy: Strategy = MlLrStrategy()
-    """How learning rates are given to modules."""
+    """How each module gets its learning rate."""
     security: SecuritySpec = SecuritySpec()
-    """How the model is attacked and judged, before and after."""
+    """How the model is attacked and judged, before and after training."""
     quality: QualitySpec = QualitySpec()
-    """How task performance is measured, before and after."""
+    """How task performance is measured, before and after training."""
     policy: PolicyChange | None = None
-    """Rules for this job in place of its project's policy: stricter, or looser as far as the policy lets it."""
+    """Changes of the policy for this job: stricter without limit, looser only within the policy's `job_limits`."""
     compare: tuple[Strategy, ...] = Field(default=(), max_length=8)
-    """Strategies also trained on the same data and seed, as baselines; their figures are reported side by side."""
+    """At most 8 baselines: strategies that are also trained, on the same data with the same seed, for comparison."""
 
     @property
     def runs(self) -> tuple[Strategy, ...]:
@@ -59,7 +59,7 @@ class JobSpec(Frozen):
         labels = [BASE_RUN, *(run.label for run in self.runs)]
         for label in labels:
             if labels.count(label) > 1:
-                raise ValueError(f"two arms are called {label!r}: give each strategy a label of its own")
+                raise ValueError(f"two runs have the label {label!r}: give each strategy a different label")
         return self
 
     @model_validator(mode="after")
@@ -67,23 +67,22 @@ class JobSpec(Frozen):
         noisy = [run for run in self.runs if isinstance(run, Mapped) and run.analysis.perturbation.kind == "noise"]
         if noisy and self.training.method == "qlora":
             raise ValueError(
-                "qlora keeps the base in 4-bit weights, which noise cannot be added to: choose another "
-                "perturbation for the analysis"
+                "noise cannot be added to the 4-bit weights of qlora: choose another perturbation for the analysis"
             )
         return self
 
 
 class ScreenSpec(Frozen):
-    """A screening by itself, as it is stored: nothing is trained."""
+    """A stored order that screens a dataset without training."""
 
     kind: Literal["screen"] = "screen"
-    """An order that trains nothing."""
+    """Always `screen`, for orders that only screen."""
     dataset: DatasetId
-    """The dataset."""
+    """Id of the dataset to screen."""
     base_model: str | None = None
-    """The model that is asked about the rows."""
+    """Name of the base model for the checks that need one."""
     screening: ScreeningPolicy
-    """What is looked for."""
+    """The checks and their actions."""
 
     @model_validator(mode="after")
     def _some_checks_need_a_model(self) -> Self:
@@ -94,88 +93,88 @@ class ScreenSpec(Frozen):
 
 
 JobOrder = JobSpec | ScreenSpec
-"""What a job may be: a tuning, or a screening by itself."""
+"""An order: to tune a model, or only to screen a dataset."""
 
 
 def read_order(stored: Mapping[str, object]) -> JobOrder:
-    """An order as it is stored.
+    """Read a stored order.
 
     Raises:
-        ValidationError: it is from another version.
+        ValidationError: the order was stored by another version.
     """
     return (ScreenSpec if stored.get("kind") == "screen" else JobSpec).model_validate(stored)
 
 
 class DatasetRef(Frozen):
-    """A dataset as the training process needs it: where its bytes are and how to read them."""
+    """A dataset as the training process needs it: the stored file and how to read it."""
 
     id: DatasetId
-    """The dataset."""
+    """Id of the dataset."""
     key: str
     """Key of the uploaded file in the artifact store."""
     sha256: str
-    """Digest of the uploaded file."""
+    """SHA-256 of the uploaded file, in hex."""
     columns: ColumnMap | None
-    """Columns named at upload."""
+    """Column map given at upload; null if the columns have known names."""
     summary: DatasetSummary
-    """What validation found."""
+    """Row counts and formats found by validation."""
 
 
 class UploadedFile(Frozen):
-    """A file that was uploaded."""
+    """An uploaded file in the artifact store."""
 
     kind: Literal["upload"] = "upload"
-    """An upload."""
+    """Always `upload`, for uploaded files."""
     key: str
     """Key of the file in the artifact store."""
     sha256: str
-    """Digest of the file."""
+    """SHA-256 of the file, in hex."""
 
 
 class PromptFile(Frozen):
-    """A chosen set of prompts as the training process needs it: where its file is and how to read it."""
+    """A prompt set as the training process needs it: the file and how to read it."""
 
     name: str
-    """What messages and reports call it."""
+    """Name of the set in messages and reports."""
     layout: Layout
-    """How its columns are named."""
+    """How the columns of the file are named."""
     source: Annotated[UploadedFile | PromptFileSource | HubFileSource, Field(discriminator="kind")]
-    """Where the file is: uploaded, or where the server's list says."""
+    """Where the file is: uploaded, or named by the server's list."""
 
 
 class Assignment(Frozen):
-    """All that the training process is told: it reaches no database and no queue."""
+    """Everything that the training process gets; it can reach neither database nor queue."""
 
     job_id: JobId
-    """The job."""
+    """Id of the job."""
     attempt: int
-    """The fencing number: every artifact path carries it."""
+    """Number of the attempt, which is part of every artifact key."""
     spec: JobSpec
-    """What was ordered."""
+    """The order, with every default filled in."""
     dataset: DatasetRef
-    """Training data."""
+    """The training data."""
     validation: DatasetRef | None
-    """Validation data, if it was named."""
+    """The validation data; null if a part of the training data is held out."""
     judges: tuple[JudgeEntry, ...] = ()
     """The judge models that the spec names, from the server's list."""
     benchmarks: tuple[BenchmarkEntry, ...] = ()
     """Every benchmark in the server's list."""
     harmful: PromptFile | None = None
-    """Harmful prompts that are reported on; null: those of the base model, or the built-in ones."""
+    """The harmful prompts of the attacks; null for those of the base model, or the built-in ones."""
     safe: PromptFile | None = None
-    """Safe look-alikes, in the same way."""
+    """The safe look-alikes; null for those of the base model, or the built-in ones."""
     policy: PolicyRef = PolicyRef()
-    """The rules that data and adapter are held to."""
+    """The policy that the gate decides by."""
 
 
 class ScreenAssignment(Frozen):
-    """All that the training process is told of a screening by itself."""
+    """Everything that the training process gets for a screening."""
 
     job_id: JobId
-    """The job."""
+    """Id of the job."""
     attempt: int
-    """The fencing number: every artifact path carries it."""
+    """Number of the attempt, which is part of every artifact key."""
     spec: ScreenSpec
-    """What was ordered."""
+    """The order, with every default filled in."""
     dataset: DatasetRef
-    """The data."""
+    """The data to screen."""

@@ -1,20 +1,20 @@
-"""What an API key stands for: a project, and rights beyond ordinary use.
+"""What an API key allows: a project, and rights beyond ordinary use.
 
-Not here: secrets of keys (core.db.keys), checking a request (api.deps).
+Not here: secrets of keys (core.db.keys), authentication (api.deps).
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 Right = Literal["policy", "override"]
-"""`policy`: may set the project's policy. `override`: may let an adapter out that the gate withholds."""
+"""`policy` allows setting the project's policy, `override` allows overriding the gate."""
 DEFAULT_PROJECT = "default"
-"""The project of keys that name none."""
+"""The project of keys without a named project."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever holds a valid key."""
+    """The holder of a valid API key."""
 
     key_id: str
     name: str

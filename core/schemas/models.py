@@ -1,4 +1,4 @@
-"""The base models that a server allows. Closed union of sources: no path and no hub id ever comes from a job.
+"""The base models that a server allows. Jobs name them; paths and hub ids come only from the server's list.
 
 Not here: reading the list (core.catalog), loading weights (core.lm).
 """
@@ -18,38 +18,38 @@ class FolderSource(Frozen):
     """A folder on the worker's disk in the Hugging Face layout, with safetensors weights."""
 
     kind: Literal["folder"] = "folder"
-    """A local folder."""
+    """Always `folder`, for a folder on the worker's disk."""
     path: Path
-    """Where it is."""
+    """Path of the folder on the worker's disk."""
 
 
 class HubSource(Frozen):
-    """A model of the Hugging Face hub, pinned to one commit."""
+    """A model on the Hugging Face hub, pinned to one commit."""
 
     kind: Literal["hub"] = "hub"
-    """A hub repository."""
+    """Always `hub`, for a repository on the hub."""
     id: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)
-    """Owner and name."""
+    """Owner and name of the repository, such as `org/model`."""
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
-    """The commit: a branch would let the files change below a job."""
+    """Commit of the repository as 40 hex digits; a branch could change during a job."""
 
 
 Source = Annotated[FolderSource | HubSource, Field(discriminator="kind")]
 
 
 class BaseModelEntry(Frozen):
-    """One allowed base model."""
+    """An entry of the server's list: one allowed base model."""
 
     name: ModelName
-    """What a job calls it."""
+    """Name of the model in jobs."""
     source: Source
-    """Where its files are."""
+    """Where the files of the model are."""
     unaligned_base: Source | None = None
-    """The model that this one was aligned from, of the same shape: the safeguard `project_to_safe` needs it."""
+    """The model that this one was aligned from, with the same architecture; `project_to_safe` needs it."""
     chat_template: Template = "own"
-    """`own`: the tokenizer's own chat template. `plain`: the tokenizer has none, and is given securetune's plain one
-    (core.lm.chat), which its adapters must be served with too."""
+    """`own` uses the tokenizer's chat template. `plain` is for tokenizers without one: it sets securetune's plain
+    template (core.lm.chat), with which adapters must be served too."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    """Standard rate of a job that names none."""
+    """Learning rate of jobs that name none, above 0 and at most 1."""
     description: str = Field(default="", max_length=500)
-    """A sentence for its users."""
+    """A sentence about the model, at most 500 characters."""

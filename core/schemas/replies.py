@@ -1,17 +1,18 @@
-"""What the HTTP API answers, shared by the server that writes it and the client that reads it.
+"""What the HTTP API returns, shared by the server and the client.
 
-Covers: replies and the one shape of errors. Not here: request bodies (core.schemas.job), the routes (api).
+Covers: pages, datasets, jobs, policies, events, files, and entries of the server's list. Not here: request bodies
+(core.schemas.job), errors and health (core.schemas.problems), routes (api).
 """
 
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from core.schemas.base import Frozen
-from core.schemas.data import ColumnMap, DatasetSummary, RowError
+from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.events import JobError, JobEvent, Progress
-from core.schemas.gate import GateReason, GateReply
+from core.schemas.gate import GateReply
 from core.schemas.job import DatasetId, JobId, JobSpec, ScreenSpec
 from core.schemas.judges import JudgeProtocol
 from core.schemas.models import Template
@@ -22,15 +23,6 @@ from core.schemas.results import Figure
 from core.schemas.state import Stage, Status
 
 Item = TypeVar("Item")
-ErrorType = Literal[
-    "invalid_request_error",
-    "authentication_error",
-    "permission_error",
-    "not_found_error",
-    "conflict_error",
-    "service_error",
-]
-PartState = Literal["up", "down", "not_migrated"]
 
 
 class Page(Frozen, Generic[Item]):
@@ -39,292 +31,233 @@ class Page(Frozen, Generic[Item]):
     model_config = ConfigDict(json_schema_extra={"description": "One page of a list."})
 
     object: Literal["list"] = "list"
-    """Always `list`."""
+    """Always `list`, as in OpenAI's API."""
     data: tuple[Item, ...]
-    """The items, in the order that the endpoint names."""
+    """The items, in the order that the endpoint documents."""
     has_more: bool
-    """Whether there are more: ask again with `after` set to the id of the last item."""
+    """Whether there are more items; request them with `after` set to the id of the last item."""
 
 
 class DatasetReply(Frozen):
-    """A dataset: a file of conversations that passed validation."""
+    """An uploaded file of conversations that passed validation."""
 
     id: DatasetId
-    """What jobs call it. The same bytes with the same column map have the same id."""
-    name: str
-    """Name given at the first upload, or the file's own."""
-    sha256: str
-    """Digest of the uploaded bytes, in hex."""
-    bytes: int
-    """Size of the file."""
+    """Id of the dataset; the same bytes with the same column map have the same id."""
+    name: str = Field(examples=["support.jsonl"])
+    """Name given at the first upload, or the file name."""
+    sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+    """SHA-256 of the uploaded bytes, in hex."""
+    bytes: int = Field(examples=[48_213])
+    """Size of the file in bytes."""
     columns: ColumnMap | None
-    """Column map given at upload."""
+    """Column map given at upload; null if the columns have known names."""
     summary: DatasetSummary
-    """What validation found."""
+    """Row counts and formats found by validation."""
     created_at: datetime
-    """When it was uploaded first."""
+    """Time of the first upload."""
 
 
 class JobLinks(Frozen):
-    """Where the rest of a job is. What a job leaves behind is null until it has succeeded."""
+    """Paths on this server to the rest of a job. Links to files are null until the job has succeeded."""
 
     job: str
-    """This job."""
+    """Path of this job."""
     events: str
-    """What happened so far."""
+    """Path of the events of the job."""
     cancel: str
-    """Post here to cancel it."""
+    """Path to post to in order to cancel the job."""
     artifacts: str
-    """List of its files."""
+    """Path of the list of the job's files."""
     adapter: str | None
-    """The adapter in one archive; null where the whole model was trained."""
+    """Path of the adapter as one archive; null while the gate withholds it, and for a job with the method `full`."""
     model: str | None = None
-    """The whole model in one archive, after a job with the method `full`."""
+    """Path of the whole model as one archive, for a job with the method `full`; null while the gate withholds it."""
     report: str | None
-    """The security report."""
+    """Path of the security report."""
     robustness: str | None
-    """The robustness map."""
+    """Path of the robustness map."""
     signed_report: str | None = None
-    """The signed report: an in-toto statement over every file."""
+    """Path of the signed report, an in-toto statement over every file."""
     screening: str | None = None
-    """What was found in the data."""
+    """Path of the findings in the data."""
     answers: str | None
-    """Every answer of every model to every prompt, as JSONL."""
+    """Path of every answer of every model to every prompt, as JSONL."""
 
 
 class JobSummary(Frozen):
     """A job as lists show it."""
 
     id: JobId
-    """The job."""
-    status: Status
-    """Where it is on its way; `succeeded`, `failed` and `cancelled` are final."""
-    stage: Stage | None
-    """What is being done, or was done last; null before the first stage."""
+    """Id of the job."""
+    status: Status = Field(examples=["running"])
+    """Status of the job; `succeeded`, `failed` and `cancelled` are final."""
+    stage: Stage | None = Field(examples=["training"])
+    """The current or last stage; null before the first one."""
     progress: Progress | None
-    """How far it is; null before the first stage."""
+    """Progress of the job; null before the first stage."""
     error: JobError | None
-    """Why it failed, or why its last attempt ended when it is queued again."""
+    """Why the job failed; in a queued job, why its last attempt ended."""
     attempt: int
-    """How many times a worker has taken it up."""
+    """How many times a worker has started the job."""
     cancel_requested_at: datetime | None
-    """When somebody asked for it to be cancelled."""
+    """Time of the request to cancel the job; null without one."""
     created_at: datetime
-    """When it was ordered."""
+    """Time at which the job was created."""
     updated_at: datetime
-    """When this last changed."""
+    """Time of the last change."""
     started_at: datetime | None
-    """When a worker first took it up."""
+    """Time at which a worker first started the job; null before that."""
     finished_at: datetime | None
-    """When it ended."""
-    project: str
-    """The project of the key that ordered it."""
+    """Time at which the job reached a final status; null before that."""
+    project: str = Field(examples=["default"])
+    """Project of the API key that created the job."""
     spec: JobSpec | ScreenSpec
-    """What was ordered, with every default filled in."""
+    """The order, with every default filled in."""
     gate: GateReply | None
-    """What the gate decided about the adapter, and whether it is handed out; null before the job has succeeded, and
-    where nothing was trained."""
+    """Decision of the gate; null until the job has succeeded, and if nothing was trained."""
     links: JobLinks
-    """Where the rest is, as paths on this server."""
+    """Paths on this server to the rest of the job."""
 
 
 class JobReply(JobSummary):
-    """A job with the figures known so far."""
+    """A job with the figures measured so far."""
 
     policy: PolicyRef | None
-    """The rules that data and adapter are held to, fixed when the job was ordered."""
+    """The policy of the job, fixed when the job was created."""
     figures: tuple[Figure, ...]
-    """Security, over-refusal and task figures of every arm that has been measured so far."""
+    """Security, over-refusal and task figures of every run measured so far."""
 
 
 class PolicyReply(Frozen):
     """One version of a project's policy."""
 
-    project: str
-    """The project."""
-    version: int
-    """Counts up with every change; 0 is the built-in policy, which holds where none was set."""
+    project: str = Field(examples=["default"])
+    """Name of the project."""
+    version: int = Field(examples=[3])
+    """Number of the version, counted from 1; 0 is the built-in policy of a project that has set none."""
     policy: Policy
-    """The rules."""
+    """The rules of this version."""
     key_id: str | None
-    """The API key that set it; null for the built-in one."""
+    """Id of the API key that set this version; null for the built-in policy."""
     created_at: datetime | None
-    """When it was set; null for the built-in one."""
+    """Time at which this version was set; null for the built-in policy."""
 
 
 class EventReply(Frozen):
-    """Something that happened to a job."""
+    """An event of a job."""
 
-    id: int
-    """Grows with time; the `after` of the next request."""
+    id: int = Field(examples=[17])
+    """Number of the event, which grows with time; use it as `after` in the next request."""
     attempt: int
-    """The attempt it belongs to."""
+    """The attempt that the event belongs to."""
     created_at: datetime
-    """When it happened."""
+    """Time of the event."""
     event: JobEvent
-    """What happened; its `type` says which kind it is."""
+    """The event itself; its `type` names its kind."""
 
 
 class ArtifactReply(Frozen):
-    """A file that a finished job left."""
+    """A file of a finished job."""
 
-    name: str
-    """Its path among the job's files."""
-    bytes: int
-    """Size."""
-    sha256: str
-    """Digest, in hex."""
-    media_type: str
-    """Content type."""
-    url: str | None
-    """Where to get it, as a path on this server; null when it has no address of its own."""
+    name: str = Field(examples=["adapter.tar"])
+    """Path of the file among the job's files."""
+    bytes: int = Field(examples=[614_400])
+    """Size of the file in bytes."""
+    sha256: str = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+    """SHA-256 of the file, in hex."""
+    media_type: str = Field(examples=["application/x-tar"])
+    """Content type of the file."""
+    url: str | None = Field(examples=["/jobs/job_0f1e2d3c4b5a69788796a5b4/artifacts/adapter.tar"])
+    """Path of the file on this server; null while the gate withholds it."""
 
 
 class ModelReply(Frozen):
     """A base model that jobs may name."""
 
-    name: str
-    """The `base_model` of a job."""
+    name: str = Field(examples=["testbed"])
+    """Name of the model, the `base_model` of a job."""
     description: str
-    """A sentence about it."""
-    learning_rate: float
-    """Standard rate of a job that names none."""
+    """A sentence about the model."""
+    learning_rate: float = Field(examples=[2e-4])
+    """Standard learning rate of a job that names none."""
     source: Literal["folder", "hub"]
-    """Whether it lies on the server's disk or on the Hugging Face hub."""
+    """`folder` if the model is on the server's disk, `hub` if it is on the Hugging Face hub."""
     hub_id: str | None
-    """Its id on the hub."""
+    """Id of the model on the hub; null for a folder."""
     revision: str | None
-    """The commit of the hub repository that is used."""
+    """Commit of the hub repository; null for a folder."""
     chat_template: Template = "own"
-    """Whether it is asked by its own chat template, or by securetune's plain one since it has none."""
+    """`own` if the tokenizer has a chat template, `plain` if securetune's plain template is used."""
     unaligned_base: bool = False
-    """Whether the model that it was aligned from is known: the safeguard `project_to_safe` needs it."""
+    """Whether the model that it was aligned from is listed; the safeguard `project_to_safe` needs it."""
     usable: bool
-    """Whether a job with it would be taken now."""
+    """Whether a job may use the model now."""
     problem: str | None
-    """Why not."""
+    """Why the model is not usable; null if it is."""
 
 
 class PromptSetReply(Frozen):
-    """A set of prompts that jobs may name in `security.prompts`: uploaded, or in the server's list."""
+    """A prompt set that jobs may name in `security.prompts`: uploaded, or in the server's list."""
 
-    id: str
-    """What jobs call it. The same bytes with the same layout have the same id; a listed set is called by its name."""
-    name: str
-    """Name given at the first upload, the file's own, or the name in the list."""
+    id: str = Field(examples=["ps_5b1f0c9a7e3d2b4c6d8e9f01"])
+    """Id of an uploaded set, which the same bytes with the same layout share; name of a listed set."""
+    name: str = Field(examples=["behaviours.csv"])
+    """Name given at the first upload, the file name, or the name in the list."""
     source: Literal["upload", "file", "hub"]
-    """Whether it was uploaded, or is listed and lies on the server's disk or on the Hugging Face hub."""
+    """`upload` if the set was uploaded; `file` or `hub` if it is listed, on the server's disk or on the hub."""
     layout: Layout
-    """How its columns are named."""
+    """How the columns of the file are named."""
     description: str = ""
-    """A sentence about it, where it is listed."""
+    """A sentence about a listed set."""
     sha256: str | None = None
-    """Digest of the uploaded bytes, in hex."""
+    """SHA-256 of the uploaded bytes, in hex; null for a listed set."""
     bytes: int | None = None
-    """Size of the uploaded file."""
+    """Size of the uploaded file in bytes; null for a listed set."""
     summary: PromptFileSummary | None = None
-    """What was found in the uploaded file; a listed one is read when a job needs it."""
+    """Prompt counts of an uploaded set; null for a listed set, which is read when a job needs it."""
     created_at: datetime | None = None
-    """When it was uploaded first."""
+    """Time of the first upload; null for a listed set."""
     hub_id: str | None = None
-    """The data set on the hub that a listed set is from."""
+    """Id of the dataset on the hub; null if the set is not from there."""
     revision: str | None = None
-    """The commit of it that is used."""
+    """Commit of the hub repository; null if the set is not from there."""
     file: str | None = None
-    """The file in it."""
+    """Name of the file in the hub repository; null if the set is not from there."""
 
 
 class JudgeReply(Frozen):
     """A judge model that jobs may name in `security.judges`. The judge `rules` needs none."""
 
-    name: str
-    """The `model` of a judge."""
+    name: str = Field(examples=["house"])
+    """Name of the judge model, the `model` of a judge."""
     description: str
-    """A sentence about it."""
+    """A sentence about the judge model."""
     protocol: JudgeProtocol
-    """How it is asked and answers."""
+    """How the judge model is prompted and answers."""
     kinds: tuple[Literal["rubric", "strongreject", "classifier"], ...]
-    """Kinds of judge that it may be."""
+    """Kinds of judge that may use the model."""
     source: Literal["folder", "hub", "endpoint"]
-    """Whether the worker loads it from its disk or from the Hugging Face hub, or asks another server."""
+    """`folder` or `hub` if the worker loads the model, `endpoint` if another server runs it."""
     model: str | None
-    """What it is called on the hub, or at the other server."""
+    """Name of the model on the hub or at the other server; null for a folder."""
     revision: str | None
-    """The commit of the hub repository that is used."""
+    """Commit of the hub repository; null if the model is not from there."""
 
 
 class BenchmarkReply(Frozen):
     """A benchmark that jobs may name in `quality.tasks`."""
 
-    name: str
-    """The `benchmark` of a task of multiple choice."""
+    name: str = Field(examples=["college-medicine"])
+    """Name of the benchmark, the `benchmark` of a multiple-choice task."""
     description: str
-    """A sentence about it."""
+    """A sentence about the benchmark."""
     domain: Domain
-    """Jobs of this domain that name no tasks are measured on it."""
+    """Domain of the benchmark; jobs of this domain that name no tasks are measured on it."""
     source: Literal["file", "hub"]
-    """Whether it lies on the server's disk or on the Hugging Face hub."""
+    """`file` if the questions are on the server's disk, `hub` if they are on the Hugging Face hub."""
     hub_id: str | None
-    """The data set on the hub that it is from."""
+    """Id of the dataset on the hub; null for a file."""
     revision: str | None
-    """The commit of it that is used."""
+    """Commit of the hub repository; null for a file."""
     file: str | None
-    """The file in it."""
-
-
-class Health(Frozen):
-    """The process answers."""
-
-    status: Literal["ok"] = "ok"
-    """Always `ok`."""
-
-
-class Readiness(Frozen):
-    """Whether every part that a job needs can be reached."""
-
-    database: PartState
-    """PostgreSQL, and whether its schema is the one that this version needs."""
-    broker: PartState
-    """Redis or Valkey."""
-
-    @property
-    def ready(self) -> bool:
-        """True when every part is up."""
-        return self.database == "up" and self.broker == "up"
-
-
-class FieldProblem(Frozen):
-    """One field of a request that cannot be taken."""
-
-    param: str
-    """Path of the field, such as `training.learning_rate`."""
-    message: str
-    """What is wrong with it."""
-
-
-class ErrorBody(Frozen):
-    """What went wrong and what to do."""
-
-    message: str
-    """For people."""
-    type: ErrorType
-    """Broad kind."""
-    param: str | None
-    """The field, part or parameter at fault, if one is."""
-    code: str
-    """Stable, for programs."""
-    details: tuple[RowError | FieldProblem, ...] | None = None
-    """Every refused row (the first 100) or field, where there is more than one thing to say."""
-    count: int | None = None
-    """How many rows were refused in all."""
-    reasons: tuple[GateReason, ...] | None = None
-    """Why the gate withholds an adapter."""
-    readiness: Readiness | None = None
-    """Which part is down; of `/readyz` only."""
-
-
-class ErrorReply(Frozen):
-    """The shape of every error."""
-
-    error: ErrorBody
-    """The error."""
+    """Name of the file in the hub repository; null for a file on disk."""

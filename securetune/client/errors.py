@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from core.schemas.data import RowError
 from core.schemas.gate import GateReason
-from core.schemas.replies import ErrorReply, FieldProblem
+from core.schemas.problems import ErrorReply, FieldProblem
 
 
 class ApiError(Exception):

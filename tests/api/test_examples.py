@@ -9,6 +9,7 @@ from api.examples import sample
 from core.schemas.gate import OverrideRequest
 from core.schemas.job import JobSpec
 from core.schemas.policy import Policy
+from core.schemas.problems import Readiness
 from core.schemas.replies import (
     ArtifactReply,
     BenchmarkReply,
@@ -20,7 +21,6 @@ from core.schemas.replies import (
     Page,
     PolicyReply,
     PromptSetReply,
-    Readiness,
 )
 from core.schemas.screening import ScreenRequest
 

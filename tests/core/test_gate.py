@@ -216,14 +216,14 @@ def test_less_safe_run_never_gets_a_better_outcome(before: int, after: int, unde
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ({"attacks": {}}, "says nothing"),
+        ({"attacks": {}}, "has no bound"),
         ({"attacks": None}, "no attack family"),
         ({"attacks": {"max_rate": 0}}, "greater than 0"),
         ({"task": [{"metric": "loss", "bound": 1}, {"metric": "loss", "bound": 2}]}, "two bounds"),
         ({"judges": ["rules", "rules"]}, "twice"),
-        ({"job_limits": {"max_rate": 0.05}}, "contradict"),
-        ({"job_limits": {"over_refusal_max_increase": 0.05}}, "contradict"),
-        ({"min_answers": 50, "job_limits": {"min_answers": 60}}, "contradict"),
+        ({"job_limits": {"max_rate": 0.05}}, "stricter than the policy's own"),
+        ({"job_limits": {"over_refusal_max_increase": 0.05}}, "stricter than the policy's own"),
+        ({"min_answers": 50, "job_limits": {"min_answers": 60}}, "stricter than the policy's own"),
         ({"families": {"prefil": {"max_rate": 0.1}}}, "prefil"),
     ],
 )
