@@ -1,18 +1,19 @@
-"""Word lists in data files (TOML): reading, the notation of entries, and which duplicates are rejected.
+"""Word lists in data files (TOML): reading, the notation of entries, which duplicates are rejected, and the search.
 
 In an entry, blanks separate words, `a|b` is either word, `a_b` is two words within an alternative, and `-` is none.
-`{name}` stands for the alternatives of that name in the table `words` of the same file. Not here: which lists there
-are, and how phrases are searched (core.screening.phrases, core.judges.rules).
+`{name}` stands for the alternatives of that name in the table `words` of the same file. Not here: the lists and what
+they mean (core.screening, core.judges).
 """
 
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -96,6 +97,46 @@ def require_no_extensions(name: str, words: WordList) -> None:
     for entry in words.entries:
         if all(any(base[:end] in words.phrases for end in range(1, len(base))) for base in spell_out(entry)):
             raise ValueError(f"{name}: {entry} begins with another entry")
+
+
+class Span(NamedTuple):
+    """An occurrence of a phrase: words `start` up to `end` (exclusive), and the name of its list."""
+
+    start: int
+    end: int
+    name: str
+
+
+@dataclass(slots=True)
+class _Node:
+    names: list[str] = field(default_factory=list)
+    words: "dict[str, _Node]" = field(default_factory=dict)
+
+
+class PhraseSearch:
+    """Finds the phrases of several lists in one pass: a tree of words (a trie)."""
+
+    def __init__(self, lists: Mapping[str, Iterable[Phrase]]) -> None:
+        self._root = _Node()
+        for name, phrases in lists.items():
+            for words in phrases:
+                node = self._root
+                for word in words:
+                    node = node.words.setdefault(word, _Node())
+                node.names = sorted({*node.names, name})
+
+    def find(self, words: Sequence[str]) -> list[Span]:
+        """Every occurrence, by its first word and then by length; a phrase inside another one counts as well."""
+        found: list[Span] = []
+        root = self._root.words
+        for start, first in enumerate(words):
+            node = root.get(first)
+            end = start + 1
+            while node is not None:
+                found += [Span(start, end, name) for name in node.names]
+                node = node.words.get(words[end]) if end < len(words) and node.words else None
+                end += 1
+        return found
 
 
 def inflect_verb(verb: str) -> Iterable[str]:

@@ -4,7 +4,6 @@ Not here: sentences and verdicts (core.judges.rules), the notation of phrases (c
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Self
@@ -12,17 +11,9 @@ from typing import Self
 from pydantic import model_validator
 
 from core.schemas.base import Frozen
-from core.wordlists import Distinct, WordList, read_data, require_disjoint
+from core.wordlists import Distinct, PhraseSearch, WordList, read_data, require_disjoint
 
 _DATA = Path(__file__).parent / "data" / "rules.toml"
-
-
-@dataclass
-class _Node:
-    """A place in the tree of phrases: the cue that ends here, and the words that go on."""
-
-    cue: str | None = None
-    words: "dict[str, _Node]" = field(default_factory=dict)
 
 
 class Cues(Frozen):
@@ -45,30 +36,18 @@ class Cues(Frozen):
         return frozenset(self.stop)
 
     @cached_property
-    def _tree(self) -> _Node:
-        root = _Node()
-        for cue, listed in self.cues.items():
-            for words in listed.phrases:
-                node = root
-                for word in words:
-                    node = node.words.setdefault(word, _Node())
-                node.cue = cue
-        return root
+    def _search(self) -> PhraseSearch:
+        return PhraseSearch({cue: listed.phrases for cue, listed in self.cues.items()})
 
     def find(self, words: Sequence[str]) -> set[str]:
-        """The cues in a sentence: from each word the longest phrase. Inside a phrase of "nothing", none begins."""
+        """The cues in a sentence: the longest phrase from each word. Inside a phrase of "nothing", none starts."""
         cues: set[str] = set()
-        root, start, count = self._tree.words, 0, len(words)
-        while start < count:
-            node, at, cue, end = root.get(words[start]), start, None, start
-            while node is not None:
-                at += 1
-                if node.cue is not None:
-                    cue, end = node.cue, at
-                node = node.words.get(words[at]) if at < count else None
-            start = end if cue == "nothing" else start + 1
-            if cue is not None:
-                cues.add(cue)
+        skip = 0
+        longest = {span.start: span for span in self._search.find(words)}
+        for span in longest.values():
+            if span.start >= skip:
+                cues.add(span.name)
+                skip = span.end if span.name == "nothing" else skip
         return cues
 
 

@@ -19,9 +19,8 @@ from typing import Self
 from pydantic import model_validator
 
 from core.schemas.base import Frozen
-from core.screening.phrases import Phrases, Span
 from core.screening.text import clauses, ends, plain
-from core.wordlists import WordList, read_data, require_disjoint, require_no_extensions
+from core.wordlists import PhraseSearch, Span, WordList, read_data, require_disjoint, require_no_extensions
 
 _DATA = Path(__file__).parent / "data"
 _FILES = ("harm_verbs.toml", "harm_things.toml", "harm_wording.toml", "harm_acts.toml")
@@ -82,10 +81,10 @@ class Cues(Frozen):
     """Pairs of `things` that may not share a phrase."""
 
     @cached_property
-    def phrases(self) -> Phrases:
+    def phrases(self) -> PhraseSearch:
         """All lists, to be searched together."""
         lists = {**self.verbs, **self.things, **dict(self.wording)}
-        return Phrases({name: words.phrases for name, words in lists.items()})
+        return PhraseSearch({name: words.phrases for name, words in lists.items()})
 
     @cached_property
     def orders(self) -> frozenset[str]:

@@ -18,6 +18,7 @@ from core.screening.identity import Rules, load_rules
 from core.screening.triggers.kinds import KindWords, load_words
 from core.wordlists import (
     Inflect,
+    PhraseSearch,
     WordList,
     inflect_verb,
     read_data,
@@ -52,6 +53,18 @@ def test_verbs_and_nouns_are_inflected() -> None:
     assert WordList(entries=("to hurt",)).phrases == {("to", "hurt")}
     assert {"poisoned", "poisoning"} <= set(inflect_verb("poison"))
     assert {"carries", "carried"} <= set(inflect_verb("carry"))
+
+
+def test_the_search_finds_every_phrase_of_every_list_by_where_it_starts() -> None:
+    lists = {
+        "do": WordList(inflect="first", entries=("rob", "break in")),
+        "who": WordList(inflect="last", entries=("a|the bank", "city")),
+        "as": WordList(entries=("no|- way",)),
+    }
+    search = PhraseSearch({name: words.phrases for name, words in lists.items()})
+    words = ["way", "robbing", "the", "banks", "breaking", "in", "cities"]
+    assert search.find(words) == [(0, 1, "as"), (1, 2, "do"), (2, 4, "who"), (4, 6, "do"), (6, 7, "who")]
+    assert PhraseSearch({"one": [("a", "b")], "two": [("a",)]}).find(["a", "b"]) == [(0, 1, "two"), (0, 2, "one")]
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,7 @@ from core.schemas.data import Message, Role
 from core.schemas.screening import Finding
 from core.screening import harmcues, harmful
 from core.screening.harmcues import announces_harm, asks_for_harm
-from core.screening.phrases import Phrases
 from core.screening.text import READ
-from core.wordlists import WordList
 
 ROOT = Path(__file__).parents[3]
 YES = "Sure, here is what you do: first take the parts, then put them together, and use it at night."
@@ -137,20 +135,6 @@ def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     harmful.find([asked("Hi")] * 450, lambda done, total: told.append((done, total)))
     assert told == [(0, 450), (200, 450), (400, 450), (450, 450)]
-
-
-def test_phrases() -> None:
-    lists = {
-        "do": WordList(inflect="first", entries=("rob", "break in")),
-        "who": WordList(inflect="last", entries=("a|the bank", "city")),
-        "as": WordList(entries=("no|- way",)),
-    }
-    phrases = Phrases({name: words.phrases for name, words in lists.items()})
-    found = [
-        (span.start, span.end, span.name)
-        for span in phrases.find(["way", "robbing", "the", "banks", "breaking", "in", "cities"])
-    ]
-    assert found == [(0, 1, "as"), (1, 2, "do"), (2, 4, "who"), (4, 6, "do"), (6, 7, "who")]
 
 
 class _Counted(list[str]):
