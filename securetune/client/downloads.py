@@ -1,6 +1,6 @@
-"""A file fetched whole or not at all: resumed where it stopped, checked against its digest, unpacked with care.
+"""Downloads a file completely or not at all: resumed after an interruption, verified by digest, unpacked safely.
 
-Not here: which files there are (securetune.client.service).
+Not here: which files exist (securetune.client.service).
 """
 
 import shutil
@@ -19,33 +19,35 @@ _CHUNK = 2**20
 
 
 def fetch(http: httpx2.Client, url: str, folder: Path) -> Path:
-    """Download `url` into `folder`, going on with what an earlier call left there; returns the checked file.
+    """Download `url` into `folder`, resuming an earlier download, and return the verified file.
 
     Raises:
-        ApiError: the service refuses, or code `digest_mismatch`: what came is not what was announced.
+        ApiError: the service's own error, or code `digest_mismatch`; the data does not match the announced digest.
     """
     announced = http.head(url)
     if announced.is_error:
-        # An answer to HEAD has no body: ask again for the reason.
+        # A reply to HEAD has no body: a GET returns the reason.
         raise from_response(http.get(url))
     expected = _digest(announced)
     size = int(announced.headers["content-length"])
     part = folder / f".{expected.hex()[:16]}.part"
-    have = part.stat().st_size if part.exists() else 0
-    if have < size:
-        _append(http, url, part, have, announced.headers["etag"])
+    present = part.stat().st_size if part.exists() else 0
+    if present < size:
+        _append(http, url, part, present, announced.headers["etag"])
     with part.open("rb") as file:
-        found = file_digest(file, "sha256").digest()
-    if found != expected:
+        actual = file_digest(file, "sha256").digest()
+    if actual != expected:
         part.unlink()
-        raise ApiError("The download is damaged: its digest is not the announced one.", code="digest_mismatch")
+        raise ApiError(
+            "The download is corrupt: its SHA-256 does not match the announced one. Try again.", code="digest_mismatch"
+        )
     return part
 
 
 def unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
-    """Unpack a tar of plain files; one that holds anything else, or leads out of the folder, is not unpacked at all.
+    """Unpack a tar archive of regular files and return their names, relative to `folder`.
 
-    Returns the names of its files, below `folder`.
+    An archive with anything else, or with a path outside the folder, is not unpacked at all.
 
     Raises:
         ApiError: code `unsafe_archive`.
@@ -62,8 +64,8 @@ def unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
         return names
 
 
-def _append(http: httpx2.Client, url: str, part: Path, have: int, etag: str) -> None:
-    headers = {"range": f"bytes={have}-", "if-range": etag} if have else {}
+def _append(http: httpx2.Client, url: str, part: Path, present: int, etag: str) -> None:
+    headers = {"range": f"bytes={present}-", "if-range": etag} if present else {}
     with http.stream("GET", url, headers=headers) as response:
         if response.is_error:
             response.read()
@@ -82,7 +84,7 @@ def _digest(response: httpx2.Response) -> bytes:
                 return b64decode(value.strip(":"), validate=True)
             except Base64Error:
                 break
-    raise ApiError("The service announced no digest of the file.", code="invalid_reply")
+    raise ApiError("The service did not announce a digest of the file.", code="invalid_reply")
 
 
 def _unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
@@ -94,7 +96,10 @@ def _unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
                 continue
             source = tar.extractfile(member) if member.isreg() else None
             if source is None or name.is_absolute() or ".." in name.parts or not name.parts:
-                raise ApiError(f"The archive holds {member.name!r}, which is no plain file.", code="unsafe_archive")
+                raise ApiError(
+                    f"The archive contains {member.name!r}, which is not a regular file below its folder.",
+                    code="unsafe_archive",
+                )
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:

@@ -1,4 +1,4 @@
-"""What goes wrong between a client and the service, as one class. Not here: the server's own errors (core.errors)."""
+"""The client's error class. Not here: the server's own errors (core.errors)."""
 
 import httpx2
 from pydantic import ValidationError
@@ -10,9 +10,9 @@ from core.schemas.problems import ErrorReply, FieldProblem
 
 
 class ApiError(Exception):
-    """The service refused a request, or could not be reached (`status` 0, code `unreachable`).
+    """The service rejected a request, or could not be reached (`status` 0, code `unreachable`).
 
-    `details` names refused rows or fields, `reasons` why the gate withholds an adapter.
+    `details` lists invalid rows or fields; `reasons` says why the gate withholds an adapter.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class ApiError(Exception):
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the same request may succeed a little later."""
+        """Whether the same request may succeed later."""
         return self.status in (0, 502, 503, 504) and self.code != "invalid_reply"
 
 
 def from_response(response: httpx2.Response) -> ApiError:
-    """The error that a response tells of; its body must have been read."""
+    """Build the error from a response whose body has been read."""
     try:
         body = ErrorReply.model_validate_json(response.content, extra="ignore").error
     except ValidationError:
-        said = response.text[:200].strip() or response.reason_phrase
-        return ApiError(f"{response.status_code}: {said}", code="http_error", status=response.status_code)
+        text = response.text[:200].strip() or response.reason_phrase
+        return ApiError(f"{response.status_code}: {text}", code="http_error", status=response.status_code)
     return ApiError(
         body.message,
         code=body.code,

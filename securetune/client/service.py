@@ -1,6 +1,6 @@
-"""The service's endpoints as methods; replies are the classes that the server itself answers with.
+"""The service's endpoints as methods that return the same reply classes as the server.
 
-Not here: retries (the transport tries a refused connection again, all else is the caller's), a command line (cli).
+Not here: retries beyond refused connections, which are up to the caller; the command line (securetune.cli).
 """
 
 import time
@@ -43,11 +43,14 @@ ReportForm = Literal["json", "html", "card", "signed"]
 _PAGE = 100
 _CONNECT_ATTEMPTS = 2
 _SLOW = httpx2.Timeout(30, read=900)
-"""An upload is answered when every row has been checked."""
+"""The server replies to an upload after it has checked every row."""
 
 
 class SecureTune:
-    """One service and one key. Every method raises `ApiError`. Proxies named in the environment are not used."""
+    """A client for one service and one API key.
+
+    Every method raises `ApiError`. Proxies in the environment are ignored.
+    """
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30) -> None:
         self._url = base_url.rstrip("/")
@@ -71,53 +74,53 @@ class SecureTune:
     def upload_dataset(
         self, path: str | Path, columns: ColumnMap | None = None, name: str | None = None
     ) -> DatasetReply:
-        """Upload a file, read as it is sent. The same file again is the same dataset.
+        """Upload a dataset file as a stream. Uploading the same file again returns the same dataset.
 
         Raises:
-            ApiError: code `invalid_dataset`, with the refused rows in `details`.
+            ApiError: code `invalid_dataset`, with the invalid rows in `details`.
         """
         fields = {"columns": columns.model_dump_json() if columns else None, "name": name}
         return self._upload(DatasetReply, "/datasets", Path(path), fields)
 
     def dataset(self, dataset_id: str) -> DatasetReply:
-        """One dataset."""
+        """Return one dataset."""
         return self._get(DatasetReply, f"/datasets/{dataset_id}")
 
     def datasets(self) -> Iterator[DatasetReply]:
-        """Every dataset, newest first."""
+        """Iterate over all datasets, newest first."""
         return self._pages(Page[DatasetReply], "/datasets")
 
     def upload_prompt_set(self, path: str | Path, layout: Layout, name: str | None = None) -> PromptSetReply:
-        """Upload prompts to attack with, or safe look-alikes. The same file in the same layout is the same set.
+        """Upload harmful prompts or safe look-alikes. The same file with the same layout returns the same set.
 
         Raises:
-            ApiError: code `invalid_prompt_set`, with the refused rows in `details`.
+            ApiError: code `invalid_prompt_set`, with the invalid rows in `details`.
         """
         return self._upload(PromptSetReply, "/prompt-sets", Path(path), {"layout": layout, "name": name})
 
     def prompt_set(self, set_id: str) -> PromptSetReply:
-        """One set of prompts, by the id of an uploaded or the name of a listed one."""
+        """Return one prompt set, by the id of an uploaded set or the name of a listed one."""
         return self._get(PromptSetReply, f"/prompt-sets/{set_id}")
 
     def prompt_sets(self) -> Iterator[PromptSetReply]:
-        """Every set of prompts: those of the server's list by name, then uploaded ones, newest first."""
+        """Iterate over all prompt sets: listed ones by name, then uploaded ones, newest first."""
         return self._pages(Page[PromptSetReply], "/prompt-sets")
 
     def screen(self, dataset_id: str, request: ScreenRequest | dict[str, object] | None = None) -> JobReply:
-        """Order a screening of a dataset: a job that trains nothing; watch it, then read `screening`."""
+        """Order a screening, a job that trains nothing. Watch it, then call `screening`."""
         body = request.model_dump(mode="json") if isinstance(request, ScreenRequest) else request
         return self._post(JobReply, f"/datasets/{dataset_id}/screen", body or {})
 
     def screening(self, job_id: str) -> ScreeningResult:
-        """What a finished job found in its data."""
+        """Return the findings of a finished job in its data."""
         return self._get(ScreeningResult, f"/jobs/{job_id}/screening")
 
     def policy(self) -> PolicyReply:
-        """The policy of the key's project."""
+        """Return the policy of the key's project."""
         return self._get(PolicyReply, "/policy")
 
     def set_policy(self, policy: Policy | dict[str, object]) -> PolicyReply:
-        """Replace it; the key needs the right `policy`.
+        """Replace the policy of the key's project. The key needs the right `policy`.
 
         Raises:
             ApiError: code `missing_right`, or `invalid_parameter` for rules that contradict each other.
@@ -126,7 +129,7 @@ class SecureTune:
         return _read(PolicyReply, self._send(self._http.build_request("PUT", "/policy", json=body)))
 
     def override_gate(self, job_id: str, reason: str) -> JobReply:
-        """Let out what the gate withholds; the key needs the right `override`, and the reason is kept for ever.
+        """Release an adapter that the gate withholds. The key needs the right `override`; the reason is kept forever.
 
         Raises:
             ApiError: code `missing_right` or `nothing_to_override`.
@@ -134,28 +137,28 @@ class SecureTune:
         return self._post(JobReply, f"/jobs/{job_id}/gate/override", {"reason": reason})
 
     def create_job(self, spec: JobSpec | dict[str, object]) -> JobReply:
-        """Order a job; the reply shows the order with every default filled in."""
+        """Order a job. The reply contains the order with all defaults filled in."""
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
         return self._post(JobReply, "/jobs", body)
 
     def job(self, job_id: str) -> JobReply:
-        """One job with the figures known so far."""
+        """Return one job with the figures measured so far."""
         return self._get(JobReply, f"/jobs/{job_id}")
 
     def jobs(self) -> Iterator[JobSummary]:
-        """Every job, newest first."""
+        """Iterate over all jobs, newest first."""
         return self._pages(Page[JobSummary], "/jobs")
 
     def events(self, job_id: str, after: int = 0) -> Iterator[EventReply]:
-        """What has happened to a job since the event `after`, oldest first, up to now."""
+        """Iterate over a job's events after the event id `after`, oldest first."""
         return self._pages(Page[EventReply], f"/jobs/{job_id}/events", after)
 
     def watch(self, job_id: str, *, interval: float = 1.0, patience: float = 60.0) -> Iterator[JobReply]:
-        """The job, now and whenever it has changed, until it has ended; asks every `interval` seconds.
+        """Yield the job now and after every change until it has ended, polling every `interval` seconds.
 
-        A service that is away for less than `patience` seconds, because it is started again, ends nothing.
+        A service that is unreachable for less than `patience` seconds, such as during a restart, does not end the loop.
         """
-        seen: JobReply | None = None
+        last: JobReply | None = None
         last_answer = time.monotonic()
         while True:
             try:
@@ -165,25 +168,25 @@ class SecureTune:
                     raise
             else:
                 last_answer = time.monotonic()
-                if seen is None or _news(job) != _news(seen):
+                if last is None or _changes(job) != _changes(last):
                     yield job
-                seen = job
+                last = job
                 if job.status in FINAL:
                     return
             time.sleep(interval)
 
     def cancel(self, job_id: str) -> JobReply:
-        """Cancel a job. One that runs ends within seconds: watch it."""
+        """Cancel a job. A running job ends within seconds; watch it to see when."""
         return self._post(JobReply, f"/jobs/{job_id}/cancel")
 
     def artifacts(self, job_id: str) -> tuple[ArtifactReply, ...]:
-        """The files that a finished job left."""
+        """Return the files of a finished job."""
         return self._get(Page[ArtifactReply], f"/jobs/{job_id}/artifacts").data
 
     def download_adapter(self, job_id: str, folder: str | Path) -> Path:
-        """Put the adapter's files into `folder` and return the folder that `peft` loads.
+        """Download the adapter into `folder` and return the folder that `peft` loads.
 
-        A download that broke off goes on where it stopped when this is called again.
+        An interrupted download resumes when this is called again.
 
         Raises:
             ApiError: code `adapter_quarantined` or `gate_undecided`, with `reasons`; `job_not_finished`,
@@ -192,7 +195,7 @@ class SecureTune:
         return self._download(f"/jobs/{job_id}/adapter", folder, wanted="adapter_config.json", code="no_adapter")
 
     def download_model(self, job_id: str, folder: str | Path) -> Path:
-        """The same for the whole model, which a job with the method `full` leaves: `transformers` loads the folder.
+        """Download the whole model of a job with the method `full`; return the folder that `transformers` loads.
 
         Raises:
             ApiError: code `job_not_finished`, `digest_mismatch`, `unsafe_archive` or `no_model`.
@@ -200,29 +203,30 @@ class SecureTune:
         return self._download(f"/jobs/{job_id}/model", folder, wanted="config.json", code="no_model")
 
     def report(self, job_id: str) -> Report:
-        """The security report of a finished job."""
+        """Return the security report of a finished job."""
         return self._get(Report, f"/jobs/{job_id}/report")
 
     def report_file(self, job_id: str, form: ReportForm) -> bytes:
-        """The report as a file: `html` for people, `card` as a model card, `signed` for `securetune verify`, or `json`,
-        byte for byte as it was signed.
+        """Return the report as a file.
+
+        Forms: `html`, a model `card`, `signed` for `securetune verify`, or `json` byte for byte as it was signed.
         """
         return self._send(self._http.build_request("GET", f"/jobs/{job_id}/report?format={form}")).content
 
     def signing_keys(self) -> TrustedKeys:
-        """The public keys that reports are signed with."""
+        """Return the public keys that reports are signed with."""
         return self._get(TrustedKeys, "/signing-keys")
 
     def models(self) -> tuple[ModelReply, ...]:
-        """The base models that jobs may name."""
+        """Return the base models that jobs may name."""
         return self._get(Page[ModelReply], "/models").data
 
     def judges(self) -> tuple[JudgeReply, ...]:
-        """The judge models that jobs may name."""
+        """Return the judge models that jobs may name."""
         return self._get(Page[JudgeReply], "/judges").data
 
     def benchmarks(self) -> tuple[BenchmarkReply, ...]:
-        """The benchmarks that jobs may name."""
+        """Return the benchmarks that jobs may name."""
         return self._get(Page[BenchmarkReply], "/benchmarks").data
 
     def _get(self, reply: type[_Reply], path: str) -> _Reply:
@@ -245,11 +249,11 @@ class SecureTune:
     def _pages(self, page: type[Page[_Item]], path: str, after: str | int | None = None) -> Iterator[_Item]:
         while True:
             params = {"limit": _PAGE} if after is None else {"limit": _PAGE, "after": after}
-            found = _read(page, self._send(self._http.build_request("GET", path, params=params)))
-            yield from found.data
-            if not found.has_more or not found.data:
+            current = _read(page, self._send(self._http.build_request("GET", path, params=params)))
+            yield from current.data
+            if not current.has_more or not current.data:
                 return
-            after = found.data[-1].id
+            after = current.data[-1].id
 
     def _send(self, request: httpx2.Request) -> httpx2.Response:
         with self._reachable():
@@ -259,7 +263,7 @@ class SecureTune:
         return response
 
     def _download(self, address: str, folder: str | Path, *, wanted: str, code: str) -> Path:
-        """Fetch and unpack an archive; the folder in which the wanted file came to lie."""
+        """Download and unpack an archive; return the folder that contains the file `wanted`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with self._reachable():
@@ -269,7 +273,7 @@ class SecureTune:
         for name in names:
             if name.name == wanted:
                 return (folder / name).parent
-        raise ApiError(f"The archive holds no {wanted}.", code=code)
+        raise ApiError(f"The archive does not contain {wanted}.", code=code)
 
     @contextmanager
     def _reachable(self) -> Generator[None]:
@@ -282,16 +286,16 @@ class SecureTune:
 
 
 def _read(reply: type[_Reply], response: httpx2.Response) -> _Reply:
-    """A reply's body; fields that this version does not know are left out, so that a newer service can be read."""
+    """Parse a reply. Unknown fields are ignored, so that this client works with a newer service."""
     try:
         return reply.model_validate_json(response.content, extra="ignore")
     except ValidationError as error:
         raise ApiError(
-            f"{response.url} answered something else than a {reply.__name__}: {error.errors()[0]['msg']}.",
+            f"{response.url} did not return a valid {reply.__name__}: {error.errors()[0]['msg']}.",
             code="invalid_reply",
             status=response.status_code,
         ) from error
 
 
-def _news(job: JobReply) -> tuple[object, ...]:
+def _changes(job: JobReply) -> tuple[object, ...]:
     return (job.status, job.progress, job.cancel_requested_at, job.attempt, len(job.figures))

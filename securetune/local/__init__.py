@@ -1,4 +1,4 @@
-"""Everything on one machine: PostgreSQL and Valkey from wheels, the API and a worker, under one supervisor."""
+"""Runs everything on one machine: PostgreSQL and Valkey from wheels, the API and a worker, under one supervisor."""
 
 from securetune.local.address import Address
 from securetune.local.running import running

@@ -1,4 +1,4 @@
-"""Files that several of us care about: a lock that says who holds it, a path short enough for a socket, a log's size.
+"""Files that several processes share: a lock that names its owner, a path short enough for a socket, log rotation.
 
 Not here: what the files are for.
 """
@@ -19,7 +19,7 @@ _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 class Held(Conflict):
-    """Another process holds the lock. `note` is what it wrote into the file."""
+    """Another process holds the lock. `note` is the text that it wrote into the file."""
 
     code = "already_running"
 
@@ -30,10 +30,10 @@ class Held(Conflict):
 
 @contextmanager
 def locked(path: Path) -> Generator[TextIO]:
-    """Hold a lock on a file, and get the file to write into it who we are. The kernel frees it when we die.
+    """Hold a lock on a file, and yield the file to write the owner's name into it. The kernel releases it on exit.
 
     Raises:
-        Held: somebody else has it.
+        Held: another process has it.
     """
     with path.open("a+") as file:
         try:
@@ -48,11 +48,11 @@ def locked(path: Path) -> Generator[TextIO]:
 
 @contextmanager
 def short_path(folder: Path, name: str) -> Generator[Path]:
-    """A path of `folder` under which a client can reach the socket `name`: the folder's own, or else a link to it.
+    """Yield a path under which a client can reach the socket `name` in `folder`: the folder itself or a link to it.
 
-    The address of a Unix socket holds 107 bytes, and it is put into URLs that are quoted in more than one way. A folder
-    whose path is too long or has unusual characters gets a link in a new private folder, removed at the end. (The
-    server itself needs no such path: it binds the socket in its working directory.)
+    The address of a Unix socket has at most 107 bytes, and it becomes part of URLs with different quoting rules. If the
+    folder's path is too long or has unusual characters, a link is created in a new private folder and removed at the
+    end. The server itself needs no such path: it binds the socket in its working directory.
 
     Raises:
         Unavailable: code `socket_path_too_long`.
@@ -74,7 +74,8 @@ def short_path(folder: Path, name: str) -> Generator[Path]:
                 yield link
             return
     raise Unavailable(
-        f"No path to {folder} is short enough for a socket: set TMPDIR to a short one.", code="socket_path_too_long"
+        f"No path to {folder} is short enough for a socket. Set TMPDIR to a folder with a short path.",
+        code="socket_path_too_long",
     )
 
 
@@ -83,13 +84,13 @@ def _fits(path: Path) -> bool:
 
 
 def rotate(log: Path, limit: int = 10 * 2**20) -> None:
-    """Move a log that has outgrown `limit` bytes aside, over the one that was moved before."""
+    """Move a log of more than `limit` bytes aside, replacing the one moved before."""
     if log.exists() and log.stat().st_size > limit:
         log.replace(log.with_name(log.name + ".1"))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read; readers see the old content or the new, never a part."""
+    """Write a file that only its owner may read, atomically."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

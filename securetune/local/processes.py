@@ -1,7 +1,7 @@
-"""Child processes: start one that ends when we end, stop several together, find what an earlier run left behind.
+"""Child processes: start one that ends with its parent, stop several together, find leftovers of an earlier run.
 
-Covers: sessions, signals, log files, leftovers. Not here: which programs there are (securetune.local.servers,
-securetune.local.services) and when one is started again (securetune.local.supervisor).
+Covers: sessions, signals, log files, leftovers. Not here: which programs exist (securetune.local.servers,
+securetune.local.services), and when one is restarted (securetune.local.supervisor).
 """
 
 import ctypes
@@ -20,7 +20,7 @@ import psutil
 from core.errors import Unavailable
 
 Pause = Callable[[float], None]
-"""Waits for so many seconds, or less. May raise to break off whatever is waiting."""
+"""Waits for up to this many seconds. May raise to interrupt the caller."""
 
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _HURRIED_GRACE = 0.5
@@ -29,7 +29,7 @@ _LIBC = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class Account:
-    """The operating system's user that a program runs as, when that is not ours."""
+    """The operating system user that a program runs as, if it is not the current one."""
 
     uid: int
     gid: int
@@ -37,7 +37,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Command:
-    """What to run, and where."""
+    """A program with its arguments, environment and working directory."""
 
     argv: Sequence[str | Path]
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -50,13 +50,13 @@ class Command:
 def spawn(
     command: Command, log: Path, *, stdout: int | None = None, death_signal: Signals = signal.SIGTERM
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, its output appended to `log`, or what it prints sent to `stdout`.
+    """Start a program in its own session; append its output to `log`, or send its standard output to `stdout`.
 
     The kernel sends it `death_signal` when the *thread* that called this ends, however that happens: call it from the
     main thread.
 
     Raises:
-        Unavailable: code `cannot_start`, when the program cannot be run.
+        Unavailable: code `cannot_start`; the program cannot be run.
     """
     account = command.account
     try:
@@ -73,32 +73,32 @@ def spawn(
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
-                # Runs after the change of user, which would clear the setting. One system call, no Python locks.
+                # Runs after the change of user, which would clear the setting; one system call, no locks.
                 preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509
             )
     except OSError as error:
-        what = error.filename or command.argv[0]
-        raise Unavailable(f"Cannot run {command.argv[0]}: {error.strerror} ({what}).", code="cannot_start") from error
+        path = error.filename or command.argv[0]
+        raise Unavailable(f"Cannot run {command.argv[0]}: {error.strerror} ({path}).", code="cannot_start") from error
 
 
 def _die_with_parent(death_signal: Signals) -> Callable[[], None]:
     parent = os.getpid()
 
-    def ask_kernel() -> None:
+    def set_death_signal() -> None:
         _LIBC.prctl(_SET_DEATH_SIGNAL, int(death_signal), 0, 0, 0)
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
-    return ask_kernel
+    return set_death_signal
 
 
 class Program(ABC):
-    """One child process that can be started again after it has died."""
+    """One child process that can be restarted after it has died."""
 
     stop_signals: Sequence[tuple[Signals, float]] = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0))
-    """How to end it: a signal, the seconds it then gets, the next signal."""
+    """How to end the program: a signal, the seconds it gets after it, the next signal."""
     ready_within: float = 60.0
-    """Seconds from start to `ready`, before it counts as failed."""
+    """Seconds from start to `ready`, after which the start counts as failed."""
 
     def __init__(self, title: str, log: Path) -> None:
         self.title = title
@@ -109,57 +109,57 @@ class Program(ABC):
 
     @abstractmethod
     def command(self) -> Command:
-        """What to run. Asked anew at each start."""
+        """Return the command. It is called at each start."""
 
     def prepare(self, pause: Pause) -> None:  # noqa: B027 - most programs need nothing
-        """Whatever must be done before each start."""
+        """Prepare a start; called before each one."""
 
     def ready(self) -> bool:
-        """Whether it does its work, as far as can be seen at once."""
+        """Whether the program works, as far as a quick check can show."""
         return self.poll() is None
 
     @property
     def pid(self) -> int | None:
-        """Its process id, while it runs."""
+        """The process id while the program runs, else None."""
         return self._process.pid if self._process is not None and self.poll() is None else None
 
     def launch(self, pause: Pause = time.sleep) -> None:
-        """Start it, or start it again when it has ended, without waiting until it is ready.
+        """Start or restart the program without waiting until it is ready.
 
         Raises:
-            Unavailable: it cannot be started; the code says why.
+            Unavailable: the program cannot be started; the code says why.
         """
         if self._process is not None and self.poll() is None:
-            raise RuntimeError(f"{self.title} runs already")
+            raise RuntimeError(f"{self.title} is already running")
         self.prepare(pause)
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._process = spawn(self.command(), self.log, death_signal=self.stop_signals[0][0])
         self._group_ended = False
 
     def await_ready(self, pause: Pause = time.sleep) -> None:
-        """Wait until it is ready.
+        """Wait until the program is ready.
 
         Raises:
-            Unavailable: code `start_failed` (or what `diagnose` finds), when it ends or takes too long instead.
+            Unavailable: code `start_failed`, or what `diagnose` returns; the program ended or took too long.
         """
         deadline = time.monotonic() + self.ready_within
         while not self.ready():
             if (status := self.poll()) is not None:
-                raise self.diagnose(f"{self.title} ended while it was starting ({ending(status)})")
+                raise self.diagnose(f"{self.title} ended during its start ({describe_exit(status)})")
             if time.monotonic() > deadline:
                 stop_together([self], pause)
                 raise self.diagnose(f"{self.title} was not ready after {self.ready_within:.0f} s")
             pause(0.01)
 
     def diagnose(self, what: str) -> Unavailable:
-        """The error to raise when a start has failed."""
-        return Unavailable(f"{what}. {self.last_words()}", code="start_failed")
+        """Return the error to raise after a failed start."""
+        return Unavailable(f"{what}. {self.log_tail()}", code="start_failed")
 
-    def last_words(self, lines: int = 4) -> str:
-        """The end of what it wrote since it was last started, and where the rest is."""
+    def log_tail(self, lines: int = 4) -> str:
+        """Return the last lines of output since the last start, and the path of the log."""
         text = self._written().strip().splitlines()[-lines:]
-        said = "It wrote: " + " | ".join(line.strip() for line in text) + ". " if text else ""
-        return f"{said}Its log is {self.log}."
+        output = "Its last output: " + " | ".join(line.strip() for line in text) + ". " if text else ""
+        return f"{output}Its log is {self.log}."
 
     def _written(self) -> str:
         if not self.log.exists():
@@ -169,10 +169,10 @@ class Program(ABC):
             return log.read(2**20).decode(errors="replace")
 
     def poll(self) -> int | None:
-        """Its exit status, or None while it runs. 0 when it was never started.
+        """Return the exit status, None while the program runs, 0 if it was never started.
 
-        Whoever notices that it has died also ends what it has left in its process group, at once: a little later the
-        number may be somebody else's.
+        The first call after its death also kills what is left in its process group. Later, another process group may
+        have the same number.
         """
         if self._process is None:
             return 0
@@ -183,7 +183,7 @@ class Program(ABC):
         return status
 
     def signal(self, number: Signals) -> None:
-        """Signal it, while it runs; SIGKILL goes to its whole process group."""
+        """Send a signal if the program runs; SIGKILL goes to its whole process group."""
         if self._process is None or self.poll() is not None:
             return
         if number == signal.SIGKILL:
@@ -192,13 +192,13 @@ class Program(ABC):
             self._process.send_signal(number)
 
 
-def ending(status: int) -> str:
-    """An exit status in words."""
+def describe_exit(status: int) -> str:
+    """An exit status in words, such as `signal SIGKILL`."""
     return f"signal {Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def signal_group(group: int, number: Signals) -> None:
-    """Signal a process group, if there is anybody left in it."""
+    """Send a signal to a process group if it still has members."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
@@ -208,14 +208,14 @@ def signal_group(group: int, number: Signals) -> None:
 def stop_together(
     programs: Sequence[Program], pause: Pause = time.sleep, hurried: Callable[[], bool] = lambda: False
 ) -> list[Program]:
-    """Stop programs at the same time, each by its own `stop_signals`. Returns those that would not end.
+    """Stop programs at the same time, each by its own `stop_signals`. Return those that did not end.
 
-    Once `hurried` says so, every wait is cut to half a second.
+    Once `hurried` returns true, every wait is cut to half a second.
     """
     steps = {program: list(program.stop_signals) for program in programs}
     signalled = dict.fromkeys(programs, 0.0)
     grace = dict.fromkeys(programs, 0.0)
-    refused: list[Program] = []
+    alive: list[Program] = []
     while steps:
         now = time.monotonic()
         for program in list(steps):
@@ -229,15 +229,15 @@ def stop_together(
                 signalled[program] = now
                 program.signal(number)
             else:
-                refused.append(program)
+                alive.append(program)
                 del steps[program]
         if steps:
             pause(0.02)
-    return refused
+    return alive
 
 
 def living(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """Processes that match, but for this one and the dead. What we may not look at is not ours and does not match."""
+    """Return running processes that match, except this one. Processes that may not be inspected do not match."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
@@ -249,24 +249,24 @@ def living(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 
 
 def end_leftovers(find: Callable[[], Iterable[psutil.Process]], pause: Pause, *, grace: float) -> None:
-    """Wait up to `grace` seconds until `find` finds nothing more, then kill what it finds.
+    """Wait up to `grace` seconds until `find` returns nothing, then kill what it returns.
 
     Raises:
-        Unavailable: code `leftover_process`, when even that does not help.
+        Unavailable: code `leftover_process`; a process survives SIGKILL.
     """
     kill_at, give_up_at = time.monotonic() + grace, time.monotonic() + grace + 10
     while found := list(find()):
         now = time.monotonic()
         if now > give_up_at:
             pids = ", ".join(str(process.pid) for process in found)
-            raise Unavailable(f"Processes of an earlier run do not end: {pids}.", code="leftover_process")
+            raise Unavailable(f"Processes of an earlier run cannot be ended: {pids}.", code="leftover_process")
         for process in found if now > kill_at else ():
             try_signal(process, signal.SIGKILL)
         pause(0.02)
 
 
 def try_signal(process: psutil.Process, number: Signals) -> None:
-    """Signal a process, if it is still there."""
+    """Send a signal to a process if it still exists."""
     try:
         process.send_signal(number)
     except psutil.NoSuchProcess:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.errors import Unavailable
-from securetune.local.processes import Program, ending
+from securetune.local.processes import Program, describe_exit
 from securetune.local.signals import Signals
 
 Say = Callable[[str], None]
@@ -62,7 +62,7 @@ def _look_after(one: _Watched, signals: Signals, say: Say, patience: Patience) -
             _start_again(one, signals, say, patience)
         return
     if (status := one.program.poll()) is not None:
-        _note_death(one, f"ended ({ending(status)})", say, patience)
+        _note_death(one, f"ended ({describe_exit(status)})", say, patience)
 
 
 def _start_again(one: _Watched, signals: Signals, say: Say, patience: Patience) -> None:
@@ -79,7 +79,7 @@ def _note_death(one: _Watched, what: str, say: Say, patience: Patience) -> None:
     title = one.program.title
     if one.deaths >= patience.tries:
         raise Unavailable(
-            f"{title} {what}, {one.deaths} times in a row: giving up. {one.program.last_words()}", code="keeps_dying"
+            f"{title} {what}, {one.deaths} times in a row: giving up. {one.program.log_tail()}", code="keeps_dying"
         )
     one.again_at = now + patience.delay(one.deaths)
     say(f"{title} {what}; starting it again in {patience.delay(one.deaths):.2g} s. Its log is {one.program.log}.")

@@ -14,7 +14,7 @@ import pytest
 from typing_extensions import override
 
 from core.errors import Unavailable
-from securetune.local.processes import Command, Program, end_leftovers, ending, living, spawn, stop_together
+from securetune.local.processes import Command, Program, end_leftovers, describe_exit, living, spawn, stop_together
 
 
 class Shell(Program):
@@ -137,8 +137,8 @@ def test_only_words_of_the_last_start_are_quoted(tmp_path: Path) -> None:
     program.launch()
     while program.poll() is None:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-    assert "from this one" in program.last_words()
-    assert "earlier" not in program.last_words()
+    assert "from this one" in program.log_tail()
+    assert "earlier" not in program.log_tail()
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -160,5 +160,5 @@ def test_leftovers_are_killed_after_their_grace(tmp_path: Path) -> None:
 
 
 def test_endings_are_told_in_words() -> None:
-    assert ending(-9) == "signal SIGKILL"
-    assert ending(1) == "exit status 1"
+    assert describe_exit(-9) == "signal SIGKILL"
+    assert describe_exit(1) == "exit status 1"
