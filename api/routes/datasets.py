@@ -9,6 +9,8 @@ from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep
 from api.uploads import DatasetUploadDep, multipart
 from core import orders
 from core.db import datasets
+from core.db.models import Dataset
+from core.db.pages import newest_first
 from core.db.session import transaction
 from core.schemas.data import ColumnMap
 from core.schemas.job import DatasetId
@@ -78,7 +80,7 @@ def list_datasets(
 ) -> Page[DatasetReply]:
     """Newest first. New uploads do not shift later pages."""
     with transaction(parts.sessions) as session:
-        rows, more = datasets.page(session, limit=limit, after=after)
+        rows, more = newest_first(session, Dataset, limit=limit, after=after)
         return Page(data=tuple(schemas.dataset(row) for row in rows), has_more=more)
 
 

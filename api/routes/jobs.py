@@ -8,6 +8,8 @@ from api import examples, schemas
 from api.deps import CallerDep, JobIdPath, LimitQuery, PartsDep
 from core import orders
 from core.db import gate, jobs, records
+from core.db.models import Job
+from core.db.pages import newest_first
 from core.db.session import transaction
 from core.schemas.job import JobId, JobSpec
 from core.schemas.replies import EventReply, JobReply, JobSummary, Page
@@ -79,7 +81,7 @@ def list_jobs(
 ) -> Page[JobSummary]:
     """Newest first. New jobs do not shift later pages."""
     with transaction(parts.sessions) as session:
-        rows, more = jobs.page(session, limit=limit, after=after)
+        rows, more = newest_first(session, Job, limit=limit, after=after)
         overrides = gate.overrides(session, *(row.id for row in rows))
         found = tuple(schemas.job_summary(row, overrides.get(row.id, ())) for row in rows)
         return Page(data=found, has_more=more)

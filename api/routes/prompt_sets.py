@@ -12,6 +12,8 @@ from api.deps import LimitQuery, PartsDep, PromptSetPath
 from api.uploads import LAYOUTS, PromptUploadDep, multipart
 from core import orders
 from core.db import prompt_sets
+from core.db.models import PromptSet
+from core.db.pages import newest_first
 from core.db.session import transaction
 from core.schemas.prompts import PromptSetName, is_uploaded
 from core.schemas.replies import Page, PromptSetReply
@@ -75,7 +77,7 @@ def list_prompt_sets(
     names = [] if uploaded else sorted(name for name in parts.catalog.prompt_sets if after is None or name > after)
     of_list = [schemas.listed_prompt_set(parts.catalog.prompt_sets[name]) for name in names]
     with transaction(parts.sessions) as session:
-        rows, more = prompt_sets.page(session, limit=max(0, limit - len(of_list)), after=uploaded)
+        rows, more = newest_first(session, PromptSet, limit=max(0, limit - len(of_list)), after=uploaded)
         found = (*of_list, *map(schemas.prompt_set, rows))
     return Page(data=found[:limit], has_more=more or len(found) > limit)
 

@@ -1,1 +1,1 @@
-"""The only room that says SQLAlchemy, besides migrations: one file of queries per noun."""
+"""The only package that uses SQLAlchemy, besides migrations: one module of queries per table."""

@@ -1,21 +1,19 @@
-"""Queries on datasets."""
+"""Queries on datasets. Not here: validating and storing the files (core.orders.upload)."""
 
 import json
-from collections.abc import Sequence
 from hashlib import sha256
 
-from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.db.models import Dataset
-from core.errors import InvalidInput, NotFound
+from core.errors import NotFound
 from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.job import DatasetRef
 
 
 def identity(digest: str, columns: ColumnMap | None) -> str:
-    """The id of these bytes read with these columns."""
+    """The id of a dataset: a digest of its bytes and its column map."""
     mapping = json.dumps(columns.model_dump() if columns else None, sort_keys=True)
     return "ds_" + sha256(f"{digest}\n{mapping}".encode()).hexdigest()[:24]
 
@@ -30,7 +28,7 @@ def add(
     columns: ColumnMap | None,
     summary: DatasetSummary,
 ) -> tuple[Dataset, bool]:
-    """The dataset's row, and whether it is new; the same upload again finds the first one's row."""
+    """Add a dataset unless it exists; returns its row, and whether it is new."""
     dataset_id = identity(digest, columns)
     inserted = session.execute(
         insert(Dataset)
@@ -53,32 +51,16 @@ def get(session: Session, dataset_id: str, *, param: str | None = None) -> Datas
     """One dataset.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: there is no dataset with this id. `param` is the field that names it.
     """
     row = session.get(Dataset, dataset_id)
     if row is None:
-        raise NotFound(f"There is no dataset {dataset_id!r}: upload it with POST /datasets.", param=param)
+        raise NotFound(f"There is no dataset {dataset_id!r}. Upload it with POST /datasets.", param=param)
     return row
 
 
-def page(session: Session, *, limit: int, after: str | None = None) -> tuple[Sequence[Dataset], bool]:
-    """Datasets, newest first, and whether there are more. `after` is the id of the last one of the page before.
-
-    Raises:
-        InvalidInput: code `unknown_cursor`, when `after` is no dataset.
-    """
-    query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit + 1)
-    if after is not None:
-        last = session.get(Dataset, after)
-        if last is None:
-            raise InvalidInput(f"`after` names no dataset: {after!r}.", code="unknown_cursor", param="after")
-        query = query.where(tuple_(Dataset.created_at, Dataset.id) < tuple_(last.created_at, last.id))
-    rows = session.scalars(query).all()
-    return rows[:limit], len(rows) > limit
-
-
 def ref(row: Dataset) -> DatasetRef:
-    """What the training process needs to know of it."""
+    """The dataset as the training process needs it."""
     return DatasetRef(
         id=row.id,
         key=row.key,

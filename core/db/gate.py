@@ -1,6 +1,6 @@
-"""Queries on what the gate decided, and on overrides, which are added and never changed.
+"""Queries on decisions of the gate, and on overrides, which are added and never changed.
 
-Not here: deciding (core.gate).
+Not here: making the decision (core.gate).
 """
 
 from sqlalchemy import select
@@ -12,23 +12,23 @@ from core.errors import Conflict, Withheld
 from core.schemas.gate import GateDecision, GateReason
 from core.schemas.keys import Caller
 
-_NEVER_DECIDED = GateReason(
+_NOT_DECIDED = GateReason(
     code="not_decided",
-    message="This job is from before the gate: nobody has decided about its adapter. Order it again.",
+    message="The job ran before the gate existed, so there is no decision about its adapter. Create the job again.",
 )
 
 
 def decision(job: Job) -> GateDecision | None:
-    """What the gate decided; None where there is nothing to decide about: no success yet, or nothing was trained."""
+    """The decision about a job; None if it has not succeeded, or trained nothing."""
     if job.gate is not None:
         return GateDecision.model_validate(job.gate)
     if job.status != "succeeded" or job.spec.get("kind") == "screen":
         return None
-    return GateDecision(run="", outcome="undecided", reasons=(_NEVER_DECIDED,), checks=(), policy_version=0)
+    return GateDecision(run="", outcome="undecided", reasons=(_NOT_DECIDED,), checks=(), policy_version=0)
 
 
 def overrides(session: Session, *job_ids: str) -> dict[str, list[GateOverride]]:
-    """Who overrode the gate, oldest first, by job; nothing of jobs where nobody did."""
+    """Overrides of these jobs, oldest first, by job; jobs without overrides are missing."""
     found: dict[str, list[GateOverride]] = {}
     rows = session.scalars(select(GateOverride).where(GateOverride.job_id.in_(job_ids)).order_by(GateOverride.id))
     for row in rows:
@@ -37,13 +37,13 @@ def overrides(session: Session, *job_ids: str) -> dict[str, list[GateOverride]]:
 
 
 def is_released(session: Session, job: Job) -> bool:
-    """Whether files that the gate guards may be downloaded: nothing withholds them, or somebody overrode the gate."""
+    """Whether the gated files of a job may be downloaded: the gate released them, or somebody overrode it."""
     decided = decision(job)
     return decided is None or decided.outcome == "released" or bool(overrides(session, job.id))
 
 
 def check_released(session: Session, job: Job) -> None:
-    """Check that files which the gate guards may be downloaded.
+    """Check that the gated files of a job may be downloaded.
 
     Raises:
         Withheld: code `adapter_quarantined` or `gate_undecided`, with the reasons.
@@ -53,31 +53,31 @@ def check_released(session: Session, job: Job) -> None:
         return
     if decided.outcome == "quarantined":
         code = "adapter_quarantined"
-        what = "is quarantined: it failed the policy"
+        what = "is quarantined, because it does not meet the policy"
     else:
         code = "gate_undecided"
-        what = "is withheld: the evaluation gives no ground to release it, which says nothing about its safety"
+        what = "is withheld, because the evaluation is inconclusive. This does not mean that it is unsafe"
     reasons = " ".join(reason.message for reason in decided.reasons)
     raise Withheld(
-        f"What job {job.id} trained {what}. {reasons} The report has every figure. A key with the right `override` can "
-        f"let it out: POST /jobs/{job.id}/gate/override.",
+        f"The model of job {job.id} {what}. {reasons} The report has every figure. A key with the right `override` can "
+        f"release it: POST /jobs/{job.id}/gate/override.",
         code=code,
         reasons=decided.reasons,
     )
 
 
 def override(session: Session, job_id: str, *, reason: str, by: Caller) -> Job:
-    """Let out what the gate withholds. Doing so twice leaves two records.
+    """Record an override, which releases what the gate withholds. Each call adds a record.
 
     Raises:
-        NotFound: there is no such job.
+        NotFound: there is no job with this id.
         Conflict: code `nothing_to_override`.
     """
     job = jobs.lock(session, job_id)
     decided = decision(job)
     if decided is None or decided.outcome == "released":
-        why = "the gate has not decided about it" if decided is None else "the gate has released its adapter"
-        raise Conflict(f"There is nothing to override at job {job_id}: {why}.", code="nothing_to_override")
+        why = "there is no decision about it" if decided is None else "the gate has released its files"
+        raise Conflict(f"There is nothing to override for job {job_id}: {why}.", code="nothing_to_override")
     session.add(GateOverride(job_id=job_id, outcome=decided.outcome, reason=reason, key_id=by.key_id, key_name=by.name))
     session.flush()
     return job

@@ -1,8 +1,8 @@
-"""Queries on jobs: the way of a row from queued to its end.
+"""Queries on jobs, from queued to a final status.
 
-A worker owns a job while it holds the lease; every write it makes names the attempt it was given, so a worker that was
-thought dead and comes back writes nothing (`LeaseLost`). All times are the database's.
-Not here: events, scores and artifacts (core.db.records).
+A worker owns a job while it holds the lease. Each of its writes names the number of its attempt, so a worker that was
+taken for dead and comes back writes nothing (`LeaseLost`). All times are the database's.
+Not here: events and scores (core.db.records), files (core.db.artifacts).
 """
 
 import secrets
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import and_, case, func, or_, select, tuple_, update
+from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.db.models import Job
-from core.errors import Conflict, Interrupted, InvalidInput, NotFound
+from core.errors import Conflict, Interrupted, NotFound
 from core.schemas.events import JobError, Progress
 from core.schemas.gate import GateDecision
 from core.schemas.job import JobOrder
@@ -27,21 +27,21 @@ _DIED = case((Job.status == "running", 1), else_=0)
 
 
 class LeaseLost(Interrupted):
-    """Somebody else owns the job now, or it has ended: this worker must stop and write nothing."""
+    """Another worker owns the job, or it has ended: this worker must stop and write nothing."""
 
     code = "lease_lost"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on a job, until the lease runs out."""
+    """The right to work on a job until the lease expires."""
 
     job_id: str
     attempt: int
 
 
 def add(session: Session, spec: JobOrder, *, project: str = DEFAULT_PROJECT, policy: PolicyRef | None = None) -> Job:
-    """Queue a job. Send its id to the workers after the commit, not before. `policy` is fixed for it now."""
+    """Add a queued job, with the policy that it will be judged by. Send its id to the workers after the commit."""
     job = Job(
         id=f"job_{secrets.token_hex(12)}",
         spec=spec.model_dump(mode="json"),
@@ -58,7 +58,7 @@ def get(session: Session, job_id: str) -> Job:
     """One job.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: there is no job with this id.
     """
     job = session.get(Job, job_id, populate_existing=True)
     if job is None:
@@ -66,27 +66,11 @@ def get(session: Session, job_id: str) -> Job:
     return job
 
 
-def page(session: Session, *, limit: int, after: str | None = None) -> tuple[Sequence[Job], bool]:
-    """Jobs, newest first, and whether there are more. `after` is the id of the last job of the page before.
-
-    Raises:
-        InvalidInput: code `unknown_cursor`, when `after` is no job.
-    """
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
-    if after is not None:
-        last = session.get(Job, after)
-        if last is None:
-            raise InvalidInput(f"`after` names no job: {after!r}.", code="unknown_cursor", param="after")
-        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
-    rows = session.scalars(query).all()
-    return rows[:limit], len(rows) > limit
-
-
 def lock(session: Session, job_id: str) -> Job:
-    """One job, that nobody else changes before this transaction ends.
+    """One job, locked until the end of the transaction.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: there is no job with this id.
     """
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     if job is None:
@@ -95,11 +79,11 @@ def lock(session: Session, job_id: str) -> Job:
 
 
 def request_cancel(session: Session, job_id: str) -> Job:
-    """Cancel at once what waits; ask the worker to stop what runs. Asking twice is asking once.
+    """Cancel a queued job; request that the worker stops a running one. Idempotent.
 
     Raises:
-        NotFound: there is no such job.
-        Conflict: code `job_ended`, when it has ended otherwise.
+        NotFound: there is no job with this id.
+        Conflict: code `job_ended`; the job has succeeded or failed.
     """
     job = lock(session, job_id)
     now = func.clock_timestamp()
@@ -111,7 +95,7 @@ def request_cancel(session: Session, job_id: str) -> Job:
         case "cancelled":
             pass
         case ended:
-            raise Conflict(f"Job {job_id} has already {ended}: there is nothing to cancel.", code="job_ended")
+            raise Conflict(f"Job {job_id} has already {ended}, so it cannot be cancelled.", code="job_ended")
     job.updated_at = now
     session.flush()
     session.refresh(job)
@@ -119,9 +103,9 @@ def request_cancel(session: Session, job_id: str) -> Job:
 
 
 def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) -> Claim | None:
-    """Take a job that waits, or whose worker has gone silent; None when somebody else has it.
+    """Claim a job that is queued, or whose lease has expired; None if it cannot be claimed.
 
-    A job that was running counts one more failure: its last worker died without a word.
+    Claiming a job with an expired lease counts one failure, because its last worker died.
     """
     now = func.clock_timestamp()
     attempt = session.execute(
@@ -142,10 +126,10 @@ def claim(session: Session, job_id: str, *, owner: str, lease_seconds: float) ->
 
 
 def fence(session: Session, claim: Claim) -> Job:
-    """Lock the row for this transaction, if the claim still holds.
+    """Lock the job for this transaction if the claim is still valid.
 
     Raises:
-        LeaseLost: it does not.
+        LeaseLost: the claim is no longer valid.
     """
     job = session.scalars(
         select(Job)
@@ -154,15 +138,17 @@ def fence(session: Session, claim: Claim) -> Job:
         .execution_options(populate_existing=True)
     ).one_or_none()
     if job is None:
-        raise LeaseLost(f"Attempt {claim.attempt} at {claim.job_id} is over: another worker has it, or it has ended.")
+        raise LeaseLost(
+            f"Attempt {claim.attempt} of {claim.job_id} is over: another worker has claimed the job, or it has ended."
+        )
     return job
 
 
 def heartbeat(session: Session, claim: Claim, *, lease_seconds: float, progress: Progress | None) -> bool:
-    """Renew the lease and record progress; True when the user wants the job cancelled.
+    """Renew the lease and record progress; returns whether the user has requested to cancel the job.
 
     Raises:
-        LeaseLost: the claim is over.
+        LeaseLost: the claim is no longer valid.
     """
     job = fence(session, claim)
     now = func.clock_timestamp()
@@ -174,10 +160,10 @@ def heartbeat(session: Session, claim: Claim, *, lease_seconds: float, progress:
 
 
 def release(session: Session, claim: Claim, *, failed: bool, error: JobError | None = None) -> None:
-    """Put a job back into the queue: its process crashed (`failed`), or its worker is asked to stop.
+    """Put a job back into the queue, because its process crashed (`failed`) or its worker shuts down.
 
     Raises:
-        LeaseLost: the claim is over.
+        LeaseLost: the claim is no longer valid.
     """
     job = fence(session, claim)
     job.status, job.lease_owner, job.lease_expires_at = "queued", None, None
@@ -194,13 +180,13 @@ def finish(
     *,
     gate: GateDecision | None = None,
 ) -> None:
-    """End a job; `gate` is what was decided about what it trained.
+    """Give a job a final status; `gate` is the decision about what it trained.
 
     Raises:
-        LeaseLost: the claim is over.
+        LeaseLost: the claim is no longer valid.
     """
     if status not in FINAL:
-        raise ValueError(f"{status} does not end a job")
+        raise ValueError(f"{status} is not a final status")
     job = fence(session, claim)
     job.gate = gate.model_dump(mode="json") if gate else None
     _end(job, status, error)
@@ -214,14 +200,14 @@ def _end(job: Job, status: Status, error: JobError | None) -> None:
 
 
 def claimable(session: Session, *, limit: int = 100) -> Sequence[str]:
-    """Ids of jobs that a worker may take now, oldest first."""
+    """Ids of jobs that a worker can claim, oldest first."""
     return session.scalars(
         select(Job.id).where(Job.cancel_requested_at.is_(None), _SILENT).order_by(Job.created_at, Job.id).limit(limit)
     ).all()
 
 
 def end_hopeless(session: Session, *, max_failures: int) -> Sequence[Job]:
-    """End what no worker will: cancelled while its worker was dead, or interrupted too often. Returns those jobs."""
+    """End jobs that no worker will end: cancelled after their worker died, or interrupted too often. Returns them."""
     lost = Job.failures + _DIED >= max_failures
     jobs = session.scalars(
         select(Job)
@@ -233,12 +219,12 @@ def end_hopeless(session: Session, *, max_failures: int) -> Sequence[Job]:
         if job.cancel_requested_at is not None:
             _end(job, "cancelled", None)
         else:
-            _end(job, "failed", _worn_out(job))
+            _end(job, "failed", _interrupted_too_often(job))
     session.flush()
     return jobs
 
 
-def _worn_out(job: Job) -> JobError:
-    last = f" The last time: {job.error['message']}" if job.error else ""
+def _interrupted_too_often(job: Job) -> JobError:
+    last = f" Last error: {job.error['message']}" if job.error else ""
     times = job.failures + (job.status == "running")
     return JobError(code="interrupted_too_often", message=f"The job was interrupted by a crash {times} times.{last}")

@@ -1,6 +1,6 @@
-"""API keys: made, checked in constant time, revoked.
+"""API keys: creating, checking in constant time, revoking.
 
-A key reads `st_<id>_<secret>`. The secret has 256 random bits, so one round of SHA-256 is enough to store it.
+A key is `st_<id>_<secret>`. The secret has 256 random bits, so one round of SHA-256 is enough to store it.
 """
 
 import hmac
@@ -22,14 +22,14 @@ _NOBODY = sha256(b"").hexdigest()
 
 
 def create(session: Session, name: str, *, project: str = DEFAULT_PROJECT, rights: Iterable[Right] = ()) -> str:
-    """Make a key and return it; this is the only time its secret is seen. Rights beyond ordinary use have to be named.
+    """Create a key and return it. The secret is not stored and cannot be shown again.
 
     Raises:
         InvalidInput: code `invalid_project`.
     """
     if not _PROJECT.fullmatch(project):
         raise InvalidInput(
-            f"{project!r} is no name of a project: small letters, digits and hyphens, at most 64.",
+            f"{project!r} is not a valid project name: use at most 64 lower-case letters, digits and hyphens.",
             code="invalid_project",
             param="project",
         )
@@ -41,17 +41,17 @@ def create(session: Session, name: str, *, project: str = DEFAULT_PROJECT, right
 
 
 def check(session: Session, key: str) -> Caller:
-    """Whoever holds a valid key.
+    """The holder of a key.
 
     Raises:
-        NotAuthenticated: the key is malformed, unknown, wrong or revoked; the caller cannot tell which.
+        NotAuthenticated: the key is malformed, unknown, wrong or revoked; the message does not tell which.
     """
     match = _FORM.fullmatch(key)
     row = session.get(ApiKey, match[1]) if match else None
     given = sha256(match[2].encode() if match else b"?").hexdigest()
     same = hmac.compare_digest(given, row.secret_hash if row else _NOBODY)
     if row is None or not same or row.revoked_at is not None:
-        raise NotAuthenticated("This API key is not valid. Send `Authorization: Bearer <key>` with one that is.")
+        raise NotAuthenticated("This API key is not valid. Send a valid one as `Authorization: Bearer <key>`.")
     return Caller(key_id=row.id, name=row.name, project=row.project, rights=frozenset(row.rights))
 
 
@@ -61,10 +61,10 @@ def everyone(session: Session) -> Sequence[ApiKey]:
 
 
 def revoke(session: Session, key_id: str) -> None:
-    """End a key's life at once. Revoking it again changes nothing.
+    """Revoke a key at once. Idempotent.
 
     Raises:
-        NotFound: there is no key of this id.
+        NotFound: there is no key with this id.
     """
     row = session.get(ApiKey, key_id)
     if row is None:

@@ -1,7 +1,4 @@
-"""Brings a database to the newest schema, with Alembic, from a program instead of a shell.
-
-Not here: the migrations themselves (migrations/).
-"""
+"""Migrating a database to the newest schema, with Alembic. Not here: the migrations (migrations/)."""
 
 from pathlib import Path
 
@@ -18,10 +15,10 @@ SCRIPTS = Path(__file__).parents[2] / "migrations"
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Run every migration that is missing. Several processes may try at once: one migrates, the others wait.
+    """Run every missing migration. If several processes call this, one migrates and the others wait.
 
     Raises:
-        Unavailable: code `database_unavailable`, or `database_newer` when a newer securetune has migrated it.
+        Unavailable: code `database_unavailable`, or `database_newer` if a newer securetune has migrated it.
     """
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
@@ -31,10 +28,13 @@ def upgrade(url: str, revision: str = "head") -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
     except OperationalError as error:
-        raise Unavailable("The database cannot be reached for its migrations.", code="database_unavailable") from error
+        raise Unavailable(
+            "The database cannot be reached. Check DATABASE_URL, and that PostgreSQL is running.",
+            code="database_unavailable",
+        ) from error
     except CommandError as error:
         raise Unavailable(
-            f"The database's schema is not known to this version of securetune ({error}). Run the newer version.",
+            f"A newer version of securetune has migrated this database ({error}). Run that version.",
             code="database_newer",
         ) from error
     finally:

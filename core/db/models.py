@@ -1,7 +1,4 @@
-"""The tables. A test compares them with what the migrations make.
-
-Covers: columns, keys, indexes. Not here: any query.
-"""
+"""The tables; a test compares them with the migrations. Covers: columns, keys, indexes. Not here: queries."""
 
 from datetime import datetime
 from typing import Any
@@ -32,7 +29,7 @@ class Base(DeclarativeBase):
 
 
 class ApiKey(Base):
-    """A key that may call the API. Only a hash of its secret is kept."""
+    """An API key. Only a hash of its secret is stored."""
 
     __tablename__ = "api_keys"
 
@@ -46,7 +43,7 @@ class ApiKey(Base):
 
 
 class Dataset(Base):
-    """A valid upload. Its id follows from its bytes and column map, so the same upload is the same row."""
+    """A dataset. Its id is a digest of its bytes and column map, so the same upload is the same row."""
 
     __tablename__ = "datasets"
 
@@ -61,7 +58,7 @@ class Dataset(Base):
 
 
 class PromptSet(Base):
-    """A valid upload of prompts. Its id follows from its bytes and layout, so the same upload is the same row."""
+    """An uploaded prompt set. Its id is a digest of its bytes and layout, so the same upload is the same row."""
 
     __tablename__ = "prompt_sets"
 
@@ -76,7 +73,7 @@ class PromptSet(Base):
 
 
 class Job(Base):
-    """A job. This row is the truth: messages only wake somebody up to look at it."""
+    """A job. This row is the source of truth; messages only notify workers of it."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -105,7 +102,7 @@ class Job(Base):
 
 
 class ProjectPolicy(Base):
-    """One version of what a project asks of data and adapters. Versions are added, never changed."""
+    """One version of a project's policy. Versions are added, never changed."""
 
     __tablename__ = "policies"
 
@@ -117,7 +114,7 @@ class ProjectPolicy(Base):
 
 
 class GateOverride(Base):
-    """Somebody let an adapter out that the gate withheld. A trigger refuses to change or delete these rows."""
+    """An override of the gate. A trigger prevents changing and deleting these rows."""
 
     __tablename__ = "gate_overrides"
     __table_args__ = (Index("ix_gate_overrides_of_job", "job_id", "id"),)
@@ -132,7 +129,7 @@ class GateOverride(Base):
 
 
 class Event(Base):
-    """Something that happened to a job."""
+    """An event of a job."""
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_of_job", "job_id", "id"),)
@@ -146,7 +143,7 @@ class Event(Base):
 
 
 class Artifact(Base):
-    """A file that a finished job left for its user."""
+    """A file of a finished job; `gated` files are released by the gate or an override."""
 
     __tablename__ = "artifacts"
 
@@ -160,7 +157,7 @@ class Artifact(Base):
 
 
 class Score(Base):
-    """One figure of one arm of one job, with its count and interval, and its change against the base model."""
+    """One figure of one run of a job, with its sample size, interval and change against the base model."""
 
     __tablename__ = "scores"
 

@@ -1,4 +1,4 @@
-"""Queries on policies: versions are added, never changed. Without one, the built-in policy holds, as version 0."""
+"""Queries on policies. Versions are added, never changed; version 0 is the built-in policy."""
 
 from collections.abc import Sequence
 
@@ -12,23 +12,23 @@ from core.schemas.policy import Policy, PolicyChange, PolicyLimitError, PolicyRe
 
 
 def newest(session: Session, project: str) -> ProjectPolicy | None:
-    """The version that holds now; None where the project never set one."""
+    """The current version; None if the project has set none."""
     return session.scalars(
         select(ProjectPolicy).where(ProjectPolicy.project == project).order_by(ProjectPolicy.version.desc()).limit(1)
     ).one_or_none()
 
 
 def current(session: Session, project: str) -> PolicyRef:
-    """What holds for the project's next job."""
+    """The current policy of a project."""
     row = newest(session, project)
     return PolicyRef() if row is None else PolicyRef(version=row.version, policy=Policy.model_validate(row.policy))
 
 
 def for_job(session: Session, project: str, change: PolicyChange | None) -> PolicyRef:
-    """What a job is held to: the project's policy, with the changes that the job asks for.
+    """The policy of a new job: the project's current policy with the job's changes.
 
     Raises:
-        InvalidInput: code `policy_limit`; the job asks for more than the policy allows.
+        InvalidInput: code `policy_limit`; a change is looser than the policy allows.
     """
     held = current(session, project)
     if change is None:
@@ -37,17 +37,17 @@ def for_job(session: Session, project: str, change: PolicyChange | None) -> Poli
         return held.model_copy(update={"policy": changed(held.policy, change), "changed": True})
     except PolicyLimitError as error:
         raise InvalidInput(
-            f"{error.param}: {error.message}. Ask whoever may set the policy of project {project!r}.",
+            f"{error.param}: {error.message}. Ask an administrator of project {project!r} to change its policy.",
             code="policy_limit",
             param=error.param,
         ) from error
 
 
 def add(session: Session, project: str, policy: Policy, *, key_id: str) -> ProjectPolicy:
-    """Set a project's policy: a new version.
+    """Set a project's policy, as a new version.
 
     Raises:
-        Conflict: code `policy_changed`; somebody else set one at the same moment.
+        Conflict: code `policy_changed`; another request set a version at the same time.
     """
     last = session.scalar(select(func.max(ProjectPolicy.version)).where(ProjectPolicy.project == project))
     row = ProjectPolicy(project=project, version=(last or 0) + 1, policy=policy.model_dump(mode="json"), key_id=key_id)
@@ -56,7 +56,7 @@ def add(session: Session, project: str, policy: Policy, *, key_id: str) -> Proje
         session.flush()
     except IntegrityError as error:
         raise Conflict(
-            "Somebody else has set this policy at the same moment: look at it and set yours again.",
+            "Another request has just set this policy. Get the new version and set yours again.",
             code="policy_changed",
         ) from error
     session.refresh(row)
@@ -67,18 +67,18 @@ def get(session: Session, project: str, version: int) -> ProjectPolicy:
     """One version.
 
     Raises:
-        NotFound: there is none of this number.
+        NotFound: there is no such version.
     """
     row = session.get(ProjectPolicy, (project, version))
     if row is None:
-        raise NotFound(f"Project {project!r} has no policy of version {version}.", param="version")
+        raise NotFound(f"The policy of project {project!r} has no version {version}.", param="version")
     return row
 
 
 def page(
     session: Session, project: str, *, limit: int, before: int | None = None
 ) -> tuple[Sequence[ProjectPolicy], bool]:
-    """Versions, newest first, and whether there are more."""
+    """Versions below `before`, newest first, and whether there are more."""
     query = select(ProjectPolicy).where(ProjectPolicy.project == project)
     if before is not None:
         query = query.where(ProjectPolicy.version < before)

@@ -1,4 +1,4 @@
-"""What a running job leaves in the database: events and scores. A worker fences before it writes any.
+"""Queries on events and figures of a job. A worker checks its claim before it writes any (core.db.jobs.fence).
 
 Not here: the job's own row (core.db.jobs), its files (core.db.artifacts).
 """
@@ -15,13 +15,13 @@ from core.schemas.results import Change, Figure
 
 _SWEEP_LOCK = 0x5EC0_7013
 _CHANGE = {"value": "change", "n": "change_n", "low": "change_low", "high": "change_high"}
-"""Columns of a figure's change, by their names in it."""
+"""Columns of a figure's change, by field of `Change`."""
 _NAMED = ("run", "suite", "metric", "judge")
 _MEASURED = ("value", "n", "undecided", "low", "high")
 
 
 def add_event(session: Session, job_id: str, attempt: int, event: JobEvent) -> None:
-    """Append to the job's events."""
+    """Add an event to a job."""
     data = event.model_dump(mode="json", exclude={"type"})
     session.add(Event(job_id=job_id, attempt=attempt, type=event.type, data=data))
 
@@ -35,8 +35,8 @@ def events(session: Session, job_id: str, *, after: int, limit: int) -> tuple[Se
 
 
 def put_figures(session: Session, job_id: str, figures: Iterable[Figure]) -> None:
-    """Store figures; one that is there already (a stage was done again) is replaced."""
-    # PostgreSQL refuses one statement that names a row twice: of two figures with one name the later counts.
+    """Store figures; a figure that exists already, because a stage ran again, is replaced."""
+    # PostgreSQL rejects a statement that names a row twice, so the last of several figures with one name is stored.
     named = {(each.run, each.suite, each.metric, each.judge): each for each in figures}
     if not named:
         return
@@ -50,7 +50,7 @@ def put_figures(session: Session, job_id: str, figures: Iterable[Figure]) -> Non
 
 
 def figures(session: Session, job_id: str) -> list[Figure]:
-    """The figures known so far, by arm and suite."""
+    """The figures measured so far, by run and suite."""
     rows = session.scalars(
         select(Score).where(Score.job_id == job_id).order_by(Score.run, Score.suite, Score.metric, Score.judge)
     )
@@ -72,5 +72,5 @@ def _figure(row: Score) -> Figure:
 
 
 def try_sweep_lock(session: Session) -> bool:
-    """Become the one who sweeps, until this transaction ends; False when another worker is at it."""
+    """Take the sweep lock until the end of the transaction; False if another worker holds it."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_SWEEP_LOCK))))

@@ -1,7 +1,6 @@
-"""Connections and transactions, for both doors. What callers can mend (a database that is away, text that cannot be
-kept) is an error of ours, not of the driver.
+"""Connections and transactions, for the API and the worker. Driver errors that a caller can act on become our own.
 
-Covers: engine, transaction, and one transaction on its own. Not here: queries. Never share a factory across a fork.
+Covers: engine, transaction, a single transaction. Not here: queries. Never share a factory across a fork.
 """
 
 from collections.abc import Generator
@@ -16,7 +15,7 @@ from core.errors import InvalidInput, Unavailable
 
 _UNDEFINED_TABLE = "42P01"
 _UNTRANSLATABLE = "22P05"
-# A database behind a network that drops packets is noticed in seconds, not in the quarter of an hour that is usual.
+# Detects a network that drops packets within seconds instead of the usual quarter of an hour.
 _LIVENESS = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -24,20 +23,20 @@ _LIVENESS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# Nobody waits for a row for ever, and a process that is frozen in a transaction does not keep its rows.
+# No transaction waits forever for a lock, and a process frozen in a transaction does not keep its locks.
 _BOUNDS = "set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '30s'"
 
 Sessions = sessionmaker[Session]
-"""A factory of sessions, under a name that callers outside this room may say."""
+"""The type of a session factory, for callers that may not import SQLAlchemy."""
 
 
 def driver_url(url: str) -> URL:
-    """The same address with the psycopg 3 driver, whichever PostgreSQL spelling it has."""
+    """The address with the psycopg 3 driver; any spelling of the PostgreSQL scheme is accepted."""
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
 def sessions(url: str, *, pool_size: int = 5) -> Sessions:
-    """A factory of sessions on a pool that notices dropped connections; nothing in it waits for longer than a few s."""
+    """A session factory with a connection pool that replaces dropped connections. Connecting waits at most 3 s."""
     engine = create_engine(
         driver_url(url),
         pool_size=pool_size,
@@ -57,41 +56,41 @@ def _bound(connection: psycopg.Connection, _record: object) -> None:
 
 @contextmanager
 def transaction(factory: Sessions) -> Generator[Session]:
-    """One transaction: committed at the end, rolled back on any error.
+    """A transaction, committed at the end and rolled back on any error.
 
     Raises:
-        Unavailable: code `database_unavailable`, when PostgreSQL cannot be reached; `database_not_migrated`, when it
-            has no tables.
-        InvalidInput: code `invalid_parameter`, when a text holds a NUL character.
+        Unavailable: code `database_unavailable` if PostgreSQL cannot be reached, `database_not_migrated` if it has no
+            tables.
+        InvalidInput: code `invalid_parameter`; a text contains a NUL character.
     """
     try:
         with factory.begin() as session:
             yield session
     except (OperationalError, InterfaceError, TimeoutError) as error:
         raise Unavailable(
-            "The database cannot be reached. Nothing was changed; try again in a moment.", code="database_unavailable"
+            "The database cannot be reached. Nothing was changed. Try again in a moment.", code="database_unavailable"
         ) from error
     except DataError as error:
-        if not _holds_nul(error):
+        if not _has_nul(error):
             raise
-        raise InvalidInput("A text holds a NUL character: remove it.", code="invalid_parameter") from error
+        raise InvalidInput("A text contains a NUL character. Remove it.", code="invalid_parameter") from error
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != _UNDEFINED_TABLE:
             raise
         raise Unavailable(
-            "The database has no tables yet: run `securetune migrate`.", code="database_not_migrated"
+            "The database has no tables. Run `securetune migrate`.", code="database_not_migrated"
         ) from error
 
 
-def _holds_nul(error: DataError) -> bool:
-    """Whether it is about the one character that PostgreSQL keeps in no text: the driver refuses it in a column, the
-    server inside of JSON."""
+def _has_nul(error: DataError) -> bool:
+    """Whether the error is about a NUL character, which PostgreSQL cannot store: the driver rejects it in a column, the
+    server in JSON."""
     return getattr(error.orig, "sqlstate", None) == _UNTRANSLATABLE or "NUL (0x00)" in str(error.orig)
 
 
 @contextmanager
 def once(url: str) -> Generator[Session]:
-    """The one transaction of a program that needs no more; errors as of `transaction`."""
+    """The only transaction of a program; raises what `transaction` raises."""
     factory = sessions(url)
     try:
         with transaction(factory) as session:
@@ -101,5 +100,5 @@ def once(url: str) -> Generator[Session]:
 
 
 def dispose(factory: Sessions) -> None:
-    """Close the pool."""
+    """Close the connection pool."""
     factory.kw["bind"].dispose()

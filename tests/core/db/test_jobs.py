@@ -10,6 +10,7 @@ from sqlalchemy import func
 from core.db import jobs
 from core.db.jobs import Claim, LeaseLost
 from core.db.models import Job
+from core.db.pages import newest_first
 from core.db.session import Sessions, transaction
 from core.errors import Conflict, InvalidInput, NotFound
 from core.schemas.events import JobError, Progress
@@ -76,13 +77,13 @@ def test_pages_are_newest_first_and_miss_nothing(sessions: Sessions, spec: JobSp
     after = None
     for more in (True, True, False):
         with transaction(sessions) as session:
-            page, there_is_more = jobs.page(session, limit=3, after=after)
+            page, there_is_more = newest_first(session, Job, limit=3, after=after)
         assert there_is_more == more
         seen += [job.id for job in page]
         after = seen[-1]
     assert seen == [*reversed(ids[5:]), *sorted(ids[:5], reverse=True)]
     with transaction(sessions) as session, pytest.raises(InvalidInput) as caught:
-        jobs.page(session, limit=3, after=NOBODY)
+        newest_first(session, Job, limit=3, after=NOBODY)
     assert caught.value.code == "unknown_cursor"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from core.db import prompt_sets
 from core.db.models import PromptSet
+from core.db.pages import newest_first
 from core.db.session import Session, Sessions, transaction
 from core.errors import InvalidInput, NotFound
 from core.schemas.job import PromptFile, UploadedFile
@@ -52,13 +53,13 @@ def test_pages_are_newest_first_and_miss_nothing(sessions: Sessions) -> None:
         with transaction(sessions) as session:
             made.append(add(session, digest=f"{number}" * 64)[0].id)
     with transaction(sessions) as session:
-        first, more = prompt_sets.page(session, limit=2)
-        rest, no_more = prompt_sets.page(session, limit=3, after=first[-1].id)
-        assert prompt_sets.page(session, limit=0) == ([], True)
+        first, more = newest_first(session, PromptSet, limit=2)
+        rest, no_more = newest_first(session, PromptSet, limit=3, after=first[-1].id)
+        assert newest_first(session, PromptSet, limit=0) == ([], True)
     assert [row.id for row in (*first, *rest)] == made[::-1]
     assert (more, no_more) == (True, False)
     with transaction(sessions) as session, pytest.raises(InvalidInput) as caught:
-        prompt_sets.page(session, limit=1, after=NOBODY)
+        newest_first(session, PromptSet, limit=1, after=NOBODY)
     assert (caught.value.code, caught.value.param) == ("unknown_cursor", "after")
 
 

@@ -10,6 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from core.db import jobs
+from core.db.models import Job
+from core.db.pages import newest_first
 from core.db.session import Session, Sessions, dispose, driver_url, transaction
 from core.db.session import sessions as make_sessions
 from core.errors import Conflict, InvalidInput, Unavailable
@@ -25,7 +27,7 @@ def test_an_error_rolls_everything_back(sessions: Sessions, spec: JobSpec) -> No
     with pytest.raises(Conflict):
         fail_halfway()
     with transaction(sessions) as session:
-        assert jobs.page(session, limit=1) == ([], False)
+        assert newest_first(session, Job, limit=1) == ([], False)
 
 
 def ping(session: Session) -> None:
