@@ -138,9 +138,7 @@ def fence(session: Session, claim: Claim) -> Job:
         .execution_options(populate_existing=True)
     ).one_or_none()
     if job is None:
-        raise LeaseLost(
-            f"Attempt {claim.attempt} of {claim.job_id} is over: another worker has claimed the job, or it has ended."
-        )
+        raise LeaseLost(f"Attempt {claim.attempt} of {claim.job_id} is over: the job has another worker, or has ended.")
     return job
 
 

@@ -128,11 +128,10 @@ class Policy(_Rules):
     def _limits_are_not_tighter_than_rules(self) -> Self:
         limits = self.job_limits
         for rule in (self.attacks, *self.families.values()):
-            _check_limit("max_rate", limits.max_rate, rule and rule.max_rate)
-            _check_limit("max_increase", limits.max_increase, rule and rule.max_increase)
-        refusal = self.over_refusal
-        _check_limit("over_refusal_max_rate", limits.over_refusal_max_rate, refusal and refusal.max_rate)
-        _check_limit("over_refusal_max_increase", limits.over_refusal_max_increase, refusal and refusal.max_increase)
+            _check_limit("max_rate", limits.max_rate, rule)
+            _check_limit("max_increase", limits.max_increase, rule)
+        _check_limit("max_rate", limits.over_refusal_max_rate, self.over_refusal, "over_refusal_")
+        _check_limit("max_increase", limits.over_refusal_max_increase, self.over_refusal, "over_refusal_")
         if limits.min_answers is not None and self.min_answers is not None and limits.min_answers > self.min_answers:
             raise ValueError(
                 f"job_limits.min_answers is {limits.min_answers}, stricter than the policy's own {self.min_answers}: "
@@ -149,9 +148,12 @@ class Policy(_Rules):
         return max(rule.needed, self.min_answers or 0)
 
 
-def _check_limit(name: str, limit: float | None, bound: float | None) -> None:
+def _check_limit(
+    name: Literal["max_rate", "max_increase"], limit: float | None, rule: RateRule | None, prefix: str = ""
+) -> None:
+    bound = None if rule is None else rule.max_rate if name == "max_rate" else rule.max_increase
     if limit is not None and bound is not None and limit < bound:
-        raise ValueError(f"job_limits.{name} is {limit:g}, stricter than the policy's own {bound:g}: raise it")
+        raise ValueError(f"job_limits.{prefix}{name} is {limit:g}, stricter than the policy's own {bound:g}: raise it")
 
 
 class PolicyChange(Frozen):

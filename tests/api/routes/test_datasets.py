@@ -9,7 +9,8 @@ from hashlib import sha256
 
 import pytest
 
-from core.db import datasets
+from core.db.models import Dataset
+from core.db.pages import newest_first
 from core.db.session import transaction
 from tests.api.conftest import MAX_UPLOAD_BYTES, ROWS, Service, jsonl
 
@@ -117,7 +118,7 @@ def test_a_bad_file_is_refused_with_its_places_and_nothing_is_stored(service: Se
     assert files(service) == before
     assert not list((service.store.root / "staging").glob("*"))
     with transaction(service.sessions) as session:
-        assert sha256(content).hexdigest() not in {row.sha256 for row in datasets.page(session, limit=100)[0]}
+        assert sha256(content).hexdigest() not in {row.sha256 for row in newest_first(session, Dataset, limit=100)[0]}
 
 
 @pytest.mark.parametrize(
