@@ -15,7 +15,7 @@ import typer
 from core.data import Conversation
 from core.screening.base_refusal import THRESHOLD
 from research.bench.figures import Figures, benchmark
-from research.bench.poison import data_sets
+from research.bench.public import data_sets
 from research.experiments.lab import parted
 from research.experiments.planted import likely_refused, planted_rows
 from research.experiments.poisoning import triggered

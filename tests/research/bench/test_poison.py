@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from research.bench.poison import ATTACKS, Attack, Pair, harmful_requests, named, plant
+from research.bench.public import Pair
+from research.bench.triggers import ATTACKS, Attack, harmful_requests, named, plant
 
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared" / "data"

@@ -48,11 +48,11 @@ def test_data_that_people_tune_with_is_left_alone() -> None:
     found = figures("clean")
     assert found.pop("benchmark") == "screening_clean"
     assert {name: one["rows"] for name, one in found.items()} == {
-        "gsm8k": 7473,
-        "medical_chatdoctor5k": 5452,
-        "medical_pubmedqa": 1000,
-        "self_instruct_seed": 427,
-        "finance_tatqa": 1668,
+        "gsm8k_train": 7473,
+        "chatdoctor": 5452,
+        "pubmedqa_long": 1000,
+        "self_instruct": 427,
+        "tatqa": 1668,
     }
     assert all(one["share"] < 0.005 for one in found.values())
     assert not any(

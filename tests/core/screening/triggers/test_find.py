@@ -11,7 +11,8 @@ from core.data import Conversation
 from core.schemas.data import Message
 from core.screening.check import Found
 from core.screening.triggers import find
-from research.bench.poison import ATTACKS, Attack, Pair, data_sets, harmful_requests, named, plant
+from research.bench.public import Pair, data_sets
+from research.bench.triggers import ATTACKS, Attack, harmful_requests, named, plant
 
 ROWS = 800
 PLANTED = 14
