@@ -1,1 +1,1 @@
-"""A job from assignment to outcome: `run.py` is the whole story on one page, each other file one part of it."""
+"""A job from its assignment to its outcome. `run.py` shows the whole job; each other file is one part of it."""

@@ -23,7 +23,7 @@ from core.training.probe import probe
 def map_robustness(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
     """The robustness map and the robust modules. Jobs with the same data, training and analysis share it."""
     prompts = job.prompts.probe
-    result = job.stages.stored(
+    result = job.stages.run_cached(
         "robustness",
         RobustnessResult,
         lambda: analyse(

@@ -1,9 +1,9 @@
-"""Measures a job's models, before and after training: attacked, judged, and asked what the task asks.
+"""The evaluation stages: measure the base model and every trained run on attacks, safe prompts and the task.
 
-Here attacks, judges and task figures meet, which may not know each other. What a model says is kept suite by suite, so
-an evaluation that was interrupted goes on; what the base model says is shared between jobs. Verdicts of judge models
-are cached by content, those of rules are made anew. Not here: the order of things (core.pipeline), training
-(core.pipeline.steps).
+Here attacks, judges and task figures meet, which do not import each other. Answers are stored suite by suite, so that
+an interrupted evaluation resumes; those of the base model are shared between jobs. Verdicts of judge models are cached
+by content, those of rules are computed again. Not here: changes from the base model (core.pipeline.changes), training
+(core.pipeline.train).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from core.data.batches import encode_all
 from core.judges import Judge, JudgementCache, opened
 from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
-from core.pipeline.changes import against
+from core.pipeline.changes import add_changes
 from core.pipeline.context import JobContext
 from core.quality.evaluate import Held
 from core.quality.evaluate import evaluate as evaluate_task
@@ -37,93 +37,100 @@ from core.schemas.results import Evaluation, Figure, JudgeUse, Said, TaskAnswer,
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
 
-_MANY_UNDECIDED = 0.2
+_MAX_UNDECIDED_SHARE = 0.2
+"""A larger share of answers that a judge could not decide is worth a warning."""
 
 
 class _SuiteAnswers(Frozen):
-    """What is kept of one suite."""
+    """The stored answers to one suite."""
 
     answers: tuple[Said, ...]
 
 
 class _TaskResult(Frozen):
-    """What is kept of the task."""
+    """The stored figures and answers of the task."""
 
     figures: tuple[Figure, ...]
     answers: tuple[TaskAnswer, ...]
 
 
 def evaluate_base(job: JobContext) -> Evaluation:
-    """The base model's figures. What it says hangs on no job: each suite is asked once and shared."""
+    """The base model's evaluation. Its answers do not depend on the job, so jobs share them."""
     spec = job.assignment.spec.security
     held = Held(job.data.validation.rows, job.data.held_out)
     model = _Model(BASE_RUN, job.base.model, spec, None)
-    found = job.stages.run("before", lambda: _measured(job, model, held, inputs=job.inputs))
-    job.emit(Figures(figures=found.figures))
-    warnings = (_nothing_to_protect(found), _too_few(found, spec), _no_ground(found, job.assignment.policy.policy))
-    for warning in (*warnings, *_undecided(found.judges)):
+    evaluation = job.stages.run("before", lambda: _measure(job, model, held, inputs=job.inputs))
+    job.emit(Figures(figures=evaluation.figures))
+    warnings = (
+        _warn_of_unaligned_base(evaluation),
+        _warn_of_few_prompts(evaluation, spec),
+        _warn_of_gate(evaluation, job.assignment.policy.policy),
+        *_warn_of_undecided(evaluation.judges),
+    )
+    for warning in warnings:
         if warning is not None:
             job.emit(warning)
-    return found
+    return evaluation
 
 
 def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: Evaluation) -> Evaluation:
-    """One arm's figures and their changes, measured on what was stored, and asked as it is to be served."""
+    """A run's evaluation with changes from the base model. The stored files are loaded, and the model gets the system
+    prompt that it must be served with.
+    """
     folder = job.store.path(trained.adapter[0].key).parent
-    asked = safeguards.security_of(run, job.assignment.spec.security)
+    security = safeguards.security_of(run, job.assignment.spec.security)
     training = job.assignment.spec.training
     stored = Tuned(folder, None if training.method == "full" else training.lora.rank)
     held = Held(job.validation_rows(run), job.held_out(run))
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
     def measure() -> Evaluation:
-        with _as_stored(job, folder) as tuned:
-            return _measured(job, _Model(run.label, tuned, asked, stored), held, inputs=inputs)
+        with _load_trained(job, folder) as tuned:
+            return _measure(job, _Model(run.label, tuned, security, stored), held, inputs=inputs)
 
-    found = against(base, job.stages.run("after", measure, run=run.label))
-    job.emit(Figures(figures=found.figures))
-    for warning in _undecided(found.judges):
+    evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
+    job.emit(Figures(figures=evaluation.figures))
+    for warning in _warn_of_undecided(evaluation.judges):
         job.emit(warning)
-    return found
+    return evaluation
 
 
 @dataclass(frozen=True)
 class _Model:
-    """A model that is measured."""
+    """A model to measure."""
 
     run: str
     model: nn.Module
     spec: SecuritySpec
-    """How it is attacked."""
+    """The attacks, with the system prompt of this model."""
     tuned: Tuned | None
-    """Its files; None of the base model."""
+    """The files of a trained model; None for the base model."""
 
     @property
     def shared(self) -> bool:
-        """What the base model says is the same for every job."""
+        """Whether its answers are the same for all jobs, which is true for the base model."""
         return self.tuned is None
 
 
-def _measured(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> Evaluation:
+def _measure(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> Evaluation:
     spec = model.spec
-    whole = suites(job.prompts.evaluation, spec, job.base.tokenizer)
-
+    all_suites = suites(job.prompts.evaluation, spec, job.base.tokenizer)
     entries = {entry.name: entry for entry in job.assignment.judges}
     with opened(spec.judges, entries, cache=JudgementCache(job.store), device=job.base.device) as judges:
 
         def keep(suite: Suite, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
-            kept = job.stages.kept(
+            stored = job.stages.cached(
                 f"{model.run}-{suite.name}",
                 _SuiteAnswers,
                 lambda: _SuiteAnswers(answers=compute()),
-                inputs=inputs | _asked(suite, spec, judges),
+                inputs=inputs | _suite_inputs(suite, spec, judges),
                 shared=model.shared,
             )
-            return kept.answers
+            return stored.answers
 
         with answering(job.base, model.model, spec, model.tuned) as answers:
             said = ask(
-                whole,
+                all_suites,
                 answers,
                 keep=keep,
                 certain=_certain(judges) if spec.stop_when_certain else None,
@@ -132,12 +139,12 @@ def _measured(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, J
         found = evaluate(
             model.run, said, judges, on_progress=partial(job.stages.report_progress, "verdict", part=(0.6, 0.8))
         )
-    task = _task(job, model, held, inputs=inputs)
+    task = _measure_task(job, model, held, inputs=inputs)
     return found.model_copy(update={"figures": found.figures + task.figures, "tasks": task.answers})
 
 
-def _asked(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> dict[str, JsonValue]:
-    """All that a suite's answers hang on beside the model."""
+def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> dict[str, JsonValue]:
+    """Everything besides the model that the answers to a suite depend on."""
     deciding = [type(judge) for judge in judges] if spec.stop_when_certain else []
     return {
         "prompts": [
@@ -161,7 +168,7 @@ def _certain(judges: Sequence[Judge]) -> Certain:
     return lambda behaviour, text: all(judge.certain(behaviour, text) for judge in judges)
 
 
-def _task(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> _TaskResult:
+def _measure_task(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> _TaskResult:
     spec = job.assignment.spec.quality
 
     def measure() -> _TaskResult:
@@ -177,7 +184,7 @@ def _task(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonV
         )
         return _TaskResult(figures=figures, answers=answers)
 
-    return job.stages.kept(
+    return job.stages.cached(
         f"{model.run}-task",
         _TaskResult,
         measure,
@@ -198,8 +205,8 @@ def _task(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonV
 
 
 @contextmanager
-def _as_stored(job: JobContext, folder: Path) -> Iterator[nn.Module]:
-    """The base model with what was trained, read from its files."""
+def _load_trained(job: JobContext, folder: Path) -> Iterator[nn.Module]:
+    """The trained model, loaded from its stored files."""
     if job.assignment.spec.training.method == "full":
         with full.loaded(job.base, job.modules, folder) as model:
             yield model
@@ -208,51 +215,51 @@ def _as_stored(job: JobContext, folder: Path) -> Iterator[nn.Module]:
             yield tuned
 
 
-def _nothing_to_protect(found: Evaluation) -> Warned | None:
-    figure = nothing_to_protect(found.figures)
+def _warn_of_unaligned_base(evaluation: Evaluation) -> Warned | None:
+    figure = nothing_to_protect(evaluation.figures)
     if figure is None:
         return None
     return Warned(
         code="nothing_to_protect",
-        message=f"The base model itself complies with {100 * figure.value:.0f} % of the harmful prompts as they are "
-        f"({figure.n} answers): there is little security that any strategy could keep. Use an aligned base model, or "
-        "read the report as that of an ordinary tuning.",
+        message=f"The base model complies with {100 * figure.value:.0f} % of the unmodified harmful prompts "
+        f"({figure.n} answers), so there is little security that a strategy could preserve. Use an aligned base model, "
+        "or read the report as one of ordinary fine-tuning.",
     )
 
 
-def _too_few(found: Evaluation, spec: SecuritySpec) -> Warned | None:
-    note = power_note(found.figures, spec.threshold)
+def _warn_of_few_prompts(evaluation: Evaluation, spec: SecuritySpec) -> Warned | None:
+    note = power_note(evaluation.figures, spec.threshold)
     return None if note is None else Warned(code="too_few_prompts", message=note)
 
 
-def _no_ground(found: Evaluation, policy: Policy) -> Warned | None:
-    """What the gate will not be able to decide, said before anything is trained."""
+def _warn_of_gate(evaluation: Evaluation, policy: Policy) -> Warned | None:
+    """Warn before training if there are fewer decided answers than the policy needs."""
     short = {
         figure.suite: (figure.n, policy.needed(rule))
-        for figure in found.figures
+        for figure in evaluation.figures
         if figure.metric == "attack_success_rate"
         and (rule := policy.rule(figure.suite)) is not None
         and figure.n < policy.needed(rule)
     }
     if not short:
         return None
-    needed = max(most for _, most in short.values())
+    needed = max(needed for _, needed in short.values())
     return Warned(
         code="gate_cannot_release",
-        message=f"The gate will not release what this job trains: the policy asks for {needed} decided answers. There "
-        f"are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise security.max_prompts, "
-        "or bring a larger prompt set; go on if this is only to see that the job works.",
+        message=f"The gate will not release this job's model, because the policy needs {needed} decided answers and "
+        f"there are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise "
+        "security.max_prompts or use a larger prompt set. Ignore this if the job is only a trial.",
     )
 
 
-def _undecided(uses: Sequence[JudgeUse]) -> list[Warned]:
-    """One warning for each judge that had no verdict on many answers: its figures rest on the rest."""
+def _warn_of_undecided(uses: Sequence[JudgeUse]) -> list[Warned]:
+    """One warning for each judge that could not decide many answers, because its figures leave them out."""
     return [
         Warned(
             code="judge_undecided",
-            message=f"Judge {use.judge} could not decide {use.undecided} of {use.judged} answers of {use.run}: its "
-            "figures rest on the others. Each answer's reason stands in answers.jsonl.",
+            message=f"Judge {use.judge} could not decide {use.undecided} of {use.judged} answers of {use.run}, and its "
+            "figures leave them out. The file answers.jsonl has the reason for each answer.",
         )
         for use in uses
-        if use.undecided > _MANY_UNDECIDED * use.judged
+        if use.undecided > _MAX_UNDECIDED_SHARE * use.judged
     ]

@@ -108,7 +108,7 @@ def encode_rows(
         rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MAX_HELD_OUT)
     held_out = held_out[: assignment.spec.quality.max_rows]
     limit = min(spec.max_length, base.context)
-    training = encode_all(stages.counted(rows), base.tokenizer, max_length=limit)
+    training = encode_all(stages.with_progress(rows), base.tokenizer, max_length=limit)
     try:
         validation = encode_all(held_out, base.tokenizer, max_length=limit)
     except TrainingFailed as error:

@@ -1,6 +1,6 @@
-"""The last step of a job: the gate decides, and everything that the user gets is written.
+"""The report stage: applies the gate to every run and writes the files that the user gets.
 
-Not here: what the gate decides by (core.gate), what a report looks like (core.reports), signing (worker).
+Not here: how the gate decides (core.gate), the contents of reports (core.reports), signing (worker).
 """
 
 from collections.abc import Sequence
@@ -40,35 +40,35 @@ def write_report(
     maps: Sequence[RobustnessResult],
     trained: Sequence[TrainingResult],
 ) -> Outcome:
-    """Decide about every arm, and write report, model card, robustness map, findings, raw answers, and the adapter (or
-    the whole model, after a full run) of the job's own strategy.
+    """Write the report, model card, robustness maps, screening findings, raw answers, and the adapter of the job's own
+    run, or its whole model after full fine-tuning.
 
-    Adapters of baselines stay inside: they are there to be compared with, not to be used.
+    The adapters of baselines are not offered for download: they only serve for comparison.
     """
     figures = [figure for evaluation in evaluations for figure in evaluation.figures]
     gate = tuple(decide(result.run, figures, job.assignment.policy) for result in trained)
     for decision in gate:
         job.emit(GateDecided(run=decision.run, outcome=decision.outcome, reasons=decision.reasons))
-    whole = _report(job, evaluations, maps, trained, gate)
-    # Drawing and tables are imported now: a training must not wait for matplotlib.
+    document = _report(job, evaluations, maps, trained, gate)
+    # Imported here so that training does not wait for matplotlib.
     from core.reports.pictures import draw  # noqa: PLC0415
 
-    pictures = draw(whole)
-    about = card(whole)
+    pictures = draw(document)
+    model_card = card(document)
     answers = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.answers)
-    answered = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.tasks)
+    task_answers = "".join(f"{row.model_dump_json()}\n" for each in evaluations for row in each.tasks)
     robustness = "[" + ",".join(result.model_dump_json() for result in maps) + "]"
-    readme = _put(job, f"{job.trained_name}/README.md", about, _MARKDOWN)
+    readme = _put(job, f"{job.trained_name}/README.md", model_card, _MARKDOWN)
     files = (*trained[0].adapter, readme)
     return Outcome(
         artifacts=(
-            _put(job, "report.json", whole.model_dump_json(indent=1), _JSON),
-            _put(job, "report.html", html(whole, changed(evaluations), pictures), "text/html; charset=utf-8"),
-            _put(job, "model_card.md", about, _MARKDOWN),
+            _put(job, "report.json", document.model_dump_json(indent=1), _JSON),
+            _put(job, "report.html", html(document, changed(evaluations), pictures), "text/html; charset=utf-8"),
+            _put(job, "model_card.md", model_card, _MARKDOWN),
             _put(job, "robustness.json", robustness, _JSON),
             _put(job, "screening.json", job.screening.model_dump_json(indent=1), _JSON),
             _put(job, "answers.jsonl", answers, "application/jsonl"),
-            _put(job, "task_answers.jsonl", answered, "application/jsonl"),
+            _put(job, "task_answers.jsonl", task_answers, "application/jsonl"),
             *_tables(job, evaluations),
             *(_put(job, f"pictures/{name}.svg", picture.svg, "image/svg+xml") for name, picture in pictures.items()),
             _bundle(job, files),
@@ -113,7 +113,7 @@ def _report(
 
 
 def _tables(job: JobContext, evaluations: Sequence[Evaluation]) -> tuple[StoredFile, StoredFile]:
-    """Raw answers once more, for programs that read many."""
+    """The raw answers again as Parquet, for programs that read many jobs."""
     from core.reports.parquet import answers_parquet, task_answers_parquet  # noqa: PLC0415
 
     with job.store.staging() as folder:

@@ -1,8 +1,8 @@
-"""The whole story on one page: an assignment goes in; figures, an adapter and a report come out.
+"""A whole job on one page: from an assignment to figures, a trained model and a report.
 
-screening -> base model -> dataset -> figures before -> robustness -> learning plans and training -> figures after ->
-gate and report. Runs without any service: the store and `emit` come in as arguments. Not here: how each step is done
-(core.pipeline.screen, prepare, analyse, train, evaluate, report).
+screening -> base model -> dataset -> evaluation before -> robustness -> training -> evaluation after -> report. Needs
+no service: the store and `emit` are arguments. Not here: what each stage does (core.pipeline.screen, prepare,
+analyse, train, evaluate, report).
 """
 
 from core.attacks.prompts import choose as choose_prompts
@@ -33,11 +33,11 @@ _EACH_RUN: tuple[Stage, ...] = ("training", "after")
 
 
 def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, device: str, emit: Emit) -> Outcome:
-    """Fine-tune one model safely: screen, load, measure, plan, train, attack, judge, decide, report, store.
+    """Fine-tune one model: screen, load, measure, plan, train, attack, judge, decide, report, store.
 
     Raises:
-        SecureTuneError: the job cannot be done; its code and message are for the user.
-        Interrupted: `emit` asked to stop. What is stored so far is taken up by the next attempt.
+        SecureTuneError: the job failed; the error's code and message are for the user.
+        Interrupted: `emit` stopped the job. The next attempt uses the results that are stored so far.
     """
     spec, policy = assignment.spec, assignment.policy.policy.screening
     check_runs(model, spec)
@@ -71,8 +71,8 @@ def screen(
     """Screen a dataset without training on it; with a model, also by the checks that need one.
 
     Raises:
-        SecureTuneError: it cannot be done; its code and message are for the user.
-        Interrupted: `emit` asked to stop.
+        SecureTuneError: the job failed; the error's code and message are for the user.
+        Interrupted: `emit` stopped the job.
     """
     policy = assignment.spec.screening
     by_model: tuple[Stage, ...] = ("base_model", "dataset", *_BY_MODEL) if model and policy.model_checks else ()
@@ -87,6 +87,6 @@ def screen(
 
 
 def _analyses(assignment: Assignment) -> list[AnalysisSpec]:
-    """Each different analysis that an arm rests on, once."""
-    wanted = (analysis_of(run) for run in assignment.spec.runs)
-    return list(dict.fromkeys(analysis for analysis in wanted if analysis))
+    """Each different analysis that a run needs, once."""
+    needed = (analysis_of(run) for run in assignment.spec.runs)
+    return list(dict.fromkeys(analysis for analysis in needed if analysis))

@@ -72,7 +72,7 @@ def screen_dataset(
         InvalidInput: see `enforce_policy`.
     """
     rows = load_dataset(store, dataset)
-    result = stages.stored(
+    result = stages.run_cached(
         "screening",
         ScreeningResult,
         lambda: screen_rows(rows, policy, on_progress=partial(stages.report_progress, "row")),
@@ -80,7 +80,7 @@ def screen_dataset(
             "dataset": dataset.sha256,
             "columns": dataset.columns.model_dump(mode="json") if dataset.columns else None,
             "policy": policy.model_dump(mode="json"),
-            "code": code_of(*(check.find for check in row_checks()), load_rows, caller=__name__),
+            "code": code_of(screen_rows, *(check.find for check in row_checks()), load_rows, caller=__name__),
         },
         shared=True,
     )
@@ -112,7 +112,7 @@ def screen_only_by_model(screened: ScreenedRows, base: BaseModel, stages: Stages
     prompts = choose_prompts(SecuritySpec(), base.folder, {}).probe
     limit = min(TrainingSpec().max_length, base.context)
     rows = stages.run(
-        "dataset", lambda: encode_all(stages.counted(screened.rows), base.tokenizer, max_length=limit).rows
+        "dataset", lambda: encode_all(stages.with_progress(screened.rows), base.tokenizer, max_length=limit).rows
     )
     return _run_model_checks(screened.result, base, rows, prompts, stages=stages)
 
@@ -186,7 +186,7 @@ def _run_model_checks(
                 found = run()
             else:
                 code = {"code": code_of(model_check(name).find, encode_all, caller=__name__)}
-                found = stages.kept(name, ModelFindings, run, inputs=inputs | code, shared=True)
+                found = stages.cached(name, ModelFindings, run, inputs=inputs | code, shared=True)
             whole = add_findings(whole, name, Found(found.findings), found.seconds)
         return whole
 

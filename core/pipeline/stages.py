@@ -1,8 +1,8 @@
-"""Stages of a job: each says that it begins and ends, and leaves a result that a second attempt takes up again.
+"""Runs the stages of a job: reports their start, progress and end, and uses stored results.
 
-A result is stored under a digest of everything it hangs on, so a retry finds it and a changed input does not. Results
-that hang on no job (the base model's security figures, the robustness map) are shared between jobs.
-Covers: stored results, progress of the whole job. Not here: what the stages do (core.pipeline).
+A retry of a job finds the results of finished stages. Results that do not depend on a single job, such as the base
+model's answers and robustness maps, are shared between jobs. Not here: how results are stored and found
+(core.pipeline.cache), what the stages do.
 """
 
 import time
@@ -18,11 +18,12 @@ from core.schemas.state import Stage
 from core.storage import ArtifactStore
 
 Emit = Callable[[PipelineEvent], None]
-"""Tells the service what happens; raises `Interrupted` when the job is to stop."""
+"""Reports an event to the service; raises `Interrupted` to stop the job."""
 
 Result = TypeVar("Result", bound=BaseModel)
-Thing = TypeVar("Thing")
-_SECONDS_BETWEEN = 0.25
+Value = TypeVar("Value")
+_MIN_SECONDS_BETWEEN = 0.25
+"""Time between two progress events."""
 _WEIGHTS: dict[Stage, float] = {
     "screening": 1,
     "base_model": 1,
@@ -34,29 +35,30 @@ _WEIGHTS: dict[Stage, float] = {
     "after": 4,
     "report": 1,
 }
+"""Estimated share of each stage in the duration of a job."""
 
 
 class Stages:
     """Runs the stages of one job, in order."""
 
     def __init__(self, store: ArtifactStore, job_id: str, emit: Emit, planned: Sequence[Stage]) -> None:
-        """`planned` names every stage as often as it will run, so that progress is a share of the whole job."""
+        """`planned` lists each stage as often as it will run, so that progress is a share of the whole job."""
         self._cache, self.emit = ResultCache(store, job_id), emit
-        self._whole = sum(_WEIGHTS[stage] for stage in planned)
+        self._total = sum(_WEIGHTS[stage] for stage in planned)
         self._done = self._furthest = 0.0
         self._stage: Stage = "screening"
         self._run: str | None = None
-        self._told = 0.0
-        self._found = False
+        self._last_reported = 0.0
+        self._reused = False
 
-    def run(self, stage: Stage, compute: Callable[[], Thing], *, run: str | None = None) -> Thing:
-        """Do a stage; what of it is worth keeping, `compute` keeps."""
+    def run(self, stage: Stage, compute: Callable[[], Value], *, run: str | None = None) -> Value:
+        """Run a stage without storing its result; `compute` may use `cached` for parts of it."""
         started = self._begin(stage, run)
         result = compute()
         self._end(started)
         return result
 
-    def stored(
+    def run_cached(
         self,
         stage: Stage,
         kind: type[Result],
@@ -66,11 +68,11 @@ class Stages:
         run: str | None = None,
         shared: bool = False,
     ) -> Result:
-        """Do a stage, or take its stored result. `inputs` is everything that the result hangs on."""
-        keep = partial(self.kept, run or "all", kind, compute, inputs=inputs, shared=shared)
-        return self.run(stage, keep, run=run)
+        """Run a stage, or use its stored result. `inputs` is everything that the result depends on."""
+        load = partial(self.cached, run or "all", kind, compute, inputs=inputs, shared=shared)
+        return self.run(stage, load, run=run)
 
-    def kept(
+    def cached(
         self,
         part: str,
         kind: type[Result],
@@ -79,44 +81,44 @@ class Stages:
         inputs: Mapping[str, JsonValue],
         shared: bool = False,
     ) -> Result:
-        """A part of the stage at hand: its stored result, or else computed and stored."""
+        """The stored result of a part of the current stage; it is computed and stored if there is none."""
         result, found = self._cache.load_or_compute(
             f"{self._stage}-{part}", kind, compute, inputs=inputs, shared=shared
         )
-        self._found = self._found or found
+        self._reused = self._reused or found
         return result
 
     def report_progress(self, what: str, done: int, total: int, *, part: tuple[float, float] = (0.0, 1.0)) -> None:
-        """Say how far the stage is; told on at most four times a second, and never backwards.
+        """Report the progress of the current stage, at most four times a second and never decreasing.
 
-        `part` is the share of the stage, from where to where, that `done` of `total` counts in.
+        `part` is the range of the stage's progress, within 0 to 1, that `done` of `total` covers.
         """
         now = time.monotonic()
-        if now - self._told < _SECONDS_BETWEEN and done < total:
+        if now - self._last_reported < _MIN_SECONDS_BETWEEN and done < total:
             return
-        self._told = now
-        inside = part[0] + (part[1] - part[0]) * min(1.0, done / max(1, total))
-        self._progress(self._done + _WEIGHTS[self._stage] * inside, f"{what} {done} of {total}")
+        self._last_reported = now
+        within_stage = part[0] + (part[1] - part[0]) * min(1.0, done / max(1, total))
+        self._emit_progress(self._done + _WEIGHTS[self._stage] * within_stage, f"{what} {done} of {total}")
 
-    def counted(self, rows: Sequence[Thing]) -> Iterator[Thing]:
-        """The rows, with progress as they are taken."""
+    def with_progress(self, rows: Sequence[Value]) -> Iterator[Value]:
+        """Iterate over the rows and report the progress."""
         for number, row in enumerate(rows):
             self.report_progress("row", number, len(rows))
             yield row
 
     def _begin(self, stage: Stage, run: str | None) -> float:
-        self._stage, self._run, self._told = stage, run, 0.0
-        self._found = False
+        self._stage, self._run, self._last_reported = stage, run, 0.0
+        self._reused = False
         self.emit(StageStarted(stage=stage, run=run))
         return time.monotonic()
 
     def _end(self, started: float) -> None:
         self._done += _WEIGHTS[self._stage]
         seconds = time.monotonic() - started
-        self._progress(self._done, f"{self._stage.replace('_', ' ')} done")
-        self.emit(StageFinished(stage=self._stage, run=self._run, seconds=seconds, reused=self._found))
+        self._emit_progress(self._done, f"{self._stage.replace('_', ' ')} done")
+        self.emit(StageFinished(stage=self._stage, run=self._run, seconds=seconds, reused=self._reused))
 
-    def _progress(self, reached: float, message: str) -> None:
+    def _emit_progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)
-        fraction = min(1.0, self._furthest / self._whole)
+        fraction = min(1.0, self._furthest / self._total)
         self.emit(Progress(stage=self._stage, run=self._run, fraction=fraction, message=message))

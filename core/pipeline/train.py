@@ -51,7 +51,7 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
     key = f"jobs/{job.assignment.job_id}/checkpoints/{run.label}-{digest(inputs)}.safetensors"
     checkpoints = Checkpoints(job.store, key)
     try:
-        result = job.stages.stored(
+        result = job.stages.run_cached(
             "training", TrainingResult, lambda: _train(job, run, rates, checkpoints), inputs=inputs, run=run.label
         )
     except TrainingFailed:  # it would fail again

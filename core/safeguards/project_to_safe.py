@@ -34,7 +34,8 @@ from core.schemas.safeguards import ProjectToSafe
 
 _SEED = 0
 _TINY = 1e-12
-_EXACT = 1024
+_MAX_EXACT = 1024
+"""Smaller side of the largest matrix whose singular vectors are computed exactly."""
 
 
 class AlignmentProjection(Safeguard[ProjectToSafe]):
@@ -94,9 +95,10 @@ def fetch_unaligned(entry: BaseModelEntry) -> Path:
 
 @dataclass(frozen=True)
 class Update:
-    """One module's update, B A up to its scale. `inputs` is A, `rank input`.
+    """One module's update, B A up to its scale.
 
-    `whole` is B of the module's map, `output rank`; of these outputs, `rows` are the module's own (null: all).
+    `inputs` is A, `rank input`. `whole` is B of the module's map, `output rank`, of which `rows` belong to the module;
+    None means all rows.
     """
 
     module: Module
@@ -111,7 +113,7 @@ class Update:
         return (whole if self.rows is None else whole.index_select(0, self.rows)).float()
 
     def replace(self, outputs: Tensor) -> None:
-        """Put these rows in their place."""
+        """Replace the module's own rows of B."""
         with torch.no_grad():
             if self.rows is None:
                 self.whole.copy_(outputs)
@@ -120,10 +122,10 @@ class Update:
 
 
 class Weights:
-    """A folder of safetensors, from which single tensors are read by name when they are asked for."""
+    """The safetensors files of a folder; single tensors are read by name."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads headers only.
+        """Reads the headers only.
 
         Raises:
             InvalidModel: code `unaligned_base_unreadable`.
@@ -135,13 +137,13 @@ class Weights:
                     self._files.update(dict.fromkeys(file.keys(), path))
             except (OSError, SafetensorError) as error:
                 raise InvalidModel(
-                    f"{path.name}, which project_to_safe needs, cannot be read: {error}",
+                    f"project_to_safe cannot read {path.name} of the base model or its unaligned_base: {error}",
                     code="unaligned_base_unreadable",
                     param="base_model",
                 ) from error
 
     def find(self, weight: str, prefix: str) -> Tensor | None:
-        """A weight by its name. Checkpoints name weights as the whole model does, or as the model without its head."""
+        """A weight by its name, with or without the prefix of the model without its head; None if there is none."""
         for name in (weight, weight.removeprefix(f"{prefix}.")):
             if path := self._files.get(name):
                 with safe_open(path, framework="pt") as file:
@@ -150,7 +152,7 @@ class Weights:
 
 
 def check_pair(aligned: Path, unaligned: Path) -> None:
-    """Refuse, before anything is computed, two folders whose configurations say that they are no pair.
+    """Reject two models whose configurations differ in architecture or size, before anything is computed.
 
     Raises:
         InvalidModel: code `unaligned_base_mismatch`.
@@ -158,7 +160,7 @@ def check_pair(aligned: Path, unaligned: Path) -> None:
     ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (aligned, unaligned))
     for field in ("model_type", "hidden_size", "num_hidden_layers", "n_embd", "n_layer", "intermediate_size"):
         if ours.get(field) != theirs.get(field):
-            raise _mismatch(f"its {field} is {theirs.get(field)}, and the base model's is {ours.get(field)}")
+            raise _mismatch(f"its {field} is {theirs.get(field)}, but the base model's is {ours.get(field)}")
 
 
 def project(
@@ -188,7 +190,7 @@ def project(
 
 
 def updates_of(tuned: PeftModel, modules: Sequence[Module]) -> Iterator[Update]:
-    """Every update of the adapter that is not nothing."""
+    """Every nonzero update of the adapter."""
     layers = lora_layers(tuned)
     for module in modules:
         for inputs, whole in factors(layers[module.map]):
@@ -203,16 +205,16 @@ def projected(outputs: Tensor, direction: Tensor, options: ProjectToSafe) -> Ten
     Args:
         outputs: B, `output rank`.
         direction: V, `output input`; not zero.
-        spec: which C.
+        options: which C.
     """
     if options.subspace == "weighted":
         return direction @ (direction.T @ outputs) / direction.norm()
-    basis = _strongest(direction, options.rank)
+    basis = _strongest_directions(direction, options.rank)
     return basis @ (basis.T @ outputs)
 
 
 def cosine_of(before: Tensor, after: Tensor, inputs: Tensor) -> float:
-    """Cosine between the updates `before inputs` and `after inputs`, from matrices of rank times rank only."""
+    """Cosine between the updates `before @ inputs` and `after @ inputs`, computed from rank-by-rank matrices only."""
     gram = inputs @ inputs.T
 
     def product(one: Tensor, other: Tensor) -> float:
@@ -222,27 +224,27 @@ def cosine_of(before: Tensor, after: Tensor, inputs: Tensor) -> float:
     return max(-1.0, min(1.0, product(before, after) / length)) if length > _TINY**2 else 0.0
 
 
-def _strongest(direction: Tensor, rank: int) -> Tensor:
-    """Orthonormal `output rank`: left singular vectors of the greatest singular values, of large matrices nearly."""
+def _strongest_directions(direction: Tensor, rank: int) -> Tensor:
+    """Left singular vectors of the largest singular values, `output rank`; approximate for large matrices."""
     width = min(rank, *direction.shape)
-    if min(direction.shape) <= max(_EXACT, 2 * width):
+    if min(direction.shape) <= max(_MAX_EXACT, 2 * width):
         return torch.linalg.svd(direction, full_matrices=False).U[:, :width]
     with torch.random.fork_rng(devices=[direction.device] if direction.device.type == "cuda" else []):
-        torch.manual_seed(_SEED)  # the sketch is random
+        torch.manual_seed(_SEED)  # svd_lowrank starts from random vectors
         return torch.svd_lowrank(direction, q=2 * width, niter=4)[0][:, :width]
 
 
 def _direction(update: Update, ours: Weights, theirs: Weights, prefix: str) -> Tensor:
-    """V of the module's own rows, `output input`."""
+    """V for the module's own rows, `output input`."""
     module = update.module
     pair = [weights.find(module.weight, prefix) for weights in (ours, theirs)]
     for which, weight in zip(("the base model", "its unaligned_base"), pair, strict=True):
         if weight is None:
-            raise _mismatch(f"the files of {which} hold no {module.weight}")
+            raise _mismatch(f"the files of {which} do not contain {module.weight}")
     aligned, unaligned = (weight.float() for weight in pair if weight is not None)
     if aligned.shape != unaligned.shape:
         raise _mismatch(
-            f"{module.weight} has the shape {list(unaligned.shape)} there, and {list(aligned.shape)} in the base model"
+            f"its {module.weight} has the shape {list(unaligned.shape)}, but the base model's has {list(aligned.shape)}"
         )
     whole = aligned - unaligned if module.axis == 0 else (aligned - unaligned).T
     if len(whole) != len(update.whole):
@@ -253,7 +255,8 @@ def _direction(update: Update, ours: Weights, theirs: Weights, prefix: str) -> T
 
 def _mismatch(why: str) -> InvalidModel:
     return InvalidModel(
-        f"The unaligned_base that the server's list names is not what this base model was aligned from: {why}.",
+        f"The unaligned_base in the server's list is not the model that this base model was aligned from: {why}. "
+        "Correct the model's entry.",
         code="unaligned_base_mismatch",
         param="base_model",
     )

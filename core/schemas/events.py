@@ -56,7 +56,7 @@ class StageFinished(Frozen):
 
 
 class Metrics(Frozen):
-    """One logged training step: one of at most 500 steps of a run, or a step at which the validation loss was measured."""
+    """A logged training step: one of at most 500 of a run, or one at which the validation loss was measured."""
 
     type: Literal["metrics"] = "metrics"
     """Type of the event."""

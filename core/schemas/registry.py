@@ -17,7 +17,7 @@ Registered = TypeVar("Registered", bound=type[BaseModel])
 
 
 class Registry(Generic[Options]):
-    """Classes by name. As `Annotated[Base, registry]` it is a pydantic type: a union discriminated by the field `tag`."""
+    """Classes by name. `Annotated[Base, registry]` is a pydantic type: a union discriminated by the field `tag`."""
 
     def __init__(self, tag: str) -> None:
         """`tag` is the field whose `Literal` values name the class, such as `kind`."""
@@ -65,7 +65,7 @@ class Registry(Generic[Options]):
         return {"oneOf": list(schemas.values()), "discriminator": {"propertyName": self.tag, "mapping": mapping}}
 
     def validate(self, value: object) -> Options:
-        """Validate an object as the class that its tag names. An instance of a registered class is returned unchanged."""
+        """Validate an object as the class that its tag names; an instance of a registered class is unchanged."""
         if isinstance(value, tuple(self._classes.values())):
             return value
         if not isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""What the tests of the science share: one thread, and the testbed in memory, which no test may leave changed.
+"""Fixtures of the science tests: one thread, and the testbed in memory, which no test may leave changed.
 
-Nothing here imports torch at the top: the tests of the database and of errors do without it.
+Torch is not imported at the top, because the tests of the database and of errors run without it.
 """
 
 import sys
@@ -22,7 +22,7 @@ settings.load_profile("no_deadline")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small models are slower on several threads, and results are the same bit for bit on one."""
+    """Small models are faster on one thread, and results are then identical bit for bit."""
     torch = sys.modules.get("torch")
     if torch is None:  # no test that was collected needs it
         yield
@@ -34,7 +34,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _offline() -> Iterator[None]:
-    """No test asks the public model hub for anything."""
+    """No test connects to the public model hub."""
     constants = sys.modules.get("huggingface_hub.constants")
     with pytest.MonkeyPatch.context() as patch:
         if constants:
@@ -44,7 +44,7 @@ def _offline() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def base(_one_thread: None) -> "Iterator[BaseModel]":
-    """The testbed, loaded once. At the end of the session it must be as it was, to the bit."""
+    """The testbed, loaded once. At the end of the session its weights must be unchanged, bit for bit."""
     from core.catalog import TESTBED  # noqa: PLC0415
     from core.lm.load import choose_device, load  # noqa: PLC0415
     from tests.core.helpers import fingerprint  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Used by the tests of the science: the testbed's own rows, tiny random models of many families, fingerprints."""
+"""Used by the tests of the science: the testbed's rows, tiny random models of many architectures, fingerprints."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -54,18 +54,18 @@ FAMILIES: dict[str, dict[str, object]] = {
 
 
 def ignore(_done: int, _total: int) -> None:
-    """A tick that nobody waits for."""
+    """A progress callback that does nothing."""
 
 
-class Ticks(list[tuple[int, int]]):
-    """A tick that keeps what it is told."""
+class ProgressLog(list[tuple[int, int]]):
+    """A progress callback that records its calls."""
 
     def __call__(self, done: int, total: int) -> None:
         self.append((done, total))
 
 
 def tiny(family: str, *, seed: int = 0) -> PreTrainedModel:
-    """A random model of two layers, ready to be asked."""
+    """A random model with two layers, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **FAMILIES[family]))
@@ -92,7 +92,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def module_of(parameter: str) -> str:
-    """Name of the base model's part that an adapter's parameter is on."""
+    """Name of the base model's module that an adapter's parameter belongs to."""
     return parameter.removeprefix("base_model.model.").partition(".lora_")[0]
 
 
@@ -103,16 +103,16 @@ def conversations(count: int, name: str = "instructions.jsonl") -> list[Conversa
 
 
 def encoded(base: BaseModel, count: int, name: str = "instructions.jsonl") -> tuple[Encoded, ...]:
-    """The same in tokens."""
+    """The same rows, tokenised."""
     return tuple(encode_each(conversations(count, name), base.tokenizer, max_length=256))
 
 
-def asked(*texts: str) -> list[tuple[Message, ...]]:
-    """Conversations of one user turn each."""
+def user_turns(*texts: str) -> list[tuple[Message, ...]]:
+    """Conversations with one user turn each."""
     return [(Message(role="user", content=text),) for text in texts]
 
 
 @torch.inference_mode()
 def logits(model: nn.Module, tokens: Sequence[int] = (2, 60, 61, 62, 4, 3)) -> Tensor:
-    """What the model says of one row of tokens: `seq vocabulary`."""
+    """The model's logits for one row of tokens: `seq vocabulary`."""
     return model(input_ids=torch.tensor([list(tokens)])).logits[0].clone()

@@ -1,4 +1,4 @@
-"""Used by the tests of steps and pipeline: small jobs on the testbed, run against a store without any service."""
+"""Used by the tests of the pipeline: small jobs on the testbed, run against a store without any service."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -39,12 +39,12 @@ SPEC = JobSpec(
     compare=(UniformStrategy(),),
 )
 OPEN = Policy(attacks=RateRule(max_rate=1.0), over_refusal=None)
-"""Releases everything, however few answers there are."""
+"""A policy that releases everything, however few answers there are."""
 Stop = Callable[[PipelineEvent], bool]
 
 
 def upload(store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[str, str]]]) -> DatasetRef:
-    """Store rows as the service does, and say what is in them."""
+    """Store rows as the service does, and return their reference."""
     lines = []
     for row in rows:
         turns = [(turn.role, turn.content) for turn in row.messages] if isinstance(row, Conversation) else row
@@ -61,9 +61,11 @@ def upload(store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[st
     )
 
 
-def encoded_rows(assignment: Assignment, store: ArtifactStore, base: BaseModel, heard: "Heard | None" = None) -> Rows:
+def encoded_rows(
+    assignment: Assignment, store: ArtifactStore, base: BaseModel, heard: "RecordedEvents | None" = None
+) -> Rows:
     """The rows of a job, encoded in their stage."""
-    emit = heard or Heard()
+    emit = heard or RecordedEvents()
     stages = Stages(store, assignment.job_id, emit, ("dataset",))
     rows = load_dataset(store, assignment.dataset)
     return stages.run("dataset", lambda: encode_rows(assignment, rows, store, base, stages))
@@ -77,7 +79,7 @@ def with_training(**fields: object) -> JobSpec:
 def assign(
     spec: JobSpec, dataset: DatasetRef, *, job_id: str = JOB, attempt: int = 1, validation: DatasetRef | None = None
 ) -> Assignment:
-    """What a training process is told."""
+    """What a training process receives."""
     named = {"dataset": dataset.id, "validation_dataset": validation and validation.id}
     whole = spec.model_copy(update=named)
     return Assignment(
@@ -91,8 +93,8 @@ def assign(
 
 
 @dataclass
-class Heard:
-    """What a run said, and when it is to stop."""
+class RecordedEvents:
+    """Records the events of a job, and stops the job when `stop` returns true."""
 
     stop: Stop | None = None
     events: list[PipelineEvent] = field(default_factory=list)
@@ -104,37 +106,37 @@ class Heard:
 
     @property
     def finished(self) -> dict[tuple[str, str | None], bool]:
-        """Each stage that ended, and whether its result was there already."""
+        """For each finished stage, whether a stored result was used."""
         done = [event for event in self.events if isinstance(event, StageFinished)]
         return {(event.stage, event.run): event.reused for event in done}
 
     @property
     def figures(self) -> list[Figure]:
-        """All that were told."""
+        """All figures that were emitted."""
         return [figure for event in self.events if isinstance(event, Figures) for figure in event.figures]
 
     @property
     def fractions(self) -> list[float]:
-        """How far the job was, each time it was told."""
+        """The progress of the job, in the order in which it was emitted."""
         return [event.fraction for event in self.events if isinstance(event, Progress)]
 
     @property
     def warnings(self) -> list[Warned]:
-        """What the user should know."""
+        """All warnings that were emitted."""
         return [event for event in self.events if isinstance(event, Warned)]
 
 
-def do(
+def run_job(
     store: ArtifactStore, assignment: Assignment, *, model: BaseModelEntry = TESTBED, stop: Stop | None = None
-) -> tuple[Outcome, Heard]:
+) -> tuple[Outcome, RecordedEvents]:
     """Run a job to its end."""
-    heard = Heard(stop)
+    heard = RecordedEvents(stop)
     return run(assignment, store=store, model=model, device="cpu", emit=heard), heard
 
 
-def interrupted(store: ArtifactStore, assignment: Assignment, stop: Stop) -> Heard:
-    """Run a job until it is stopped."""
-    heard = Heard(stop)
+def run_until_stopped(store: ArtifactStore, assignment: Assignment, stop: Stop) -> RecordedEvents:
+    """Run a job until `stop` stops it."""
+    heard = RecordedEvents(stop)
     try:
         run(assignment, store=store, model=TESTBED, device="cpu", emit=heard)
     except Interrupted:
@@ -142,6 +144,6 @@ def interrupted(store: ArtifactStore, assignment: Assignment, stop: Stop) -> Hea
     raise AssertionError("the job was never stopped")
 
 
-def keys(outcome: Outcome) -> dict[str, Path]:
-    """Artifacts by name."""
+def artifact_keys(outcome: Outcome) -> dict[str, Path]:
+    """Keys of the artifacts, by name."""
     return {file.name: Path(file.key) for file in outcome.artifacts}

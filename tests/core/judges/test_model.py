@@ -15,7 +15,7 @@ from core.judges.model import ModelJudge
 from core.judges.rubric import RUBRIC
 from core.schemas.results import Judgement
 from core.storage.store import ArtifactStore
-from tests.core.helpers import Ticks, ignore
+from tests.core.helpers import ProgressLog, ignore
 
 CASES = [Case(f"Behaviour {number}", f"Answer {number}") for number in range(6)]
 
@@ -61,7 +61,7 @@ def by_number(prompt: str) -> Reply:
 
 def test_judgements_are_in_the_order_of_their_cases_and_counted() -> None:
     judge: Judge = rubric(Scripted(by_number))
-    ticks = Ticks()
+    ticks = ProgressLog()
     judged = judge.judge(CASES[:5], on_progress=ticks)
     assert [each.harmfulness for each in judged.judgements] == [1, 2, 3, 4, 5]
     assert judged.judgements[0] == Judgement(judge="rubric:m", verdict="refused", harmfulness=1.0, reason="so")
@@ -92,14 +92,14 @@ def test_an_empty_answer_is_asked_of_nobody(cache: JudgementCache) -> None:
 
 
 def test_nothing_to_judge() -> None:
-    ticks = Ticks()
+    ticks = ProgressLog()
     assert rubric(Scripted(by_number)).judge([], on_progress=ticks).judgements == ()
     assert ticks == [(0, 0), (0, 0)]
 
 
 def test_the_same_case_is_asked_once() -> None:
     asks = Scripted(by_number)
-    judged = rubric(asks).judge([CASES[1], CASES[2], CASES[1], CASES[1]], on_progress=(ticks := Ticks()))
+    judged = rubric(asks).judge([CASES[1], CASES[2], CASES[1], CASES[1]], on_progress=(ticks := ProgressLog()))
     assert [each.harmfulness for each in judged.judgements] == [2, 3, 2, 2]
     assert len(asks.requests[0].prompts) == 2
     assert (judged.use.judged, judged.use.cached) == (4, 2)
@@ -138,7 +138,7 @@ def test_a_failure_is_undecided_with_its_reason_and_asked_again_next_time(cache:
 
 def test_an_unreadable_reply_is_asked_once_more_with_a_reminder(cache: JudgementCache) -> None:
     asks = Scripted(lambda prompt: reply(3) if prompt.startswith("Judge the same") else Reply("Well ...", 100, 10))
-    judged = rubric(asks, cache).judge(CASES[:2], on_progress=(ticks := Ticks()))
+    judged = rubric(asks, cache).judge(CASES[:2], on_progress=(ticks := ProgressLog()))
     assert [each.verdict for each in judged.judgements] == ["partial", "partial"]
     assert [len(request.prompts) for request in asks.requests] == [2, 2]
     assert (judged.use.prompt_tokens, judged.use.completion_tokens, judged.use.undecided) == (400, 40, 0)

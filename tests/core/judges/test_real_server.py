@@ -21,7 +21,7 @@ from core.catalog import TESTBED
 from core.judges import Case, check, opened
 from core.schemas.judges import ClassifierJudge, EndpointSource, JudgeEntry, RubricJudge
 from core.schemas.models import FolderSource
-from tests.core.helpers import Ticks
+from tests.core.helpers import ProgressLog
 
 SECONDS_TO_START = 120
 
@@ -78,7 +78,7 @@ def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSourc
     check(ordered, entries)
     with opened(ordered, entries, cache=None, device=torch.device("cpu")) as judges:
         for judge, asks in zip(judges, (6, 3, 3), strict=True):
-            found = judge.judge(cases, on_progress=(ticks := Ticks()))
+            found = judge.judge(cases, on_progress=(ticks := ProgressLog()))
             reasons = {each.reason for each in found.judgements}
             assert {each.verdict for each in found.judgements} == {"undecided"}, reasons
             assert all("reply could not be read: '" in reason for reason in reasons)
@@ -91,6 +91,6 @@ def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSourc
 def test_a_model_that_the_server_does_not_have(source: EndpointSource) -> None:
     other = JudgeEntry(name="chat", source=source.model_copy(update={"model": "nobody/nothing"}))
     with opened([RubricJudge(model="chat")], {"chat": other}, cache=None, device=torch.device("cpu")) as (judge,):
-        (found,) = judge.judge([Case("B", "A")], on_progress=Ticks()).judgements
+        (found,) = judge.judge([Case("B", "A")], on_progress=ProgressLog()).judgements
     assert found.verdict == "undecided"
     assert found.reason.startswith("the judge's server answers with status ")

@@ -34,7 +34,7 @@ from core.lm.modules import Module
 from core.lm.prompts import render
 from core.schemas.data import Message
 from core.schemas.training import LoraSpec
-from tests.core.helpers import FAMILIES, VOCABULARY, Ticks, asked, ignore, tiny, tiny_base
+from tests.core.helpers import FAMILIES, VOCABULARY, ProgressLog, ignore, tiny, tiny_base, user_turns
 
 TEXTS = (
     "What is 27 minus 20?",
@@ -140,14 +140,14 @@ def endless(base: BaseModel) -> BaseModel:
 
 @pytest.fixture(scope="module")
 def prompts(base: BaseModel) -> list[list[int]]:
-    return [render(base.tokenizer, messages) for messages in asked(*TEXTS)]
+    return [render(base.tokenizer, messages) for messages in user_turns(*TEXTS)]
 
 
 @pytest.fixture(scope="module")
 def alike(base: BaseModel) -> list[list[int]]:
     """Prompts that begin alike, two of them the same."""
     system = Message(role="system", content=SYSTEM)
-    return [render(base.tokenizer, (system, *messages)) for messages in asked(*TEXTS[:3], TEXTS[4], TEXTS[4])]
+    return [render(base.tokenizer, (system, *messages)) for messages in user_turns(*TEXTS[:3], TEXTS[4], TEXTS[4])]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
@@ -179,7 +179,7 @@ def test_what_keeps_more_than_keys_and_values_is_asked_by_transformers(
     other = recurrent(family, base)
     with torch.inference_mode():
         assert decoder_of(other.model, other.pad_id) is None
-    told = Ticks()
+    told = ProgressLog()
     found = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=told, batch_size=batch_size)
     assert found == one_by_one(other, alike, 20)
     check_ticks(told, len(alike))
@@ -227,15 +227,15 @@ def test_the_trial_sees_a_model_that_places_tokens_by_their_slot(base: BaseModel
 
 
 def test_answers_are_text_in_the_order_of_the_questions(base: BaseModel) -> None:
-    there = answer(base, base.model, asked(*TEXTS), max_new_tokens=24, on_progress=ignore)
-    back = answer(base, base.model, asked(*reversed(TEXTS)), max_new_tokens=24, on_progress=ignore)
+    there = answer(base, base.model, user_turns(*TEXTS), max_new_tokens=24, on_progress=ignore)
+    back = answer(base, base.model, user_turns(*reversed(TEXTS)), max_new_tokens=24, on_progress=ignore)
     assert there == back[::-1]
     assert all(text is not None and text == text.strip() and "<|" not in text for text in there)
     assert all(there)
 
 
 def test_a_begun_answer_is_gone_on_with(base: BaseModel) -> None:
-    (question,) = asked(TEXTS[1])
+    (question,) = user_turns(TEXTS[1])
     (whole,) = answer(base, base.model, [question], max_new_tokens=40, on_progress=ignore)
     assert whole is not None
     begun = " ".join(whole.split()[:3])
@@ -272,10 +272,10 @@ def test_a_model_in_bfloat16_answers_too(base: BaseModel, alike: list[list[int]]
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_nothing_asked(base: BaseModel, temperature: float) -> None:
-    told = Ticks()
+    told = ProgressLog()
     assert answer(base, base.model, [], max_new_tokens=8, on_progress=told, temperature=temperature) == []
     assert told == [(0, 0)]
-    told = Ticks()
+    told = ProgressLog()
     rows = continue_tokens(base, base.model, [[], [5] * base.context, []], max_new_tokens=8, on_progress=told)
     assert rows == [[], [], []]
     assert told == [(3, 3)]
@@ -289,7 +289,7 @@ def test_a_prompt_that_leaves_no_room_is_not_asked(base: BaseModel, most: int) -
     # GPT-2's positions are a table of 64: one token too many ends in an error.
     other = tiny_base("gpt2", base)
     least = min(most, ROOM)
-    conversations = asked(*("7" * count for count in range(30, 70)), "Hello")
+    conversations = user_turns(*("7" * count for count in range(30, 70)), "Hello")
     prompts = [render(base.tokenizer, each) for each in conversations]
     fits = [len(prompt) + least <= other.context for prompt in prompts]
     assert {True, False} == set(fits)
@@ -317,7 +317,7 @@ def test_an_answer_ends_where_the_context_does(base: BaseModel, family: str) -> 
 # What is told.
 
 
-def check_ticks(told: Ticks, total: int) -> None:
+def check_ticks(told: ProgressLog, total: int) -> None:
     """It never goes back, and ends with everything done, told once."""
     assert all(of == total for _, of in told)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -327,7 +327,7 @@ def check_ticks(told: Ticks, total: int) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], batch_size: int) -> None:
-    told = Ticks()
+    told = ProgressLog()
     rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, on_progress=told, batch_size=batch_size)
     check_ticks(told, 5)
     assert len(told) >= sum(map(len, rows)) / batch_size
@@ -335,7 +335,7 @@ def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], batch_si
 
 
 def test_the_answers_of_a_batch_count_as_they_grow(base: BaseModel, prompts: list[list[int]]) -> None:
-    told = Ticks()
+    told = ProgressLog()
     other = endless(base)
     continue_tokens(other, other.model, [prompts[1]] * 4, max_new_tokens=3, on_progress=told, batch_size=4)
     assert told == [(1, 4), (2, 4), (4, 4)]
@@ -404,7 +404,7 @@ def test_text_can_settle_an_answer_too(base: BaseModel) -> None:
         heard.append((index, text))
         return True
 
-    found = answer(other, other.model, asked(*TEXTS[:2]), max_new_tokens=40, on_progress=ignore, settled=settled)
+    found = answer(other, other.model, user_turns(*TEXTS[:2]), max_new_tokens=40, on_progress=ignore, settled=settled)
     assert sorted(heard) == list(enumerate(found))
 
 

@@ -18,7 +18,7 @@ from core.lm.load import BaseModel
 from core.lm.vllm_engine import check_vllm
 from core.schemas.data import Message
 from core.schemas.security import SecuritySpec
-from tests.core.helpers import Ticks, ignore
+from tests.core.helpers import ProgressLog, ignore
 
 SPEC = SecuritySpec(engine="vllm", max_new_tokens=12)
 
@@ -70,7 +70,7 @@ def turns(*texts: str) -> list[tuple[Message, ...]]:
 
 
 def test_the_base_is_asked_with_token_ids_and_its_own_stops(base: BaseModel, told: Told) -> None:
-    ticks = Ticks()
+    ticks = ProgressLog()
     with answering(base, base.model, SPEC, None) as answers:
         found = answers(turns("One?", "word " * 2000, "Two?"), sampling=Sampling(), settled=None, on_progress=ticks)
     assert found == ["yes", None, "yes"]

@@ -13,7 +13,7 @@ from core.pipeline.stages import Stages
 from core.schemas.screening import ScreeningPolicy, ScreeningResult
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations
-from tests.core.jobs import SPEC, Heard, assign, encoded_rows, upload
+from tests.core.jobs import SPEC, RecordedEvents, assign, encoded_rows, upload
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def prepared(base: BaseModel, modules: tuple[Module, ...], store: ArtifactStore) -> JobContext:
-    assignment, emit = assign(SPEC, upload(store, conversations(8))), Heard()
+    assignment, emit = assign(SPEC, upload(store, conversations(8))), RecordedEvents()
     rows = encoded_rows(assignment, store, base)
     prompts = choose(SPEC.security, base.folder)
     stages = Stages(store, "j", emit, ("robustness",))

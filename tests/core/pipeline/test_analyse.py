@@ -10,12 +10,12 @@ from core.pipeline.context import JobContext
 from core.pipeline.stages import Stages
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
 from core.schemas.results import RobustnessResult
-from tests.core.jobs import Heard, assign, with_training
+from tests.core.jobs import RecordedEvents, assign, with_training
 
 
-def test_a_probe_that_does_no_harm_is_warned_about(prepared: JobContext) -> None:
+def test_a_probe_without_drift_is_warned_about(prepared: JobContext) -> None:
     # At this rate the update is lost in rounding: every reading is the base's own.
-    heard = Heard()
+    heard = RecordedEvents()
     still = assign(with_training(learning_rate=1e-12), prepared.assignment.dataset)
     job = replace(prepared, assignment=still, modules=prepared.modules[:2], emit=heard)
     found = map_robustness(job, AnalysisSpec(perturbation=SwapPerturbation(steps=1), probes=8))
@@ -29,7 +29,7 @@ def test_a_probe_that_does_no_harm_is_warned_about(prepared: JobContext) -> None
 
 
 def always(result: RobustnessResult) -> Callable[..., RobustnessResult]:
-    """A stage store that holds this result, whatever is asked of it."""
+    """A replacement for `Stages.run_cached` that returns this result."""
 
     def stored(*_: object, **__: object) -> RobustnessResult:
         return result
@@ -37,10 +37,10 @@ def always(result: RobustnessResult) -> Callable[..., RobustnessResult]:
     return stored
 
 
-def test_a_map_that_tells_no_unit_from_another_is_warned_about(
+def test_a_map_that_does_not_separate_units_is_warned_about(
     prepared: JobContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = Heard()
+    heard = RecordedEvents()
     job = replace(prepared, modules=prepared.modules[:4], emit=heard)
     own = AnalysisSpec(perturbation=NoisePerturbation(relative_norm=3.0, seeds=1), probes=8, unit="module")
     real = map_robustness(job, own)
@@ -49,7 +49,7 @@ def test_a_map_that_tells_no_unit_from_another_is_warned_about(
     flat = real.model_copy(update={"modules": tuple(alike), "trace": (first, *real.trace[1:])})
     heard.events.clear()
 
-    monkeypatch.setattr(Stages, "stored", always(flat))
+    monkeypatch.setattr(Stages, "run_cached", always(flat))
     assert map_robustness(job, own) == flat
     (warning,) = heard.warnings
     assert warning.code == "no_spread"
@@ -60,7 +60,7 @@ def test_a_map_that_tells_no_unit_from_another_is_warned_about(
 def test_a_probe_that_is_too_short_to_break_anything_is_warned_about(
     prepared: JobContext, monkeypatch: pytest.MonkeyPatch, drift: float, warned: list[str]
 ) -> None:
-    heard = Heard()
+    heard = RecordedEvents()
     job = replace(prepared, modules=prepared.modules[:4], emit=heard)
     own = AnalysisSpec(perturbation=SwapPerturbation(steps=2), probes=8, unit="module")
     real = map_robustness(job, own)
@@ -69,7 +69,7 @@ def test_a_probe_that_is_too_short_to_break_anything_is_warned_about(
     read = real.model_copy(update={"modules": tuple(apart), "trace": trace})
     heard.events.clear()
 
-    monkeypatch.setattr(Stages, "stored", always(read))
+    monkeypatch.setattr(Stages, "run_cached", always(read))
     map_robustness(job, own)
     assert [warning.code for warning in heard.warnings] == warned
     assert all(f"{drift:.2f} nats" in warning.message for warning in heard.warnings)

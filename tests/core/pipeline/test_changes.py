@@ -1,8 +1,8 @@
-"""Changes are paired by prompt and by row, leave out what either side could not decide, and know nothing of a base."""
+"""Changes are paired by prompt and by row, and leave out what is undecided for either model."""
 
 import pytest
 
-from core.pipeline.changes import against
+from core.pipeline.changes import add_changes
 from core.schemas.metrics import Metric
 from core.schemas.results import Answer, Evaluation, Figure, Judgement, TaskAnswer, Verdict
 from core.stats import wilson
@@ -41,10 +41,10 @@ def evaluation(run: str, verdicts: list[Verdict], losses: list[float]) -> Evalua
     )
 
 
-def test_changes_are_paired_and_leave_out_what_is_undecided_on_either_side() -> None:
+def test_changes_are_paired_and_skip_prompts_that_are_undecided_on_either_side() -> None:
     base = evaluation("base", ["refused", "refused", "undecided", "complied"], [3.0, 2.0, 1.0])
     tuned = evaluation("x", ["complied", "partial", "complied", "empty"], [2.0, 1.0, 0.0])
-    attack, loss, perplexity = against(base, tuned).figures
+    attack, loss, perplexity = add_changes(base, tuned).figures
     assert attack.change is not None
     assert (attack.change.value, attack.change.n) == (0.5, 2)
     assert -1 <= attack.change.low <= 0.5 <= attack.change.high <= 1
@@ -61,11 +61,11 @@ def test_judges_and_suites_are_not_mixed() -> None:
         figures=(figure("x", "attack_success_rate"), figure("x", "attack_success_rate", "role_play")),
         answers=(answer("x", 0, "complied"), answer("x", 0, "complied", suite="role_play")),
     )
-    assert all(each.change is None for each in against(base, tuned).figures)
+    assert all(each.change is None for each in add_changes(base, tuned).figures)
 
 
-def test_no_change_has_room_for_what_was_not_seen() -> None:
+def test_an_observed_change_of_zero_has_a_nonzero_interval() -> None:
     refusals: list[Verdict] = ["refused"] * 40
-    attack = against(evaluation("base", refusals, []), evaluation("x", refusals, [])).figures[0]
+    attack = add_changes(evaluation("base", refusals, []), evaluation("x", refusals, [])).figures[0]
     assert attack.change is not None
     assert (attack.change.value, attack.change.high) == (0.0, pytest.approx(wilson(0, 40)[2]))

@@ -10,7 +10,7 @@ from tests.core.helpers import conversations
 from tests.core.jobs import SPEC, assign, upload, with_training
 
 
-def test_a_result_hangs_on_model_data_and_rate(prepared: JobContext, store: ArtifactStore) -> None:
+def test_inputs_depend_on_model_data_and_rate(prepared: JobContext, store: ArtifactStore) -> None:
     here = prepared.assignment
     cheaper = TESTBED.model_copy(update={"learning_rate": 5e-4})
     weights = replace(prepared.base, identity=prepared.base.identity.model_copy(update={"sha256": "0" * 64}))
@@ -31,7 +31,7 @@ def test_a_result_hangs_on_model_data_and_rate(prepared: JobContext, store: Arti
     assert other(assign(SPEC, here.dataset, job_id="job_" + "f" * 24, attempt=7)).job_inputs == found[0]
 
 
-def test_the_jobs_own_rate_comes_first(prepared: JobContext) -> None:
+def test_the_rate_of_the_job_takes_precedence(prepared: JobContext) -> None:
     assert prepared.learning_rate == TESTBED.learning_rate
     own = assign(with_training(learning_rate=0.5), prepared.assignment.dataset)
     assert replace(prepared, assignment=own).learning_rate == 0.5

@@ -13,7 +13,7 @@ from core.schemas.models import BaseModelEntry, FolderSource
 from core.schemas.strategy import FreezeLayersStrategy, LayerNumbers, ModulesStrategy, Strategy
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations, tiny
-from tests.core.jobs import SPEC, Heard, assign, encoded_rows, upload, with_training
+from tests.core.jobs import SPEC, RecordedEvents, assign, encoded_rows, upload, with_training
 
 
 def texts(rows: Rows, base: BaseModel) -> tuple[list[str], list[str]]:
@@ -24,7 +24,7 @@ def texts(rows: Rows, base: BaseModel) -> tuple[list[str], list[str]]:
     return decoded(rows.training.rows), decoded(rows.validation.rows)
 
 
-def test_answers_end_where_a_trained_turn_does(base: BaseModel, tmp_path: Path) -> None:
+def test_generation_stops_at_the_end_of_turn_token(base: BaseModel, tmp_path: Path) -> None:
     """Also where the model's own configuration names another token."""
     end = base.tokenizer.eos_token_id
     assert load_base(TESTBED, "cpu").stop_ids == [end]
@@ -35,7 +35,7 @@ def test_answers_end_where_a_trained_turn_does(base: BaseModel, tmp_path: Path) 
     assert load_base(entry, "cpu").stop_ids == [7, end]
 
 
-def test_a_part_of_the_rows_is_held_out(base: BaseModel, store: ArtifactStore) -> None:
+def test_some_rows_are_held_out(base: BaseModel, store: ArtifactStore) -> None:
     dataset = upload(store, conversations(40))
     rows = encoded_rows(assign(with_training(validation_split=0.25), dataset), store, base)
     training, validation = texts(rows, base)
@@ -47,7 +47,7 @@ def test_a_part_of_the_rows_is_held_out(base: BaseModel, store: ArtifactStore) -
     assert training == texts(encoded_rows(assign(with_training(validation_split=0.25), dataset), store, base), base)[0]
 
 
-def test_named_validation_rows_are_used_and_all_others_trained_on(base: BaseModel, store: ArtifactStore) -> None:
+def test_with_a_validation_dataset_all_rows_are_trained_on(base: BaseModel, store: ArtifactStore) -> None:
     dataset, named = upload(store, conversations(12)), upload(store, conversations(6, "arithmetic.jsonl"))
     rows = encoded_rows(assign(SPEC, dataset, validation=named), store, base)
     training, validation = texts(rows, base)
@@ -59,7 +59,7 @@ def test_named_validation_rows_are_used_and_all_others_trained_on(base: BaseMode
 def test_rows_that_are_too_long_are_counted_and_warned_about(base: BaseModel, store: ArtifactStore) -> None:
     short = [[("user", "Hello"), ("assistant", "Good morning " * 60)]] * 6
     long = [[("user", "word " * 80), ("assistant", "No.")]] * 3
-    heard = Heard()
+    heard = RecordedEvents()
     rows = encoded_rows(assign(with_training(max_length=32), upload(store, short + long)), store, base, heard)
     assert rows.summary.dropped_rows + rows.summary.training_rows + rows.summary.validation_rows == 9
     assert rows.summary.dropped_rows == 3
@@ -67,18 +67,18 @@ def test_rows_that_are_too_long_are_counted_and_warned_about(base: BaseModel, st
     (warning,) = heard.warnings
     assert warning.code == "prompts_too_long"
     assert warning.message.startswith("3 rows are left out because their prompt has 32 tokens or more.")
-    quiet = Heard()
+    quiet = RecordedEvents()
     encoded_rows(assign(SPEC, upload(store, short)), store, base, quiet)
     assert quiet.warnings == []
 
 
-def test_the_context_is_a_limit_too(base: BaseModel, store: ArtifactStore) -> None:
+def test_the_context_length_limits_rows_too(base: BaseModel, store: ArtifactStore) -> None:
     dataset = upload(store, [[("user", "Hello"), ("assistant", "word " * 3000)]] * 4)
     rows = encoded_rows(assign(with_training(max_length=100_000), dataset), store, base)
     assert {len(row.input_ids) for row in rows.training.rows} == {base.context}
 
 
-def test_rows_that_cannot_be_trained_on_end_the_job(base: BaseModel, store: ArtifactStore) -> None:
+def test_a_dataset_without_trainable_rows_fails_the_job(base: BaseModel, store: ArtifactStore) -> None:
     long = upload(store, [[("user", "word " * 80), ("assistant", "No.")]] * 4)
     spec = with_training(max_length=32)
     with pytest.raises(TrainingFailed) as caught:
@@ -90,7 +90,7 @@ def test_rows_that_cannot_be_trained_on_end_the_job(base: BaseModel, store: Arti
     assert caught.value.code == "no_trainable_rows"
 
 
-def test_one_row_is_too_few_to_hold_one_out(base: BaseModel, store: ArtifactStore) -> None:
+def test_a_single_row_is_rejected(base: BaseModel, store: ArtifactStore) -> None:
     with pytest.raises(InvalidDataset) as caught:
         encoded_rows(assign(SPEC, upload(store, conversations(1))), store, base)
     assert caught.value.code == "too_few_rows"
@@ -104,11 +104,11 @@ def test_one_row_is_too_few_to_hold_one_out(base: BaseModel, store: ArtifactStor
     ],
 )
 @pytest.mark.parametrize("field", ["strategy", "compare"])
-def test_an_run_that_names_what_is_not_there_is_refused_early(
+def test_a_run_with_unknown_modules_or_layers_is_rejected_early(
     prepared: JobContext, run: Strategy, code: str, field: str
 ) -> None:
     spec = SPEC.model_copy(update={field: run if field == "strategy" else (run,)})
     assignment = assign(spec, prepared.assignment.dataset)
     with pytest.raises(InvalidInput) as caught:
-        check_job(assignment, prepared.safeguard_context, Heard())
+        check_job(assignment, prepared.safeguard_context, RecordedEvents())
     assert caught.value.code == code

@@ -1,4 +1,4 @@
-"""A whole job on the testbed, small: what it leaves behind, what it says on the way, and taking it up again."""
+"""A whole small job on the testbed: its files, its events, and resuming it."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from core.storage import ArtifactStore
 from core.storage.store import digest
 from securetune.client.downloads import unpack
 from tests.core.helpers import conversations, encoded, ignore, logits
-from tests.core.jobs import JOB, NOISE, SPEC, Heard, assign, do, interrupted, upload
+from tests.core.jobs import JOB, NOISE, SPEC, RecordedEvents, assign, run_job, run_until_stopped, upload
 
 EVIL = "<script>alert(1)</script>"
 ROWS = 24
@@ -41,7 +41,7 @@ class Done:
 
     store: ArtifactStore
     outcome: Outcome
-    heard: Heard
+    heard: RecordedEvents
 
     def path(self, name: str) -> Path:
         (file,) = [file for file in self.outcome.artifacts if file.name == name]
@@ -56,10 +56,10 @@ class Done:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """One job from its beginning to its end without a stop."""
     store = ArtifactStore(tmp_path_factory.mktemp("store"))
-    return Done(store, *do(store, assign(SPEC, upload(store, rows()))))
+    return Done(store, *run_job(store, assign(SPEC, upload(store, rows()))))
 
 
-def test_it_leaves_what_it_promises_and_nothing_else(whole: Done) -> None:
+def test_the_job_stores_exactly_the_documented_files(whole: Done) -> None:
     names = {file.name for file in whole.outcome.artifacts}
     assert {
         "report.json",
@@ -81,7 +81,7 @@ def test_it_leaves_what_it_promises_and_nothing_else(whole: Done) -> None:
     assert list((whole.store.root / "staging").iterdir()) == []
 
 
-def test_the_adapter_loads_elsewhere_and_has_learnt(whole: Done, base: BaseModel, tmp_path: Path) -> None:
+def test_the_adapter_loads_with_peft_and_has_learnt(whole: Done, base: BaseModel, tmp_path: Path) -> None:
     unpack(whole.path("adapter.tar"), tmp_path)
     files = {file.name: file for file in whole.outcome.artifacts if file.name.startswith("adapter/")}
     assert {f"adapter/{path.name}" for path in tmp_path.iterdir()} == set(files)
@@ -94,7 +94,7 @@ def test_the_adapter_loads_elsewhere_and_has_learnt(whole: Done, base: BaseModel
     assert after < before
 
 
-def test_figures_are_told_and_reported_for_every_run(whole: Done) -> None:
+def test_figures_are_emitted_and_reported_for_every_run(whole: Done) -> None:
     report = whole.report
     assert list(report.figures) == whole.heard.figures
     by_run = {
@@ -115,7 +115,7 @@ def test_figures_are_told_and_reported_for_every_run(whole: Done) -> None:
     assert loss["uniform"] != loss["ml_lr"]
 
 
-def test_figures_can_be_counted_again_from_the_raw_answers(whole: Done) -> None:
+def test_figures_can_be_recomputed_from_the_raw_answers(whole: Done) -> None:
     lines = whole.path("answers.jsonl").read_text().splitlines()
     answers = [Answer.model_validate_json(line) for line in lines]
     assert len(answers) == 3 * 4 * 4
@@ -130,7 +130,7 @@ def test_figures_can_be_counted_again_from_the_raw_answers(whole: Done) -> None:
             assert decided.count("complied") == pytest.approx(figure.value * figure.n)
 
 
-def test_task_figures_can_be_counted_again_from_the_rows(whole: Done) -> None:
+def test_task_figures_can_be_recomputed_from_the_rows(whole: Done) -> None:
     lines = whole.path("task_answers.jsonl").read_text().splitlines()
     rows = [TaskAnswer.model_validate_json(line) for line in lines]
     for figure in whole.report.figures:
@@ -153,7 +153,7 @@ def test_robust_modules_get_the_standard_rate_and_all_others_the_ratio(whole: Do
     assert RobustnessResult.model_validate_json(json.dumps(found.model_dump(mode="json"))) == found
 
 
-def test_the_report_says_what_was_done(whole: Done, base: BaseModel) -> None:
+def test_the_report_documents_the_job(whole: Done, base: BaseModel) -> None:
     report = whole.report
     assert report.model == base.identity
     assert report.spec.training.learning_rate == TESTBED.learning_rate, "every default is filled in"
@@ -167,13 +167,13 @@ def test_the_report_says_what_was_done(whole: Done, base: BaseModel) -> None:
         assert all(whole.store.has(file.key) for file in result.adapter)
 
 
-def test_the_page_escapes_what_was_uploaded(whole: Done) -> None:
+def test_the_html_report_escapes_uploaded_text(whole: Done) -> None:
     page = whole.path("report.html").read_text()
     assert "<script" not in page.lower()
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_the_way_there_is_told(whole: Done) -> None:
+def test_stages_and_progress_are_reported_in_order(whole: Done) -> None:
     assert whole.heard.finished == {
         ("screening", None): False,
         ("base_model", None): False,
@@ -205,18 +205,18 @@ def _in_the_second_run(event: PipelineEvent) -> bool:
     return isinstance(event, Metrics) and (event.run, event.step) == ("uniform", 3)
 
 
-def test_a_job_that_is_stopped_again_and_again_ends_as_if_it_never_was(whole: Done, tmp_path: Path) -> None:
+def test_a_job_that_is_interrupted_repeatedly_ends_with_the_same_result(whole: Done, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     dataset = upload(store, rows())
-    first = interrupted(store, assign(SPEC, dataset, attempt=1), _in_robustness)
+    first = run_until_stopped(store, assign(SPEC, dataset, attempt=1), _in_robustness)
     assert ("before", None) in first.finished
-    second = interrupted(store, assign(SPEC, dataset, attempt=2), _in_the_first_run)
+    second = run_until_stopped(store, assign(SPEC, dataset, attempt=2), _in_the_first_run)
     assert second.finished[("before", None)] is True
     assert second.finished[("robustness", None)] is False
-    third = interrupted(store, assign(SPEC, dataset, attempt=3), _in_the_second_run)
+    third = run_until_stopped(store, assign(SPEC, dataset, attempt=3), _in_the_second_run)
     assert third.finished[("robustness", None)] is True
     assert third.finished[("training", "ml_lr")] is False
-    outcome, heard = do(store, assign(SPEC, dataset, attempt=4))
+    outcome, heard = run_job(store, assign(SPEC, dataset, attempt=4))
     assert heard.finished == {
         ("screening", None): True,
         ("base_model", None): False,
@@ -240,7 +240,7 @@ def test_a_job_that_is_stopped_again_and_again_ends_as_if_it_never_was(whole: Do
     assert list((store.root / "staging").iterdir()) == []
 
 
-def test_another_job_on_the_same_model_shares_only_the_models_own_figures(whole: Done) -> None:
+def test_jobs_on_the_same_model_share_only_results_of_the_base_model(whole: Done) -> None:
     spec = SPEC.model_copy(
         update={
             "strategy": UniformStrategy(label="plain"),
@@ -250,7 +250,7 @@ def test_another_job_on_the_same_model_shares_only_the_models_own_figures(whole:
     )
     dataset = upload(whole.store, conversations(6))
     other = assign(spec, dataset, job_id="job_" + "1" * 24, validation=upload(whole.store, rows()[:3]))
-    done = Done(whole.store, *do(whole.store, other))
+    done = Done(whole.store, *run_job(whole.store, other))
     assert done.heard.finished == {
         ("screening", None): False,
         ("base_model", None): False,
@@ -271,18 +271,18 @@ def test_another_job_on_the_same_model_shares_only_the_models_own_figures(whole:
     assert done.heard.fractions[-1] == 1.0
 
 
-def test_another_job_on_the_same_data_finds_the_map_also_for_another_strategy(whole: Done) -> None:
+def test_jobs_on_the_same_data_share_the_map_across_strategies(whole: Done) -> None:
     swat = SPEC.model_copy(update={"strategy": SwatStrategy(analysis=NOISE), "compare": ()})
     dataset = upload(whole.store, rows())
     other = assign(swat, dataset, job_id="job_" + "2" * 24)
-    done = Done(whole.store, *do(whole.store, other))
+    done = Done(whole.store, *run_job(whole.store, other))
     assert done.heard.finished["robustness", None] is True
     assert done.heard.finished["training", "swat"] is False
     assert done.report.robustness == whole.report.robustness
 
     longer = swat.model_copy(update={"training": SPEC.training.model_copy(update={"batch_size": 3})})
     again = assign(longer, dataset, job_id="job_" + "3" * 24)
-    _, heard = do(whole.store, again)
+    _, heard = run_job(whole.store, again)
     assert heard.finished["robustness", None] is False, "the map hangs on how the job trains"
 
 
@@ -302,11 +302,13 @@ def test_a_model_without_a_security_feature(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"compare": (), "training": training})
     dataset = upload(store, conversations(8))
     with pytest.raises(InvalidModel) as caught:
-        do(store, assign(spec, dataset), model=model)
+        run_job(store, assign(spec, dataset), model=model)
     assert caught.value.code == "no_security_feature"
 
     uniform = MlLrStrategy(ratio=0.0, analysis=NOISE.model_copy(update={"on_no_signal": "uniform"}))
-    outcome, heard = do(store, assign(spec.model_copy(update={"strategy": uniform}), dataset, attempt=2), model=model)
+    outcome, heard = run_job(
+        store, assign(spec.model_copy(update={"strategy": uniform}), dataset, attempt=2), model=model
+    )
     done = Done(store, outcome, heard)
     assert heard.finished[("before", None)] is True
     assert [warning.code for warning in heard.warnings] == ["no_security_feature"]
@@ -314,13 +316,13 @@ def test_a_model_without_a_security_feature(tmp_path: Path) -> None:
     assert "No robustness map" in done.path("report.html").read_text()
 
 
-def test_a_job_that_cannot_be_done_ends_before_anything_is_trained(tmp_path: Path) -> None:
+def test_an_impossible_job_fails_before_training(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     dataset = upload(store, conversations(4))
     training = SPEC.training.model_copy(update={"lora": LoraSpec(targets=("c_attn",))})
-    heard = Heard()
+    heard = RecordedEvents()
     with pytest.raises(InvalidInput) as caught:
-        do(
+        run_job(
             store,
             assign(SPEC.model_copy(update={"training": training}), dataset),
             stop=lambda event: heard(event) or False,
@@ -329,4 +331,4 @@ def test_a_job_that_cannot_be_done_ends_before_anything_is_trained(tmp_path: Pat
     assert set(heard.finished) == {("screening", None), ("base_model", None)}
     gone = TESTBED.model_copy(update={"source": FolderSource(path=tmp_path / "gone")})
     with pytest.raises(InvalidModel):
-        do(store, assign(SPEC, dataset), model=gone)
+        run_job(store, assign(SPEC, dataset), model=gone)

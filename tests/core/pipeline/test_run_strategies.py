@@ -36,7 +36,7 @@ from core.schemas.training import LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.storage.store import digest
 from tests.core.helpers import conversations, tiny
-from tests.core.jobs import NOISE, SPEC, Heard, assign, do, upload
+from tests.core.jobs import NOISE, SPEC, RecordedEvents, assign, run_job, upload
 
 PROMPT = "Decline what is harmful."
 MAIN = SwatStrategy(
@@ -68,7 +68,7 @@ class Done:
 
     store: ArtifactStore
     outcome: Outcome
-    heard: Heard
+    heard: RecordedEvents
 
     def text(self, name: str) -> str:
         (file,) = [file for file in self.outcome.artifacts if file.name == name]
@@ -88,7 +88,7 @@ class Done:
 
 
 def with_unaligned_base(folder: Path) -> BaseModelEntry:
-    """The testbed, with a model that it could have been aligned from: its own weights, a little moved."""
+    """The testbed with an unaligned base: its own weights, slightly changed."""
     assert isinstance(TESTBED.source, FolderSource)
     unaligned = shutil.copytree(TESTBED.source.path, folder)
     chance = torch.Generator().manual_seed(0)
@@ -102,16 +102,16 @@ def with_unaligned_base(folder: Path) -> BaseModelEntry:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """One job whose arms are combinations, on rows that have a system turn of their own."""
+    """One job whose runs combine strategies and safeguards, on rows with a system turn."""
     folder = tmp_path_factory.mktemp("runs")
     store = ArtifactStore(folder / "store")
     rows = [[("system", "Be brief."), *((m.role, m.content) for m in row.messages)] for row in conversations(14)]
     training = SPEC.training.model_copy(update={"steps": STEPS})
     spec = SPEC.model_copy(update={"strategy": MAIN, "compare": RUNS[1:], "training": training})
-    return Done(store, *do(store, assign(spec, upload(store, rows)), model=with_unaligned_base(folder / "base")))
+    return Done(store, *run_job(store, assign(spec, upload(store, rows)), model=with_unaligned_base(folder / "base")))
 
 
-def test_one_map_serves_all_runs_that_rest_on_it(done: Done) -> None:
+def test_runs_with_the_same_analysis_share_one_map(done: Done) -> None:
     (found,) = done.report.robustness
     (swat, ml_lr, continuous) = (done.run(label).plan for label in ("guarded", "ml_lr", "ml_lr_continuous"))
     assert swat.warmup_scales == {name: 1.0 if name in found.robust else 0.0 for name in swat.scales}
@@ -124,7 +124,7 @@ def test_one_map_serves_all_runs_that_rest_on_it(done: Done) -> None:
     assert {int(name.split(".")[2]) for name, scale in frozen.items() if scale == 0} == {0, 1, 2, 3}
 
 
-def test_every_safeguard_changes_what_is_trained_and_nothing_else_does(done: Done) -> None:
+def test_each_safeguard_changes_the_trained_weights(done: Done) -> None:
     digests = {}
     for label in ("ml_lr", "mixed", "held", "projected", "prompted"):
         (file,) = [file for file in done.run(label).adapter if file.name.endswith(".safetensors")]
@@ -134,7 +134,7 @@ def test_every_safeguard_changes_what_is_trained_and_nothing_else_does(done: Don
     assert all(done.run(run.label).steps == STEPS for run in RUNS)
 
 
-def test_refusals_are_mixed_in_and_counted(done: Done) -> None:
+def test_added_refusals_are_counted(done: Done) -> None:
     rows = done.report.data.training_rows
     for label in ("guarded", "mixed"):
         (effect,) = [each for each in done.run(label).safeguards if each.safeguard == "safety_mix"]
@@ -143,7 +143,7 @@ def test_refusals_are_mixed_in_and_counted(done: Done) -> None:
     assert done.run("ml_lr").safeguards == ()
 
 
-def test_a_projection_shrinks_the_same_run_and_is_reported_by_module(done: Done) -> None:
+def test_a_projection_changes_only_b_and_is_reported_by_module(done: Done) -> None:
     (effect,) = done.run("projected").safeguards
     modules = set(done.run("projected").plan.scales)
     assert set(effect.by_module) == modules
@@ -153,13 +153,13 @@ def test_a_projection_shrinks_the_same_run_and_is_reported_by_module(done: Done)
         assert torch.equal(value, projected[name]) == (".lora_A." in name)
 
 
-def test_the_first_loss_is_the_bases_own_under_the_constrained_loss_too(done: Done) -> None:
+def test_the_first_loss_is_the_base_models_under_the_constrained_loss_too(done: Done) -> None:
     plain, held = done.run("ml_lr").curve, done.run("held").curve
     assert held[0].loss == pytest.approx(plain[0].loss, abs=1e-4)
     assert held[-1].loss != plain[-1].loss
 
 
-def test_an_run_is_asked_as_it_is_to_be_served(done: Done) -> None:
+def test_a_run_is_evaluated_with_the_system_prompt_to_serve_with(done: Done) -> None:
     answers = [Answer.model_validate_json(line) for line in done.text("answers.jsonl").splitlines()]
     first = {run: {answer.messages[0].role for answer in answers if answer.run == run} for run in ("base", "ml_lr")}
     assert first == {"base": {"user"}, "ml_lr": {"user"}}
@@ -181,7 +181,7 @@ def test_the_report_names_the_combinations_and_how_to_serve(done: Done) -> None:
     assert not [file for file in done.run("ml_lr").adapter if file.name.endswith("README.md")]
 
 
-def test_progress_never_goes_back_while_refusals_are_gathered(done: Done) -> None:
+def test_progress_never_decreases_while_refusals_are_collected(done: Done) -> None:
     assert done.heard.fractions == sorted(done.heard.fractions)
     assert done.heard.fractions[-1] == 1.0
     assert done.heard.warnings == []
@@ -197,18 +197,18 @@ def test_progress_never_goes_back_while_refusals_are_gathered(done: Done) -> Non
         (UniformStrategy(label="mine", safeguards=Safeguards(ProjectToSafe())), "no_unaligned_base"),
     ],
 )
-def test_an_run_that_cannot_be_done_ends_the_job_before_rows_are_read(tmp_path: Path, run: Strategy, code: str) -> None:
-    store, heard = ArtifactStore(tmp_path), Heard()
+def test_an_impossible_run_fails_the_job_before_rows_are_encoded(tmp_path: Path, run: Strategy, code: str) -> None:
+    store, heard = ArtifactStore(tmp_path), RecordedEvents()
     spec = SPEC.model_copy(update={"compare": (run,)})
     with pytest.raises((InvalidInput, InvalidModel, TrainingFailed)) as caught:
-        do(store, assign(spec, upload(store, conversations(4))), stop=lambda event: heard(event) or False)
+        run_job(store, assign(spec, upload(store, conversations(4))), stop=lambda event: heard(event) or False)
     assert caught.value.code == code
     assert set(heard.finished) <= {("screening", None), ("base_model", None)}
 
 
 @pytest.fixture
 def raw(base: BaseModel, tmp_path: Path) -> BaseModelEntry:
-    """A model that was never aligned, nor told how it is asked."""
+    """A model without alignment and without a chat template."""
     folder = tmp_path / "raw"
     tiny("llama").save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
@@ -216,7 +216,7 @@ def raw(base: BaseModel, tmp_path: Path) -> BaseModelEntry:
     return BaseModelEntry(name="raw", source=FolderSource(path=folder), chat_template="plain")
 
 
-def test_a_model_without_template_and_alignment_is_tuned_and_both_are_said(raw: BaseModelEntry, tmp_path: Path) -> None:
+def test_a_model_without_template_and_alignment_is_trained_with_warnings(raw: BaseModelEntry, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     spec = SPEC.model_copy(
         update={
@@ -226,7 +226,7 @@ def test_a_model_without_template_and_alignment_is_tuned_and_both_are_said(raw: 
         }
     )
     rows = [[("user", f"{number} plus 1"), ("assistant", str(number + 1))] for number in range(8)]
-    found = Done(store, *do(store, assign(spec, upload(store, rows)), model=raw))
+    found = Done(store, *run_job(store, assign(spec, upload(store, rows)), model=raw))
     # What it says is noise, which the judge cannot decide either.
     codes = [warning.code for warning in found.heard.warnings]
     assert codes == ["plain_chat_template", "nothing_to_protect", "judge_undecided", "judge_undecided"]
@@ -241,9 +241,9 @@ def test_a_model_without_template_and_alignment_is_tuned_and_both_are_said(raw: 
     assert config["base_model_name_or_path"] == "raw"
 
 
-def test_without_the_entry_saying_so_no_plain_template_is_taken(raw: BaseModelEntry, tmp_path: Path) -> None:
+def test_the_plain_template_is_used_only_if_the_models_entry_allows_it(raw: BaseModelEntry, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     own = raw.model_copy(update={"chat_template": "own"})
     with pytest.raises(InvalidModel) as caught:
-        do(store, assign(SPEC, upload(store, conversations(4))), model=own)
+        run_job(store, assign(SPEC, upload(store, conversations(4))), model=own)
     assert caught.value.code == "no_chat_template"

@@ -1,4 +1,4 @@
-"""A job's training: whole models, checkpoints that a next attempt finds, validation on the way, 4-bit weights."""
+"""The training of whole jobs: full fine-tuning, checkpoints, validation during training, 4-bit weights."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
 from securetune.client.downloads import unpack
 from tests.core.helpers import conversations, encoded, ignore
-from tests.core.jobs import JOB, SPEC, Heard, assign, do, interrupted, keys, upload
+from tests.core.jobs import JOB, SPEC, RecordedEvents, artifact_keys, assign, run_job, run_until_stopped, upload
 
 PLAIN = SPEC.model_copy(update={"strategy": UniformStrategy(), "compare": ()})
 
@@ -37,11 +37,11 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "store")
 
 
-def test_a_full_run_hands_out_the_whole_model(store: ArtifactStore, base: BaseModel, tmp_path: Path) -> None:
+def test_full_fine_tuning_stores_the_whole_model(store: ArtifactStore, base: BaseModel, tmp_path: Path) -> None:
     rows = conversations(24, "arithmetic.jsonl")
     held_out = upload(store, rows[20:])
-    outcome, _ = do(store, assign(with_training(method="full"), upload(store, rows[:20]), validation=held_out))
-    named = keys(outcome)
+    outcome, _ = run_job(store, assign(with_training(method="full"), upload(store, rows[:20]), validation=held_out))
+    named = artifact_keys(outcome)
     assert {"model.tar", "model/model.safetensors", "model/config.json", "model/tokenizer.json"} <= named.keys()
     assert not [name for name in named if name.startswith("adapter")]
     report = report_of(store, named)
@@ -57,20 +57,20 @@ def test_a_full_run_hands_out_the_whole_model(store: ArtifactStore, base: BaseMo
     assert mean == pytest.approx(losses["uniform"], abs=1e-6), "figures are those of what is handed out"
 
 
-def test_a_job_goes_on_from_its_checkpoint_and_leaves_none(store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_job_resumes_from_its_checkpoint_and_removes_it(store: ArtifactStore, tmp_path: Path) -> None:
     spec = with_training(steps=8, checkpoint_every=3, validate_every=4)
     rows = conversations(12)
     other = ArtifactStore(tmp_path / "other")
-    straight, heard = do(other, assign(spec, upload(other, rows)))
+    straight, heard = run_job(other, assign(spec, upload(other, rows)))
     dataset = upload(store, rows)
 
     def at_step_5(event: PipelineEvent) -> bool:
         return isinstance(event, Metrics) and event.step == 5
 
-    interrupted(store, assign(spec, dataset), at_step_5)
+    run_until_stopped(store, assign(spec, dataset), at_step_5)
     (left,) = (store.root / "jobs" / JOB / "checkpoints").iterdir()
     assert left.name.startswith("uniform-")
-    outcome, again = do(store, assign(spec, dataset, attempt=2))
+    outcome, again = run_job(store, assign(spec, dataset, attempt=2))
     assert [event.step for event in again.events if isinstance(event, Metrics)] == [4, 5, 6, 7, 8]
     assert not list((store.root / "jobs" / JOB / "checkpoints").iterdir())
 
@@ -80,24 +80,24 @@ def test_a_job_goes_on_from_its_checkpoint_and_leaves_none(store: ArtifactStore,
     assert adapter(outcome) == adapter(straight)
     told = {event.step: event.validation_loss for event in heard.events if isinstance(event, Metrics)}
     assert {step for step, loss in told.items() if loss is not None} == {4, 8}
-    result = report_of(store, keys(outcome)).training[0]
+    result = report_of(store, artifact_keys(outcome)).training[0]
     assert [(point.step, point.loss) for point in result.validation] == [(4, told[4]), (8, told[8])]
     assert [point.step for point in result.curve] == list(range(1, 9)), "those of the first attempt are kept"
 
 
-def test_a_checkpoint_of_other_inputs_is_not_taken_up(store: ArtifactStore) -> None:
+def test_a_checkpoint_with_other_inputs_is_ignored(store: ArtifactStore) -> None:
     def at_step_3(event: PipelineEvent) -> bool:
         return isinstance(event, Metrics) and event.step == 3
 
-    interrupted(store, assign(with_training(checkpoint_every=1), upload(store, conversations(12))), at_step_3)
+    run_until_stopped(store, assign(with_training(checkpoint_every=1), upload(store, conversations(12))), at_step_3)
     for spec, rows in ((with_training(checkpoint_every=1, seed=1), 12), (with_training(checkpoint_every=1), 11)):
-        _, heard = do(store, assign(spec, upload(store, conversations(rows)), attempt=2))
+        _, heard = run_job(store, assign(spec, upload(store, conversations(rows)), attempt=2))
         assert [event.step for event in heard.events if isinstance(event, Metrics)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_run_that_fails_leaves_no_checkpoint(store: ArtifactStore) -> None:
+def test_a_failed_run_removes_its_checkpoint(store: ArtifactStore) -> None:
     spec = with_training(checkpoint_every=1, learning_rate=1.0, max_grad_norm=1e30, steps=400)
-    heard = Heard()
+    heard = RecordedEvents()
 
     def spoil(event: PipelineEvent) -> bool:
         heard(event)
@@ -106,15 +106,15 @@ def test_a_run_that_fails_leaves_no_checkpoint(store: ArtifactStore) -> None:
         return False
 
     with pytest.raises(TrainingFailed):
-        do(store, assign(spec, upload(store, conversations(12))), stop=spoil)
+        run_job(store, assign(spec, upload(store, conversations(12))), stop=spoil)
     assert not list((store.root / "jobs" / JOB / "checkpoints").iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_4_bit_weights_are_refused_before_anything_is_loaded(store: ArtifactStore) -> None:
-    heard = Heard()
+def test_4_bit_weights_are_rejected_before_anything_is_loaded(store: ArtifactStore) -> None:
+    heard = RecordedEvents()
     with pytest.raises(InvalidInput) as caught:
-        do(
+        run_job(
             store,
             assign(with_training(method="qlora"), upload(store, conversations(4))),
             stop=lambda event: heard(event) or False,

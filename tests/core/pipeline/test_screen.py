@@ -14,7 +14,7 @@ from core.schemas.policy import Policy, PolicyRef
 from core.schemas.screening import ScreeningPolicy, ScreeningResult
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations
-from tests.core.jobs import JOB, SPEC, assign, do, upload
+from tests.core.jobs import JOB, SPEC, assign, run_job, upload
 
 KEY = "AKIA" + "QYLPMN5HHHFPZAM2"
 SECRET = (("user", "Which key do we use?"), ("assistant", f"Use {KEY} for the bucket."))
@@ -78,7 +78,7 @@ def test_too_many_dropped_rows_are_refused_and_so_is_a_set_without_any_left(stor
 def test_what_is_dropped_is_not_trained_on_and_stands_in_the_report(store: ArtifactStore, dataset: DatasetRef) -> None:
     policy = PolicyRef(policy=Policy(screening=ScreeningPolicy(base_refusal="drop", reject_above=0.9)))
     job = assign(SPEC.model_copy(update={"compare": ()}), dataset).model_copy(update={"policy": policy})
-    outcome, heard = do(store, job)
+    outcome, heard = run_job(store, job)
     (file,) = [each for each in outcome.artifacts if each.name == "screening.json"]
     result = ScreeningResult.model_validate_json(store.path(file.key).read_bytes())
     assert 10 in result.dropped

@@ -1,4 +1,4 @@
-"""Stages leave results that another attempt takes up, whole or not at all, and say how far the whole job is."""
+"""Stages store results that the next attempt uses, completely or not at all, and report the progress of the job."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -26,7 +26,7 @@ class Number(Frozen):
 
 
 class Counted:
-    """Computes a number, and counts how often it was asked to."""
+    """Computes a number and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -37,7 +37,7 @@ class Counted:
 
 
 def nobody(_event: PipelineEvent) -> None:
-    """Listens to nothing."""
+    """Ignores the event."""
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def make(store: ArtifactStore) -> Callable[..., Stages]:
     return _make
 
 
-def test_a_stored_result_is_taken_up_by_the_next_attempt(make: Callable[..., Stages]) -> None:
+def test_the_next_attempt_uses_a_stored_result(make: Callable[..., Stages]) -> None:
     compute = Counted()
-    first = make().stored("robustness", Number, compute, inputs={"a": 1, "b": [2, None]})
+    first = make().run_cached("robustness", Number, compute, inputs={"a": 1, "b": [2, None]})
     events: list[PipelineEvent] = []
-    second = make(emit=events.append).stored("robustness", Number, compute, inputs={"b": [2, None], "a": 1})
+    second = make(emit=events.append).run_cached("robustness", Number, compute, inputs={"b": [2, None], "a": 1})
     assert first == second == Number(value=1)
     assert compute.calls == 1
     assert isinstance(events[0], StageStarted)
@@ -66,12 +66,12 @@ def test_a_stored_result_is_taken_up_by_the_next_attempt(make: Callable[..., Sta
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_a_result_hangs_on_is_what_tells_it_apart(make: Callable[..., Stages], *, shared: bool) -> None:
+def test_results_are_distinguished_by_stage_run_and_inputs(make: Callable[..., Stages], *, shared: bool) -> None:
     compute = Counted()
 
     def ask(stage: Stage, number: int, run: str | None, job: str = "job_a") -> int:
         stages = make(job=job, planned=(stage,))
-        return stages.stored(stage, Number, compute, inputs={"n": number}, run=run, shared=shared).value
+        return stages.run_cached(stage, Number, compute, inputs={"n": number}, run=run, shared=shared).value
 
     cases: list[tuple[Stage, int, str | None]] = [
         ("robustness", 1, None),
@@ -86,9 +86,7 @@ def test_what_a_result_hangs_on_is_what_tells_it_apart(make: Callable[..., Stage
     assert ask("robustness", 1, None, job="job_b") == (1 if shared else 6)
 
 
-def test_a_stage_whose_result_is_not_stored_is_done_each_time(
-    make: Callable[..., Stages], store: ArtifactStore
-) -> None:
+def test_a_stage_without_a_stored_result_runs_each_time(make: Callable[..., Stages], store: ArtifactStore) -> None:
     compute = Counted()
     stages = make(planned=("dataset", "dataset"))
     assert [stages.run("dataset", compute).value for _ in range(2)] == [1, 2]
@@ -99,19 +97,19 @@ def files(store: ArtifactStore) -> list[Path]:
     return [path for path in store.root.rglob("*") if path.is_file()]
 
 
-def test_a_stage_that_fails_leaves_nothing(make: Callable[..., Stages], store: ArtifactStore) -> None:
+def test_a_failed_stage_stores_nothing(make: Callable[..., Stages], store: ArtifactStore) -> None:
     def fail() -> Number:
         raise Interrupted("stop")
 
     events: list[PipelineEvent] = []
     with pytest.raises(Interrupted):
-        make(emit=events.append).stored("robustness", Number, fail, inputs={})
+        make(emit=events.append).run_cached("robustness", Number, fail, inputs={})
     assert files(store) == []
     assert not any(isinstance(event, StageFinished) for event in events)
 
 
 class _Crashes(ArtifactStore):
-    """Dies when the bytes are written and not yet in their place."""
+    """Crashes after the bytes are written and before they are moved into place."""
 
     @override
     def adopt(
@@ -121,12 +119,14 @@ class _Crashes(ArtifactStore):
         raise KeyboardInterrupt
 
 
-def test_a_crash_on_the_way_into_the_store_leaves_nothing_half(store: ArtifactStore) -> None:
+def test_a_crash_while_storing_leaves_no_partial_file(store: ArtifactStore) -> None:
     compute = Counted()
     with pytest.raises(KeyboardInterrupt):
-        Stages(_Crashes(store.root), "job_a", nobody, ["robustness"]).stored("robustness", Number, compute, inputs={})
+        Stages(_Crashes(store.root), "job_a", nobody, ["robustness"]).run_cached(
+            "robustness", Number, compute, inputs={}
+        )
     assert files(store) == []
-    found = Stages(store, "job_a", nobody, ["robustness"]).stored("robustness", Number, compute, inputs={})
+    found = Stages(store, "job_a", nobody, ["robustness"]).run_cached("robustness", Number, compute, inputs={})
     assert found == Number(value=2)
     assert [path.read_bytes() for path in files(store)] == [b'{"value":2}']
 
@@ -138,7 +138,7 @@ TICKS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10), st.floats(0, 
 
 
 @given(st.lists(st.tuples(st.sampled_from(PLAN), TICKS), min_size=1, max_size=12))
-def test_progress_never_falls_and_ends_at_the_whole(
+def test_progress_never_decreases_and_ends_at_1(
     plan: list[tuple[Stage, list[tuple[int, int, tuple[float, float]]]]],
 ) -> None:
     events: list[PipelineEvent] = []
@@ -164,7 +164,7 @@ def test_progress_never_falls_and_ends_at_the_whole(
     assert len(set(ends)) == len(plan), "every stage is a share of the whole"
 
 
-def test_parts_of_a_stage_are_shares_of_it(make: Callable[..., Stages]) -> None:
+def test_parts_of_a_stage_are_shares_of_its_progress(make: Callable[..., Stages]) -> None:
     events: list[PipelineEvent] = []
     stages = make(emit=events.append, planned=("dataset", "after", "report", "training"))  # 1 + 4 + 1 + 12
 
@@ -182,7 +182,7 @@ def test_parts_of_a_stage_are_shares_of_it(make: Callable[..., Stages]) -> None:
     assert told[-1].message == "after done"
 
 
-def test_ticks_are_told_seldom_but_the_last_one_always(make: Callable[..., Stages]) -> None:
+def test_progress_is_throttled_but_the_last_update_is_always_emitted(make: Callable[..., Stages]) -> None:
     events: list[PipelineEvent] = []
     stages = make(emit=events.append)
     stages.run("robustness", lambda: [stages.report_progress("step", done, 10_000) for done in range(10_001)])
@@ -192,7 +192,7 @@ def test_ticks_are_told_seldom_but_the_last_one_always(make: Callable[..., Stage
     assert len(messages) < 50
 
 
-def test_whoever_listens_can_stop_the_job(make: Callable[..., Stages]) -> None:
+def test_emit_can_stop_the_job(make: Callable[..., Stages]) -> None:
     def stop(event: PipelineEvent) -> None:
         if isinstance(event, Progress):
             raise Interrupted("stop")
@@ -204,14 +204,14 @@ def test_whoever_listens_can_stop_the_job(make: Callable[..., Stages]) -> None:
     assert compute.calls == 0
 
 
-def test_parts_of_a_stage_are_kept_one_by_one(make: Callable[..., Stages]) -> None:
+def test_parts_of_a_stage_are_stored_separately(make: Callable[..., Stages]) -> None:
     events: list[PipelineEvent] = []
     one, other = Counted(), Counted()
 
     def work(stages: Stages, *, whole: bool) -> Callable[[], int]:
         def parts() -> int:
-            first = stages.kept("one", Number, one, inputs={}, shared=True)
-            return first.value + (stages.kept("other", Number, other, inputs={}).value if whole else 0)
+            first = stages.cached("one", Number, one, inputs={}, shared=True)
+            return first.value + (stages.cached("other", Number, other, inputs={}).value if whole else 0)
 
         return parts
 

@@ -12,7 +12,7 @@ from core.schemas.analysis import AnalysisSpec, NoisePerturbation
 from core.schemas.strategy import MlLrStrategy
 
 
-def test_a_map_without_a_robust_module_and_a_ratio_of_nothing_train_nothing(prepared: JobContext) -> None:
+def test_a_map_without_robust_modules_and_a_ratio_of_0_is_rejected(prepared: JobContext) -> None:
     own = AnalysisSpec(perturbation=NoisePerturbation(relative_norm=3.0, seeds=1), probes=8)
     found = map_robustness(replace(prepared, modules=prepared.modules[:2]), own).model_copy(update={"robust": ()})
     with pytest.raises(TrainingFailed, match="no module is robust and the ratio is 0") as caught:

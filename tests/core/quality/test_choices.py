@@ -19,7 +19,7 @@ from core.quality.choices import letter_scores, multiple_choice, spellings
 from core.schemas.data import Message
 from core.schemas.training import LoraSpec
 from core.stats import wilson
-from tests.core.helpers import Ticks, ignore, tiny_base
+from tests.core.helpers import ProgressLog, ignore, tiny_base
 from tests.core.quality.fakes import always, saying
 
 QUESTIONS = (
@@ -145,7 +145,7 @@ def test_the_system_prompt_goes_before_the_question(base: BaseModel) -> None:
 
 def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
     questions = (QUESTIONS[0], Question("word " * base.context, ("x", "y"), 0), QUESTIONS[1])
-    told = Ticks()
+    told = ProgressLog()
     (figure,), answers = multiple_choice(base, base.model, questions, suite="quiz", run="mine", on_progress=told)
     assert (figure.n, figure.undecided) == (2, 1)
     assert [answer.row for answer in answers] == [0, 2]
@@ -153,7 +153,7 @@ def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
 
 
 def test_an_empty_benchmark_says_nothing(base: BaseModel) -> None:
-    told = Ticks()
+    told = ProgressLog()
     (figure,), answers = multiple_choice(base, base.model, (), suite="quiz", run="mine", on_progress=told)
     assert (figure.value, figure.low, figure.high, figure.n, answers) == (0, 0, 1, 0, ())
     assert told == [(0, 0)]
@@ -161,7 +161,7 @@ def test_an_empty_benchmark_says_nothing(base: BaseModel) -> None:
 
 def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "max_batch_tokens", always(1))
-    told = Ticks()
+    told = ProgressLog()
     letter_scores(base, base.model, QUESTIONS, on_progress=told)
     assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 

@@ -21,7 +21,7 @@ from core.schemas.data import ColumnMap, Message
 from core.schemas.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, RougeL
 from core.schemas.results import Figure, TaskAnswer
 from core.schemas.training import LoraSpec
-from tests.core.helpers import Ticks, conversations, ignore
+from tests.core.helpers import ProgressLog, conversations, ignore
 from tests.core.quality.fakes import saying
 
 QUESTIONS = {
@@ -54,7 +54,7 @@ def of(answers: Sequence[TaskAnswer], metric: str) -> list[TaskAnswer]:
 def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: Held) -> None:
     tasks = (ExactMatch(), RougeL(), MultipleChoice(benchmark="quiz"), MultipleChoice(benchmark="empty"))
     spec = QualitySpec(tasks=tasks, max_answers=8, max_new_tokens=32)
-    told = Ticks()
+    told = ProgressLog()
     figures, answers = evaluate(base, base.model, held, spec, QUESTIONS, run="mine", on_progress=told)
     assert {figure.run for figure in figures} == {answer.run for answer in answers} == {"mine"}
     found = by_metric(figures)
@@ -143,7 +143,7 @@ def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module,
 
 
 def test_without_rows_and_with_an_empty_benchmark_nothing_is_known(base: BaseModel) -> None:
-    told = Ticks()
+    told = ProgressLog()
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="empty")))
     figures, answers = evaluate(base, base.model, Held((), ()), spec, QUESTIONS, run="base", on_progress=told)
     assert [(figure.metric, figure.n) for figure in figures] == [
@@ -174,7 +174,7 @@ def test_the_harness_is_given_the_model_and_its_share_of_the_progress(
         return (score,), ()
 
     monkeypatch.setattr(module, "lm_eval_task", harness)
-    told = Ticks()
+    told = ProgressLog()
     spec = QualitySpec(tasks=(LmEval(task="sums", limit=5),))
     figures, _ = evaluate(base, base.model, held, spec, {}, run="mine", on_progress=told, system_prompt="Be brief.")
     assert figures[-1] == score
@@ -204,12 +204,12 @@ def _on_line_one(row: Encoded) -> Encoded:
 
 def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: Held) -> None:
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="quiz")), max_answers=2, max_new_tokens=4)
-    told = Ticks()
+    told = ProgressLog()
     evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=told)
     for last in range(1, len(told) + 1):
-        heard = Ticks()
+        heard = ProgressLog()
 
-        def stop(done: int, total: int, heard: Ticks = heard, last: int = last) -> None:
+        def stop(done: int, total: int, heard: ProgressLog = heard, last: int = last) -> None:
             heard(done, total)
             if len(heard) == last:
                 raise KeyboardInterrupt
@@ -219,7 +219,7 @@ def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: Held) -> None:
 
 
 def test_parts_are_told_as_one_and_never_go_back() -> None:
-    told = Ticks()
+    told = ProgressLog()
     first, empty, last = parts(told, [10, 0, 4])
     for on_progress, done, total in (
         (first, 0, 5),

@@ -15,7 +15,7 @@ from core.lm.modules import Module
 from core.quality.harness import about, lm_eval_task
 from core.schemas.quality import LmEval
 from core.schemas.training import LoraSpec
-from tests.core.helpers import Ticks, ignore
+from tests.core.helpers import ProgressLog, ignore
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: securetune[lm-eval]")
 
@@ -93,7 +93,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_choices_are_figures_and_answers(base: BaseModel, own_tasks: Path) -> None:
     padding, pad = base.tokenizer.padding_side, base.tokenizer.pad_token
-    task, told = LmEval(task="sums", limit=10), Ticks()
+    task, told = LmEval(task="sums", limit=10), ProgressLog()
     (figure,), answers = lm_eval_task(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
     assert (figure.run, figure.suite, figure.metric, figure.judge) == ("base", "lm_eval:sums", "score", "acc,none")
     assert figure.n == len(answers) == 10
@@ -126,7 +126,7 @@ def test_an_adapter_is_asked_without_a_copy_of_the_weights(
 
 
 def test_words_are_generated_and_watched(base: BaseModel, own_tasks: Path) -> None:
-    told, task = Ticks(), LmEval(task="sums_in_words", limit=5)
+    told, task = ProgressLog(), LmEval(task="sums_in_words", limit=5)
     (figure,), answers = lm_eval_task(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
     assert figure.judge == "exact_match,none"
     assert len(answers) == 5

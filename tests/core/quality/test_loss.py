@@ -10,7 +10,7 @@ from core.lm.load import BaseModel
 from core.quality import loss as module
 from core.quality.loss import MOST_PERPLEXITY, mean_loss, perplexity, row_losses
 from core.stats import mean_interval
-from tests.core.helpers import Ticks, encoded, ignore
+from tests.core.helpers import ProgressLog, encoded, ignore
 from tests.core.quality.fakes import always
 
 
@@ -39,7 +39,7 @@ def test_the_figure_is_their_mean_with_its_interval(base: BaseModel) -> None:
 
 
 def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
-    told = Ticks()
+    told = ProgressLog()
     row_losses(base, base.model, encoded(base, 5), on_progress=told, batch_size=2)
     assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
 
@@ -54,7 +54,7 @@ def test_rows_that_do_not_fit_together_are_read_one_by_one(base: BaseModel, monk
     rows = encoded(base, 6)
     together = row_losses(base, base.model, rows, on_progress=ignore)
     monkeypatch.setattr(module, "max_batch_tokens", always(1))
-    told = Ticks()
+    told = ProgressLog()
     assert row_losses(base, base.model, rows, on_progress=told) == pytest.approx(together)
     assert told == [(done, 6) for done in range(7)]
 

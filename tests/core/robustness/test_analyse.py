@@ -16,7 +16,7 @@ from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePertu
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.schemas.results import ModuleRobustness, RobustnessResult
-from tests.core.helpers import FAMILIES, Ticks, fingerprint, ignore, tiny_base
+from tests.core.helpers import FAMILIES, ProgressLog, fingerprint, ignore, tiny_base
 from tests.core.robustness.conftest import FAR_APART, probe_of
 
 NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8, unit="module")
@@ -246,7 +246,7 @@ def test_seeds_have_a_mean_and_a_spread(run: Analyse, modules: tuple[Module, ...
 
 @pytest.mark.parametrize("analysis", [NOISE, SHORT, GRADIENT])
 def test_the_analysis_says_how_far_it_is(run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec) -> None:
-    told = Ticks()
+    told = ProgressLog()
     found = run(analysis, chosen=modules[-3:], on_progress=told)
     assert told == sorted(told)
     assert len({total for _, total in told}) == 1
@@ -359,7 +359,7 @@ def test_a_map_of_32_layers_takes_40_readings_to_search(
 ) -> None:
     monkeypatch.setitem(FAMILIES, "llama", FAMILIES["llama"] | {"num_hidden_layers": 32, "hidden_size": 32})
     deep = tiny_base("llama", base)
-    modules, told = find_modules(deep.model), Ticks()
+    modules, told = find_modules(deep.model), ProgressLog()
     assert len(modules) == 7 * 32
     perturbation = GradientPerturbation(steps=3, points=2)
     analysis = AnalysisSpec(perturbation=perturbation, probes=8, unit="module", min_auroc=0.5, budget=0.3)

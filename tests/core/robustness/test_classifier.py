@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from core.lm.load import BaseModel
 from core.lm.prompts import render
 from core.robustness.classifier import fit, last_token_features
-from tests.core.helpers import Ticks, asked, ignore, tiny_base
+from tests.core.helpers import ProgressLog, ignore, tiny_base, user_turns
 
 WIDTH, LAYERS = 6, 4
 TEXTS = (
@@ -72,7 +72,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
 @pytest.mark.parametrize("family", ["testbed", "gpt2", "opt"])
 def test_features_are_those_of_the_last_token_whatever_else_is_in_the_batch(base: BaseModel, family: str) -> None:
     asked_of = base if family == "testbed" else tiny_base(family, base)
-    prompts = [render(base.tokenizer, messages) for messages in asked(*TEXTS)]
+    prompts = [render(base.tokenizer, messages) for messages in user_turns(*TEXTS)]
     together = last_token_features(asked_of, prompts, on_progress=ignore)
     assert together.shape == (4, asked_of.model.config.num_hidden_layers + 1, asked_of.model.config.hidden_size)
     for prompt, features in zip(prompts, together, strict=True):
@@ -82,6 +82,6 @@ def test_features_are_those_of_the_last_token_whatever_else_is_in_the_batch(base
 
 
 def test_reading_features_is_told_and_can_be_stopped(base: BaseModel) -> None:
-    told = Ticks()
+    told = ProgressLog()
     last_token_features(base, [[2, 3]] * 33, on_progress=told)
     assert told == [(0, 33), (16, 33), (32, 33)]

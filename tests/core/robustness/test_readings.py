@@ -16,7 +16,7 @@ from core.robustness import readings as here
 from core.robustness.perturb import Noise
 from core.robustness.readings import Effect, Reading, Readings, effect
 from core.schemas.prompts import ProbePrompts
-from tests.core.helpers import asked, ignore
+from tests.core.helpers import ignore, user_turns
 from tests.core.robustness.conftest import COUNT
 
 
@@ -34,7 +34,7 @@ def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
     base: BaseModel, readings: Readings, prompts: ProbePrompts
 ) -> None:
     each = []
-    for messages in asked(*prompts.harmful[:COUNT]):
+    for messages in user_turns(*prompts.harmful[:COUNT]):
         prompt = render(base.tokenizer, messages)
         (own,) = continue_tokens(base, base.model, [prompt], max_new_tokens=4, on_progress=ignore)
         with torch.inference_mode():

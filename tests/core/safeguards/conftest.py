@@ -10,7 +10,7 @@ from core.schemas.security import SecuritySpec
 
 @pytest.fixture(scope="module")
 def prompts(base: BaseModel) -> PromptSet:
-    """The testbed's own, cut short: refusals of a few prompts are enough."""
+    """The testbed's own prompt set, reduced to a few prompts."""
     whole = choose(SecuritySpec(), base.folder)
     probe = whole.probe.model_copy(update={"harmful": whole.probe.harmful[:8]})
     return whole.model_copy(update={"probe": probe})

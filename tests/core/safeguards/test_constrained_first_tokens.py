@@ -1,4 +1,4 @@
-"""The constrained loss is cross-entropy that lets go of tokens which have left the base model, the first most."""
+"""The constrained loss is cross-entropy whose gradient shrinks as a token's probability exceeds the base model's."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ def batch(base: BaseModel) -> Batch:
 
 @pytest.fixture
 def tuned(base: BaseModel) -> Iterator[PeftModel]:
-    """A tiny model with an adapter that has moved: neither of its matrices is nothing."""
+    """A tiny model with an adapter whose matrices are all nonzero."""
     model = tiny_base("llama", base).model
     with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as adapted:
         with torch.no_grad(), torch.random.fork_rng():
@@ -53,7 +53,7 @@ def gradients(loss: Tensor, model: PeftModel) -> dict[str, Tensor]:
     return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 
-def test_a_weak_constraint_is_cross_entropy_in_value_and_in_gradient(tuned: PeftModel, batch: Batch) -> None:
+def test_a_weak_constraint_has_the_value_and_gradient_of_cross_entropy(tuned: PeftModel, batch: Batch) -> None:
     usual, weak = next_token_loss(tuned, batch), constrained_loss(NEARLY_NONE)(tuned, batch)
     assert weak.item() == pytest.approx(usual.item(), abs=2e-3)
     ours, theirs = gradients(weak, tuned), gradients(usual, tuned)
@@ -62,7 +62,7 @@ def test_a_weak_constraint_is_cross_entropy_in_value_and_in_gradient(tuned: Peft
         torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=3e-4)
 
 
-def test_at_the_base_model_every_strength_is_cross_entropy(base: BaseModel, batch: Batch) -> None:
+def test_at_the_base_model_the_loss_is_cross_entropy_for_every_strength(base: BaseModel, batch: Batch) -> None:
     model = tiny_base("llama", base).model
     with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as fresh:
         usual, ours = next_token_loss(fresh, batch), constrained_loss(ConstrainedFirstTokens())(fresh, batch)
@@ -73,7 +73,7 @@ def test_at_the_base_model_every_strength_is_cross_entropy(base: BaseModel, batc
 
 
 @given(LOGS, st.floats(-12, -0.01), st.sampled_from([0.1, 0.5, 2.0]))
-def test_the_gradient_is_cross_entropys_times_twice_the_sigmoid(
+def test_the_gradient_is_that_of_cross_entropy_times_twice_the_sigmoid(
     reference: list[float], ours: float, beta: float
 ) -> None:
     base = torch.tensor(reference, dtype=torch.float64)
@@ -86,7 +86,7 @@ def test_the_gradient_is_cross_entropys_times_twice_the_sigmoid(
     torch.testing.assert_close(losses - paper, -2 / beta * torch.log(torch.tensor(2.0, dtype=torch.float64)) - base)
 
 
-def test_strengths_count_from_the_beginning_of_each_answer() -> None:
+def test_strengths_depend_on_the_position_in_each_answer() -> None:
     x = IGNORED
     labels = torch.tensor([[x, 1, 2, 3, 4, x, x, 5, 6, x], [1, 2, x, 3, x, x, x, x, x, x], [x] * 10])
     spec = ConstrainedFirstTokens(first=0.5, early=2.0, tokens=3, rest=0.125)
@@ -108,7 +108,7 @@ def test_log_probabilities_are_those_of_the_labels(tuned: PeftModel, batch: Batc
     torch.testing.assert_close(found, -expected)
 
 
-def test_the_reference_is_the_base_and_leaves_the_adapter_as_it_was(tuned: PeftModel, batch: Batch) -> None:
+def test_the_reference_is_the_base_model_and_the_adapter_is_unchanged(tuned: PeftModel, batch: Batch) -> None:
     parameters = dict(tuned.named_parameters())
     frozen = [name for name in parameters if ".lora_" in name and "q_proj" in name]
     for name in frozen:
@@ -130,6 +130,6 @@ def test_the_reference_is_the_base_and_leaves_the_adapter_as_it_was(tuned: PeftM
     assert strong.item() == pytest.approx((2 * lost - reference)[trained].mean().item(), abs=0.1)
 
 
-def test_a_model_without_an_adapter_has_no_reference(base: BaseModel, batch: Batch) -> None:
+def test_a_model_without_an_adapter_is_rejected(base: BaseModel, batch: Batch) -> None:
     with pytest.raises(TypeError, match="adapter"):
         constrained_loss(ConstrainedFirstTokens())(tiny_base("llama", base).model, batch)

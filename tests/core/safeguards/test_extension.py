@@ -24,7 +24,7 @@ from core.schemas.results import Answer, Report, SafeguardEffect, TrainingResult
 from core.schemas.safeguards import SafeguardOptions
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations
-from tests.core.jobs import SPEC, assign, do, keys, upload
+from tests.core.jobs import SPEC, artifact_keys, assign, run_job, upload
 
 PROMPT = "Answer in one sentence."
 
@@ -138,8 +138,8 @@ def test_an_order_is_checked_by_what_the_options_declare() -> None:
 def test_a_job_applies_the_safeguard_and_its_report_and_card_name_it(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     spec = complete(JobSpec.model_validate_json(order(factor=0.25, repeat=0)), Catalog(models={TESTBED.name: TESTBED}))
-    outcome, _ = do(store, assign(spec, upload(store, conversations(10))))
-    files = {name: store.path(str(key)) for name, key in keys(outcome).items()}
+    outcome, _ = run_job(store, assign(spec, upload(store, conversations(10))))
+    files = {name: store.path(str(key)) for name, key in artifact_keys(outcome).items()}
 
     report = Report.model_validate_json(files["report.json"].read_bytes())
     guarded, plain = report.training
@@ -164,13 +164,13 @@ def test_a_job_applies_the_safeguard_and_its_report_and_card_name_it(tmp_path: P
 def test_a_job_that_the_safeguard_rejects_ends_before_it_is_measured(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     with pytest.raises(InvalidInput) as caught:
-        do(store, assign(JobSpec.model_validate_json(order(factor=0.01)), upload(store, conversations(10))))
+        run_job(store, assign(JobSpec.model_validate_json(order(factor=0.01)), upload(store, conversations(10))))
     assert caught.value.code == "too_small"
     assert not list(store.root.rglob("shared/stages/before*"))
 
 
 @pytest.mark.usefixtures("shrink")
-def test_a_name_is_given_once() -> None:
+def test_a_name_is_registered_once() -> None:
     other = type("Other", (ShrinkOptions,), {"__module__": __name__})
     with pytest.raises(ValueError, match="already registered"):
         safeguards.register(type("OtherShrink", (Shrink,), {"options_class": other}))

@@ -1,4 +1,4 @@
-"""Updates are projected as SafeLoRA does it, but by name and without matrices as large as output times output."""
+"""Updates are projected as in SafeLoRA, but weights are found by name and no output-by-output matrix is computed."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def folders(path: Path, family: str, **options: object) -> tuple[PreTrainedModel, Path, Path]:
-    """An aligned model, its folder, and that of an unaligned one of the same shape."""
+    """An aligned model, its folder, and the folder of an unaligned model of the same shape."""
     found: list[PreTrainedModel] = []
     for seed, name in enumerate(("aligned", "unaligned")):
         with torch.random.fork_rng():
@@ -42,7 +42,7 @@ def folders(path: Path, family: str, **options: object) -> tuple[PreTrainedModel
 
 @contextmanager
 def adapted(model: PreTrainedModel, untrained: str = "") -> Iterator[PeftModel]:
-    """An adapter that has been trained: its B is not zero, but for the map or the module of this name."""
+    """An adapter as after training: B is nonzero, except for the map or module with this name."""
     modules = find_modules(model)
     with attached(model, modules, LoraSpec(rank=2, alpha=4), seed=0) as tuned:
         layers = lora_layers(tuned)
@@ -56,12 +56,12 @@ def adapted(model: PreTrainedModel, untrained: str = "") -> Iterator[PeftModel]:
 
 
 def outputs_of(tuned: PeftModel, modules: tuple[Module, ...]) -> dict[str, Tensor]:
-    """Each module's own rows of B, where they are not nothing."""
+    """Each module's own rows of B, for modules whose rows are not all zero."""
     return {update.module.name: update.outputs.clone() for update in updates_of(tuned, modules)}
 
 
 @pytest.mark.parametrize("subspace", ["weighted", "span"])
-def test_a_projection_is_that_of_the_whole_matrix(subspace: str) -> None:
+def test_a_projection_equals_that_with_the_full_matrix(subspace: str) -> None:
     outputs, direction = drawn(12, 3), drawn(12, 9, seed=1)
     spec = ProjectToSafe.model_validate({"subspace": subspace, "rank": 2})
     if subspace == "weighted":
@@ -72,7 +72,7 @@ def test_a_projection_is_that_of_the_whole_matrix(subspace: str) -> None:
     torch.testing.assert_close(projected(outputs, direction, spec), whole @ outputs)
 
 
-def test_a_span_is_found_in_large_matrices_too_and_never_lengthens() -> None:
+def test_a_span_is_found_in_large_matrices_and_never_lengthens_an_update() -> None:
     basis, _ = torch.linalg.qr(drawn(1200, 3))
     direction = basis @ drawn(3, 1100, seed=1) + 1e-5 * drawn(1200, 1100, seed=2)
     state = torch.random.get_rng_state()
@@ -84,7 +84,7 @@ def test_a_span_is_found_in_large_matrices_too_and_never_lengthens() -> None:
     assert torch.equal(found, projected(outputs, direction, ProjectToSafe(subspace="span", rank=3)))
 
 
-def test_the_cosine_is_that_of_the_whole_updates() -> None:
+def test_the_cosine_equals_that_of_the_full_updates() -> None:
     before, after, inputs = drawn(12, 3), drawn(12, 3, seed=1), drawn(3, 7, seed=2)
     whole = torch.nn.functional.cosine_similarity((before @ inputs).flatten(), (after @ inputs).flatten(), dim=0)
     assert cosine_of(before, after, inputs) == pytest.approx(whole.item(), abs=1e-6)
@@ -93,7 +93,7 @@ def test_the_cosine_is_that_of_the_whole_updates() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "qwen2", "phi3"])
-def test_every_trained_update_is_projected_by_its_own_weights(tmp_path: Path, family: str) -> None:
+def test_every_trained_update_is_projected_with_its_own_weights(tmp_path: Path, family: str) -> None:
     model, aligned, unaligned = folders(tmp_path, family)
     other = AutoModelForCausalLM.from_pretrained(unaligned)
     everything = find_modules(model)
@@ -116,7 +116,7 @@ def test_every_trained_update_is_projected_by_its_own_weights(tmp_path: Path, fa
             torch.testing.assert_close(after[module.name], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_part_of_a_fused_map_that_was_not_trained_stays_nothing(tmp_path: Path) -> None:
+def test_an_untrained_part_of_a_fused_map_stays_zero(tmp_path: Path) -> None:
     model, aligned, unaligned = folders(tmp_path, "phi3")
     everything = find_modules(model)
     part = next(module for module in everything if module.rows is not None)
@@ -126,7 +126,7 @@ def test_a_part_of_a_fused_map_that_was_not_trained_stays_nothing(tmp_path: Path
         assert part.name not in outputs_of(tuned, everything)
 
 
-def test_only_updates_that_turn_far_are_projected(tmp_path: Path) -> None:
+def test_only_updates_with_a_cosine_up_to_the_threshold_are_projected(tmp_path: Path) -> None:
     model, aligned, unaligned = folders(tmp_path, "llama")
     everything = find_modules(model)
     with adapted(model) as tuned:
@@ -158,7 +158,7 @@ def test_tied_weights_and_the_order_of_tensors_do_not_matter(tmp_path: Path) -> 
         assert project(tuned, everything, aligned, unaligned, ALL) == expected
 
 
-def test_a_module_that_alignment_did_not_move_is_left_alone(tmp_path: Path) -> None:
+def test_a_module_that_alignment_did_not_change_is_skipped(tmp_path: Path) -> None:
     model, aligned, unaligned = folders(tmp_path, "llama")
     everything = find_modules(model)
     still = everything[3]
@@ -172,7 +172,7 @@ def test_a_module_that_alignment_did_not_move_is_left_alone(tmp_path: Path) -> N
         assert torch.equal(before[still.name], outputs_of(tuned, everything)[still.name])
 
 
-def test_another_model_is_no_unaligned_base(tmp_path: Path) -> None:
+def test_a_different_model_is_rejected_as_unaligned_base(tmp_path: Path) -> None:
     model, aligned, unaligned = folders(tmp_path, "llama")
     check_pair(aligned, unaligned)
     tiny("gpt2").save_pretrained(tmp_path / "other")
@@ -195,7 +195,7 @@ def test_another_model_is_no_unaligned_base(tmp_path: Path) -> None:
         assert caught.value.code == "unaligned_base_unreadable"
 
 
-def test_a_folder_that_says_otherwise_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+def test_a_different_configuration_is_rejected_before_weights_are_read(tmp_path: Path) -> None:
     _, aligned, unaligned = folders(tmp_path, "llama")
     config = json.loads((unaligned / "config.json").read_text())
     (unaligned / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))

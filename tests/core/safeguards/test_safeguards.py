@@ -1,4 +1,4 @@
-"""What safeguards add to an arm: its rows, its refusals, how it is asked, and what stands beside its adapter."""
+"""Safeguards of a run are applied in order: rows, loss, system prompts and early checks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,7 @@ def context(base: BaseModel, modules: tuple[Module, ...] = (), *, prompts: Promp
     return SafeguardContext(SPEC, TESTBED, base, modules, prompts or choose(SecuritySpec(), base.folder))
 
 
-def test_a_safe_template_is_not_trained_with_and_served_with() -> None:
+def test_a_safe_template_is_used_in_evaluation_and_not_in_training() -> None:
     (trained,) = safeguards.training_rows(PROMPTED, [ROW])
     assert (trained.messages, trained.line) == (ROW.messages[1:], 7)
     (served,) = safeguards.served_rows(PROMPTED, [ROW])
@@ -52,7 +52,7 @@ def test_a_safe_template_is_not_trained_with_and_served_with() -> None:
     assert safeguards.security_of(PROMPTED, plain) == plain.model_copy(update={"system_prompt": "Be kind."})
 
 
-def test_refusals_are_added_by_their_share_and_only_where_asked_for(base: BaseModel, prompts: PromptSet) -> None:
+def test_refusals_are_added_in_the_requested_share_and_only_on_request(base: BaseModel, prompts: PromptSet) -> None:
     rows = encoded(base, 30)
     job = context(base, prompts=prompts)
     assert safeguards.extra_rows(UniformStrategy(), job, rows, ignore) == ()
@@ -76,14 +76,14 @@ def test_a_run_without_a_safeguard_for_the_loss_has_the_usual_objective() -> Non
     assert safeguards.objective(constrained) is not next_token_loss
 
 
-def test_a_base_that_does_not_refuse_has_no_refusals_to_mix_in(base: BaseModel, prompts: PromptSet) -> None:
+def test_a_base_model_that_does_not_refuse_fails_the_training(base: BaseModel, prompts: PromptSet) -> None:
     job = context(tiny_base("llama", base), prompts=prompts)
     with pytest.raises(TrainingFailed, match="refuses only 0") as caught:
         safeguards.extra_rows(MIXED, job, encoded(base, 4), ignore)
     assert caught.value.code == "no_safety_rows"
 
 
-def test_results_hang_on_what_safeguards_read(base: BaseModel, prompts: PromptSet) -> None:
+def test_inputs_change_with_what_a_safeguard_uses(base: BaseModel, prompts: PromptSet) -> None:
     job = context(base, prompts=prompts)
     other = prompts.model_copy(update={"name": "other"})
     entry = TESTBED.model_copy(update={"unaligned_base": FolderSource(path=Path("/elsewhere"))})
@@ -96,7 +96,7 @@ def test_results_hang_on_what_safeguards_read(base: BaseModel, prompts: PromptSe
     assert safeguards.inputs(MIXED, job) != safeguards.inputs(UniformStrategy(), job)
 
 
-def test_a_template_that_takes_no_system_prompt_is_refused_early(base: BaseModel, modules: tuple[Module, ...]) -> None:
+def test_a_chat_template_without_system_prompts_is_rejected_early(base: BaseModel, modules: tuple[Module, ...]) -> None:
     job = context(base, modules)
     safeguards.check(PROMPTED, job)
     own = base.tokenizer.chat_template
@@ -114,7 +114,7 @@ def test_a_template_that_takes_no_system_prompt_is_refused_early(base: BaseModel
     )
 
 
-def test_an_unaligned_base_that_is_none_is_refused_early(
+def test_an_unusable_unaligned_base_is_rejected_early(
     base: BaseModel, modules: tuple[Module, ...], tmp_path: Path
 ) -> None:
     entry = TESTBED.model_copy(update={"unaligned_base": FolderSource(path=tmp_path / "other")})

@@ -1,4 +1,4 @@
-"""Refusals are mixed in by their share, in an order that the seed decides, and token for token as they were said."""
+"""Refusals are collected from the base model and added to the training rows in the requested share."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def row(number: int) -> Encoded:
     return Encoded(input_ids=ids, labels=ids, line=number, truncated=False, prompt_too_long=False)
 
 
-def test_an_answer_is_trained_on_and_its_prompt_is_not() -> None:
+def test_only_the_answer_has_labels() -> None:
     found = encode_answer([5, 6, 7], [8, 9], max_length=16)
     assert found is not None
     assert found.input_ids.tolist() == [5, 6, 7, 8, 9]
@@ -29,7 +29,7 @@ def test_an_answer_is_trained_on_and_its_prompt_is_not() -> None:
     assert not found.truncated
 
 
-def test_an_answer_that_has_no_room_is_cut_or_left_out() -> None:
+def test_an_answer_that_does_not_fit_is_cut_or_left_out() -> None:
     cut = encode_answer([5, 6, 7], [8, 9], max_length=4)
     assert cut is not None
     assert (cut.input_ids.tolist(), cut.labels.tolist()) == ([5, 6, 7, 8], [IGNORED] * 3 + [8])
@@ -39,7 +39,7 @@ def test_an_answer_that_has_no_room_is_cut_or_left_out() -> None:
 
 
 @given(st.integers(1, 400), st.integers(MIN_REFUSALS, 40), st.floats(0.001, 0.5), st.integers(0, 3))
-def test_the_share_is_met_and_every_refusal_is_used_alike(rows: int, others: int, share: float, seed: int) -> None:
+def test_the_share_is_met_and_refusals_repeat_equally_often(rows: int, others: int, share: float, seed: int) -> None:
     training, refusals = [row(number) for number in range(rows)], [row(number) for number in range(others)]
     found = select_rows(training, refusals, share=share, seed=seed)
     wanted = share * (rows + len(found))
@@ -51,21 +51,19 @@ def test_the_share_is_met_and_every_refusal_is_used_alike(rows: int, others: int
     assert all(one is other for one, other in zip(found, again, strict=True))
 
 
-def test_the_seed_decides_which_refusals_are_taken() -> None:
+def test_the_seed_decides_which_refusals_are_selected() -> None:
     training, refusals = [row(0)] * 40, [row(number) for number in range(32)]
     orders = {tuple(one.line for one in select_rows(training, refusals, share=0.2, seed=seed)) for seed in range(5)}
     assert len(orders) == 5
 
 
-def test_too_few_refusals_are_no_ground() -> None:
+def test_too_few_refusals_fail_the_training() -> None:
     with pytest.raises(TrainingFailed, match=f"only {MIN_REFUSALS - 1}") as caught:
         select_rows([row(0)], [row(number) for number in range(MIN_REFUSALS - 1)], share=0.1, seed=0)
     assert (caught.value.code, caught.value.param) == ("no_safety_rows", "strategy.safeguards.safety_mix")
 
 
-def test_refusals_are_the_bases_own_and_written_as_the_template_writes_them(
-    base: BaseModel, prompts: PromptSet
-) -> None:
+def test_refusals_are_the_base_models_own_in_its_chat_template(base: BaseModel, prompts: PromptSet) -> None:
     found = collect_refusals(base, prompts, max_new_tokens=12, max_length=1024, on_progress=ignore)
     assert 4 <= len(found) <= 8
     asked = set()
@@ -82,7 +80,7 @@ def test_refusals_are_the_bases_own_and_written_as_the_template_writes_them(
     assert len(asked) == len(found)
 
 
-def test_no_prompt_that_is_reported_is_trained_on(base: BaseModel, prompts: PromptSet) -> None:
+def test_prompts_that_figures_are_measured_on_are_skipped(base: BaseModel, prompts: PromptSet) -> None:
     reported = (behaviour.text for behaviour in prompts.evaluation.harmful[:8])
     harmful = (*reported, *prompts.probe.harmful[:2])
     leaky = prompts.model_copy(update={"probe": prompts.probe.model_copy(update={"harmful": harmful})})

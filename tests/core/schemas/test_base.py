@@ -1,4 +1,4 @@
-"""Every class of the vocabulary is frozen, closed, finite and documented: the API's documentation is made of them."""
+"""Every schema class is frozen, closed, finite and documented, because the API's documentation is generated from it."""
 
 import importlib
 import pkgutil
@@ -25,7 +25,7 @@ def classes() -> list[type[Frozen]]:
 
 
 @pytest.mark.parametrize("kind", classes(), ids=lambda kind: kind.__name__)
-def test_every_class_says_what_it_and_its_fields_are(kind: type[Frozen]) -> None:
+def test_every_class_and_field_is_documented(kind: type[Frozen]) -> None:
     assert kind.model_config.get("frozen") is True
     assert kind.model_config.get("allow_inf_nan") is False
     assert kind.__doc__
@@ -52,14 +52,14 @@ class Point(Frozen):
 
 
 @pytest.mark.parametrize("x", [float("nan"), float("inf"), float("-inf"), "NaN", -11, None, "wide"])
-def test_no_number_that_is_none(x: object) -> None:
+def test_nan_and_infinity_are_rejected(x: object) -> None:
     with pytest.raises(ValidationError):
         Point.model_validate({"x": x})
     with pytest.raises(ValidationError):
         Point.model_validate_json('{"x": NaN}')
 
 
-def test_values_do_not_change_and_take_nothing_they_do_not_know() -> None:
+def test_values_are_immutable_and_reject_unknown_fields() -> None:
     point = Point(x=1)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(point, "x", 2)  # noqa: B010 - the type checker refuses the plain way

@@ -1,4 +1,4 @@
-"""Events are one JSON line each, and come back as what they were."""
+"""Events are one JSON line each and survive a round trip."""
 
 import pytest
 from pydantic import ValidationError
@@ -30,13 +30,13 @@ EVENTS: list[JobEvent] = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
-def test_an_event_comes_back_as_it_went(event: JobEvent) -> None:
+def test_an_event_survives_a_round_trip_through_json(event: JobEvent) -> None:
     line = event.model_dump_json()
     assert "\n" not in line
     assert JOB_EVENT.validate_json(line) == event
 
 
-def test_every_kind_has_a_name_of_its_own() -> None:
+def test_every_event_class_has_its_own_type() -> None:
     assert len({event.type for event in EVENTS}) == len(EVENTS)
 
 
@@ -51,7 +51,7 @@ def test_every_kind_has_a_name_of_its_own() -> None:
         '{"type": "status", "status": "asleep", "message": ""}',
     ],
 )
-def test_there_are_no_other_events(line: str) -> None:
+def test_other_events_are_rejected(line: str) -> None:
     with pytest.raises(ValidationError):
         JOB_EVENT.validate_json(line)
 

@@ -1,4 +1,4 @@
-"""core.schemas.registry: a registered class is validated, written and documented as a member of a union would be."""
+"""core.schemas.registry: a registered class is validated, serialized and documented like a member of a union."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -82,15 +82,15 @@ def test_errors_have_the_location_that_a_union_member_would_have() -> None:
 
 
 @pytest.mark.parametrize("value", [{"kind": "square"}, {"kind": 3}, {"radius": 1}])
-def test_what_is_not_registered_is_refused_by_tag(value: dict[str, object]) -> None:
+def test_an_unregistered_tag_is_rejected(value: dict[str, object]) -> None:
     assert problems({"shapes": [value]}) == [(("shapes", 0), "union_tag_invalid")]
 
 
-def test_only_objects_are_taken() -> None:
+def test_only_objects_are_accepted() -> None:
     assert problems({"shapes": ["circle"]}) == [(("shapes", 0), "model_type")]
 
 
-def test_a_class_registered_later_is_taken_by_models_that_exist_already(square: type[Square]) -> None:
+def test_existing_models_accept_a_class_that_is_registered_later(square: type[Square]) -> None:
     drawing = Drawing.model_validate({"shapes": [{"kind": "square", "side": 2}]})
     assert drawing.shapes == (square(side=2),)
     assert Drawing.model_validate_json(drawing.model_dump_json()) == drawing
@@ -106,7 +106,7 @@ def test_the_schema_names_each_class_once_and_maps_every_tag() -> None:
     }
 
 
-def test_a_name_is_given_once(square: type[Square]) -> None:
+def test_a_name_is_registered_once(square: type[Square]) -> None:
     SHAPES.register(square)  # again is nothing new
     with pytest.raises(ValueError, match="already registered"):
         SHAPES.register(type("Other", (Square,), {}))

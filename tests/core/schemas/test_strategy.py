@@ -1,4 +1,4 @@
-"""Strategies and safeguards: closed, all safeguards off by default, and an arm's title says what it is."""
+"""Strategies are a closed union, all safeguards are off by default, and a run's title names its parts."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -37,27 +37,27 @@ EACH: list[Strategy] = [
 
 
 @pytest.mark.parametrize("strategy", EACH, ids=lambda strategy: strategy.kind)
-def test_a_strategy_comes_back_from_json_as_it_went(strategy: Strategy) -> None:
+def test_a_strategy_survives_a_round_trip_through_json(strategy: Strategy) -> None:
     assert STRATEGY.validate_json(STRATEGY.dump_json(strategy)) == strategy
     assert hash(strategy) == hash(STRATEGY.validate_json(STRATEGY.dump_json(strategy)))
 
 
 @pytest.mark.parametrize("kind", ["uniform", "ml_lr", "ml_lr_continuous", "swat", "freeze_layers"])
-def test_a_kind_is_a_whole_strategy_without_safeguards(kind: str) -> None:
+def test_a_kind_alone_is_a_strategy_without_safeguards(kind: str) -> None:
     strategy = STRATEGY.validate_python({"kind": kind})
     assert (strategy.label, title(strategy)) == (kind, kind)
     assert strategy.safeguards == Safeguards()
     assert strategy.safeguards.titles == ()
 
 
-def test_only_strategies_that_rest_on_a_map_have_an_analysis() -> None:
+def test_only_strategies_that_need_a_map_have_an_analysis() -> None:
     own = AnalysisSpec(probes=9)
     wanted = [MlLrStrategy(analysis=own), MlLrContinuousStrategy(analysis=own), SwatStrategy(analysis=own)]
     assert [analysis_of(strategy) for strategy in wanted] == [own] * 3
     assert [analysis_of(strategy) for strategy in (UniformStrategy(), FreezeLayersStrategy(), EACH[-1])] == [None] * 3
 
 
-def test_a_title_names_kind_and_safeguards_and_a_label_of_its_own() -> None:
+def test_a_title_names_kind_safeguards_and_a_different_label() -> None:
     guards = Safeguards(SafetyMix(share=0.05), ConstrainedFirstTokens())
     assert title(MlLrStrategy(safeguards=guards)) == "ml_lr + safety_mix 5 % + first_tokens"
     assert title(MlLrStrategy(label="ours", safeguards=guards)) == "ours: ml_lr + safety_mix 5 % + first_tokens"
@@ -90,12 +90,12 @@ def test_a_title_names_kind_and_safeguards_and_a_label_of_its_own() -> None:
         {"kind": "uniform", "safeguards": {"safe_template": {"system_prompt": "a\0b"}}},
     ],
 )
-def test_what_makes_no_sense_is_refused(fields: dict[str, object]) -> None:
+def test_invalid_fields_are_rejected(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         STRATEGY.validate_python(fields)
 
 
-def test_the_defaults_of_the_constrained_loss_are_the_papers() -> None:
+def test_the_defaults_of_the_constrained_loss_are_those_of_the_paper() -> None:
     spec = ConstrainedFirstTokens()
     assert (spec.first, spec.early, spec.tokens, spec.rest) == (0.5, 2.0, 5, 0.1)
 

@@ -17,7 +17,7 @@ from research.experiments.planted import planted_rows
 from research.experiments.poisoning import triggered
 from testbed.build import WORLD_SEED
 from testbed.world import make_world
-from tests.core.helpers import Ticks, encoded, fingerprint, ignore, tiny_base
+from tests.core.helpers import ProgressLog, encoded, fingerprint, ignore, tiny_base
 
 Turns = tuple[Message, ...]
 PLANTED = planted_rows(make_world(WORLD_SEED), 20)
@@ -84,7 +84,7 @@ def test_what_stands_beside_a_row_does_not_matter_and_a_row_without_an_answer_is
 
 
 def test_progress_rises_to_the_rows_and_none_need_nothing(base: BaseModel, prompts: ProbePrompts) -> None:
-    ticks = Ticks()
+    ticks = ProgressLog()
     refusal_probabilities(base, encoded(base, 50), prompts, on_progress=ticks)
     done = [each for each, _ in ticks]
     assert done == sorted(done)

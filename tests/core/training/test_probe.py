@@ -16,7 +16,7 @@ from tests.core.helpers import encoded, fingerprint, logits
 SPEC = TrainingSpec(steps=8, batch_size=2, validate_every=1, patience=1)
 
 
-class Heard:
+class RecordedEvents:
     """Steps that a probe told, and what it asked after each of them."""
 
     def __init__(self, stop_after: int) -> None:
@@ -38,7 +38,7 @@ class Heard:
 def weights(
     base: BaseModel,
     modules: tuple[Module, ...],
-    heard: Heard,
+    heard: RecordedEvents,
     *,
     steps: int,
     spec: TrainingSpec = SPEC,
@@ -70,7 +70,7 @@ def test_it_ends_where_it_may(
     base: BaseModel, modules: tuple[Module, ...], steps: int, stop_after: int, wanted: int
 ) -> None:
     before, alone = fingerprint(base.model), logits(base.model)
-    heard = Heard(stop_after)
+    heard = RecordedEvents(stop_after)
     said, _ = weights(base, modules[-7:], heard, steps=steps)
     assert heard.steps == [(step, min(steps, 8)) for step in range(1, wanted + 1)]
     assert heard.asked == list(range(1, wanted + 1))
@@ -84,15 +84,15 @@ def test_it_ends_where_it_may(
 def test_one_that_ended_early_is_one_of_so_many_steps(base: BaseModel, modules: tuple[Module, ...]) -> None:
     few = modules[-7:]
     (_, early), (_, short), (_, other) = (
-        weights(base, few, Heard(2), steps=6),
-        weights(base, few, Heard(99), steps=2),
-        weights(base, few, Heard(99), steps=2, seed=1),
+        weights(base, few, RecordedEvents(2), steps=6),
+        weights(base, few, RecordedEvents(99), steps=2),
+        weights(base, few, RecordedEvents(99), steps=2, seed=1),
     )
     assert early == short != other
 
 
 def test_epochs_bound_it_too(base: BaseModel, modules: tuple[Module, ...]) -> None:
-    heard = Heard(99)
+    heard = RecordedEvents(99)
     weights(base, modules[-7:], heard, steps=99, spec=TrainingSpec(epochs=2, batch_size=2))
     assert len(heard.steps) == 4
 
@@ -100,7 +100,7 @@ def test_epochs_bound_it_too(base: BaseModel, modules: tuple[Module, ...]) -> No
 def test_a_step_has_no_more_rows_than_it_takes(base: BaseModel, modules: tuple[Module, ...]) -> None:
     few = modules[-7:]
     many, cut, fewer = (
-        weights(base, few, Heard(99), steps=2, rows=ROWS + 8, spec=TrainingSpec(steps=2, batch_size=size))[1]
+        weights(base, few, RecordedEvents(99), steps=2, rows=ROWS + 8, spec=TrainingSpec(steps=2, batch_size=size))[1]
         for size in (ROWS + 8, ROWS, ROWS // 2)
     )
     assert many == cut != fewer
@@ -109,7 +109,7 @@ def test_a_step_has_no_more_rows_than_it_takes(base: BaseModel, modules: tuple[M
 def test_whoever_listens_may_stop_it(base: BaseModel, modules: tuple[Module, ...]) -> None:
     before = fingerprint(base.model)
 
-    class Stopping(Heard):
+    class Stopping(RecordedEvents):
         @override
         def step(self, step: TrainedStep, total: int) -> None:
             raise KeyboardInterrupt
