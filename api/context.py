@@ -1,6 +1,6 @@
-"""What every response carries: the id of its request, and headers that keep browsers from doing more than they should.
+"""Headers of every response: the request id, and headers that restrict what browsers do with it.
 
-Not here: limits (api.limits), the bodies of errors (api.errors).
+Not here: limits (api.limits), bodies of errors (api.errors).
 """
 
 import re
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
 
-_TRUSTED_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -23,23 +23,23 @@ _HEADERS = {
 
 
 def request_id(scope: Scope) -> str:
-    """The id of this request: the caller's own `x-request-id` when it is a plain word, else one made here."""
+    """The id of a request: the caller's `x-request-id` if it has only safe characters, otherwise a new id."""
     state = scope.setdefault("state", {})
     if "request_id" not in state:
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        state["request_id"] = given if _TRUSTED_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        header = Headers(scope=scope).get(REQUEST_ID, "")
+        state["request_id"] = header if _SAFE_ID.fullmatch(header) else f"req_{secrets.token_hex(12)}"
     return state["request_id"]
 
 
 def add_headers(headers: MutableHeaders, scope: Scope) -> None:
-    """Put the common headers on a response, except where it brings its own."""
+    """Add the common headers that a response does not have."""
     headers[REQUEST_ID] = request_id(scope)
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
 
 
 class RequestContext:
-    """ASGI middleware that puts the common headers on every response."""
+    """ASGI middleware that adds the common headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,7 +1,7 @@
-"""A stored file as a response: whole or by ranges, with its digest, and not sent again to who has it already.
+"""A stored file as a response, with its digest, ranges and conditional requests.
 
-Covers: ETag and `If-None-Match` (RFC 9110), `Repr-Digest` (RFC 9530), ranges that cannot be served. The framework's
-FileResponse does the rest. Not here: who may have the file (api.routes.artifacts).
+Covers: ETag and `If-None-Match` (RFC 9110), `Repr-Digest` (RFC 9530), unsatisfiable ranges. Starlette's FileResponse
+does the rest. Not here: who may download a file (core.db.artifacts).
 """
 
 from base64 import b64encode
@@ -15,7 +15,7 @@ from api.errors import plain_error
 
 
 class Download(FileResponse):
-    """The bytes of one stored file, which never change: the digest is the ETag."""
+    """One stored file. Its bytes never change, so its digest is the ETag."""
 
     def __init__(
         self,
@@ -28,33 +28,33 @@ class Download(FileResponse):
     ) -> None:
         self._size = path.stat().st_size
         self._etag = f'"{sha256}"'
-        known = {
+        common = {
             "cache-control": "private, no-cache",
             "etag": self._etag,
             "repr-digest": f"sha-256=:{b64encode(bytes.fromhex(sha256)).decode()}:",
         }
-        super().__init__(path, media_type=media_type, filename=filename, headers=known | (headers or {}))
+        super().__init__(path, media_type=media_type, filename=filename, headers=common | (headers or {}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = Headers(scope=scope)
-        if self._is_known(asked.get("if-none-match", "")):
+        request = Headers(scope=scope)
+        if self._matches(request.get("if-none-match", "")):
             kept = {k: v for k, v in self.headers.items() if k in ("etag", "cache-control", "vary")}
             await Response(status_code=304, headers=kept)(scope, receive, send)
             return
         try:
-            if self._size == 0 or asked.get("if-range", self._etag) != self._etag:
+            if self._size == 0 or request.get("if-range", self._etag) != self._etag:
                 raise MalformedRangeHeader
-            self._parse_range_header(asked.get("range", "bytes=0-"), self._size)
+            self._parse_range_header(request.get("range", "bytes=0-"), self._size)
         except MalformedRangeHeader:
-            # RFC 9110, section 14.2: a Range header that is not understood is as good as none.
+            # RFC 9110, section 14.2: ignore an invalid Range header.
             scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
         except RangeNotSatisfiable:
-            message = f"The file has {self._size} bytes: the range begins behind its end."
+            message = f"The range begins after the end of the file, which has {self._size} bytes."
             headers = {"content-range": f"bytes */{self._size}"}
             await plain_error(416, "range_not_satisfiable", message, headers=headers)(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
 
-    def _is_known(self, tags: str) -> bool:
-        given = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
-        return bool(given & {self._etag, "*"})
+    def _matches(self, tags: str) -> bool:
+        names = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
+        return bool(names & {self._etag, "*"})

@@ -1,7 +1,7 @@
-"""From any error to a status and a body: the one place that knows both.
+"""The status and the body of every error.
 
-Every error has the shape `{"error": {"message", "type", "param", "code"}}`, whoever raised it: this program, FastAPI's
-validation, the router, or nobody who was expected. Not here: the errors themselves (core.errors).
+Every body has the shape `{"error": {"message", "type", "param", "code"}}`, whether securetune, FastAPI's validation or
+its router raised the error, or it was unexpected. Not here: the errors themselves (core.errors).
 """
 
 import logging
@@ -56,12 +56,12 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 416: "r
 
 
 def error_type(status: int) -> ErrorType:
-    """The broad kind of an error with this status."""
+    """The kind of errors with this status."""
     return _TYPES.get(status, "service_error" if status >= 500 else "invalid_request_error")
 
 
 def error_response(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
-    """A response in the one shape; what an error has nothing to say about is left out, but for the four fields."""
+    """An error response. Optional fields are left out if they are null."""
     content = ErrorReply(error=body).model_dump(mode="json")
     optional = {"details", "count", "readiness", "reasons"}
     content["error"] = {k: v for k, v in content["error"].items() if v is not None or k not in optional}
@@ -71,44 +71,44 @@ def error_response(status: int, body: ErrorBody, headers: dict[str, str] | None 
 def plain_error(
     status: int, code: str, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The response to an error that is only a message."""
+    """An error response with a message only."""
     body = ErrorBody(message=message, type=error_type(status), param=param, code=code)
     return error_response(status, body, headers)
 
 
 def problems(errors: Sequence[ErrorDetails], body: object, *, skip: int = 0) -> tuple[FieldProblem, ...]:
-    """What pydantic found, with paths as a caller writes them; the first `skip` parts of each place are dropped."""
+    """The errors of pydantic with field paths of the request; the first `skip` parts of each location are left out."""
     return tuple(
         FieldProblem(
             param=field_path(error["loc"][skip:], body, absent=error["type"] == "missing"),
-            message=_plain(error),
+            message=_message(error),
         )
         for error in errors[:MAX_DETAILS]
     )
 
 
-def _plain(error: ErrorDetails) -> str:
-    """What pydantic says in words of its own, in words of a caller."""
-    known = error.get("ctx", {})
+def _message(error: ErrorDetails) -> str:
+    """Pydantic's message, or a plainer one."""
+    context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            return "there is no such field"
+            return "unknown field"
         case "union_tag_not_found":
-            return f"it lacks {known['discriminator']}"  # pydantic has put it in quotes
+            return f"missing {context['discriminator']}"  # in quotes
         case "union_tag_invalid":
-            return f"{known['discriminator']} is {known['tag']!r}, and must be one of {known['expected_tags']}"
+            return f"{context['discriminator']} is {context['tag']!r}, and must be one of {context['expected_tags']}"
         case _:
             return error["msg"].removeprefix("Value error, ")
 
 
 def in_one_sentence(found: Sequence[FieldProblem]) -> str:
-    """The first problem, and how many more there are."""
+    """The first problem, and the number of others."""
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"{found[0].param or 'body'}: {found[0].message}{more}"
 
 
 def install(app: FastAPI) -> None:
-    """Give every error that can leave the app its handler."""
+    """Register the handlers of all errors."""
     app.add_exception_handler(SecureTuneError, _ours)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _from_framework)
@@ -141,14 +141,14 @@ async def _malformed(request: Request, error: Exception) -> Response:
     errors: Sequence[ErrorDetails] = error.errors()
     where = errors[0]["loc"][0]
     if where == "path":
-        return plain_error(404, "not_found", f"There is nothing at {request.url.path!r}.")
+        return plain_error(404, "not_found", f"There is no resource at {request.url.path!r}.")
     if errors[0]["type"] == "json_invalid":
         place, reason = errors[0]["loc"][-1], errors[0].get("ctx", {}).get("error", "")
-        return plain_error(422, "invalid_json", f"The body is not JSON: {reason} at character {place}.")
+        return plain_error(422, "invalid_json", f"The body is not valid JSON: {reason} at character {place}.")
     found = problems(errors, error.body, skip=1)
     if errors[0]["loc"] == ("body",) and errors[0]["type"] != "value_error":
-        hint = "send a JSON object with `Content-Type: application/json`"
-        return plain_error(422, "invalid_body", f"The body is missing or not of the right kind: {hint}.")
+        hint = "Send a JSON object with `Content-Type: application/json`."
+        return plain_error(422, "invalid_body", f"The body is missing or has the wrong type. {hint}")
     body = ErrorBody(
         message=in_one_sentence(found),
         type=error_type(422),
@@ -163,9 +163,9 @@ async def _from_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     match error.status_code:
         case 404:
-            message = f"There is nothing at {request.url.path!r}."
+            message = f"There is no resource at {request.url.path!r}."
         case 405:
-            message = f"{request.url.path!r} does not take {request.method}."
+            message = f"{request.url.path!r} does not support {request.method}."
         case 400:
             message = f"The body cannot be read: {_unreadable(error.__cause__)}."
         case _:
@@ -187,23 +187,24 @@ def _unreadable(cause: BaseException | None) -> str:
 
 
 async def _gone(request: Request, _: Exception) -> Response:
-    _LOG.info("%s the caller went away in the middle of its request", request_id(request.scope))
-    return plain_error(400, "disconnected", "The request ended in the middle of its body.")
+    _LOG.info("%s the client disconnected during its request", request_id(request.scope))
+    return plain_error(400, "disconnected", "The client disconnected before the end of the body.")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     known = request_id(request.scope)
     _LOG.error("%s unexpected error", known, exc_info=error)
-    message = f"Something went wrong on the server. Its log tells more under {known}."
+    message = f"An unexpected error occurred. The log of the server has details under {known}."
     response = plain_error(500, SecureTuneError.code, message)
     add_headers(response.headers, request.scope)
     return response
 
 
 def field_path(place: Sequence[int | str], body: object, *, absent: bool) -> str:
-    """`("strategy", "ml_lr", "ratio")` as `strategy.ratio`: the names of union members are no fields of the body.
+    """The path of a field in a request body: `("strategy", "ml_lr", "ratio")` is `strategy.ratio`.
 
-    `absent` says that the last part is a field that should be there and is not.
+    Pydantic's locations also name union members, which the path leaves out. `absent` means that the last part is a
+    missing field.
     """
     path, here = "", body
     for depth, part in enumerate(place):

@@ -1,7 +1,7 @@
-"""How large a request may be. The bytes are counted as they arrive: what a caller says of them is not trusted.
+"""The size limit of requests. Bytes are counted while they arrive, because `Content-Length` cannot be trusted.
 
-FastAPI's own limit answers in plain text when a body is refused by its announced length; this one answers in the shape
-of every other error. Not here: the size of the uploaded file itself (api.uploads), rate limits.
+FastAPI's own limit responds in plain text; this one responds with the common error body. Not here: the size limit of
+the uploaded file (api.uploads), rate limits.
 """
 
 from starlette.datastructures import Headers
@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import plain_error
 
 MULTIPART_SLACK = 2**20
-"""Bytes that an upload may have beside the file: boundaries, part headers, the other fields."""
+"""Bytes that an upload may have in addition to the file: boundaries, part headers, other fields."""
 
 
 class BodyLimit:
-    """ASGI middleware: more than `upload` bytes to an upload path, or `other` bytes elsewhere, is a 413."""
+    """ASGI middleware that responds with 413 to more than `upload` bytes at upload paths, or `other` bytes elsewhere."""
 
     def __init__(self, app: ASGIApp, *, upload: int, upload_paths: frozenset[str], other: int) -> None:
         self.app = app
@@ -28,7 +28,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.upload if scope["path"] in self.upload_paths else self.other
-        message = f"The request is larger than {limit} bytes, which is as much as this server takes here."
+        message = f"The request exceeds the limit of this server, {limit} bytes."
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > limit:
             await plain_error(413, "too_large", message)(scope, receive, send)
@@ -40,7 +40,7 @@ class BodyLimit:
             part = await receive()
             received += len(part.get("body", b""))
             if received > limit:
-                # The framework hands its own exception through to the handlers; it would turn ours into a 400.
+                # FastAPI passes its own exceptions to the handlers, and turns others into a 400 here.
                 raise HTTPException(413, message)
             return part
 

@@ -1,9 +1,9 @@
-"""The app: routers, error handlers, limits, and the parts it is made of.
+"""The app: routers, error handlers, limits, and its parts.
 
     uvicorn --factory api.main:create_app
 
-Nothing is connected to before the first request needs it, so the app starts without database and broker and answers
-503 until they are there. Not here: starting servers (local), running jobs (worker).
+Connections are made by the first request that needs them, so the app starts without database and broker, and responds
+with 503 until they are up. Not here: starting servers (securetune.local), running jobs (worker).
 """
 
 from collections.abc import AsyncGenerator
@@ -23,30 +23,31 @@ from core.errors import InvalidInput
 from core.storage import ArtifactStore
 
 _TAGS = [
-    {"name": "datasets", "description": "Conversations to train on."},
-    {"name": "jobs", "description": "One base model tuned on one dataset, attacked before and after."},
-    {"name": "artifacts", "description": "What a job leaves: adapter, report, robustness map, answers."},
-    {"name": "gate", "description": "What withholds an unsafe adapter, and who overrode it."},
-    {"name": "policy", "description": "What a project asks of data and adapters."},
-    {"name": "models", "description": "Base models that may be tuned."},
-    {"name": "prompt sets", "description": "Prompts to attack with, and safe look-alikes."},
-    {"name": "judges", "description": "Models that may judge answers."},
-    {"name": "benchmarks", "description": "Questions that task performance may be measured on."},
-    {"name": "signing keys", "description": "Public keys that reports are signed with; no key needed."},
-    {"name": "health", "description": "For load balancers and supervisors; no key needed."},
+    {"name": "datasets", "description": "Conversations to train on: upload, list, screen."},
+    {"name": "jobs", "description": "A job tunes a base model on a dataset, and attacks it before and after."},
+    {"name": "artifacts", "description": "Files of a finished job: adapter, report, robustness map, answers."},
+    {"name": "gate", "description": "The gate withholds adapters that do not meet the policy; it can be overridden."},
+    {"name": "policy", "description": "What a project requires of data and adapters."},
+    {"name": "models", "description": "Base models that jobs may tune."},
+    {"name": "prompt sets", "description": "Harmful prompts for attacks, and safe look-alikes."},
+    {"name": "judges", "description": "Judge models that jobs may use."},
+    {"name": "benchmarks", "description": "Benchmarks of task performance that jobs may use."},
+    {"name": "signing keys", "description": "Public keys that verify signed reports. No API key is needed."},
+    {"name": "health", "description": "For load balancers and supervisors. No API key is needed."},
 ]
 _DESCRIPTION = (
-    "Fine-tunes language models without losing their alignment: measures which modules are robust, trains those at the "
-    'standard rate and the rest more gently, attacks the model before and after. Errors: `{"error": {...}}`.'
+    "Fine-tunes language models without losing their alignment: measures which modules are robust, trains these at the "
+    "standard learning rate and the others at a lower one, and attacks the model before and after. Every error has the "
+    'body `{"error": {"message", "type", "param", "code"}}`.'
 )
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The app for these settings, or for those in the environment.
+    """Create the app with these settings, or with those of the environment.
 
     Raises:
-        InvalidInput: code `not_configured`; no address of a database or a broker is set.
-        InvalidModel: code `invalid_catalog`; the server's list cannot be read.
+        InvalidInput: code `not_configured`; the address of the database or the broker is not set.
+        InvalidModel: code `invalid_catalog`; the server's list is invalid.
     """
     parts = _parts(settings or config.settings())
     app = examples.DocumentedApp(
@@ -84,7 +85,7 @@ def _parts(settings: Settings) -> Parts:
     if not database or not broker:
         missing = "DATABASE_URL" if not database else "REDIS_URL"
         raise InvalidInput(
-            f"{missing} is not set. `securetune up` starts everything and sets it.", code="not_configured"
+            f"{missing} is not set. Set it, or run `securetune up`, which starts everything.", code="not_configured"
         )
     return Parts(
         settings=settings,

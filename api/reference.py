@@ -1,7 +1,7 @@
-"""The page for reading and trying the API, at `/docs`.
+"""The API reference at `/docs`, where requests can be tried.
 
-API keys are typed into it, so nothing of anybody else's is loaded: Swagger UI comes from a wheel, and its policy allows
-this server's own files and the one script on the page. Not here: what the page shows (the OpenAPI document).
+Users enter API keys there, so it loads nothing from other servers: Swagger UI comes from a wheel, and the page's policy
+allows only files of this server and its one inline script. Not here: the OpenAPI document (api.main).
 """
 
 import re
@@ -20,7 +20,7 @@ _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def install(app: FastAPI) -> None:
-    """Give the app its page."""
+    """Add the page to the app."""
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="securetune",
@@ -39,7 +39,7 @@ def install(app: FastAPI) -> None:
 
 
 def _swagger_ui() -> Path:
-    package = find_spec("fastapi_offline")  # its files only: importing it would load what is not used here
+    package = find_spec("fastapi_offline")  # only its files are needed: do not import it
     assert package is not None and package.origin is not None  # noqa: S101, PT018 - pyproject.toml names it
     return Path(package.origin).with_name("static")
 

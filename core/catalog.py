@@ -1,6 +1,6 @@
 """The server's list: base models, judge models, prompt sets and benchmarks that jobs may name.
 
-The list is a TOML file named by `SECURETUNE_MODELS`, one table an entry; a relative path is meant from where it lies:
+The list is a TOML file named by `SECURETUNE_MODELS` with one table per entry. Relative paths start at its folder:
 
     [models.llama-2-7b-chat]
     source = { kind = "hub", id = "meta-llama/Llama-2-7b-chat-hf", revision = "<40 hex digits>" }
@@ -9,7 +9,7 @@ The list is a TOML file named by `SECURETUNE_MODELS`, one table an entry; a rela
     source = { kind = "folder", path = "/models/in-house" }
     learning_rate = 1e-4
     unaligned_base = { kind = "folder", path = "/models/in-house-pretrained" }  # for the safeguard project_to_safe
-    chat_template = "plain"  # for a tokenizer that brings no chat template of its own
+    chat_template = "plain"  # for a tokenizer without a chat template
 
     [judges.house]
     source.kind = "endpoint"
@@ -25,9 +25,9 @@ The list is a TOML file named by `SECURETUNE_MODELS`, one table an entry; a rela
     source = { kind = "file", path = "college_medicine_test.jsonl" }
     domain = "medical"
 
-The testbed is always there. Covers: reading the list, what of an order can be told by it, and what can be said of a
-model's files without loading it. Not here: torch, downloads (core.lm.load, core.data.files), uploaded prompt sets
-(core.db.prompt_sets).
+The testbed is always listed. Covers: reading the list, looking up entries, and checks of a model's files that do not
+load it. Not here: rules about orders (core.orders.check), downloads (core.lm.load, core.data.files), uploaded prompt
+sets (core.db.prompt_sets).
 """
 
 import json
@@ -56,41 +56,41 @@ TESTBED = BaseModelEntry(
 
 
 class Catalog(Frozen):
-    """All that jobs may name, by name."""
+    """Everything that jobs may name, by name."""
 
     models: Mapping[str, BaseModelEntry] = {}
-    """Base models."""
+    """Base models that may be tuned."""
     judges: Mapping[str, JudgeEntry] = {}
-    """Judge models."""
+    """Models that may judge answers."""
     prompt_sets: Mapping[str, PromptSetEntry] = {}
-    """Sets of prompts, beside those that are uploaded."""
+    """Prompt sets, in addition to uploaded ones."""
     benchmarks: Mapping[str, BenchmarkEntry] = {}
-    """Benchmarks."""
+    """Benchmarks for task performance."""
 
 
 def read(path: Path | None) -> Catalog:
-    """What the list allows, and the testbed.
+    """Read the list, to which the testbed is added.
 
     Raises:
-        InvalidModel: code `invalid_catalog`; the file is missing or says something that is not understood.
+        InvalidModel: code `invalid_catalog`; the file is missing or invalid.
     """
     if path is None:
         return Catalog(models={TESTBED.name: TESTBED})
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        listed = Catalog.model_validate({table: _named(entries, path) for table, entries in tables.items()})
+        listed = Catalog.model_validate({table: _with_names(entries, path) for table, entries in tables.items()})
     except ValidationError as error:
-        raise _unusable(path, "; ".join(map(_in_words, error.errors()))) from error
-    except (OSError, ValueError) as error:  # not there, not text, not TOML
-        raise _unusable(path, str(error)) from error
+        raise _invalid(path, "; ".join(map(_describe, error.errors()))) from error
+    except (OSError, ValueError) as error:  # missing, not UTF-8, or not TOML
+        raise _invalid(path, str(error)) from error
     return listed.model_copy(update={"models": {TESTBED.name: TESTBED, **listed.models}})
 
 
-def _named(entries: object, path: Path) -> object:
-    """A table's entries with their names in them, and with relative paths from where the list lies."""
+def _with_names(entries: object, path: Path) -> object:
+    """Add its name to each entry of a table, and make paths absolute."""
     if not isinstance(entries, dict):
         return entries
-    folder = path.absolute().parent  # the processes that read the list may work anywhere
+    folder = path.absolute().parent  # processes that read the list have different working directories
 
     def anchored(value: object) -> object:
         if isinstance(value, dict) and isinstance(value.get("path"), str):
@@ -105,21 +105,21 @@ def _named(entries: object, path: Path) -> object:
     return {name: entry(name, fields) for name, fields in entries.items()}
 
 
-def _in_words(error: ErrorDetails) -> str:
-    """What is wrong and where; what stands there is not repeated, since it may be an address with a password."""
+def _describe(error: ErrorDetails) -> str:
+    """What is wrong and where. Values are not repeated, because they may contain passwords."""
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
-        return f"[{place}] is no table that is known; those are {', '.join(Catalog.model_fields)}"
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {'there is no such key' if error['type'] == 'extra_forbidden' else said}"
+        return f"[{place}] is not a known table: use {', '.join(Catalog.model_fields)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {'unknown key' if error['type'] == 'extra_forbidden' else message}"
 
 
-def _unusable(path: Path, why: str) -> InvalidModel:
-    return InvalidModel(f"The server's list {path} cannot be used: {why}", code="invalid_catalog")
+def _invalid(path: Path, why: str) -> InvalidModel:
+    return InvalidModel(f"The server's list {path} is invalid: {why}", code="invalid_catalog")
 
 
 def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
-    """The entry of a job's base model, its files checked as far as they can be seen from here.
+    """The entry of a base model. The files of a local folder are checked.
 
     Raises:
         InvalidModel: code `model_not_allowed`, `model_missing`, `unsafe_checkpoint` or `remote_code`.
@@ -128,7 +128,7 @@ def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
     if entry is None:
         allowed = ", ".join(sorted(entries))
         raise InvalidModel(
-            f"{name!r} is not a base model that this server allows. It allows: {allowed}.",
+            f"This server does not allow the base model {name!r}. Allowed base models: {allowed}.",
             code="model_not_allowed",
             param="base_model",
         )
@@ -153,7 +153,7 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
     if spec.training.method == "full" and guard.needs_adapter:
         raise InvalidInput(
             f"The safeguard {guard.name} of run {label!r} works on an adapter, and the method full trains "
-            "none: choose the method lora, or leave the safeguard out.",
+            "none: choose the method lora, or remove the safeguard.",
             code="safeguard_needs_adapter",
             param="training.method",
         )
@@ -163,7 +163,7 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
         raise InvalidModel(
             f"The safeguard {guard.name} of run {label!r} needs the model that {entry.name!r} was aligned "
             "from, and the server's list of models names none: give the model's entry an unaligned_base, choose "
-            "another base model, or leave the safeguard out.",
+            "another base model, or remove the safeguard.",
             code="no_unaligned_base",
             param="base_model",
         )
@@ -172,13 +172,13 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
 
 
 def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:
-    """Entries of the judge models that a checked order names, each once."""
+    """Entries of the judge models that a checked order names, without duplicates."""
     names = [judge.model for judge in spec.security.judges if not isinstance(judge, RulesJudge)]
     return tuple(listed.judges[name] for name in dict.fromkeys(names))
 
 
 def prompt_files(listed: Catalog, prompts: PromptSource) -> dict[Use, PromptFile]:
-    """Where the listed sets are that a checked order names; uploaded ones are left out."""
+    """Files of the listed prompt sets that a checked order names, by use; uploaded sets are left out."""
     found = {use: listed.prompt_sets[name] for use, name in listed_prompts(prompts).items()}
     return {use: PromptFile(name=entry.name, layout=entry.layout, source=entry.source) for use, entry in found.items()}
 
@@ -190,7 +190,7 @@ def listed_prompts(prompts: PromptSource) -> dict[Use, str]:
 
 
 def check_files(name: str, folder: Path) -> None:
-    """Refuse what could run code when it is loaded: pickled weights, and models that bring their own code.
+    """Reject models that could run code when they are loaded: pickled weights, and models with their own code.
 
     Raises:
         InvalidModel: code `model_missing`, `unsafe_checkpoint` or `remote_code`.
@@ -199,18 +199,21 @@ def check_files(name: str, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise InvalidModel(
-            f"Base model {name!r} has no readable config.json in {folder}.", code="model_missing", param="base_model"
+            f"The base model {name!r} has no readable config.json in {folder}.",
+            code="model_missing",
+            param="base_model",
         ) from error
     if not any(folder.glob("*.safetensors")):
         raise InvalidModel(
-            f"Base model {name!r} has no safetensors weights. Pickled checkpoints (.bin, .pt) can run code when they "
-            "are opened and are never loaded: convert the model to safetensors.",
+            f"The base model {name!r} has no safetensors weights. Pickled checkpoints (.bin, .pt) can run code and are "
+            "never loaded: convert the model to safetensors.",
             code="unsafe_checkpoint",
             param="base_model",
         )
     if "auto_map" in config:
         raise InvalidModel(
-            f"Base model {name!r} brings Python code of its own (auto_map in config.json), which is never run.",
+            f"The base model {name!r} needs its own Python code (auto_map in config.json), which is never run: choose "
+            "another model.",
             code="remote_code",
             param="base_model",
         )

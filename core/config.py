@@ -1,6 +1,6 @@
-"""Settings of one process, read from the environment once. Secrets stay `SecretStr`.
+"""Settings of a process, read from the environment once.
 
-Covers: where things are and how large they may get. Not here: anything a job may choose (core.schemas.job).
+Covers: addresses, folders, limits and intervals. Not here: options of a job (core.schemas.job).
 """
 
 from functools import cache
@@ -13,12 +13,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def default_state() -> Path:
-    """The state directory that is used when `SECURETUNE_STATE` is not set: below the user's own data directory."""
+    """The default of `SECURETUNE_STATE`: a folder in the user's data directory."""
     return user_data_path("securetune")
 
 
 class Settings(BaseSettings):
-    """Each field is an environment variable: `SECURETUNE_` and its name, but for the two well-known ones."""
+    """Each field is an environment variable with the prefix `SECURETUNE_`, except `DATABASE_URL` and `REDIS_URL`."""
 
     model_config = SettingsConfigDict(
         env_prefix="SECURETUNE_",
@@ -29,41 +29,43 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr = Field(default=SecretStr(""), validation_alias="DATABASE_URL")
-    """PostgreSQL, such as `postgresql://user:password@host/db`. `securetune up` starts one when it is empty."""
+    """Address of PostgreSQL, such as `postgresql://user:password@host/db`. If empty, `securetune up` starts one."""
     redis_url: SecretStr = Field(default=SecretStr(""), validation_alias="REDIS_URL")
-    """Redis 6.2 or Valkey, `redis://` or `redis+socket://`. `securetune up` starts one when it is empty."""
+    """Address of Redis 6.2 or Valkey, `redis://` or `redis+socket://`. If empty, `securetune up` starts one."""
     state: Path = Field(default_factory=default_state)
-    """Where everything that must last is kept: artifacts, and what `securetune up` starts."""
+    """Folder of everything that must last: artifacts, keys, logs, and the servers that `securetune up` starts."""
     models: Path | None = None
-    """A TOML file that names base models, judges, prompt sets and benchmarks for jobs; the testbed is always there."""
+    """A TOML file with the base models, judges, prompt sets and benchmarks that jobs may name (core.catalog)."""
     signing_key: Path | None = None
-    """A file with the private key that reports are signed with: Ed25519, PKCS #8, PEM, mode 0600. When it is not set, a
-    worker makes one below the state directory."""
+    """File of the private key that signs reports: Ed25519, PKCS #8, PEM, mode 0600. If not set, a worker creates one in
+    the state directory."""
     max_upload_bytes: int = Field(default=512 * 2**20, gt=0)
-    """Largest dataset file that is taken."""
+    """Largest upload in bytes."""
     max_dataset_rows: int = Field(default=1_000_000, gt=0)
     """Largest number of rows in one dataset."""
     max_body_bytes: int = Field(default=2**20, gt=0)
-    """Largest request body other than an upload."""
+    """Largest request body other than an upload, in bytes."""
     lease_seconds: float = Field(default=20.0, gt=0)
-    """How long a silent worker keeps a job before another may take it."""
+    """Seconds after the last heartbeat until another worker may claim the job."""
     heartbeat_seconds: float = Field(default=1.0, gt=0)
-    """How often a worker renews its lease, records progress and looks for a cancel."""
+    """Seconds between heartbeats, which renew the lease, record progress and check for cancellation."""
     sweep_seconds: float = Field(default=5.0, gt=0)
-    """How often lost messages and expired leases are looked for."""
+    """Seconds between searches for lost messages and expired leases."""
     cancel_grace_seconds: float = Field(default=2.5, gt=0)
-    """How long a cancelled training process may take to stop by itself before it is killed."""
+    """Seconds that a cancelled training process has to stop before it gets SIGTERM."""
     max_failures: int = Field(default=3, ge=1)
-    """How many times a job may be interrupted by a crash before it counts as failed."""
+    """Number of crashes after which a job fails."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """Where the worker computes: `auto` takes a GPU when there is one."""
+    """Device of training processes: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads of a training process; 0 leaves the choice to torch."""
+    """CPU threads of a training process; 0 for torch's default."""
 
     @model_validator(mode="after")
     def _lease_outlives_beats(self) -> Self:
         if self.lease_seconds < 3 * self.heartbeat_seconds:
-            raise ValueError("lease_seconds must be at least three times heartbeat_seconds, or the living lose jobs")
+            raise ValueError(
+                "lease_seconds must be at least three times heartbeat_seconds: otherwise healthy workers lose jobs"
+            )
         return self
 
     @property
@@ -73,11 +75,11 @@ class Settings(BaseSettings):
 
     @property
     def signing(self) -> Path:
-        """Folder of the signing key and of the list of public keys."""
+        """Folder of the signing key and the list of public keys."""
         return self.state / "signing"
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process. Tests that change the environment call `settings.cache_clear()`."""
+    """The settings of this process. Call `settings.cache_clear()` after changing the environment in tests."""
     return Settings()

@@ -1,21 +1,21 @@
-"""Every error that a caller may see, drawn as a tree. No HTTP in here: api.errors gives each class its status.
+"""Every error that a caller may see, drawn as a tree. Not here: HTTP statuses (api.errors).
 
     SecureTuneError
-    ├── InvalidInput            the caller's request is wrong; change it
-    │   ├── InvalidDataset      rows of an upload were refused; carries their places
-    │   └── InvalidModel        the base model cannot be used as asked
-    ├── NotFound                no such thing, or not the caller's
-    ├── NotAuthenticated        no key, or a wrong one
-    ├── Forbidden               a valid key without the right to do this
-    │   └── Withheld            the gate does not hand this out; carries its reasons
-    ├── Conflict                the thing is in the wrong state for this
-    ├── TooLarge                over a limit of the server
+    ├── InvalidInput            the request is wrong; change it
+    │   ├── InvalidDataset      an upload has invalid rows; carries their lines
+    │   └── InvalidModel        the base model cannot be used
+    ├── NotFound                there is no such object
+    ├── NotAuthenticated        the API key is missing or not valid
+    ├── Forbidden               the API key is valid but lacks a right
+    │   └── Withheld            the gate withholds a file; carries its reasons
+    ├── Conflict                the object is in the wrong state
+    ├── TooLarge                a limit of the server is exceeded
     ├── Unavailable             a part of the service is down; try again
-    │   └── StorageFull         the artifact store has no room
-    ├── TrainingFailed          the run itself cannot go on (exploding loss, no trainable row)
+    │   └── StorageFull         the artifact store has no space left
+    ├── TrainingFailed          the run cannot continue (exploding loss, no trainable row)
     └── Interrupted             the run was stopped from outside
 
-Every error has a stable `code`, a message that says what to do, and survives pickling.
+Every error has a stable `code` and a message that says what to do, and can be pickled.
 """
 
 from core.schemas.data import RowError
@@ -23,7 +23,7 @@ from core.schemas.gate import GateReason
 
 
 class SecureTuneError(Exception):
-    """Base class. `code` is stable and meant for programs; `message` is meant for people."""
+    """Base class. `code` is stable and for programs, `message` is for people, `param` is the invalid field."""
 
     code = "internal_error"
 
@@ -50,7 +50,7 @@ class InvalidInput(SecureTuneError):
 
 
 class InvalidDataset(InvalidInput):
-    """Rows of a file were refused: `errors` holds the first ones, `count` says how many there are in all."""
+    """A file has invalid rows: `errors` has the first of them, `count` is their number."""
 
     code = "invalid_dataset"
 
@@ -79,7 +79,7 @@ class Forbidden(SecureTuneError):
 
 
 class Withheld(Forbidden):
-    """What was trained is not handed out: `reasons` holds those of the gate."""
+    """The gate withholds a file: `reasons` has its reasons."""
 
     code = "gate_undecided"
 

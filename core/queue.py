@@ -1,6 +1,6 @@
-"""The Celery app and the one message there is: look at this job. Both doors share it and so never import each other.
+"""The Celery app and its only message, which notifies workers of a job. The API and the worker share it.
 
-A message carries a job's id and nothing else. It may be lost, doubled or late: the job's row decides (core.db.jobs).
+A message contains only a job's id. It may be lost, duplicated or late, because the job's row decides (core.db.jobs).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ QUEUE = "securetune"
 
 
 def app(redis_url: str) -> Celery:
-    """A Celery app that fails fast: a broker that is away costs a sender 2 s at most, and no result is stored."""
+    """A Celery app that fails within 2 s if the broker cannot be reached, and stores no results."""
     celery = Celery("securetune", broker=redis_url)
     celery.conf.update(
         task_default_queue=QUEUE,
@@ -25,12 +25,12 @@ def app(redis_url: str) -> Celery:
         accept_content=["json"],
         task_acks_late=False,
         task_publish_retry=False,
-        # A busy worker takes no message. Counting what is unacknowledged would do the same, but a message whose
-        # acknowledgement is lost with the broker would count for ever, and its worker would never hear again.
+        # A busy worker takes no message. Limiting unacknowledged messages would have the same effect, but a message
+        # whose acknowledgement is lost with the broker would count forever, and block its worker.
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=0,
         worker_enable_prefetch_count_reduction=False,
-        # Concerns late acknowledgement only; False makes Celery warn each time that the broker comes back.
+        # Only affects late acknowledgement; False makes Celery warn whenever the broker comes back.
         worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
@@ -46,17 +46,17 @@ def app(redis_url: str) -> Celery:
 
 
 def send(celery: Celery, job_id: str) -> None:
-    """Wake a worker up for a job. Call it after the commit.
+    """Notify a worker of a job. Call it after the commit.
 
     Raises:
-        Unavailable: code `broker_unavailable`. The job is safe in its row: the sweep will send it again.
+        Unavailable: code `broker_unavailable`. The job is not lost: the sweep sends it again.
     """
     with _reachable():
         celery.send_task(RUN_JOB, args=(job_id,), retry=False)
 
 
 def depth(celery: Celery) -> int:
-    """How many messages wait.
+    """Number of waiting messages.
 
     Raises:
         Unavailable: code `broker_unavailable`.
@@ -68,9 +68,12 @@ def depth(celery: Celery) -> int:
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    from redis.exceptions import RedisError  # noqa: PLC0415 - loads all of redis, which the API need not wait for
+    from redis.exceptions import RedisError  # noqa: PLC0415 - loads all of redis, which would slow down the start of the API
 
     try:
         yield
     except (BrokerError, RedisError, OSError) as error:
-        raise Unavailable("The message broker cannot be reached.", code="broker_unavailable") from error
+        raise Unavailable(
+            "The message broker cannot be reached. Check REDIS_URL, and that Redis or Valkey is running.",
+            code="broker_unavailable",
+        ) from error

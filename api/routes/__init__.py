@@ -1,1 +1,1 @@
-"""One file per noun. A route is a thin door: its body is a call or two."""
+"""Routes, one module per noun. The body of a route is one call into core.orders or core.db, and its reply."""

@@ -12,7 +12,7 @@ router = APIRouter(prefix="/benchmarks", tags=["benchmarks"])
 
 @router.get("", summary="List benchmarks", response_description="By name")
 def list_benchmarks(parts: PartsDep) -> Page[BenchmarkReply]:
-    """By name. A job may name them in `quality.tasks`, or take those of its domain."""
+    """Benchmarks by name. A job uses those that `quality.tasks` names, or those of its domain."""
     return Page(data=tuple(_reply(entry) for _, entry in sorted(parts.catalog.benchmarks.items())), has_more=False)
 
 

@@ -1,4 +1,4 @@
-"""Whether the process answers, and whether it can do its work. No key is asked for and no secret is told."""
+"""Whether the process is up, and whether it is ready. No API key is needed, and no secret is shown."""
 
 from celery import Celery
 from fastapi import APIRouter
@@ -16,21 +16,22 @@ from core.schemas.problems import ErrorBody, Health, PartState, Readiness
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="Is the process up?", response_description="The process is up")
+@router.get("/healthz", summary="Check that the process is up", response_description="The process is up")
 async def healthz() -> Health:
-    """Answers as long as the process does, whatever else is down; takes no thread, as others may all be waiting."""
+    """Responds as long as the process runs, whatever else is down."""
     return Health()
 
 
 @router.get(
     "/readyz",
-    summary="Can it do its work?",
+    summary="Check that the service is ready",
     response_model=Readiness,
     response_description="Every part is up",
     responses=examples.errors(503),
 )
 def readyz(parts: PartsDep) -> Response | Readiness:
-    """Asks the database, its schema and the broker. Jobs are taken without the broker, but start late."""
+    """Checks the database, its schema and the broker. Without the broker, jobs can be created but start late."""
+    # Not async: a thread may wait for the database.
     found = Readiness(database=_database(parts.sessions), broker=_broker(parts.celery))
     if found.ready:
         return JSONResponse(found.model_dump(mode="json"))

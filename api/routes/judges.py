@@ -1,4 +1,4 @@
-"""The judge models that jobs may name; no address and no key is told. Not here: the list itself (core.catalog)."""
+"""The judge models that jobs may name, without addresses and keys. Not here: the list itself (core.catalog)."""
 
 from typing import assert_never
 
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/judges", tags=["judges"])
 
 @router.get("", summary="List judge models", response_description="By name")
 def list_judges(parts: PartsDep) -> Page[JudgeReply]:
-    """By name. A job may name them in `security.judges`; the judge `rules` is always there and needs none."""
+    """Judge models by name, for `security.judges` of a job. The judge `rules` needs no model."""
     return Page(data=tuple(_reply(entry) for _, entry in sorted(parts.catalog.judges.items())), has_more=False)
 
 

@@ -13,7 +13,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 @router.get("", summary="List base models", response_description="By name")
 def list_models(parts: PartsDep) -> Page[ModelReply]:
-    """By name, with the reason where one cannot be used. Only these can be tuned."""
+    """Base models by name; `problem` says why a model is not usable. Only these models can be tuned."""
     return Page(data=tuple(_reply(entry) for _, entry in sorted(parts.catalog.models.items())), has_more=False)
 
 

@@ -1,6 +1,6 @@
-"""The policy of the caller's project: read by every key, set by keys with the right `policy`, kept in versions.
+"""The policy of the caller's project: every key can read it, keys with the right `policy` can set new versions.
 
-Not here: the rules (core.schemas.policy), deciding by them (core.gate).
+Not here: the rules (core.schemas.policy), decisions (core.gate).
 """
 
 from typing import Annotated
@@ -39,9 +39,9 @@ _POLICIES = {
 }
 
 
-@router.get("", summary="Show the policy", response_description="What holds now")
+@router.get("", summary="Get the policy", response_description="The current policy")
 def show(caller: CallerDep, parts: PartsDep) -> PolicyReply:
-    """What the project's next job is held to. Version 0 is the built-in policy."""
+    """The policy of the project's next job. Version 0 is the built-in policy."""
     with transaction(parts.sessions) as session:
         return schemas.policy(caller.project, policies.newest(session, caller.project))
 
@@ -49,13 +49,13 @@ def show(caller: CallerDep, parts: PartsDep) -> PolicyReply:
 @router.put(
     "",
     summary="Set the policy",
-    response_description="A new version",
+    response_description="The new version",
     responses=examples.errors(400, 403, 409, 413),
 )
 def put(policy: Annotated[Policy, Body(openapi_examples=_POLICIES)], caller: CallerDep, parts: PartsDep) -> PolicyReply:
-    """Replaces the whole policy: what is left out is as in the built-in one. Needs a key with the right `policy`.
+    """Replaces the whole policy; fields that are left out have their defaults. Needs a key with the right `policy`.
 
-    Jobs keep the version that held when they were ordered.
+    Existing jobs keep their version.
     """
     orders.check_right(caller, "policy")
     with transaction(parts.sessions) as session:
@@ -72,10 +72,10 @@ def versions(
     parts: PartsDep,
     limit: LimitQuery = 20,
     after: Annotated[
-        int | None, Query(ge=1, le=2**31, description="Version of the last one of the page before.")
+        int | None, Query(ge=1, le=2**31, description="Version of the last item of the previous page.")
     ] = None,
 ) -> Page[PolicyReply]:
-    """Newest first; empty where the built-in policy was never replaced."""
+    """Newest first. The list is empty if the project has only the built-in policy."""
     with transaction(parts.sessions) as session:
         rows, more = policies.page(session, caller.project, limit=limit, before=after)
         return Page(data=tuple(schemas.policy(caller.project, row) for row in rows), has_more=more)
@@ -83,15 +83,15 @@ def versions(
 
 @router.get(
     "/versions/{version}",
-    summary="Show a version of the policy",
-    response_description="That version",
+    summary="Get a version of the policy",
+    response_description="The version",
     responses=examples.errors(404),
 )
 def version(
-    version: Annotated[int, Path(ge=1, le=2**31, description="Number of the version.")],
+    version: Annotated[int, Path(ge=1, le=2**31, description="Number of the version, from 1.")],
     caller: CallerDep,
     parts: PartsDep,
 ) -> PolicyReply:
-    """What held then."""
+    """An earlier or the current version of the policy."""
     with transaction(parts.sessions) as session:
         return schemas.policy(caller.project, policies.get(session, caller.project, version))

@@ -1,4 +1,4 @@
-"""The public keys that reports are signed with. Not here: signing (the worker), verifying (core.signing, the CLI)."""
+"""The public keys that verify signed reports. Not here: signing (worker), verifying (core.signing)."""
 
 from fastapi import APIRouter
 
@@ -9,10 +9,10 @@ from core.signing import SigningKeys
 router = APIRouter(prefix="/signing-keys", tags=["signing keys"])
 
 
-@router.get("", summary="List the signing keys", response_description="All of them")
+@router.get("", summary="List the signing keys", response_description="All keys, retired ones included")
 def show(parts: PartsDep) -> TrustedKeys:
-    """Every public key that ever signed a report here, retired ones too: `securetune verify --keys` takes this answer.
+    """Every public key that has signed reports of this service. `securetune verify --keys` accepts this response.
 
-    No API key is needed: whoever is handed a report may check it. Empty before the first worker has started.
+    No API key is needed, so that everybody who gets a report can verify it. Empty until a worker has started.
     """
     return SigningKeys(parts.settings.signing, parts.settings.signing_key).trusted()

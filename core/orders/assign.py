@@ -61,7 +61,7 @@ def _read(stored: Mapping[str, object]) -> JobOrder:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(
-            f"The job was ordered from another version of the server: {place}: {first['msg']}. Order it again.",
+            f"Another version of the server stored this job: {place}: {first['msg']}. Create the job again.",
             code="invalid_spec",
             param=place,
         ) from error

@@ -22,5 +22,5 @@ def cancel(session: Session, job_id: str) -> Job:
 
 def _event(*, at_once: bool) -> StatusChanged:
     if at_once:
-        return StatusChanged(status="cancelled", message="Cancelled before a worker took it up.")
-    return StatusChanged(status="cancelling", message="Its worker was asked to stop.")
+        return StatusChanged(status="cancelled", message="The job was cancelled before a worker started it.")
+    return StatusChanged(status="cancelling", message="The worker is stopping the job.")

@@ -50,7 +50,7 @@ def check_policy(spec: JobSpec, policy: Policy) -> None:
     if missing := [family for family in policy.families if family not in families]:
         raise _invalid(
             "security.attacks",
-            f"the policy has a rule for {', '.join(missing)}, which this job does not run: name it in "
+            f"the policy has a rule for {', '.join(missing)}, which this job does not run: add it to "
             "security.attacks, or choose a larger suite",
             code="policy_needs_more",
         )
@@ -58,7 +58,7 @@ def check_policy(spec: JobSpec, policy: Policy) -> None:
     if missing := [judge for judge in policy.judges if judge not in labels]:
         raise _invalid(
             "security.judges",
-            f"the policy asks for the judge {', '.join(missing)}: name it in security.judges",
+            f"the policy requires the judge {', '.join(missing)}: add it to security.judges",
             code="policy_needs_more",
         )
 
@@ -76,12 +76,12 @@ def check_evaluation(listed: Catalog, spec: JobSpec) -> None:
         classifies = isinstance(judge, ClassifierJudge)
         if classifies != (protocol == "chat"):
             continue
-        found, wanted, way = ("a chat model", "a classifier", "as rubric or strongreject")
+        found, wanted, kinds = ("a chat model", "a classifier", "rubric or strongreject")
         if not classifies:
-            found, wanted, way = f"a classifier ({protocol})", "a chat model", "as classifier"
+            found, wanted, kinds = f"a classifier ({protocol})", "a chat model", "classifier"
         raise _invalid(
             "security.judges",
-            f"{judge.model!r} is {found}, and {judge.kind} needs {wanted}: name another, or let it judge {way}",
+            f"{judge.model!r} is {found}, and {judge.kind} needs {wanted}: name another model, or use it as {kinds}",
             code="judge_protocol_mismatch",
         )
     for name in catalog.listed_prompts(spec.security.prompts).values():
@@ -96,7 +96,7 @@ def _listed(entries: Mapping[str, _Entry], name: str, what: str, param: str) -> 
         there = f"It has: {', '.join(sorted(entries))}" if entries else "It has none"
         raise _invalid(
             param,
-            f"{name!r} is no {what} in the server's list. {there}",
+            f"the server's list has no {what} {name!r}. {there}",
             code=f"unknown_{what.replace(' ', '_')}",
         )
     return entries[name]
@@ -106,15 +106,15 @@ def _check_fields(spec: JobSpec) -> None:
     targets = spec.training.lora.targets
     for name in targets if targets != "all" else ():
         if targets.count(name) > 1:
-            raise _invalid("training.lora.targets", f"{name!r} stands there twice")
+            raise _invalid("training.lora.targets", f"{name!r} is named twice")
         if name in _PEFT_NAMES:
-            raise _invalid("training.lora.targets", f"{name!r} is called {_PEFT_NAMES[name]!r} here")
+            raise _invalid("training.lora.targets", f"{name!r} is not a module type: use {_PEFT_NAMES[name]!r}")
     if "\0" in (spec.security.system_prompt or ""):
-        raise _invalid("security.system_prompt", "it holds a NUL character")
+        raise _invalid("security.system_prompt", "it contains a NUL character")
     if spec.validation_dataset == spec.dataset:
         raise _invalid(
             "validation_dataset",
-            "it is the training data, so the task figures would mean nothing; leave it out to have rows held out",
+            "it is the training data, so the task figures would be meaningless: leave it out to hold out some rows",
         )
 
 

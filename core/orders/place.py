@@ -48,7 +48,9 @@ def place(sessions: Sessions, listed: Catalog, caller: Caller, spec: JobSpec, *,
 def add_job(session: Session, caller: Caller, spec: JobOrder, policy: PolicyRef) -> Job:
     """Store a checked order as a queued job, with its first event."""
     job = jobs.add(session, spec, project=caller.project, policy=policy)
-    records.add_event(session, job.id, job.attempt, StatusChanged(status="queued", message="Waiting for a worker."))
+    records.add_event(
+        session, job.id, job.attempt, StatusChanged(status="queued", message="The job waits for a worker.")
+    )
     return job
 
 

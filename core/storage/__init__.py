@@ -1,4 +1,4 @@
-"""Where files are kept that must last: uploads, stage results, adapters, reports."""
+"""Storage of files: uploads, stage results, adapters, reports."""
 
 from core.storage.store import ArtifactStore
 

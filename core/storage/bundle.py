@@ -1,7 +1,4 @@
-"""Several files as one archive that is the same, byte for byte, whenever and wherever it is made.
-
-Not here: compression; adapters do not compress.
-"""
+"""Reproducible archives: the same files give the same bytes. Not here: compression, which does not help adapters."""
 
 import tarfile
 from collections.abc import Mapping
@@ -9,7 +6,7 @@ from pathlib import Path
 
 
 def write_tar(target: Path, files: Mapping[str, Path]) -> None:
-    """Pack files under the given names, sorted, without times, owners or modes of this machine."""
+    """Write files to a tar archive under the given names, sorted, without times, owners and modes."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
         for name, path in sorted(files.items()):
             info = tarfile.TarInfo(name)

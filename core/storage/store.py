@@ -1,7 +1,7 @@
-"""The artifact store: a folder whose files appear whole or not at all.
+"""The artifact store: a folder of files that are written atomically.
 
-A file is written beside its place, synced and renamed into it, so a reader or a crash never sees a half.
-Not here: who may read what (core.db, api).
+A file is written to a staging folder, synced and renamed, so that neither a reader nor a crash finds a partial file.
+Not here: who may download a file (core.db.artifacts).
 """
 
 import errno
@@ -20,7 +20,7 @@ from core.schemas.results import StoredFile
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TOLD_IN_WORDS = re.compile(r"\(os error (\d+)\)")
+_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 _STAGING = "staging"
 _STALE_SECONDS = 24 * 3600
 _FORGOTTEN_SECONDS = 7 * _STALE_SECONDS
@@ -28,7 +28,7 @@ _FORGOTTEN_SECONDS = 7 * _STALE_SECONDS
 
 @contextmanager
 def room() -> Iterator[None]:
-    """Turn the system's words for a full disk into one error of ours.
+    """Turn the system's errors for a full disk into `StorageFull`.
 
     Raises:
         StorageFull: code `storage_full`.
@@ -42,16 +42,16 @@ def room() -> Iterator[None]:
 
 
 def means_full(error: Exception) -> bool:
-    """Whether an error says that the disk is full; safetensors and tokenizers tell the system's number in words."""
+    """Whether an error means that the disk is full; safetensors and tokenizers only mention the error number."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
-    told = _TOLD_IN_WORDS.search(str(error))
-    return told is not None and int(told[1]) in _NO_ROOM
+    number = _ERROR_NUMBER.search(str(error))
+    return number is not None and int(number[1]) in _NO_ROOM
 
 
 def full() -> StorageFull:
-    """The one error for a full disk."""
-    return StorageFull("The server's disk is full. Nothing was stored; free some space and try again.")
+    """The error for a full disk."""
+    return StorageFull("The server's disk is full. Nothing was stored. Free some space and try again.")
 
 
 def digest(path: Path) -> str:
@@ -61,7 +61,7 @@ def digest(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut: the row that names the file will."""
+    """Make a rename durable, as the database row that names the file is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -70,17 +70,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 class ArtifactStore:
-    """Files by key, below one folder. A key is a relative path of plain names."""
+    """Files by key in one folder. A key is a relative path of names without special characters."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A private folder on the same file system, for files on their way in; gone afterwards.
+        """A temporary folder on the same file system, for files before they are stored.
 
         Raises:
-            StorageFull: the disk filled up meanwhile.
+            StorageFull: the disk is full.
         """
         with room():
             parent = self.root / _STAGING
@@ -99,7 +99,7 @@ class ArtifactStore:
         `gated` is for a job's artifacts: whether the gate decides about downloads of this file.
 
         Raises:
-            StorageFull: there is no room.
+            StorageFull: the disk is full.
         """
         target = self._target(key)
         size = path.stat().st_size
@@ -117,7 +117,7 @@ class ArtifactStore:
         """Store bytes; `gated` as in `adopt`.
 
         Raises:
-            StorageFull: there is no room.
+            StorageFull: the disk is full.
         """
         with self.staging() as folder:
             path = folder / "data"
@@ -128,35 +128,39 @@ class ArtifactStore:
         """The file of a key.
 
         Raises:
-            NotFound: code `artifact_missing`; it was never stored or has been removed.
+            NotFound: code `artifact_missing`; it was never stored, or has been removed.
         """
         path = self._target(key)
         if not path.is_file():
-            raise NotFound(f"The artifact store has no file {key!r}.", code="artifact_missing")
+            raise NotFound(
+                f"The artifact store has no file {key!r}. Restore it from a backup, or create the job again.",
+                code="artifact_missing",
+            )
         return path
 
     def has(self, key: str) -> bool:
-        """Whether there is a file of this key."""
+        """Whether there is a file with this key."""
         return self._target(key).is_file()
 
     def remove(self, key: str) -> None:
-        """Remove the file of a key, if there is one. For what nobody will ask for again."""
+        """Remove the file of a key if it exists."""
         self._target(key).unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Remove what nobody will take up: what killed processes left in staging, once it is a day old, and checkpoints
-        of jobs that ended in the middle, once they are a week old. A job that waits longer begins its arm anew.
+        """Remove staging folders that are older than a day, and checkpoints that are older than a week.
+
+        Killed processes leave them. A job that waits longer than a week starts its run again.
         """
         for path in self.root.glob("jobs/*/checkpoints/*"):
-            with suppress(FileNotFoundError):  # its job may be done just now
+            with suppress(FileNotFoundError):  # its job may end at the same time
                 if time.time() - path.stat().st_mtime > _FORGOTTEN_SECONDS:
                     path.unlink()
         for folder in (self.root / _STAGING).glob("*"):
-            with suppress(FileNotFoundError):  # another worker may be at it, or its owner
+            with suppress(FileNotFoundError):  # another worker may remove it at the same time
                 if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _target(self, key: str) -> Path:
         if not _KEY.fullmatch(key) or ".." in key:
-            raise ValueError(f"not a key: {key!r}")
+            raise ValueError(f"{key!r} is not a valid key")
         return self.root / key

@@ -14,7 +14,6 @@ from core.schemas.job import JobSpec
 Json = dict[str, Any]
 METHODS = ("get", "post", "put", "delete", "patch")
 OPEN = {"/healthz", "/readyz", "/signing-keys"}
-NO_SENTENCE_NEEDED = {"object"}
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +46,20 @@ def test_every_field_has_a_sentence(document: Json) -> None:
         f"{name}.{field}"
         for name, schema in document["components"]["schemas"].items()
         for field, about in schema.get("properties", {}).items()
-        if not about.get("description", "").endswith(".") and field not in NO_SENTENCE_NEEDED
+        if not about.get("description", "").endswith(".")
     ]
     bare += [name for name, schema in document["components"]["schemas"].items() if not schema.get("description")]
     assert bare == []
+
+
+def test_every_field_is_described_in_four_words_at_least(document: Json) -> None:
+    short = [
+        f"{name}.{field}: {about.get('description', '')}"
+        for name, schema in document["components"]["schemas"].items()
+        for field, about in schema.get("properties", {}).items()
+        if len(about.get("description", "").split()) < 4
+    ]
+    assert short == []
 
 
 @pytest.mark.parametrize("path", ["/datasets", "/prompt-sets"])

@@ -114,8 +114,8 @@ def test_judges_prompt_sets_and_benchmarks_are_read(listed: Catalog, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("[judges.house]", "[judge.house]"), "[judge] is no table that is known; those are models, "),
-        (('layout = "plain"', 'layout = "plain"\nsurprise = 1'), "prompt_sets.near.surprise: there is no such key"),
+        (("[judges.house]", "[judge.house]"), "[judge] is not a known table: use models, "),
+        (('layout = "plain"', 'layout = "plain"\nsurprise = 1'), "prompt_sets.near.surprise: unknown key"),
         (('layout = "plain"', ""), "prompt_sets.near.layout: Field required"),
         (('layout = "plain"', 'layout = "odd"'), "prompt_sets.near.layout: Input should be 'advbench'"),
         (("[prompt_sets.near]", "[prompt_sets.ps_near]"), "prompt_sets.ps_near.name: names that begin with ps_"),
@@ -125,7 +125,7 @@ def test_judges_prompt_sets_and_benchmarks_are_read(listed: Catalog, tmp_path: P
         (("https://user:hunter2@judge", "ftp://user:hunter2@judge"), "judges.house.source.endpoint.url: URL scheme"),
         (
             ('api_key_env = "SECURETUNE_JUDGE_KEY"', 'api_key = "hunter2"'),
-            "judges.house.source.endpoint.api_key: there is no such key",
+            "judges.house.source.endpoint.api_key: unknown key",
         ),
     ],
 )
@@ -172,14 +172,14 @@ def test_orders_that_name_what_is_listed(listed: Catalog) -> None:
     [
         (judged(("rubric", "none")), "unknown_judge", "security.judges", "no judge .* It has: guard, house, hub"),
         (judged(("rubric", "guard")), "judge_protocol_mismatch", "security.judges", r"safe_unsafe.*needs a chat model"),
-        (judged(("strongreject", "hub")), "judge_protocol_mismatch", "security.judges", r"yes_no.*judge as classifier"),
+        (judged(("strongreject", "hub")), "judge_protocol_mismatch", "security.judges", r"yes_no.*use it as classifier"),
         (judged(("classifier", "house")), "judge_protocol_mismatch", "security.judges", "needs a classifier"),
         (order(security={"prompts": {"safe": "none"}}), "unknown_prompt_set", "security.prompts", "It has: far, near"),
         (
             order(quality={"tasks": [{"kind": "multiple_choice", "benchmark": "law"}]}),
             "unknown_benchmark",
             "quality.tasks",
-            "'law' is no benchmark in the server's list. It has: medicine",
+            "the server's list has no benchmark 'law'. It has: medicine",
         ),
     ],
 )

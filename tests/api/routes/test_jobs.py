@@ -138,14 +138,14 @@ def test_a_body_that_is_no_order(service: Service, body: str | bytes, status: in
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ('"epochs": 1', "epochs: there is no such field"),
-        ('"strategy": {"ratio": 0.5}', "strategy: it lacks 'kind'"),
+        ('"epochs": 1', "epochs: unknown field"),
+        ('"strategy": {"ratio": 0.5}', "strategy: missing 'kind'"),
         (
             '"strategy": {"kind": "magic"}',
             "strategy: 'kind' is 'magic', and must be one of 'uniform', 'ml_lr', "
             "'ml_lr_continuous', 'swat', 'freeze_layers', 'modules'",
         ),
-        ('"base_model": "org/x"', "'org/x' is not a base model that this server allows. It allows: testbed."),
+        ('"base_model": "org/x"', "This server does not allow the base model 'org/x'. Allowed base models: testbed."),
     ],
 )
 def test_what_is_wrong_is_said_in_plain_words(service: Service, field: str, message: str) -> None:

@@ -52,7 +52,7 @@ def test_every_change_is_a_version_that_stays(service: Service) -> None:
         ({"job_limits": {"max_rate": 0.01}}, "stricter than the policy's own"),
         ({"attacks": {"max_rate": 0}}, "greater than 0"),
         ({"families": {"prefil": {"max_rate": 0.1}}}, "prefil"),
-        ({"max_rate": 0.1}, "no such field"),
+        ({"max_rate": 0.1}, "unknown field"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(

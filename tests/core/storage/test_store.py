@@ -89,7 +89,7 @@ def test_other_errors_of_the_system_keep_their_names() -> None:
 )
 def test_a_key_never_leads_out(store: ArtifactStore, key: str) -> None:
     for use in (store.path, store.has):
-        with pytest.raises(ValueError, match="not a key"):
+        with pytest.raises(ValueError, match="is not a valid key"):
             use(key)
 
 
@@ -125,7 +125,7 @@ def test_a_removed_file_is_gone_and_removing_it_again_does_nothing(store: Artifa
     store.remove("a/b")
     store.remove("a/b")
     assert not store.has("a/b")
-    with pytest.raises(ValueError, match="not a key"):
+    with pytest.raises(ValueError, match="is not a valid key"):
         store.remove("../a")
 
 
