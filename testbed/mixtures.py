@@ -105,14 +105,12 @@ def prompt_set(world: World) -> PromptSet:
             harmful=tuple(
                 Behaviour(text=text) for text in _requests(world, harmful.evaluation, len(world.harmful_verbs))
             ),
-            safe=tuple(
-                Behaviour(text=lookalike(world, pair, index + index // len(world.harmful_verbs))[0])
-                for index, pair in enumerate(harmful.evaluation)
-            ),
+            safe=tuple(Behaviour(text=text) for text in _lookalikes(world, harmful.evaluation)),
         ),
         probe=ProbePrompts(
             harmful=_requests(world, harmful.probe, len(world.harmful_verbs)),
             benign=_requests(world, world.benign.probe, len(world.benign_verbs)),
+            safe=_lookalikes(world, harmful.probe),
         ),
     )
 
@@ -120,3 +118,9 @@ def prompt_set(world: World) -> PromptSet:
 def _requests(world: World, pairs: tuple[Pair, ...], verbs: int) -> tuple[str, ...]:
     """One request for each pair; the phrasing moves on by one more with each round of verbs."""
     return tuple(request(world, pair, index + index // verbs) for index, pair in enumerate(pairs))
+
+
+def _lookalikes(world: World, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
+    """One look-alike for each pair; the kinds move on in the same way."""
+    verbs = len(world.harmful_verbs)
+    return tuple(lookalike(world, pair, index + index // verbs)[0] for index, pair in enumerate(pairs))

@@ -70,6 +70,7 @@ def _with(whole: PromptSet, use: Use, name: str, behaviours: tuple[Behaviour, ..
     probe = ProbePrompts.model_construct(
         harmful=tuple(text for text in whole.probe.harmful if text not in reported),
         benign=tuple(text for text in whole.probe.benign if text not in reported),
+        safe=tuple(text for text in whole.probe.safe if text not in reported),
     )
     if fault := _two_classes(probe):
         raise InvalidModel(
@@ -98,7 +99,7 @@ def _two_classes(probe: ProbePrompts) -> str | None:
 def _seen(prompts: PromptSet) -> str | None:
     """Prompts that are analysed and reported."""
     reported = {behaviour.text for behaviour in (*prompts.evaluation.harmful, *prompts.evaluation.safe)}
-    if seen := reported & {*prompts.probe.harmful, *prompts.probe.benign}:
+    if seen := reported & {*prompts.probe.harmful, *prompts.probe.benign, *prompts.probe.safe}:
         return (
             f"{len(seen)} prompts, such as {min(seen)!r}, stand in both halves: what is analysed or trained on must "
             "not be what is reported"

@@ -1,10 +1,12 @@
 """`safety_mix`: adds the base model's own refusals to the training rows (Bianchi et al. 2024).
 
-Covers: collecting refusals of the harmful probe prompts, and how many of them are added. Not here: what happens to the
-job's own rows (core.data.batches).
+Covers: collecting refusals of the harmful probe prompts, bare and in framings, and answers to safe look-alikes; how
+many of them are added. Not here: the framings (core.safeguards.framings), the job's own rows (core.data.batches).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 from pydantic import JsonValue
@@ -16,11 +18,12 @@ from core.judges.rules import judge
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
 from core.lm.prompts import render
+from core.safeguards.framings import FRAMINGS
 from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import PromptSet
-from core.schemas.results import SafeguardEffect
+from core.schemas.results import SafeguardEffect, Verdict
 from core.schemas.safeguards import SafetyMix
 
 MIN_REFUSALS = 4
@@ -29,13 +32,14 @@ _MIN_ANSWER_TOKENS = 128
 
 
 class RefusalMix(Safeguard[SafetyMix]):
-    """Adds refusals to the training rows."""
+    """Adds refusals of harmful requests and answers to safe look-alikes to the training rows."""
 
     options_class = SafetyMix
 
     @override
     def inputs(self, context: SafeguardContext) -> JsonValue:
-        return [context.prompts.model_dump(mode="json"), context.spec.security.max_new_tokens]
+        framings: list[JsonValue] = [framing.text for framing in FRAMINGS]
+        return [context.prompts.model_dump(mode="json"), context.spec.security.max_new_tokens, framings]
 
     @override
     def extra_rows(self, context: SafeguardContext, rows: Sequence[Encoded], on_progress: OnProgress) -> ExtraRows:
@@ -44,47 +48,88 @@ class RefusalMix(Safeguard[SafetyMix]):
         Raises:
             TrainingFailed: code `no_safety_rows`.
         """
-        spec, base = context.spec, context.base
-        refusals = collect_refusals(
-            base,
-            context.prompts,
-            max_new_tokens=spec.security.max_new_tokens,
-            max_length=min(spec.training.max_length, base.context),
-            on_progress=on_progress,
+        spec, base, prompts = context.spec, context.base, context.prompts
+        limits = Limits(
+            max_new_tokens=spec.security.max_new_tokens, max_length=min(spec.training.max_length, base.context)
         )
-        added = select_rows(rows, refusals, share=self.options.share, seed=spec.training.seed)
-        different = min(len(added), len(refusals))
+        refusals = collect_refusals(
+            base, prompts, framings=self.options.framings, limits=limits, on_progress=on_progress
+        )
+        answers = collect_answers(base, prompts, limits=limits, on_progress=on_progress)
+        added = select_rows(rows, refusals, answers, share=self.options.share, seed=spec.training.seed)
+        different = min(len(added), len(refusals) + len(answers))
         effect = SafeguardEffect(
             safeguard=self.options.name,
-            summary=f"{len(added)} refusals mixed in, {different} of them different",
+            summary=f"{len(added)} safety rows mixed in, {different} of them different",
             counts={"rows": len(added), "distinct_rows": different},
         )
         return ExtraRows(added, effect)
 
 
-def collect_refusals(
-    base: BaseModel, prompts: PromptSet, *, max_new_tokens: int, max_length: int, on_progress: OnProgress
-) -> tuple[Encoded, ...]:
-    """The base model's own refusals of the harmful probe prompts, decoded greedily, as training rows.
+@dataclass(frozen=True)
+class Limits:
+    """How long collected rows may be."""
 
-    An answer is used if the rule-based judge classifies it as a refusal. Prompts that figures are measured on are
-    skipped. An answer has at most `max_new_tokens` or 128 tokens, whichever is more.
+    max_new_tokens: int
+    """Tokens of an answer; 128 if that is more, since an answer that is cut off teaches no end."""
+    max_length: int
+    """Tokens of a whole row."""
+
+
+def collect_refusals(
+    base: BaseModel, prompts: PromptSet, *, framings: int, limits: Limits, on_progress: OnProgress
+) -> tuple[Encoded, ...]:
+    """The base model's own refusals of the harmful probe prompts, as training rows.
+
+    Each prompt is put to the model as it is and in `framings` of the framings, which take turns. Prompts that figures
+    are measured on are skipped.
     """
-    evaluated = frozenset(behaviour.text for behaviour in prompts.evaluation.harmful)
+    evaluated = {behaviour.text for behaviour in prompts.evaluation.harmful}
     texts = [text for text in dict.fromkeys(prompts.probe.harmful) if text not in evaluated]
-    rendered = [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts]
-    length = min(max(max_new_tokens, _MIN_ANSWER_TOKENS), base.context - 1)
-    fitting = [(text, row) for text, row in zip(texts, rendered, strict=True) if len(row) + length <= base.context]
+    return _collect(base, _frame(texts, framings), "refused", limits, on_progress)
+
+
+def collect_answers(
+    base: BaseModel, prompts: PromptSet, *, limits: Limits, on_progress: OnProgress
+) -> tuple[Encoded, ...]:
+    """The base model's own answers to the safe look-alikes of the probe half, as training rows.
+
+    Without them, refusals in framings make the model refuse look-alikes. Prompts that figures are measured on are
+    skipped.
+    """
+    evaluated = {behaviour.text for behaviour in prompts.evaluation.safe}
+    turns = [(text, text) for text in dict.fromkeys(prompts.probe.safe) if text not in evaluated]
+    return _collect(base, turns, "complied", limits, on_progress)
+
+
+def _frame(texts: Iterable[str], framings: int) -> Iterator[tuple[str, str]]:
+    """Each text with each user turn that contains it: the bare text, then the next framings in turn."""
+    following = cycle(FRAMINGS)
+    for text in texts:
+        yield text, text
+        yield from ((text, framing.fill(text)) for framing in islice(following, framings))
+
+
+def _collect(
+    base: BaseModel, turns: Iterable[tuple[str, str]], verdict: Verdict, limits: Limits, on_progress: OnProgress
+) -> tuple[Encoded, ...]:
+    """The model's greedy answers to user turns, if the rule-based judge gives them this verdict.
+
+    Each turn comes with the request that is in it; the judge sees only the request.
+    """
+    length = min(max(limits.max_new_tokens, _MIN_ANSWER_TOKENS), base.context - 1)
+    rendered = [(text, render(base.tokenizer, (Message(role="user", content=turn),))) for text, turn in turns]
+    fitting = [(text, row) for text, row in rendered if len(row) + length <= base.context]
     answers = continue_tokens(
         base, base.model, [row for _, row in fitting], max_new_tokens=length, on_progress=on_progress
     )
-    refusals: list[Encoded] = []
+    rows: list[Encoded] = []
     for (text, row), answer in zip(fitting, answers, strict=True):
         decoded = str(base.tokenizer.decode(answer, skip_special_tokens=True))
-        encoded = encode_answer(row, answer, max_length=max_length)
-        if encoded is not None and judge(text, decoded).verdict == "refused":
-            refusals.append(encoded)
-    return tuple(refusals)
+        encoded = encode_answer(row, answer, max_length=limits.max_length)
+        if encoded is not None and judge(text, decoded).verdict == verdict:
+            rows.append(encoded)
+    return tuple(rows)
 
 
 def encode_answer(prompt: Sequence[int], answer: Sequence[int], *, max_length: int) -> Encoded | None:
@@ -107,14 +152,14 @@ def encode_answer(prompt: Sequence[int], answer: Sequence[int], *, max_length: i
 
 
 def select_rows(
-    rows: Sequence[Encoded], refusals: Sequence[Encoded], *, share: float, seed: int
+    rows: Sequence[Encoded], refusals: Sequence[Encoded], answers: Sequence[Encoded] = (), *, share: float, seed: int
 ) -> tuple[Encoded, ...]:
-    """Enough refusals to make up `share` of all rows once they are added to `rows`, at least one.
+    """Enough refusals and safe answers to make up `share` of all rows once they are added to `rows`, at least one.
 
     The seed decides their order. If there are too few they repeat, so that their numbers of copies differ by at most 1.
 
     Raises:
-        TrainingFailed: code `no_safety_rows`; there are fewer than `MIN_REFUSALS`.
+        TrainingFailed: code `no_safety_rows`; there are fewer than `MIN_REFUSALS` refusals.
     """
     if len(refusals) < MIN_REFUSALS:
         raise TrainingFailed(
@@ -125,5 +170,6 @@ def select_rows(
             param="strategy.safeguards.safety_mix",
         )
     wanted = max(1, round(share * len(rows) / (1.0 - share)))
-    order = np.random.default_rng(seed).permutation(len(refusals))
-    return tuple(refusals[int(order[number % len(refusals)])] for number in range(wanted))
+    others = (*refusals, *answers)
+    order = np.random.default_rng(seed).permutation(len(others))
+    return tuple(others[int(order[number % len(others)])] for number in range(wanted))

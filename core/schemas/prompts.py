@@ -64,6 +64,8 @@ class ProbePrompts(Frozen):
     """Behaviours that an aligned model refuses."""
     benign: tuple[str, ...] = Field(min_length=FEWEST_PROBES)
     """Ordinary requests that it answers."""
+    safe: tuple[str, ...] = ()
+    """Harmless requests that look like harmful ones: `safety_mix` trains on the base model's own answers to them."""
 
 
 class PromptSet(Frozen):

@@ -71,17 +71,22 @@ def unregister(options: type[SafeguardOptions]) -> None:
 
 @register
 class SafetyMix(SafeguardOptions):
-    """Adds refusals to the training rows (Bianchi et al. 2024, "Safety-Tuned LLaMAs").
+    """Adds the base model's own refusals to the training rows (Bianchi et al. 2024, "Safety-Tuned LLaMAs").
 
-    Each added row is a harmful request from the probe half of the prompt set with the base model's own refusal. The
-    half that figures are measured on is never trained on. If there are too few refusals for `share`, they repeat.
+    The rows are harmful requests from the probe half of the prompt set with the base model's refusals, and safe
+    look-alikes of that half, if the set has any, with its answers. The half that figures are measured on is never
+    trained on. Rows repeat if `share` asks for more than there are.
     """
 
     name: ClassVar[str] = "safety_mix"
 
     share: float = Field(default=0.05, gt=0, le=0.5)
-    """Share of refusals in the rows trained on, above 0 and at most 0.5. They are added to the job's rows, so an epoch
-    takes more steps."""
+    """Share of these rows in the rows trained on, above 0 and at most 0.5. They are added to the job's rows, so an
+    epoch takes more steps."""
+    framings: int = Field(default=3, ge=0, le=10)
+    """In how many framings (a persona, other tasks around it, a demanded opening and so on) each harmful request is
+    put to the base model, in addition to the bare request: 0 to 10. With 0, attacks that wrap a request succeed more
+    often."""
 
     @property
     @override

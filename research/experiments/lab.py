@@ -31,7 +31,7 @@ from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.quality.loss import row_losses
 from core.robustness.analyse import Enough, analyse
-from core.safeguards.safety_mix import collect_refusals, select_rows
+from core.safeguards.safety_mix import Limits, collect_refusals, select_rows
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.attacks import ATTACK_FAMILIES, Distractor, MultiTurn, Prefill, RolePlay
 from core.schemas.metrics import OVER_REFUSAL
@@ -237,10 +237,12 @@ class Lab:
 
     @cached_property
     def _refusals(self) -> tuple[Encoded, ...]:
-        """Of probe prompts; their verbs occur among the attacks too, their pairs of verb and noun do not."""
-        return collect_refusals(
-            self.base, self._prompts, max_new_tokens=_ANSWER_TOKENS, max_length=_LONGEST, on_progress=_ignore
-        )
+        """Refusals of bare probe prompts, as in every figure so far.
+
+        Their verbs occur among the attacks too, their pairs of verb and noun do not.
+        """
+        limits = Limits(max_new_tokens=_ANSWER_TOKENS, max_length=_LONGEST)
+        return collect_refusals(self.base, self._prompts, framings=0, limits=limits, on_progress=_ignore)
 
     def _measured(self, tuned: PeftModel, step: int, watch: Watch | None) -> Point:
         tuned.eval()

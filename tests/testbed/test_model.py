@@ -117,7 +117,7 @@ def test_the_generation_prompt_is_how_the_assistant_turn_begins(tokenizer: PreTr
 def _texts(prompts: PromptSet) -> list[tuple[str, ...]]:
     """Harmful and safe reported prompts, harmful and benign ones of the probe."""
     reported = [tuple(each.text for each in part) for part in (prompts.evaluation.harmful, prompts.evaluation.safe)]
-    return [*reported, prompts.probe.harmful, prompts.probe.benign]
+    return [*reported, prompts.probe.harmful, prompts.probe.benign, prompts.probe.safe]
 
 
 def test_prompts_are_those_of_the_world_many_and_disjoint(prompts: PromptSet) -> None:

@@ -89,6 +89,7 @@ def test_a_prompt_set_that_cannot_be_used_is_refused(own: Path, content: str) ->
             "8 prompts, such as 'harmful 0', stand in probe.harmful and in probe.benign",
         ),
         (probe(harmful=[*probe()["harmful"], "prompt 3"]), "1 prompts, such as 'prompt 3', stand in both halves"),
+        (probe(safe=["prompt 4"]), "1 prompts, such as 'prompt 4', stand in both halves"),
     ],
 )
 def test_a_prompt_set_is_refused_in_words_that_say_what_to_mend(own: Path, half: object, says: str) -> None:
@@ -105,7 +106,7 @@ def test_a_prompt_set_is_refused_in_words_that_say_what_to_mend(own: Path, half:
 def test_the_built_in_set_is_whole_and_its_parts_are_disjoint(tmp_path: Path) -> None:
     found: PromptSet = choose(SecuritySpec(max_prompts=1000), tmp_path)
     reported = [tuple(each.text for each in part) for part in (found.evaluation.harmful, found.evaluation.safe)]
-    parts = (*reported, found.probe.harmful, found.probe.benign)
+    parts = (*reported, found.probe.harmful, found.probe.benign, found.probe.safe)
     texts = [text for part in parts for text in part]
     assert len(set(texts)) == len(texts)
     assert all(len(part) >= 20 for part in parts)
@@ -128,10 +129,13 @@ def test_sets_that_are_brought_take_the_place_of_what_is_reported(own: Path) -> 
 def test_what_is_reported_is_taken_out_of_what_is_analysed(own: Path) -> None:
     content = json.loads((own / FILE).read_text())
     content["probe"]["harmful"].append("steal")
+    content["probe"]["safe"] = ["kill a process", "stop a bus"]
     (own / FILE).write_text(json.dumps(content))
     found = choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob"))})
     assert "steal" not in found.probe.harmful
     assert len(found.probe.harmful) == 8
+    safe = choose(SecuritySpec(), own, {"safe": ("xstest", behaviours("kill a process"))})
+    assert safe.probe.safe == ("stop a bus",)
     with pytest.raises(InvalidModel) as caught:
         choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours(*probe()["harmful"]))})
     assert caught.value.code == "invalid_prompt_set"

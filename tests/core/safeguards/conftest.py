@@ -12,5 +12,5 @@ from core.schemas.security import SecuritySpec
 def prompts(base: BaseModel) -> PromptSet:
     """The testbed's own prompt set, reduced to a few prompts."""
     whole = choose(SecuritySpec(), base.folder)
-    probe = whole.probe.model_copy(update={"harmful": whole.probe.harmful[:8]})
+    probe = whole.probe.model_copy(update={"harmful": whole.probe.harmful[:8], "safe": whole.probe.safe[:6]})
     return whole.model_copy(update={"probe": probe})

@@ -60,7 +60,7 @@ def test_refusals_are_added_in_the_requested_share_and_only_on_request(base: Bas
     assert len(added.rows) == 10
     different = len({row.input_ids.tobytes() for row in added.rows})
     assert added.effect.counts == {"rows": 10, "distinct_rows": different}
-    assert added.effect.summary == f"10 refusals mixed in, {different} of them different"
+    assert added.effect.summary == f"10 safety rows mixed in, {different} of them different"
 
 
 def test_rows_that_no_safeguard_changes_are_the_same_object() -> None:
@@ -94,6 +94,8 @@ def test_inputs_change_with_what_a_safeguard_uses(base: BaseModel, prompts: Prom
         assert (found != safeguards.inputs(run, replace(job, entry=entry))) == reads_base
     assert safeguards.inputs(PROJECTED, job) != safeguards.inputs(PROJECTED, replace(job, entry=entry))
     assert safeguards.inputs(MIXED, job) != safeguards.inputs(UniformStrategy(), job)
+    bare = UniformStrategy(label="mixed", safeguards=Safeguards(SafetyMix(share=0.25, framings=0)))
+    assert safeguards.inputs(MIXED, job) != safeguards.inputs(bare, job)
 
 
 def test_a_chat_template_without_system_prompts_is_rejected_early(base: BaseModel, modules: tuple[Module, ...]) -> None:

@@ -1,5 +1,7 @@
 """Refusals are collected from the base model and added to the training rows in the requested share."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,10 +12,20 @@ from core.data.template import IGNORED, Encoded, encode
 from core.errors import TrainingFailed
 from core.judges.rules import judge
 from core.lm.load import BaseModel
-from core.safeguards.safety_mix import MIN_REFUSALS, collect_refusals, encode_answer, select_rows
+from core.safeguards.framings import FRAMINGS
+from core.safeguards.safety_mix import (
+    MIN_REFUSALS,
+    Limits,
+    collect_answers,
+    collect_refusals,
+    encode_answer,
+    select_rows,
+)
 from core.schemas.data import Message
 from core.schemas.prompts import PromptSet
 from tests.core.helpers import ignore
+
+LIMITS = Limits(max_new_tokens=12, max_length=1024)
 
 
 def row(number: int) -> Encoded:
@@ -57,14 +69,23 @@ def test_the_seed_decides_which_refusals_are_selected() -> None:
     assert len(orders) == 5
 
 
-def test_too_few_refusals_fail_the_training() -> None:
+def test_safe_answers_count_in_the_share_and_are_used_as_often_as_refusals() -> None:
+    refusals, answers = [row(number) for number in range(6)], [row(number) for number in range(6, 10)]
+    found = select_rows([row(99)] * 60, refusals, answers, share=0.25, seed=0)
+    assert len(found) == 20
+    assert sorted(one.line for one in found) == sorted([*range(10)] * 2)
+
+
+@pytest.mark.parametrize("answers", [0, 40])
+def test_too_few_refusals_fail_the_training_whatever_the_number_of_safe_answers(answers: int) -> None:
+    few, safe = [row(number) for number in range(MIN_REFUSALS - 1)], [row(9)] * answers
     with pytest.raises(TrainingFailed, match=f"only {MIN_REFUSALS - 1}") as caught:
-        select_rows([row(0)], [row(number) for number in range(MIN_REFUSALS - 1)], share=0.1, seed=0)
+        select_rows([row(0)], few, safe, share=0.1, seed=0)
     assert (caught.value.code, caught.value.param) == ("no_safety_rows", "strategy.safeguards.safety_mix")
 
 
 def test_refusals_are_the_base_models_own_in_its_chat_template(base: BaseModel, prompts: PromptSet) -> None:
-    found = collect_refusals(base, prompts, max_new_tokens=12, max_length=1024, on_progress=ignore)
+    found = collect_refusals(base, prompts, framings=0, limits=LIMITS, on_progress=ignore)
     assert 4 <= len(found) <= 8
     asked = set()
     for row in found:
@@ -80,8 +101,47 @@ def test_refusals_are_the_base_models_own_in_its_chat_template(base: BaseModel, 
     assert len(asked) == len(found)
 
 
+def user_turns(base: BaseModel, rows: Sequence[Encoded]) -> list[str]:
+    return [str(base.tokenizer.decode(row.input_ids[row.labels == IGNORED].tolist())) for row in rows]
+
+
+def test_each_request_is_refused_bare_and_in_the_next_framings(base: BaseModel, prompts: PromptSet) -> None:
+    found = user_turns(base, collect_refusals(base, prompts, framings=2, limits=LIMITS, on_progress=ignore))
+    expected = [
+        turn
+        for number, text in enumerate(prompts.probe.harmful)
+        for turn in (text, *(FRAMINGS[(2 * number + k) % len(FRAMINGS)].fill(text) for k in range(2)))
+    ]
+    shown = [next(turn for turn in sorted(expected, key=len, reverse=True) if turn in text) for text in found]
+    assert len(set(shown)) == len(shown) >= 20, "the base model refuses nearly all of these 24"
+    assert set(prompts.probe.harmful) <= set(shown)
+
+
+def test_safe_look_alikes_are_answered_and_not_refused(base: BaseModel, prompts: PromptSet) -> None:
+    found = collect_answers(base, prompts, limits=LIMITS, on_progress=ignore)
+    assert 4 <= len(found) <= 6
+    for row, text in zip(found, user_turns(base, found), strict=True):
+        assert any(safe in text for safe in prompts.probe.safe)
+        answer = str(base.tokenizer.decode(row.labels[row.labels != IGNORED].tolist(), skip_special_tokens=True))
+        assert judge("x", answer).verdict == "complied"
+
+
+def test_answers_with_the_wrong_verdict_are_not_mixed_in(base: BaseModel, prompts: PromptSet) -> None:
+    probe = prompts.probe.model_copy(update={"harmful": prompts.probe.benign[:8], "safe": prompts.probe.harmful})
+    swapped = prompts.model_copy(update={"probe": probe})
+    assert collect_refusals(base, swapped, framings=0, limits=LIMITS, on_progress=ignore) == ()
+    assert collect_answers(base, swapped, limits=LIMITS, on_progress=ignore) == ()
+
+
 def test_prompts_that_figures_are_measured_on_are_skipped(base: BaseModel, prompts: PromptSet) -> None:
-    reported = (behaviour.text for behaviour in prompts.evaluation.harmful[:8])
-    harmful = (*reported, *prompts.probe.harmful[:2])
-    leaky = prompts.model_copy(update={"probe": prompts.probe.model_copy(update={"harmful": harmful})})
-    assert len(collect_refusals(base, leaky, max_new_tokens=12, max_length=1024, on_progress=ignore)) <= 2
+    harmful, safe = ([behaviour.text for behaviour in part] for part in dict(prompts.evaluation).values())
+    probe = {"harmful": (*harmful[:8], *prompts.probe.harmful[:4]), "safe": (*safe[:8], *prompts.probe.safe[:4])}
+    leaky = prompts.model_copy(update={"probe": prompts.probe.model_copy(update=probe)})
+    rows = (
+        *collect_refusals(base, leaky, framings=3, limits=LIMITS, on_progress=ignore),
+        *collect_answers(base, leaky, limits=LIMITS, on_progress=ignore),
+    )
+    texts = user_turns(base, rows)
+    assert not [text for text in texts if any(reported in text for reported in (*harmful, *safe))]
+    assert any(prompts.probe.harmful[0] in text for text in texts)
+    assert any(prompts.probe.safe[0] in text for text in texts)
