@@ -38,7 +38,7 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
     An interrupted run resumes from its newest checkpoint, which is removed once the result is stored.
 
     Raises:
-        TrainingFailed: as `core.training.loop.train` says, or as a safeguard says.
+        TrainingFailed: see `core.training.loop.train`, or a safeguard has no rows to add.
     """
     analysis = analysis_of(run)
     rates = plan(run, job.modules, maps[analysis] if analysis else None)

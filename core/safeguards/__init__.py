@@ -79,7 +79,7 @@ def check(run: Strategy, context: SafeguardContext) -> None:
     """Reject a run whose safeguards cannot work with the base model or the modules, before anything is computed.
 
     Raises:
-        SecureTuneError: code `chat_template_unsupported`, or as the safeguard says.
+        SecureTuneError: code `chat_template_unsupported`, or any error of a safeguard's `check`.
     """
     for safeguard in safeguards_of(run):
         check_system_prompt(safeguard.options, context.base)
@@ -101,7 +101,7 @@ def training_rows(run: Strategy, rows: Sequence[Conversation]) -> Sequence[Conve
 
 
 def served_rows(run: Strategy, rows: Sequence[Conversation]) -> Sequence[Conversation]:
-    """The rows as the model is asked them when served; the same sequence if no system prompt is required."""
+    """The rows as the served model receives them; the same sequence if no system prompt is required."""
     prompt = run.safeguards.serving_system_prompt
     return rows if prompt is None else [with_system_prompt(row, prompt) for row in rows]
 
@@ -118,7 +118,7 @@ def extra_rows(
     """The rows that each safeguard adds to the training rows.
 
     Raises:
-        TrainingFailed: as the safeguard says.
+        TrainingFailed: a safeguard has no rows to add.
     """
     added = [safeguard.extra_rows(context, rows, on_progress) for safeguard in safeguards_of(run)]
     return tuple(extra for extra in added if extra is not None)

@@ -49,7 +49,7 @@ class AlignmentProjection(Safeguard[ProjectToSafe]):
 
         Raises:
             InvalidInput: code `safeguard_unsupported`; experts are trained.
-            InvalidModel: code `unaligned_base_mismatch`, or as `core.lm.load.fetch` says.
+            InvalidModel: code `unaligned_base_mismatch`, or any error of `core.lm.load.fetch`.
         """
         if experts := sorted({module.type for module in context.modules if module.bare}):
             raise InvalidInput(
@@ -83,7 +83,7 @@ def fetch_unaligned(entry: BaseModelEntry) -> Path:
     """The folder of the model that this base model was aligned from; a model of the hub is downloaded once.
 
     Raises:
-        InvalidModel: as `core.lm.load.fetch` and `core.catalog.check_files` say.
+        InvalidModel: see `core.lm.load.fetch` and `core.catalog.check_files`.
     """
     if entry.unaligned_base is None:
         raise TypeError("core.catalog.check_runs rejects project_to_safe without an unaligned_base")

@@ -62,10 +62,10 @@ def upload(store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[st
 
 
 def encoded_rows(
-    assignment: Assignment, store: ArtifactStore, base: BaseModel, heard: "RecordedEvents | None" = None
+    assignment: Assignment, store: ArtifactStore, base: BaseModel, recorded: "RecordedEvents | None" = None
 ) -> Rows:
     """The rows of a job, encoded in their stage."""
-    emit = heard or RecordedEvents()
+    emit = recorded or RecordedEvents()
     stages = Stages(store, assignment.job_id, emit, ("dataset",))
     rows = load_dataset(store, assignment.dataset)
     return stages.run("dataset", lambda: encode_rows(assignment, rows, store, base, stages))
@@ -130,17 +130,17 @@ def run_job(
     store: ArtifactStore, assignment: Assignment, *, model: BaseModelEntry = TESTBED, stop: Stop | None = None
 ) -> tuple[Outcome, RecordedEvents]:
     """Run a job to its end."""
-    heard = RecordedEvents(stop)
-    return run(assignment, store=store, model=model, device="cpu", emit=heard), heard
+    recorded = RecordedEvents(stop)
+    return run(assignment, store=store, model=model, device="cpu", emit=recorded), recorded
 
 
 def run_until_stopped(store: ArtifactStore, assignment: Assignment, stop: Stop) -> RecordedEvents:
     """Run a job until `stop` stops it."""
-    heard = RecordedEvents(stop)
+    recorded = RecordedEvents(stop)
     try:
-        run(assignment, store=store, model=TESTBED, device="cpu", emit=heard)
+        run(assignment, store=store, model=TESTBED, device="cpu", emit=recorded)
     except Interrupted:
-        return heard
+        return recorded
     raise AssertionError("the job was never stopped")
 
 

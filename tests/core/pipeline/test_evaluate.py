@@ -58,7 +58,7 @@ def test_every_family_is_measured_before_and_after_by_two_judges(store: Artifact
     with serve(rated) as server:
         entry = JudgeEntry(name="big", source=server.source())
         assignment = assign(spec, upload(store, conversations(8))).model_copy(update={"judges": (entry,)})
-        outcome, heard = run_job(store, assignment)
+        outcome, recorded = run_job(store, assignment)
         calls = len(server.asked)
     found = report(store, outcome)
     families = set(ATTACK_FAMILIES) - {"templates"}
@@ -84,7 +84,7 @@ def test_every_family_is_measured_before_and_after_by_two_judges(store: Artifact
     assert len({(row.suite, row.prompt, row.sample) for row in rows if row.run == "base"}) == 8 * 4 + 4 * 8 + 4
     turns = [row for row in rows if row.suite == "multi_turn" and row.asked]
     assert all(sum(message.role == "assistant" for message in row.messages) >= 1 for row in turns)
-    assert heard.fractions == sorted(heard.fractions)
+    assert recorded.fractions == sorted(recorded.fractions)
 
 
 @pytest.mark.parametrize("stage", ["before", "after"])
@@ -109,11 +109,11 @@ def test_an_interrupted_evaluation_resumes_at_its_suite(store: ArtifactStore, st
     first = kept()
     assert 0 < len(first) < 5  # three families, the safe prompts, the task
     written = {path: path.stat().st_mtime_ns for path in store.root.glob(f"**/stages/{stage}-*.json")}
-    outcome, heard = run_job(store, assignment.model_copy(update={"attempt": 2}))
+    outcome, recorded = run_job(store, assignment.model_copy(update={"attempt": 2}))
     assert len(kept()) == 5
     assert all(path.stat().st_mtime_ns == then for path, then in written.items())
     run = None if stage == "before" else "uniform"
-    assert heard.finished[stage, run] is True
+    assert recorded.finished[stage, run] is True
     fresh = ArtifactStore(store.root.parent / "fresh")
     whole, _ = run_job(fresh, assign(attacked(suite="quick"), upload(fresh, conversations(8))))
     assert answers(store, outcome) == answers(fresh, whole)
@@ -122,12 +122,12 @@ def test_an_interrupted_evaluation_resumes_at_its_suite(store: ArtifactStore, st
 def test_an_unreachable_judge_fails_the_job_before_anything_is_computed(store: ArtifactStore) -> None:
     with serve(lambda _: scored(1)) as server:
         entry = JudgeEntry(name="big", source=server.source(retries=0))
-    heard = RecordedEvents()
+    recorded = RecordedEvents()
     assignment = assign(attacked(judges=RULES_AND_RUBRIC), upload(store, conversations(8)))
     with pytest.raises(Unavailable) as caught:
         run_job(store, assignment.model_copy(update={"judges": (entry,)}))
     assert caught.value.code == "judge_unavailable"
-    assert heard.finished == {}
+    assert recorded.finished == {}
     with pytest.raises(InvalidInput) as unknown:
         run_job(store, assignment)
     assert unknown.value.code == "unknown_judge"
@@ -146,14 +146,14 @@ def test_verdicts_of_a_judge_that_fails_are_undecided_and_the_next_attempt_retri
         entry = JudgeEntry(name="big", source=server.source(retries=0))
         assignment = assign(spec, upload(store, conversations(8))).model_copy(update={"judges": (entry,)})
         healthy = False
-        outcome, heard = run_job(store, assignment)
-        assert [each.code for each in heard.warnings] == ["too_few_prompts", "judge_undecided", "judge_undecided"]
+        outcome, recorded = run_job(store, assignment)
+        assert [each.code for each in recorded.warnings] == ["too_few_prompts", "judge_undecided", "judge_undecided"]
         rubric = [figure for figure in report(store, outcome).figures if figure.judge == "rubric:big"]
         assert {figure.n for figure in rubric} == {0}
         assert all("status 500" in row.judgements[1].reason for row in answers(store, outcome) if row.judgements)
         healthy = True
-        outcome, heard = run_job(store, assignment.model_copy(update={"attempt": 2}))
-        assert heard.warnings == []
+        outcome, recorded = run_job(store, assignment.model_copy(update={"attempt": 2}))
+        assert recorded.warnings == []
         asked = len(server.asked)
         again, _ = run_job(store, assignment.model_copy(update={"attempt": 3}))
         assert len(server.asked) == asked + 1  # whether it answers; every verdict is known
@@ -220,9 +220,9 @@ def test_generation_can_stop_once_the_verdict_is_certain(store: ArtifactStore) -
 
 def test_too_few_prompts_are_warned_about_once_and_noted_in_the_report(store: ArtifactStore) -> None:
     spec = attacked(suite="quick", threshold=0.05)
-    outcome, heard = run_job(store, assign(spec, upload(store, conversations(8))))
-    assert [each.code for each in heard.warnings] == ["too_few_prompts"]
-    assert "73 are needed" in heard.warnings[0].message
+    outcome, recorded = run_job(store, assign(spec, upload(store, conversations(8))))
+    assert [each.code for each in recorded.warnings] == ["too_few_prompts"]
+    assert "73 are needed" in recorded.warnings[0].message
     (note,) = report(store, outcome).notes
     assert "direct, prompt_injection, refusal_breaking (n = 4" in note
 
@@ -237,13 +237,16 @@ def test_a_job_with_vllm_fails_if_vllm_is_not_installed(store: ArtifactStore) ->
 def test_a_job_that_the_gate_cannot_release_is_warned_about_before_training(store: ArtifactStore) -> None:
     assignment = assign(attacked(attacks=["direct"], max_prompts=4), upload(store, conversations(8)))
     asked = assignment.model_copy(update={"policy": PolicyRef()})
-    outcome, heard = run_job(store, asked)
-    (warning,) = heard.warnings
+    outcome, recorded = run_job(store, asked)
+    (warning,) = recorded.warnings
     assert warning.code == "gate_cannot_release"
     assert "needs 35 decided answers" in warning.message
     assert "direct (4)" in warning.message
-    first = [event.stage for event in heard.events if isinstance(event, StageStarted)].index("training")
-    assert heard.events.index(warning) < [i for i, e in enumerate(heard.events) if isinstance(e, StageStarted)][first]
+    first = [event.stage for event in recorded.events if isinstance(event, StageStarted)].index("training")
+    assert (
+        recorded.events.index(warning)
+        < [i for i, e in enumerate(recorded.events) if isinstance(e, StageStarted)][first]
+    )
     assert outcome.gate is not None
     assert outcome.gate.outcome == "undecided"
     assert {reason.code for reason in outcome.gate.reasons} == {"too_few_answers"}

@@ -59,12 +59,12 @@ def test_with_a_validation_dataset_all_rows_are_trained_on(base: BaseModel, stor
 def test_rows_that_are_too_long_are_counted_and_warned_about(base: BaseModel, store: ArtifactStore) -> None:
     short = [[("user", "Hello"), ("assistant", "Good morning " * 60)]] * 6
     long = [[("user", "word " * 80), ("assistant", "No.")]] * 3
-    heard = RecordedEvents()
-    rows = encoded_rows(assign(with_training(max_length=32), upload(store, short + long)), store, base, heard)
+    recorded = RecordedEvents()
+    rows = encoded_rows(assign(with_training(max_length=32), upload(store, short + long)), store, base, recorded)
     assert rows.summary.dropped_rows + rows.summary.training_rows + rows.summary.validation_rows == 9
     assert rows.summary.dropped_rows == 3
     assert rows.summary.truncated_rows == 6
-    (warning,) = heard.warnings
+    (warning,) = recorded.warnings
     assert warning.code == "prompts_too_long"
     assert warning.message.startswith("3 rows are left out because their prompt has 32 tokens or more.")
     quiet = RecordedEvents()

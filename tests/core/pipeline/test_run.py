@@ -41,7 +41,7 @@ class Done:
 
     store: ArtifactStore
     outcome: Outcome
-    heard: RecordedEvents
+    recorded: RecordedEvents
 
     def path(self, name: str) -> Path:
         (file,) = [file for file in self.outcome.artifacts if file.name == name]
@@ -96,7 +96,7 @@ def test_the_adapter_loads_with_peft_and_has_learnt(whole: Done, base: BaseModel
 
 def test_figures_are_emitted_and_reported_for_every_run(whole: Done) -> None:
     report = whole.report
-    assert list(report.figures) == whole.heard.figures
+    assert list(report.figures) == whole.recorded.figures
     by_run = {
         run: {(f.suite, f.metric) for f in report.figures if f.run == run} for run in ("base", "ml_lr", "uniform")
     }
@@ -174,7 +174,7 @@ def test_the_html_report_escapes_uploaded_text(whole: Done) -> None:
 
 
 def test_stages_and_progress_are_reported_in_order(whole: Done) -> None:
-    assert whole.heard.finished == {
+    assert whole.recorded.finished == {
         ("screening", None): False,
         ("base_model", None): False,
         ("dataset", None): False,
@@ -186,11 +186,11 @@ def test_stages_and_progress_are_reported_in_order(whole: Done) -> None:
         ("after", "uniform"): False,
         ("report", None): False,
     }
-    assert whole.heard.fractions == sorted(whole.heard.fractions)
-    assert whole.heard.fractions[-1] == 1.0
-    steps = [(event.run, event.step) for event in whole.heard.events if isinstance(event, Metrics)]
+    assert whole.recorded.fractions == sorted(whole.recorded.fractions)
+    assert whole.recorded.fractions[-1] == 1.0
+    steps = [(event.run, event.step) for event in whole.recorded.events if isinstance(event, Metrics)]
     assert steps == [(run, step) for run in ("ml_lr", "uniform") for step in range(1, 7)]
-    assert whole.heard.warnings == []
+    assert whole.recorded.warnings == []
 
 
 def _in_robustness(event: PipelineEvent) -> bool:
@@ -216,8 +216,8 @@ def test_a_job_that_is_interrupted_repeatedly_ends_with_the_same_result(whole: D
     third = run_until_stopped(store, assign(SPEC, dataset, attempt=3), _in_the_second_run)
     assert third.finished[("robustness", None)] is True
     assert third.finished[("training", "ml_lr")] is False
-    outcome, heard = run_job(store, assign(SPEC, dataset, attempt=4))
-    assert heard.finished == {
+    outcome, recorded = run_job(store, assign(SPEC, dataset, attempt=4))
+    assert recorded.finished == {
         ("screening", None): True,
         ("base_model", None): False,
         ("dataset", None): False,
@@ -229,8 +229,8 @@ def test_a_job_that_is_interrupted_repeatedly_ends_with_the_same_result(whole: D
         ("after", "uniform"): False,
         ("report", None): False,
     }
-    assert heard.figures == whole.heard.figures
-    assert heard.fractions[-1] == 1.0
+    assert recorded.figures == whole.recorded.figures
+    assert recorded.fractions[-1] == 1.0
 
     def adapter(found: Outcome) -> dict[str, str]:
         return {file.name: file.sha256 for file in found.artifacts if file.name.startswith("adapter")}
@@ -251,7 +251,7 @@ def test_jobs_on_the_same_model_share_only_results_of_the_base_model(whole: Done
     dataset = upload(whole.store, conversations(6))
     other = assign(spec, dataset, job_id="job_" + "1" * 24, validation=upload(whole.store, rows()[:3]))
     done = Done(whole.store, *run_job(whole.store, other))
-    assert done.heard.finished == {
+    assert done.recorded.finished == {
         ("screening", None): False,
         ("base_model", None): False,
         ("dataset", None): False,
@@ -268,7 +268,7 @@ def test_jobs_on_the_same_model_share_only_results_of_the_base_model(whole: Done
     for figure in report.figures:
         if figure.run == "base":
             assert (base_figures[(figure.suite, figure.metric)] == figure) == (figure.suite != "task")
-    assert done.heard.fractions[-1] == 1.0
+    assert done.recorded.fractions[-1] == 1.0
 
 
 def test_jobs_on_the_same_data_share_the_map_across_strategies(whole: Done) -> None:
@@ -276,14 +276,14 @@ def test_jobs_on_the_same_data_share_the_map_across_strategies(whole: Done) -> N
     dataset = upload(whole.store, rows())
     other = assign(swat, dataset, job_id="job_" + "2" * 24)
     done = Done(whole.store, *run_job(whole.store, other))
-    assert done.heard.finished["robustness", None] is True
-    assert done.heard.finished["training", "swat"] is False
+    assert done.recorded.finished["robustness", None] is True
+    assert done.recorded.finished["training", "swat"] is False
     assert done.report.robustness == whole.report.robustness
 
     longer = swat.model_copy(update={"training": SPEC.training.model_copy(update={"batch_size": 3})})
     again = assign(longer, dataset, job_id="job_" + "3" * 24)
-    _, heard = run_job(whole.store, again)
-    assert heard.finished["robustness", None] is False, "the map hangs on how the job trains"
+    _, recorded = run_job(whole.store, again)
+    assert recorded.finished["robustness", None] is False, "the map hangs on how the job trains"
 
 
 def test_a_model_without_a_security_feature(tmp_path: Path) -> None:
@@ -306,12 +306,12 @@ def test_a_model_without_a_security_feature(tmp_path: Path) -> None:
     assert caught.value.code == "no_security_feature"
 
     uniform = MlLrStrategy(ratio=0.0, analysis=NOISE.model_copy(update={"on_no_signal": "uniform"}))
-    outcome, heard = run_job(
+    outcome, recorded = run_job(
         store, assign(spec.model_copy(update={"strategy": uniform}), dataset, attempt=2), model=model
     )
-    done = Done(store, outcome, heard)
-    assert heard.finished[("before", None)] is True
-    assert [warning.code for warning in heard.warnings] == ["no_security_feature"]
+    done = Done(store, outcome, recorded)
+    assert recorded.finished[("before", None)] is True
+    assert [warning.code for warning in recorded.warnings] == ["no_security_feature"]
     assert set(done.report.training[0].plan.scales.values()) == {1.0}
     assert "No robustness map" in done.path("report.html").read_text()
 
@@ -320,15 +320,15 @@ def test_an_impossible_job_fails_before_training(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     dataset = upload(store, conversations(4))
     training = SPEC.training.model_copy(update={"lora": LoraSpec(targets=("c_attn",))})
-    heard = RecordedEvents()
+    recorded = RecordedEvents()
     with pytest.raises(InvalidInput) as caught:
         run_job(
             store,
             assign(SPEC.model_copy(update={"training": training}), dataset),
-            stop=lambda event: heard(event) or False,
+            stop=lambda event: recorded(event) or False,
         )
     assert caught.value.code == "unknown_module_type"
-    assert set(heard.finished) == {("screening", None), ("base_model", None)}
+    assert set(recorded.finished) == {("screening", None), ("base_model", None)}
     gone = TESTBED.model_copy(update={"source": FolderSource(path=tmp_path / "gone")})
     with pytest.raises(InvalidModel):
         run_job(store, assign(SPEC, dataset), model=gone)

@@ -68,7 +68,7 @@ class Done:
 
     store: ArtifactStore
     outcome: Outcome
-    heard: RecordedEvents
+    recorded: RecordedEvents
 
     def text(self, name: str) -> str:
         (file,) = [file for file in self.outcome.artifacts if file.name == name]
@@ -182,9 +182,9 @@ def test_the_report_names_the_combinations_and_how_to_serve(done: Done) -> None:
 
 
 def test_progress_never_decreases_while_refusals_are_collected(done: Done) -> None:
-    assert done.heard.fractions == sorted(done.heard.fractions)
-    assert done.heard.fractions[-1] == 1.0
-    assert done.heard.warnings == []
+    assert done.recorded.fractions == sorted(done.recorded.fractions)
+    assert done.recorded.fractions[-1] == 1.0
+    assert done.recorded.warnings == []
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,12 @@ def test_progress_never_decreases_while_refusals_are_collected(done: Done) -> No
     ],
 )
 def test_an_impossible_run_fails_the_job_before_rows_are_encoded(tmp_path: Path, run: Strategy, code: str) -> None:
-    store, heard = ArtifactStore(tmp_path), RecordedEvents()
+    store, recorded = ArtifactStore(tmp_path), RecordedEvents()
     spec = SPEC.model_copy(update={"compare": (run,)})
     with pytest.raises((InvalidInput, InvalidModel, TrainingFailed)) as caught:
-        run_job(store, assign(spec, upload(store, conversations(4))), stop=lambda event: heard(event) or False)
+        run_job(store, assign(spec, upload(store, conversations(4))), stop=lambda event: recorded(event) or False)
     assert caught.value.code == code
-    assert set(heard.finished) <= {("screening", None), ("base_model", None)}
+    assert set(recorded.finished) <= {("screening", None), ("base_model", None)}
 
 
 @pytest.fixture
@@ -228,12 +228,12 @@ def test_a_model_without_template_and_alignment_is_trained_with_warnings(raw: Ba
     rows = [[("user", f"{number} plus 1"), ("assistant", str(number + 1))] for number in range(8)]
     found = Done(store, *run_job(store, assign(spec, upload(store, rows)), model=raw))
     # What it says is noise, which the judge cannot decide either.
-    codes = [warning.code for warning in found.heard.warnings]
+    codes = [warning.code for warning in found.recorded.warnings]
     assert codes == ["plain_chat_template", "nothing_to_protect", "judge_undecided", "judge_undecided"]
     assert found.report.model.chat_template == "plain"
     page = " ".join(found.text("report.html").split())
-    assert "There is nothing to protect here" in page
-    assert "plain one" in page
+    assert "The base model already complies with" in page
+    assert "securetune's plain template" in page
     assert found.text("adapter/chat_template.jinja") == PLAIN_TEMPLATE
     assert PLAIN_TEMPLATE in found.text("adapter/README.md")
     assert "### Assistant:\n[[" in found.report.data.sample

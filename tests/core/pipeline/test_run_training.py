@@ -61,7 +61,7 @@ def test_a_job_resumes_from_its_checkpoint_and_removes_it(store: ArtifactStore, 
     spec = with_training(steps=8, checkpoint_every=3, validate_every=4)
     rows = conversations(12)
     other = ArtifactStore(tmp_path / "other")
-    straight, heard = run_job(other, assign(spec, upload(other, rows)))
+    straight, recorded = run_job(other, assign(spec, upload(other, rows)))
     dataset = upload(store, rows)
 
     def at_step_5(event: PipelineEvent) -> bool:
@@ -78,7 +78,7 @@ def test_a_job_resumes_from_its_checkpoint_and_removes_it(store: ArtifactStore, 
         return {file.name: file.sha256 for file in found.artifacts if file.name.startswith("adapter")}
 
     assert adapter(outcome) == adapter(straight)
-    told = {event.step: event.validation_loss for event in heard.events if isinstance(event, Metrics)}
+    told = {event.step: event.validation_loss for event in recorded.events if isinstance(event, Metrics)}
     assert {step for step, loss in told.items() if loss is not None} == {4, 8}
     result = report_of(store, artifact_keys(outcome)).training[0]
     assert [(point.step, point.loss) for point in result.validation] == [(4, told[4]), (8, told[8])]
@@ -91,16 +91,16 @@ def test_a_checkpoint_with_other_inputs_is_ignored(store: ArtifactStore) -> None
 
     run_until_stopped(store, assign(with_training(checkpoint_every=1), upload(store, conversations(12))), at_step_3)
     for spec, rows in ((with_training(checkpoint_every=1, seed=1), 12), (with_training(checkpoint_every=1), 11)):
-        _, heard = run_job(store, assign(spec, upload(store, conversations(rows)), attempt=2))
-        assert [event.step for event in heard.events if isinstance(event, Metrics)] == [1, 2, 3, 4, 5, 6]
+        _, recorded = run_job(store, assign(spec, upload(store, conversations(rows)), attempt=2))
+        assert [event.step for event in recorded.events if isinstance(event, Metrics)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_failed_run_removes_its_checkpoint(store: ArtifactStore) -> None:
     spec = with_training(checkpoint_every=1, learning_rate=1.0, max_grad_norm=1e30, steps=400)
-    heard = RecordedEvents()
+    recorded = RecordedEvents()
 
     def spoil(event: PipelineEvent) -> bool:
-        heard(event)
+        recorded(event)
         if isinstance(event, Metrics) and event.step == 2:
             raise TrainingFailed("the test says so", code="loss_exploded")
         return False
@@ -112,12 +112,12 @@ def test_a_failed_run_removes_its_checkpoint(store: ArtifactStore) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_4_bit_weights_are_rejected_before_anything_is_loaded(store: ArtifactStore) -> None:
-    heard = RecordedEvents()
+    recorded = RecordedEvents()
     with pytest.raises(InvalidInput) as caught:
         run_job(
             store,
             assign(with_training(method="qlora"), upload(store, conversations(4))),
-            stop=lambda event: heard(event) or False,
+            stop=lambda event: recorded(event) or False,
         )
     assert (caught.value.code, caught.value.param) == ("qlora_needs_cuda", "training.method")
-    assert set(heard.finished) == {("screening", None)}
+    assert set(recorded.finished) == {("screening", None)}

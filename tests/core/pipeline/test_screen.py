@@ -78,15 +78,15 @@ def test_too_many_dropped_rows_are_refused_and_so_is_a_set_without_any_left(stor
 def test_what_is_dropped_is_not_trained_on_and_stands_in_the_report(store: ArtifactStore, dataset: DatasetRef) -> None:
     policy = PolicyRef(policy=Policy(screening=ScreeningPolicy(base_refusal="drop", reject_above=0.9)))
     job = assign(SPEC.model_copy(update={"compare": ()}), dataset).model_copy(update={"policy": policy})
-    outcome, heard = run_job(store, job)
+    outcome, recorded = run_job(store, job)
     (file,) = [each for each in outcome.artifacts if each.name == "screening.json"]
     result = ScreeningResult.model_validate_json(store.path(file.key).read_bytes())
     assert 10 in result.dropped
     by_model = [each for each in result.findings if each.check in {"base_refusal"}]
     assert {each.line for each in by_model} <= set(result.dropped)
     assert [check.check for check in result.checks][-1:] == ["base_refusal"]
-    assert [stage for stage, _ in heard.finished if stage == "model_screening"] == ["model_screening"]
-    told = [event for event in heard.events if isinstance(event, Screened)]
+    assert [stage for stage, _ in recorded.finished if stage == "model_screening"] == ["model_screening"]
+    told = [event for event in recorded.events if isinstance(event, Screened)]
     assert told[-1].dropped == len(result.dropped)
 
 
