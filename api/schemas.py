@@ -12,6 +12,7 @@ from core.db import jobs, records
 from core.db.models import Artifact, Dataset, Event, GateOverride, Job, ProjectPolicy, PromptSet
 from core.db.session import Session
 from core.schemas.data import ColumnMap, DatasetSummary
+from core.schemas.evaluation import Figure
 from core.schemas.events import JOB_EVENT, JobError, Progress
 from core.schemas.gate import GateReply, Override
 from core.schemas.job import JobOrder, JobSpec, read_order
@@ -28,7 +29,6 @@ from core.schemas.replies import (
     PolicyReply,
     PromptSetReply,
 )
-from core.schemas.results import Figure
 
 
 def dataset(row: Dataset) -> DatasetReply:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.reports.numbers import change, change_interval, interval, percent, points, value
+from core.schemas.evaluation import Figure
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome, GateReason, RuleName
 from core.schemas.job import BASE_RUN
 from core.schemas.metrics import OVER_REFUSAL, Metric
 from core.schemas.policy import LOWER_IS_BETTER, PolicyRef, RateRule, TaskRule
-from core.schemas.results import Figure
 from core.stats import wilson
 
 RateMetric = Literal["attack_success_rate", "over_refusal_rate"]

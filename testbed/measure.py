@@ -17,9 +17,9 @@ from core.lm.load import BaseModel, load
 from core.lm.prompts import pad, render
 from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.data import Message
+from core.schemas.evaluation import DECIDED
 from core.schemas.models import FolderSource
 from core.schemas.prompts import EvaluationPrompts, PromptSet
-from core.schemas.results import DECIDED
 from core.schemas.security import SecuritySpec
 from testbed.dialogues import how_to, request
 from testbed.mixtures import FAMILIES, Row, prompt_set

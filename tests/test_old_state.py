@@ -18,7 +18,8 @@ from core.db.session import transaction
 from core.orders import assign
 from core.schemas.job import ScreenAssignment
 from core.schemas.replies import ArtifactReply, EventReply, JobReply, JobSummary, Page
-from core.schemas.results import Report, RobustnessResult
+from core.schemas.results import Report
+from core.schemas.robustness import RobustnessResult
 from core.schemas.screening import ScreeningResult
 from core.schemas.signing import TrustedKeys
 from core.signing import verify

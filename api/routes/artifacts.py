@@ -15,7 +15,8 @@ from api.downloads import Download
 from core.db import artifacts
 from core.db.session import transaction
 from core.schemas.replies import ArtifactReply, Page
-from core.schemas.results import Report, RobustnessResult
+from core.schemas.results import Report
+from core.schemas.robustness import RobustnessResult
 from core.schemas.screening import ScreeningResult
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["artifacts"])

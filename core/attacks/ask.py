@@ -15,10 +15,10 @@ from core.attacks.families import build, sampling_of
 from core.attacks.family import AttackPrompt, Sampling
 from core.schemas.attacks import AttackOptions, Direct
 from core.schemas.data import Message
+from core.schemas.evaluation import Said
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import Behaviour, EvaluationPrompts
-from core.schemas.results import Said
 from core.schemas.security import SecuritySpec
 
 Keep = Callable[["Suite", Callable[[], tuple[Said, ...]]], tuple[Said, ...]]

@@ -8,9 +8,9 @@ success, and it is over-refusal. Not here: judging (core.judges), changes agains
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, groupby
 
+from core.schemas.evaluation import DECIDED, Agreement, Answer, CategoryRate, Figure, Judgement
 from core.schemas.metrics import OVER_REFUSAL, Metric
 from core.schemas.policy import fewest_for
-from core.schemas.results import DECIDED, Agreement, Answer, CategoryRate, Figure, Judgement
 from core.stats import kappa, mean_interval, wilson
 
 RATES: tuple[Metric, ...] = ("attack_success_rate", "over_refusal_rate")

@@ -12,10 +12,10 @@ from core.attacks.count import agreements, categories, figures
 from core.attacks.engines import by_transformers
 from core.judges import Case, Counts, Judge, Rules
 from core.lm.load import BaseModel
+from core.schemas.evaluation import Answer, Evaluation, Judgement, JudgeUse, Said
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import EvaluationPrompts
-from core.schemas.results import Answer, Evaluation, Judgement, JudgeUse, Said
 from core.schemas.security import SecuritySpec
 
 

@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.db.models import Event, Score
+from core.schemas.evaluation import Change, Figure
 from core.schemas.events import JobEvent
-from core.schemas.results import Change, Figure
 
 _SWEEP_LOCK = 0x5EC0_7013
 _CHANGE = {"value": "change", "n": "change_n", "low": "change_low", "high": "change_high"}

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from core.errors import NotFound
 from core.judges.interface import Case, Finding
-from core.schemas.results import Judgement
+from core.schemas.evaluation import Judgement
 from core.storage.store import ArtifactStore
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from core.judges.cues import load_cues
-from core.schemas.results import Verdict
+from core.schemas.evaluation import Verdict
 
 NAME = "rules"
 VERSION = 2

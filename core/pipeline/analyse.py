@@ -15,7 +15,8 @@ from core.pipeline.context import JobContext
 from core.robustness.analyse import Enough, analyse
 from core.robustness.doubt import doubt
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.results import RobustnessResult, TrainedStep
+from core.schemas.results import TrainedStep
+from core.schemas.robustness import RobustnessResult
 from core.schemas.training import FULL_RATE_SHARE
 from core.training.probe import probe
 

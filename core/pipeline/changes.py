@@ -6,7 +6,7 @@ Not here: the figures (core.attacks.count, core.quality), whether a change is ac
 from collections.abc import Mapping
 
 from core.attacks.count import span, values
-from core.schemas.results import Change, Evaluation, Figure
+from core.schemas.evaluation import Change, Evaluation, Figure
 from core.stats import paired_change
 
 _LOSS_SPAN = 20.0

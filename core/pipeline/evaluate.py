@@ -30,10 +30,11 @@ from core.quality.evaluate import Held
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
 from core.schemas.base import Frozen
+from core.schemas.evaluation import Evaluation, Figure, JudgeUse, Said, TaskAnswer
 from core.schemas.events import Figures, Warned
 from core.schemas.job import BASE_RUN
 from core.schemas.policy import Policy
-from core.schemas.results import Evaluation, Figure, JudgeUse, Said, TaskAnswer, TrainingResult
+from core.schemas.results import TrainingResult
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
 

@@ -16,17 +16,11 @@ from core.reports.card import card
 from core.reports.examples import changed
 from core.reports.limits import not_covered
 from core.reports.render import html
+from core.schemas.evaluation import Evaluation, Figure
 from core.schemas.events import GateDecided
 from core.schemas.gate import GateDecision
-from core.schemas.results import (
-    Evaluation,
-    Figure,
-    Outcome,
-    Report,
-    RobustnessResult,
-    StoredFile,
-    TrainingResult,
-)
+from core.schemas.results import Outcome, Report, StoredFile, TrainingResult
+from core.schemas.robustness import RobustnessResult
 from core.storage.bundle import write_tar
 
 _JSON = "application/json"

@@ -20,7 +20,8 @@ from core.pipeline.context import JobContext
 from core.robustness.readings import Readings
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.events import Metrics
-from core.schemas.results import RobustnessResult, StoredFile, TrainedStep, TrainingResult
+from core.schemas.results import StoredFile, TrainedStep, TrainingResult
+from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import Strategy, analysis_of
 from core.schemas.training import LearningPlan
 from core.training import loop

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from core.quality.extract import extracted, way_of
 from core.quality.rouge import rouge_l, words
+from core.schemas.evaluation import Figure, TaskAnswer
 from core.schemas.metrics import TASK, Metric
 from core.schemas.quality import ExactMatch
-from core.schemas.results import Figure, TaskAnswer
 from core.stats import mean_interval, wilson
 
 Scored = tuple[tuple[Figure, ...], tuple[TaskAnswer, ...]]

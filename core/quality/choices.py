@@ -18,8 +18,8 @@ from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render
 from core.quality.answers import Scored
 from core.schemas.data import Message
+from core.schemas.evaluation import Figure, TaskAnswer
 from core.schemas.progress import OnProgress
-from core.schemas.results import Figure, TaskAnswer
 from core.stats import wilson
 
 _BATCH_ROWS = 64

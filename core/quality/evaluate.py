@@ -19,10 +19,10 @@ from core.quality.choices import multiple_choice
 from core.quality.harness import about, lm_eval_task
 from core.quality.loss import mean_loss, perplexity, row_losses
 from core.quality.tasks import check, chosen, tasks_of, unknown
+from core.schemas.evaluation import Figure, TaskAnswer
 from core.schemas.metrics import TASK
 from core.schemas.progress import OnProgress
 from core.schemas.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, QualityTask, RougeL
-from core.schemas.results import Figure, TaskAnswer
 
 __all__ = ["Held", "check", "evaluate", "tasks_of"]
 

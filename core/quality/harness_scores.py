@@ -9,7 +9,7 @@ from math import isfinite
 from typing import cast
 
 from core.quality.answers import Scored
-from core.schemas.results import Figure, TaskAnswer
+from core.schemas.evaluation import Figure, TaskAnswer
 
 _Z = 1.96
 _RATES = frozenset({"acc", "acc_norm", "exact_match", "f1"})

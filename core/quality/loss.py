@@ -13,9 +13,9 @@ from core.data.template import Encoded
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.lm.packing import max_batch_tokens, pack_by_length
+from core.schemas.evaluation import Figure
 from core.schemas.metrics import TASK
 from core.schemas.progress import OnProgress
-from core.schemas.results import Figure
 from core.stats import mean_interval
 
 _MOST = 1e6

@@ -30,7 +30,7 @@ from core.robustness.units import Unit, names_of, units
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 
 Ask = Callable[[frozenset[str]], Effect]
 """What moving exactly these modules does, by name."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from core.lm.load import BaseModel
 from core.lm.prompts import pad
 from core.schemas.progress import OnProgress
-from core.schemas.results import Classifier
+from core.schemas.robustness import Classifier
 
 Floats = NDArray[np.float64]
 _BATCH = 16

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.schemas.analysis import NoisePerturbation
 from core.schemas.events import Warned
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 
 LEAST_BREAK = 0.5
 """Refusal drift (nats per token) that moving everything, stretched, has to reach for the search to mean something.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from core.robustness.readings import Effect
 from core.robustness.units import Unit
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.results import SearchPhase, SearchStep
+from core.schemas.robustness import SearchPhase, SearchStep
 
 JointDrift = Callable[[Sequence[Unit]], float]
 _LOCAL_TRIES = 8

@@ -12,7 +12,7 @@ from core.robustness.readings import NO_EFFECT, Effect
 from core.robustness.search import Found
 from core.robustness.units import Unit, names_of
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.results import RobustCount, Classifier, GroupRobustness, ModuleRobustness, RobustnessResult
+from core.schemas.robustness import Classifier, GroupRobustness, ModuleRobustness, RobustCount, RobustnessResult
 
 
 class Measured:

@@ -21,9 +21,10 @@ from core.lm.prompts import render
 from core.safeguards.framings import FRAMINGS
 from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
 from core.schemas.data import Message
+from core.schemas.evaluation import Verdict
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import PromptSet
-from core.schemas.results import SafeguardEffect, Verdict
+from core.schemas.results import SafeguardEffect
 from core.schemas.safeguards import SafetyMix
 
 MIN_REFUSALS = 4

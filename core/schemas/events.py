@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from core.schemas.base import Frozen
+from core.schemas.evaluation import Figure
 from core.schemas.gate import GateOutcome, GateReason
-from core.schemas.results import Figure
 from core.schemas.state import Stage
 
 

@@ -1,6 +1,6 @@
 """What figures are called: metrics, and the suites that are no attack.
 
-Not here: figures (core.schemas.results), how they are computed (core.attacks.count, core.quality).
+Not here: figures (core.schemas.evaluation), how they are computed (core.attacks.count, core.quality).
 """
 
 from typing import Literal

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from core.schemas.base import Frozen
 from core.schemas.data import ColumnMap, DatasetSummary
+from core.schemas.evaluation import Figure
 from core.schemas.events import JobError, JobEvent, Progress
 from core.schemas.gate import GateReply
 from core.schemas.job import DatasetId, JobId, JobSpec, ScreenSpec
@@ -19,7 +20,6 @@ from core.schemas.models import Template
 from core.schemas.policy import Policy, PolicyRef
 from core.schemas.prompts import Layout, PromptFileSummary
 from core.schemas.quality import Domain
-from core.schemas.results import Figure
 from core.schemas.state import Stage, Status
 
 Item = TypeVar("Item")

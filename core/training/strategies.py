@@ -9,7 +9,7 @@ from typing import Protocol, assert_never
 
 from core.errors import InvalidInput, TrainingFailed
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.results import ModuleRobustness, RobustnessResult
+from core.schemas.robustness import ModuleRobustness, RobustnessResult
 from core.schemas.strategy import (
     FreezeLayersStrategy,
     LayerNumbers,

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.pipeline.cache import software
 from core.schemas.base import Frozen
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from core.stats import kappa
 from research.experiments.compare import interval
 from research.experiments.evidence import compared_with_uniform

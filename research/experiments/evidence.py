@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from core.lm.modules import Module
 from core.pipeline.cache import software
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from research.experiments.compare import compare
 from research.experiments.lab import Lab
 from research.experiments.pool import Pool, Say, pool

@@ -34,9 +34,11 @@ from core.robustness.analyse import Enough, analyse
 from core.safeguards.safety_mix import Limits, collect_refusals, select_rows
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.attacks import ATTACK_FAMILIES, Distractor, MultiTurn, Prefill, RolePlay
+from core.schemas.evaluation import DECIDED, Answer, Judgement
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.models import FolderSource
-from core.schemas.results import DECIDED, Answer, Judgement, RobustnessResult, TrainedStep
+from core.schemas.results import TrainedStep
+from core.schemas.robustness import RobustnessResult
 from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.training.loop import train

@@ -25,7 +25,7 @@ from core.lm.load import BaseModel
 from core.pipeline.cache import software
 from core.schemas.base import Frozen
 from core.schemas.data import Message
-from core.schemas.results import DECIDED
+from core.schemas.evaluation import DECIDED
 from core.schemas.screening import Trigger
 from core.screening.base_refusal import THRESHOLD
 from core.screening.triggers import find as find_triggers

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.lm.modules import Module
 from core.schemas.data import Message
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import MlLrStrategy
 from core.training.strategies import plan
 from research.experiments.compare import Figure, interval, read_at

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from random import Random
 
 from core.lm.modules import Module
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from core.schemas.safeguards import SafetyMix
 from core.schemas.strategy import (
     FreezeLayersStrategy,

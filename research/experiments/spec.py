@@ -9,7 +9,7 @@ from typing import Literal
 
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from core.schemas.training import LearningPlan
 
 Domain = Literal["medical", "legal", "financial"]

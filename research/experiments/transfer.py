@@ -10,7 +10,7 @@ from typing import Literal
 from core.lm.modules import Module
 from core.robustness.units import units
 from core.schemas.base import Frozen
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import MlLrStrategy, ModulesStrategy
 from core.training.strategies import plan
 from research.experiments.evidence import RECIPE_WORLDS, compared_with_uniform

@@ -19,12 +19,13 @@ from rich.table import Table
 from core.data import Conversation, load, validate
 from core.errors import InvalidDataset, SecureTuneError
 from core.schemas.data import ColumnMap
+from core.schemas.evaluation import Figure
 from core.schemas.events import Warned
 from core.schemas.job import BASE_RUN, JobSpec
 from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.policy import Policy
 from core.schemas.replies import JobReply
-from core.schemas.results import Figure, Report
+from core.schemas.results import Report
 from core.schemas.safeguards import Safeguards, SafetyMix
 from core.schemas.strategy import MlLrStrategy, UniformStrategy
 from core.schemas.training import TrainingSpec

@@ -16,12 +16,13 @@ from core.pipeline.run import run
 from core.pipeline.screen import load_dataset
 from core.pipeline.stages import Stages
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation
+from core.schemas.evaluation import Figure
 from core.schemas.events import Figures, PipelineEvent, Progress, StageFinished, Warned
 from core.schemas.job import Assignment, DatasetRef, JobSpec
 from core.schemas.models import BaseModelEntry
 from core.schemas.policy import Policy, PolicyRef, RateRule
 from core.schemas.quality import QualitySpec
-from core.schemas.results import Figure, Outcome
+from core.schemas.results import Outcome
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import MlLrStrategy, UniformStrategy
 from core.schemas.training import LoraSpec, TrainingSpec

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.gate import decide
+from core.schemas.evaluation import Change, Figure
 from core.schemas.gate import GateDecision
 from core.schemas.metrics import Metric
 from core.schemas.policy import (
@@ -21,7 +22,6 @@ from core.schemas.policy import (
     changed,
     fewest_for,
 )
-from core.schemas.results import Change, Figure
 from core.schemas.screening import ScreeningPolicy
 from core.stats import paired_change, wilson
 

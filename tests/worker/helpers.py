@@ -19,8 +19,8 @@ from core.db import artifacts, datasets, jobs, records
 from core.db.models import Artifact, Event, Job
 from core.db.session import Sessions, transaction
 from core.schemas.data import DatasetSummary
+from core.schemas.evaluation import Figure
 from core.schemas.job import Assignment, DatasetRef
-from core.schemas.results import Figure
 from tests.worker.scripted import spec
 from worker.pool import WarmPool
 from worker.protocol import Order

@@ -24,7 +24,8 @@ from core.reports.pictures.canvas import (
     words,
 )
 from core.reports.view import drift, in_order
-from core.schemas.results import Report, RobustnessResult
+from core.schemas.results import Report
+from core.schemas.robustness import RobustnessResult
 from core.schemas.training import LearningPlan
 
 _MAP = "cividis"

@@ -28,10 +28,11 @@ from core.reports.pictures.canvas import (
     words,
 )
 from core.reports.view import runs
+from core.schemas.evaluation import Figure
 from core.schemas.job import BASE_RUN
 from core.schemas.metrics import TASK, Metric
 from core.schemas.policy import LOWER_IS_BETTER
-from core.schemas.results import Figure, Report
+from core.schemas.results import Report
 
 _REFUSALS = "over-refusal"
 _BAR, _GAP = 9.0, 10.0

@@ -11,9 +11,9 @@ from core import queue
 from core.catalog import TESTBED
 from core.db import jobs, records
 from core.db.session import transaction
+from core.schemas.evaluation import Figure
 from core.schemas.events import Metrics, Progress
 from core.schemas.job import JobSpec
-from core.schemas.results import Figure
 from tests.api.conftest import Service
 
 NOBODY = "job_" + "0" * 24

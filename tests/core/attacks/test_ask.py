@@ -10,9 +10,9 @@ from core.attacks.family import Sampling
 from core.lm.load import BaseModel
 from core.schemas.attacks import BestOfN, Direct, MultiTurn, Prefill, RolePlay
 from core.schemas.data import Message
+from core.schemas.evaluation import Said
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import Behaviour, EvaluationPrompts
-from core.schemas.results import Said
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
 

@@ -3,7 +3,7 @@
 import pytest
 
 from core.attacks.count import agreements, categories, figures, power_note, values
-from core.schemas.results import Answer, Figure, Judgement, Verdict
+from core.schemas.evaluation import Answer, Figure, Judgement, Verdict
 from core.stats import wilson
 
 RULES, OTHER = "rules", "rubric:x"

@@ -11,8 +11,8 @@ from core.judges.rules import judge
 from core.lm.load import BaseModel
 from core.schemas.attacks import Direct, MultiTurn, Prefill
 from core.schemas.data import Message
+from core.schemas.evaluation import Judgement, Said
 from core.schemas.progress import OnProgress
-from core.schemas.results import Judgement, Said
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
 

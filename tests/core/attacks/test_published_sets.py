@@ -9,8 +9,8 @@ from core.attacks.prompts import choose
 from core.data.promptsets import read
 from core.lm.load import BaseModel
 from core.schemas.attacks import Direct, RolePlay
+from core.schemas.evaluation import DECIDED
 from core.schemas.prompts import Layout
-from core.schemas.results import DECIDED
 from core.schemas.security import SecuritySpec
 
 SETS: tuple[tuple[Layout, str], ...] = (

@@ -6,9 +6,9 @@ from sqlalchemy.exc import IntegrityError
 from core.db import jobs, records
 from core.db.models import Event
 from core.db.session import Sessions, transaction
+from core.schemas.evaluation import Change, Figure
 from core.schemas.events import JOB_EVENT, Figures, Metrics, StatusChanged
 from core.schemas.job import JobSpec
-from core.schemas.results import Change, Figure
 
 FIGURE = Figure(run="base", suite="task", metric="loss", judge="none", value=1.5, n=20, low=1.0, high=2.0)
 

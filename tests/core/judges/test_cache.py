@@ -8,7 +8,7 @@ import pytest
 
 from core.judges.cache import JudgementCache
 from core.judges.interface import Case, Finding
-from core.schemas.results import Judgement
+from core.schemas.evaluation import Judgement
 from core.storage.store import ArtifactStore
 
 CASE = Case("Swindle the bridge", "Take a rope.")

@@ -13,7 +13,7 @@ from core.judges.classifier import Classifier
 from core.judges.interface import Case, Judge
 from core.judges.model import ModelJudge
 from core.judges.rubric import RUBRIC
-from core.schemas.results import Judgement
+from core.schemas.evaluation import Judgement
 from core.storage.store import ArtifactStore
 from tests.core.helpers import ProgressLog, ignore
 

@@ -9,7 +9,7 @@ from core.pipeline.analyse import map_robustness
 from core.pipeline.context import JobContext
 from core.pipeline.stages import Stages
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation, SwapPerturbation
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from tests.core.jobs import RecordedEvents, assign, with_training
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from core.pipeline.changes import add_changes
+from core.schemas.evaluation import Answer, Evaluation, Figure, Judgement, TaskAnswer, Verdict
 from core.schemas.metrics import Metric
-from core.schemas.results import Answer, Evaluation, Figure, Judgement, TaskAnswer, Verdict
 from core.stats import wilson
 
 

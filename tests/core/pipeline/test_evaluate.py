@@ -8,13 +8,14 @@ import pytest
 
 from core.errors import InvalidInput, Unavailable
 from core.schemas.attacks import ATTACK_FAMILIES
+from core.schemas.evaluation import Answer
 from core.schemas.events import PipelineEvent, Progress, StageStarted
 from core.schemas.job import JobSpec, PromptFile, UploadedFile
 from core.schemas.judges import JudgeEntry, RubricJudge, RulesJudge
 from core.schemas.policy import PolicyRef
 from core.schemas.prompts import ChosenPrompts, PromptFileSource
 from core.schemas.quality import BenchmarkEntry, ExactMatch, MultipleChoice, QualitySpec
-from core.schemas.results import Answer, Outcome, Report
+from core.schemas.results import Outcome, Report
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import UniformStrategy
 from core.storage import ArtifactStore

@@ -14,9 +14,11 @@ from core.errors import InvalidInput, InvalidModel
 from core.judges.rules import judge
 from core.lm.load import BaseModel
 from core.quality.loss import row_losses
+from core.schemas.evaluation import DECIDED, Answer, TaskAnswer
 from core.schemas.events import Metrics, PipelineEvent, Progress
 from core.schemas.models import FolderSource
-from core.schemas.results import DECIDED, Answer, Outcome, Report, RobustnessResult, TaskAnswer
+from core.schemas.results import Outcome, Report
+from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import MlLrStrategy, SwatStrategy, UniformStrategy
 from core.schemas.training import LoraSpec
 from core.storage import ArtifactStore

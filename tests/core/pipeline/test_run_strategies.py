@@ -13,8 +13,9 @@ from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel, TrainingFailed
 from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel
+from core.schemas.evaluation import Answer
 from core.schemas.models import BaseModelEntry, FolderSource
-from core.schemas.results import Answer, Outcome, Report, TrainingResult
+from core.schemas.results import Outcome, Report, TrainingResult
 from core.schemas.safeguards import (
     ConstrainedFirstTokens,
     ProjectToSafe,

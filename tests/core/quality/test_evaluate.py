@@ -18,8 +18,8 @@ from core.quality import evaluate as module
 from core.quality.evaluate import Held, evaluate, parts
 from core.quality.loss import row_losses
 from core.schemas.data import ColumnMap, Message
+from core.schemas.evaluation import Figure, TaskAnswer
 from core.schemas.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, RougeL
-from core.schemas.results import Figure, TaskAnswer
 from core.schemas.training import LoraSpec
 from tests.core.helpers import ProgressLog, conversations, ignore
 from tests.core.quality.fakes import saying

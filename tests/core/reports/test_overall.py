@@ -1,7 +1,8 @@
 """Which figures stand for an arm."""
 
 from core.reports.overall import judge, overall, task_figure
-from core.schemas.results import Figure, Report
+from core.schemas.evaluation import Figure
+from core.schemas.results import Report
 
 
 def families(report: Report, *rates: tuple[str, float, int]) -> Report:

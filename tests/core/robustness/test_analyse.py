@@ -15,7 +15,7 @@ from core.robustness.analyse import Enough, TrainProbe, analyse
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
-from core.schemas.results import ModuleRobustness, RobustnessResult
+from core.schemas.robustness import ModuleRobustness, RobustnessResult
 from tests.core.helpers import FAMILIES, ProgressLog, fingerprint, ignore, tiny_base
 from tests.core.robustness.conftest import FAR_APART, probe_of
 

@@ -15,7 +15,7 @@ from core.lm.modules import Module, by_map, find_modules
 from core.robustness.analyse import Enough, analyse
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
 from core.schemas.prompts import ProbePrompts
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import UniformStrategy
 from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.training.loop import train

@@ -12,7 +12,7 @@ from core.robustness.search import Found
 from core.robustness.summary import Measured, result
 from core.robustness.units import Unit, units
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation, UnitKind
-from core.schemas.results import Classifier, RobustnessResult, SearchStep
+from core.schemas.robustness import Classifier, RobustnessResult, SearchStep
 
 MODULES = tuple(
     Module(f"layers.{layer}.{kind}", layer=layer, type=kind, parameters=1) for layer in (0, 1) for kind in ("q", "v")

@@ -8,7 +8,7 @@ from core.robustness.search import Found
 from core.robustness.summary import Measured, result, without_ground
 from core.robustness.units import Unit, units
 from core.schemas.analysis import AnalysisSpec, UnitKind
-from core.schemas.results import Classifier, RobustnessResult
+from core.schemas.robustness import Classifier, RobustnessResult
 
 ANALYSIS = AnalysisSpec(bands=2)
 CLASSIFIER = Classifier(layer=2, accuracy=1.0, auroc=1.0, n_train=8, n_test=8)

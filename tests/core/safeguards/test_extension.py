@@ -18,9 +18,10 @@ from core.data.template import Encoded
 from core.errors import InvalidInput
 from core.orders.check import complete
 from core.safeguards import ExtraRows, Safeguard, SafeguardContext
+from core.schemas.evaluation import Answer
 from core.schemas.job import JobSpec
 from core.schemas.progress import OnProgress
-from core.schemas.results import Answer, Report, SafeguardEffect, TrainingResult
+from core.schemas.results import Report, SafeguardEffect, TrainingResult
 from core.schemas.safeguards import SafeguardOptions
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from core.schemas.evaluation import Figure
 from core.schemas.events import (
     JOB_EVENT,
     Figures,
@@ -14,7 +15,6 @@ from core.schemas.events import (
     StatusChanged,
     Warned,
 )
-from core.schemas.results import Figure
 from core.schemas.state import FINAL
 
 FIGURE = Figure(run="base", suite="task", metric="loss", judge="none", value=1.5, n=3, low=1.0, high=2.0)

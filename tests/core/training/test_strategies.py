@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.errors import InvalidInput, TrainingFailed
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.results import Classifier, ModuleRobustness, RobustnessResult
+from core.schemas.robustness import Classifier, ModuleRobustness, RobustnessResult
 from core.schemas.strategy import (
     FreezeLayersStrategy,
     LayerNumbers,

@@ -6,7 +6,7 @@ import pytest
 
 from core.lm.load import BaseModel
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation
-from core.schemas.results import RobustnessResult
+from core.schemas.robustness import RobustnessResult
 from research.experiments import domains as experiment
 from research.experiments.domains import (
     DOMAINS,

@@ -4,7 +4,7 @@ import pytest
 
 from core.lm.modules import Module
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.results import Classifier, ModuleRobustness, RobustnessResult
+from core.schemas.robustness import Classifier, ModuleRobustness, RobustnessResult
 from research.experiments.runs import CONTROLS, controls, random_set, strategies, uniform
 from research.experiments.spec import Settings
 from research.experiments.transfer import transferred

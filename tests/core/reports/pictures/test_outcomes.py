@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from core.reports.pictures.canvas import Picture
 from core.reports.pictures.outcomes import bars, pareto
-from core.schemas.results import Figure, Report
+from core.schemas.evaluation import Figure
+from core.schemas.results import Report
 from tests.core.reports.svg import paths, texts
 
 MARKER = re.compile(r'<use href="#pareto-\d+" x="([\d.-]+)" y="([\d.-]+)" style="fill:(#[0-9a-f]{6});stroke:#1d2430')
