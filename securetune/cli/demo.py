@@ -261,8 +261,8 @@ def _table(report: Report) -> Table:
     for run in (BASE_RUN, *(each.label for each in report.spec.runs)):
         worst = max(_counted(report, run), key=lambda each: each.value, default=None)
         attack = "none" if worst is None else f"{worst.suite.replace('_', ' ')} {_cell(worst)}"
-        over_refusal = _cell(_find(report, run, OVER_REFUSAL, "over_refusal_rate"))
-        table.add_row(run, outcomes.get(run, "-"), attack, over_refusal, _cell(_find(report, run, TASK, "loss")))
+        over_refusal = _short(_find(report, run, OVER_REFUSAL, "over_refusal_rate"))
+        table.add_row(run, outcomes.get(run, "-"), attack, over_refusal, _short(_find(report, run, TASK, "loss")))
     return table
 
 
@@ -281,10 +281,13 @@ def _broken_on_base(report: Report) -> list[str]:
     ]
 
 
-def _cell(figure: Figure | None) -> str:
-    """A figure with its 95 % confidence interval."""
+def _cell(rate: Figure) -> str:
+    """A rate with its 95 % confidence interval."""
+    return f"{100 * rate.value:.0f} % ({100 * rate.low:.0f}-{100 * rate.high:.0f})"
+
+
+def _short(figure: Figure | None) -> str:
+    """A figure without its interval, which the report has."""
     if figure is None or figure.n == 0:
         return "unknown"
-    if figure.metric.endswith("_rate"):
-        return f"{100 * figure.value:.0f} % ({100 * figure.low:.0f}-{100 * figure.high:.0f})"
-    return f"{figure.value:.2f} ({figure.low:.2f}-{figure.high:.2f})"
+    return f"{100 * figure.value:.0f} %" if figure.metric.endswith("_rate") else f"{figure.value:.2f}"
