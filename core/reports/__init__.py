@@ -1,1 +1,1 @@
-"""Turns a Report into something a person likes to look at."""
+"""Renders a Report as HTML, Markdown, Parquet and SVG. Not here: the figures (the stages)."""

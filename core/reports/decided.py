@@ -1,4 +1,4 @@
-"""What was decided about a job, as the page and the model card show it: the gate's verdict and what screening found.
+"""Decisions about a job as the page and the model card show them: the gate's, and the screening's.
 
 Not here: deciding (core.gate), screening (core.screening).
 """
@@ -6,40 +6,43 @@ Not here: deciding (core.gate), screening (core.screening).
 from collections import Counter
 from dataclasses import dataclass
 
+from core.reports import numbers
 from core.reports.overall import overall, task_figure
-from core.reports.view import PER_CENT, digits, row_title
+from core.reports.view import row_title
+from core.schemas.evaluation import Figure
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome
 from core.schemas.job import BASE_RUN
-from core.schemas.results import Figure, Report
+from core.schemas.results import Report
 from core.schemas.screening import Action, ScreeningResult, title_of
 
-FINDINGS = 100
-"""Findings that are shown."""
-_WORDS: dict[GateOutcome, tuple[str, str, str]] = {
-    "released": ("Released", "\N{CHECK MARK}", "Every rule of the policy is shown to be met."),
+MAX_FINDINGS = 100
+"""Number of findings that the page lists."""
+_OUTCOMES: dict[GateOutcome, tuple[str, str, str]] = {
+    "released": ("Released", "\N{CHECK MARK}", "The figures show that every rule of the policy is met."),
     "quarantined": (
         "Quarantined",
         "\N{MULTIPLICATION SIGN}",
-        "It failed a rule of the policy, so it is withheld.",
+        "At least one rule of the policy is not met, so the adapter is withheld.",
     ),
     "undecided": (
         "Undecided",
         "?",
-        "The evaluation is no ground for a decision, so it is withheld. That says nothing about its safety.",
+        "The evaluation is not sufficient for a decision, so the adapter is withheld. This says nothing about its "
+        "safety.",
     ),
 }
-_PASSED = {True: "met", False: "failed", None: "not decided"}
+_PASSED = {True: "met", False: "failed", None: "undecided"}
 _ACTIONS: dict[Action, str] = {
-    "off": "not looked for",
-    "report": "reported, trained on",
-    "drop": "left out of the training",
-    "reject": "one such row fails the job",
+    "off": "not checked",
+    "report": "reported and trained on",
+    "drop": "left out of training",
+    "reject": "fails the job",
 }
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """One figure held against one bound, in words."""
+    """One figure compared with one bound, as text."""
 
     title: str
     rule: str
@@ -51,7 +54,7 @@ class CheckRow:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate made of one arm."""
+    """The gate's decision about one run, as text."""
 
     decision: GateDecision
     word: str
@@ -61,8 +64,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class ScreenedRow:
-    """What one check of the data found."""
+class CheckedRows:
+    """The rows that one screening check flagged, as text."""
 
     title: str
     action: str
@@ -73,17 +76,17 @@ class ScreenedRow:
 
 @dataclass(frozen=True)
 class Screened:
-    """What was found in the data."""
+    """The result of the screening, as text."""
 
     result: ScreeningResult
-    rows: tuple[ScreenedRow, ...]
+    rows: tuple[CheckedRows, ...]
     by_action: tuple[tuple[str, int], ...]
-    """Findings by what became of them."""
+    """Number of findings by action."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the job's own arm, before and after."""
+    """One figure of the job's own run, before and after training."""
 
     title: str
     before: str
@@ -92,26 +95,26 @@ class Tile:
 
 
 def verdicts(report: Report) -> tuple[Verdict, ...]:
-    """The gate's decisions; the first is the job's own arm's."""
+    """The gate's decisions; the first is about the job's own run."""
     return tuple(
-        Verdict(decision, *_WORDS[decision.outcome], checks=tuple(_check(check) for check in decision.checks))
+        Verdict(decision, *_OUTCOMES[decision.outcome], checks=tuple(_check_row(each) for each in decision.checks))
         for decision in report.gate
     )
 
 
 def screened(report: Report) -> Screened | None:
-    """What screening found; None where nothing was looked for."""
+    """The result of the screening; None if the dataset was not screened."""
     result = report.screening
     if result is None:
         return None
     actions = {summary.check: summary.action for summary in result.checks}
     by_action = Counter(_ACTIONS[actions.get(finding.check, "report")] for finding in result.findings)
     rows = tuple(
-        ScreenedRow(
+        CheckedRows(
             title=title_of(summary.check),
             action=_ACTIONS[summary.action],
             flagged=summary.flagged,
-            share=f"{100 * summary.share:.1f} %",
+            share=numbers.percent(summary.share),
             codes=", ".join(f"{code.replace('_', ' ')} {count}" for code, count in sorted(summary.codes.items())),
         )
         for summary in result.checks
@@ -120,33 +123,45 @@ def screened(report: Report) -> Screened | None:
 
 
 def tiles(report: Report) -> tuple[Tile, ...]:
-    """The job's own arm against the base model in at most four figures."""
+    """Up to four figures that summarize the job's own run against the base model."""
     run = report.training[0].run
-    found: list[Tile] = []
+    tiles: list[Tile] = []
     before, after = overall(report, BASE_RUN), overall(report, run)
     if before is not None and after is not None:
-        families = f"mean of {after.families} {'family' if after.families == 1 else 'families'}"
-        found.append(_tile("Attack success", "attack_success_rate", before.mean.value, after.mean.value, families))
+        tiles.append(
+            Tile(
+                "Attack success rate",
+                numbers.percent(before.mean.value),
+                numbers.percent(after.mean.value),
+                f"mean of {numbers.plural(after.families, 'family', 'families')}",
+            )
+        )
         worst = after.worst
-        same = _figure(report, BASE_RUN, worst)
-        was = same.value if same is not None and same.n else None
-        named = f"{worst.suite.replace('_', ' ')}, n = {worst.n}"
-        found.append(_tile("Worst family", worst.metric, was, worst.value, named))
-    for title, figure in (("Over-refusal", _refusals(report, run)), ("Task", task_figure(report, run))):
-        same = _figure(report, BASE_RUN, figure) if figure is not None else None
-        if figure is not None and figure.n:
-            name = "" if title == "Over-refusal" else f"{row_title(figure.metric, figure.suite, 'none').lower()}, "
-            was = same.value if same is not None and same.n else None
-            found.append(_tile(title, figure.metric, was, figure.value, f"{name}n = {figure.n}"))
-    return tuple(found)
+        tiles.append(_tile(report, "Highest attack success rate", worst, f"{worst.suite.replace('_', ' ')}, "))
+    refusals = next((row for row in report.figures if (row.run, row.metric) == (run, "over_refusal_rate")), None)
+    if refusals is not None and refusals.n:
+        tiles.append(_tile(report, "Over-refusal rate", refusals))
+    task = task_figure(report, run)
+    if task is not None:
+        tiles.append(_tile(report, "Task", task, f"{row_title(task.metric, task.suite, 'none').lower()}, "))
+    return tuple(tiles)
 
 
-def _check(check: GateCheck) -> CheckRow:
+def _tile(report: Report, title: str, figure: Figure, detail: str = "") -> Tile:
+    same = (BASE_RUN, figure.suite, figure.metric, figure.judge)
+    base = next((each for each in report.figures if (each.run, each.suite, each.metric, each.judge) == same), None)
+    before = numbers.value(figure.metric, base.value) if base is not None and base.n else "unknown"
+    return Tile(title, before, numbers.value(figure.metric, figure.value), f"{detail}n = {figure.n}")
+
+
+def _check_row(check: GateCheck) -> CheckRow:
+    increase = check.rule == "max_increase"
+    show, show_interval = (numbers.change, numbers.change_interval) if increase else (numbers.value, numbers.interval)
     return CheckRow(
         title=row_title(check.metric, check.suite, check.judge),
         rule=_rule(check),
-        value="not measured" if check.value is None else _shown(check, check.value),
-        interval=_interval(check),
+        value=show(check.metric, check.value) if check.value is not None else "not measured",
+        interval="" if check.low is None or check.high is None else show_interval(check.metric, check.low, check.high),
         n=check.n,
         passed=_PASSED[check.passed],
     )
@@ -154,39 +169,7 @@ def _check(check: GateCheck) -> CheckRow:
 
 def _rule(check: GateCheck) -> str:
     if check.bound is None:
-        return "to be measured"
-    if check.rule != "max_increase":
-        return f"at {'least' if check.rule == 'lowest' else 'most'} {digits(check.metric, check.bound)}"
-    rise = f"{100 * check.bound:g} points" if check.metric in PER_CENT else f"{check.bound:g}"
-    return f"rise of at most {rise}"
-
-
-def _shown(check: GateCheck, number: float) -> str:
-    if check.rule != "max_increase":
-        return digits(check.metric, number)
-    return f"{100 * number:+.1f} points" if check.metric in PER_CENT else f"{number:+.2f}"
-
-
-def _interval(check: GateCheck) -> str:
-    if check.low is None or check.high is None:
-        return ""
-    if check.rule == "max_increase" and check.metric in PER_CENT:
-        return f"{100 * check.low:+.1f} to {100 * check.high:+.1f} points"
-    return f"{_shown(check, check.low)} to {_shown(check, check.high)}"
-
-
-def _tile(title: str, metric: str, before: float | None, after: float, detail: str) -> Tile:
-    def shown(number: float) -> str:
-        return f"{100 * number:.0f} %" if metric in PER_CENT else f"{number:.2f}"
-
-    return Tile(title, "unknown" if before is None else shown(before), shown(after), detail)
-
-
-def _refusals(report: Report, run: str) -> Figure | None:
-    return next((row for row in report.figures if (row.run, row.metric) == (run, "over_refusal_rate")), None)
-
-
-def _figure(report: Report, run: str, like: Figure) -> Figure | None:
-    """The same figure of another arm."""
-    wanted = (run, like.suite, like.metric, like.judge)
-    return next((row for row in report.figures if (row.run, row.suite, row.metric, row.judge) == wanted), None)
+        return "must be measured"
+    if check.rule == "max_increase":
+        return f"increase of at most {numbers.change(check.metric, check.bound).removeprefix('+')}"
+    return f"at {'least' if check.rule == 'min_value' else 'most'} {numbers.value(check.metric, check.bound)}"

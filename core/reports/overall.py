@@ -1,26 +1,26 @@
-"""What stands for an arm in a few figures: one judge, attack success over all families, one task figure.
+"""Summary figures of a run: mean attack success rate over all families by one judge, and one task figure.
 
-Covers: which judge and which task figure that is, means over families. Not here: the figures themselves
-(core.attacks.count, core.quality), how they are shown.
+Not here: the figures themselves (core.attacks.count, core.quality), how they are shown.
 """
 
 from dataclasses import dataclass
 from statistics import fmean
 
+from core.schemas.evaluation import Figure
 from core.schemas.metrics import TASK, Metric
-from core.schemas.results import Figure, Report
+from core.schemas.results import Report
 
 TASKS: tuple[tuple[Metric, str], ...] = (
     ("exact_match", "exact match, %"),
-    ("accuracy", "right answers, %"),
+    ("accuracy", "multiple-choice accuracy, %"),
     ("loss", "validation loss, nats per token"),
 )
-"""Task figures, the first that was measured is drawn: what answers are worth before how likely they are."""
+"""Task metrics by preference: correctness of answers before their likelihood."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """An arm's value with its 95 % interval."""
+    """A value with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -29,46 +29,42 @@ class Point:
 
 @dataclass(frozen=True)
 class Overall:
-    """Attack success over all families that one judge decided on: every family weighs the same."""
+    """Attack success over all families that one judge decided on, with equal weights."""
 
     mean: Point
-    """The mean of the families' rates, and of the ends of their intervals: wider than it needs to be, because families
-    share their prompts, and never too narrow for that."""
+    """Mean of the rates, and of the limits of their intervals. Families share prompts, so the mean of the limits is
+    wider than needed and never too narrow."""
     worst: Figure
     """The family with the highest rate."""
     families: int
-    """How many families."""
+    """Number of families."""
     n: tuple[int, ...]
-    """Decided answers of each."""
+    """Number of decided answers of each family."""
 
 
 def judge(report: Report) -> str | None:
-    """Whose rates are drawn: the job's first judge; None where no attack was judged."""
-    found = [figure.judge for figure in report.figures if figure.metric == "attack_success_rate"]
+    """The judge whose rates are shown: the job's first one that judged attacks; None without any."""
+    judges = [figure.judge for figure in report.figures if figure.metric == "attack_success_rate"]
     first = report.spec.security.judges[0].label
-    return first if first in found else next(iter(found), None)
+    return first if first in judges else next(iter(judges), None)
 
 
 def overall(report: Report, run: str) -> Overall | None:
-    """Attack success over the families in which the drawn judge decided anything."""
-    by = judge(report)
-    found = [
-        figure
-        for figure in report.figures
-        if (figure.run, figure.metric, figure.judge) == (run, "attack_success_rate", by) and figure.n
-    ]
-    if not found:
+    """Attack success over the families in which the shown judge decided at least one answer; None without any."""
+    wanted = (run, "attack_success_rate", judge(report))
+    rows = [each for each in report.figures if (each.run, each.metric, each.judge) == wanted and each.n]
+    if not rows:
         return None
-    mean = Point(fmean(row.value for row in found), fmean(row.low for row in found), fmean(row.high for row in found))
-    return Overall(mean, max(found, key=lambda row: row.value), len(found), tuple(row.n for row in found))
+    mean = Point(fmean(row.value for row in rows), fmean(row.low for row in rows), fmean(row.high for row in rows))
+    return Overall(mean, max(rows, key=lambda row: row.value), len(rows), tuple(row.n for row in rows))
 
 
 def task_figure(report: Report, run: str) -> Figure | None:
-    """The task figure that safety is held against: exact match or accuracy if measured, else the validation loss."""
+    """The run's task figure: exact match or accuracy if the job measured one, else the validation loss."""
     for metric, _ in TASKS:
-        found = [figure for figure in report.figures if figure.metric == metric and figure.n]
-        # Of several, the job's own rows, else the first benchmark.
-        suite = TASK if any(figure.suite == TASK for figure in found) else next((each.suite for each in found), None)
+        measured = [figure for figure in report.figures if figure.metric == metric and figure.n]
+        suites = [figure.suite for figure in measured]
+        suite = TASK if TASK in suites else next(iter(suites), None)
         if suite is not None:
-            return next((each for each in found if (each.suite, each.run) == (suite, run)), None)
+            return next((each for each in measured if (each.suite, each.run) == (suite, run)), None)
     return None

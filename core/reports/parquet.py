@@ -1,7 +1,7 @@
-"""Raw answers with their judgements as Parquet: one row an answer, for pandas, DuckDB and their like.
+"""Writes raw answers with their judgements as Parquet, one row for each answer, for pandas, DuckDB and similar tools.
 
-Written group by group, so that memory does not grow with the number of answers. Not here: answers as JSON lines
-(core.pipeline.report), figures counted from them (core.attacks.count).
+Rows are written in groups, so memory does not grow with the number of answers. Not here: answers as JSON lines
+(core.pipeline.report), figures computed from them (core.attacks.count).
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
-from core.schemas.results import Answer, Evaluation, TaskAnswer
+from core.schemas.evaluation import Answer, Evaluation, TaskAnswer
 
 _GROUP = 1000
-"""Rows that are in memory at once."""
+"""Rows in memory at a time."""
 _text, _count, _number = pa.string(), pa.int32(), pa.float64()
 ANSWERS = pa.schema(
     [
@@ -46,7 +46,7 @@ ANSWERS = pa.schema(
         ),
     ]
 )
-"""Columns of raw answers, as the fields of core.schemas.results.Answer."""
+"""Columns of raw answers: the fields of core.schemas.evaluation.Answer."""
 TASK_ANSWERS = pa.schema(
     [
         pa.field("run", _text, nullable=False),
@@ -58,16 +58,16 @@ TASK_ANSWERS = pa.schema(
         pa.field("value", _number, nullable=False),
     ]
 )
-"""Columns of answers to rows and questions, as the fields of core.schemas.results.TaskAnswer."""
+"""Columns of answers to rows and questions: the fields of core.schemas.evaluation.TaskAnswer."""
 
 
 def answers_parquet(evaluations: Iterable[Evaluation], path: Path) -> None:
-    """Write the raw answers of all models, in their order. An existing file is replaced."""
+    """Write the raw answers of all models in their order. An existing file is overwritten."""
     _write((answer for each in evaluations for answer in each.answers), ANSWERS, path)
 
 
 def task_answers_parquet(evaluations: Iterable[Evaluation], path: Path) -> None:
-    """Write the answers of all models to rows and questions, in their order. An existing file is replaced."""
+    """Write the answers of all models to rows and questions, in their order. An existing file is overwritten."""
     _write((answer for each in evaluations for answer in each.tasks), TASK_ANSWERS, path)
 
 

@@ -1,7 +1,7 @@
-"""A Report as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+"""Renders a Report as one self-contained HTML page: no scripts, no external fonts, no external images.
 
-Every text that came from a job is escaped, and characters that act unseen are shown (core.reports.text). Not here: what
-is shown (core.reports.view, core.reports.decided), pictures (core.reports.pictures).
+All text from a job is escaped, and its invisible characters are shown (core.reports.text). Not here: what the page
+shows (core.reports.view, core.reports.decided), pictures (core.reports.pictures).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from core.reports import decided, view
+from core.reports import decided, numbers, view
 from core.reports.examples import Example
 from core.reports.text import cut, visible
 from core.schemas.results import Report
@@ -21,21 +21,21 @@ from core.schemas.results import Report
 if TYPE_CHECKING:
     from core.reports.pictures import Picture
 
-_EXAMPLES = 10
-"""Examples that are shown of each arm and family."""
-_OTHER_WAY = 2
-"""Of these, as many are kept for what an arm refuses now, where there is any."""
-_TEXT = 600
-"""Characters of each text in an example."""
-_SPEC = 100_000
-"""Characters of the spec: one that names single modules can be long."""
-_MODULES = 1200
-"""Rows of the table of modules."""
+_MAX_EXAMPLES = 10
+"""Examples shown for each run and family."""
+_MIN_REFUSES = 2
+"""How many of these are kept free for answers that the run refuses now, if there are any."""
+_MAX_TEXT = 600
+"""Characters shown of each text in an example."""
+_MAX_SPEC = 100_000
+"""Characters shown of the specification, which is long if it lists modules."""
+_MAX_MODULES = 1200
+"""Rows in the table of modules."""
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Examples of one arm and family: those that are shown, and how many there are."""
+    """Examples of one run and family: those shown, and how many there are."""
 
     suite: str
     shown: tuple[Example, ...]
@@ -44,78 +44,75 @@ class _Family:
 
 
 def html(report: Report, examples: Sequence[Example] = (), pictures: "Mapping[str, Picture] | None" = None) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        report: What is shown.
-        examples: Answers that changed, as core.reports.examples.changed finds them; the first ten of each arm and
-            family are shown.
-        pictures: As core.reports.pictures.draw makes them; they are drawn here where they are not given.
+        report: The report.
+        examples: Changed answers, as returned by core.reports.examples.changed.
+        pictures: Pictures, as returned by core.reports.pictures.draw; drawn here if not given.
     """
+    if pictures is None:
+        from core.reports.pictures import draw  # noqa: PLC0415 - matplotlib is imported only to draw
+
+        pictures = draw(report)
     return _template().render(
         report=report,
         runs=view.runs(report),
         titles=view.titles(report),
         prompts=view.system_prompts(report),
-        particulars={result.run: view.particulars(result) for result in report.training},
+        training_notes={result.run: view.training_notes(result) for result in report.training},
         unprotected=view.nothing_to_protect(report.figures),
         table=view.table(report),
         categories=view.categories(report),
         maps=[view.robustness_map(result) for result in report.robustness if result.usable],
         unusable=[result for result in report.robustness if not result.usable],
-        pictures=_pictures(report) if pictures is None else pictures,
+        pictures=pictures,
         verdicts=decided.verdicts(report),
         tiles=decided.tiles(report),
         screened=decided.screened(report),
-        most_findings=decided.FINDINGS,
-        most_modules=_MODULES,
-        examples={run: tuple(_families(list(found))) for run, found in groupby(examples, lambda each: each.run)},
-        spec=cut(report.spec.model_dump_json(indent=2), _SPEC),
+        max_findings=decided.MAX_FINDINGS,
+        max_modules=_MAX_MODULES,
+        examples={run: tuple(_families(list(group))) for run, group in groupby(examples, lambda each: each.answer.run)},
+        spec=cut(report.spec.model_dump_json(indent=2), _MAX_SPEC),
     )
-
-
-def _pictures(report: Report) -> "Mapping[str, Picture]":
-    from core.reports.pictures import draw  # noqa: PLC0415 - loads matplotlib, which training need not wait for
-
-    return draw(report)
 
 
 @cache
 def _template() -> Template:
-    loader = PackageLoader("core.reports", ".")
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("core.reports", "."),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_show,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["drawn"] = _drawn
+    environment.filters["draw"] = _draw
     environment.filters["cut"] = _cut
+    environment.filters["percent"] = numbers.percent
+    environment.filters["plural"] = numbers.plural
     return environment.get_template("report.html")
 
 
-def _shown(value: object) -> object:
-    """What a template writes: every plain text with its unseen characters shown."""
+def _show(value: object) -> object:
+    """Show the invisible characters of every plain text that a template writes."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _drawn(picture: "Picture") -> Markup:
-    """The picture as part of the page: core.reports.pictures has escaped what is in it."""
-    return Markup(picture.inline)  # noqa: S704 - see above
+def _draw(picture: "Picture") -> Markup:
+    return Markup(picture.inline)  # noqa: S704 - core.reports.pictures has escaped all text in it
 
 
 def _cut(text: str) -> str:
-    return cut(text, _TEXT)
+    return cut(text, _MAX_TEXT)
 
 
-def _families(found: Sequence[Example]) -> Iterator[_Family]:
-    """By family, in the order in which they first stand, which is that of how bad they are."""
-    for suite in dict.fromkeys(each.suite for each in found):
-        rows = [each for each in found if each.suite == suite]
+def _families(examples: Sequence[Example]) -> Iterator[_Family]:
+    """Group examples by family, the family of the most harmful one first."""
+    for suite in dict.fromkeys(each.answer.suite for each in examples):
+        rows = [each for each in examples if each.answer.suite == suite]
         complies = [each for each in rows if each.turn == "complies"]
         refuses = [each for each in rows if each.turn == "refuses"]
-        room = _EXAMPLES - min(len(refuses), _OTHER_WAY)
-        shown = (*complies[:room], *refuses)[:_EXAMPLES]
+        room = _MAX_EXAMPLES - min(len(refuses), _MIN_REFUSES)
+        shown = (*complies[:room], *refuses)[:_MAX_EXAMPLES]
         yield _Family(suite, shown, len(complies), len(refuses))

@@ -1,40 +1,39 @@
-"""Text that came from a job, made safe to look at: what cannot be seen is shown, and long texts are cut.
+"""Makes text from a job safe to display: shows invisible characters and cuts long text.
 
-Covers: control and bidirectional characters, cutting. Not here: escaping for HTML (the template engine), Markdown
-(core.reports.card) and SVG (core.reports.pictures).
+Not here: escaping for HTML (the template engine), Markdown (core.reports.card) and SVG (core.reports.pictures).
 """
 
 import unicodedata
 
-_SHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
-"""Unicode's control, format, surrogate, line and paragraph separator characters."""
-_KEPT = frozenset("\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
-"""Line breaks and tabs are seen, and joiners belong to the spelling of many scripts."""
+_ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Unicode categories: control, format, surrogate, line separator, paragraph separator."""
+_UNESCAPED = frozenset("\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
+"""Line breaks and tabs are visible, and joiners are part of the spelling of many scripts."""
 
 
 def visible(text: str) -> str:
-    """The text with every character that acts unseen written as its number, such as `[U+202E]`.
+    """Replace every invisible control or format character with its code point, such as `[U+202E]`.
 
-    Control characters can end a line or a string where it is shown, and bidirectional ones can make it read otherwise
-    than it is stored (CVE-2021-42574). Text without any comes back as it is.
+    Control characters can end a line or a string where they are displayed, and bidirectional ones can make text read
+    differently than it is stored (CVE-2021-42574).
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_numbered(each) for each in text)
+    return "".join(_escape(each) for each in text)
 
 
 def one_line(text: str) -> str:
-    """The text on one line, every run of spaces and line breaks as one space."""
+    """Collapse all whitespace to single spaces, and show invisible characters."""
     return visible(" ".join(text.split()))
 
 
-def cut(text: str, most: int) -> str:
-    """At most so many characters of the text, and a note of how many are left out."""
-    left = len(text) - most
-    return text if left <= 0 else f"{text[:most]} [... {left} more characters]"
+def cut(text: str, length: int) -> str:
+    """Cut text to a length in characters, and note how many are left out."""
+    left = len(text) - length
+    return text if left <= 0 else f"{text[:length]} [... {left} more characters]"
 
 
-def _numbered(character: str) -> str:
-    if character in _KEPT or unicodedata.category(character) not in _SHOWN:
+def _escape(character: str) -> str:
+    if character in _UNESCAPED or unicodedata.category(character) not in _ESCAPED:
         return character
     return f"[U+{ord(character):04X}]"

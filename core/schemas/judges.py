@@ -3,7 +3,7 @@
 Covers: judges of a job, entries of the list. Not here: protocols and their prompts (core.judges).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, HttpUrl
 
@@ -16,6 +16,9 @@ JudgeName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-
 class RulesJudge(Frozen):
     """Rules over English text; no model, no download."""
 
+    english_only: ClassVar[bool] = True
+    """Whether it can judge only answers in English."""
+
     kind: Literal["rules"] = "rules"
     """The offline judge."""
 
@@ -27,6 +30,9 @@ class RulesJudge(Frozen):
 
 class RubricJudge(Frozen):
     """A language model scores 1 to 5 by a usage policy (after Qi et al. 2023); 5 counts as attack success."""
+
+    english_only: ClassVar[bool] = False
+    """Whether it can judge only answers in English."""
 
     kind: Literal["rubric"] = "rubric"
     """The rubric."""
@@ -42,6 +48,9 @@ class RubricJudge(Frozen):
 class StrongRejectJudge(Frozen):
     """A language model says whether the answer refuses, how convincing and how specific it is (Souly et al. 2024)."""
 
+    english_only: ClassVar[bool] = False
+    """Whether it can judge only answers in English."""
+
     kind: Literal["strongreject"] = "strongreject"
     """StrongREJECT's rubric."""
     model: JudgeName
@@ -55,6 +64,9 @@ class StrongRejectJudge(Frozen):
 
 class ClassifierJudge(Frozen):
     """A model that was trained to judge: HarmBench's classifier, Llama Guard, WildGuard and their like."""
+
+    english_only: ClassVar[bool] = False
+    """Whether it can judge only answers in English."""
 
     kind: Literal["classifier"] = "classifier"
     """A trained classifier."""

@@ -1,4 +1,4 @@
-"""The model card: front matter that the hub reads, every figure, and text that Markdown reads nothing out of."""
+"""The model card: front matter for the hub, all figures, and text that Markdown does not interpret."""
 
 from typing import Any
 
@@ -27,16 +27,16 @@ def parts(report: Report) -> tuple[dict[str, Any], str]:
 
 
 def tokens(report: Report) -> list[Token]:
-    """All that Markdown reads, however deep."""
+    """All Markdown tokens, nested ones included."""
     found = MarkdownIt("commonmark", {"html": True}).enable("table").parse(parts(report)[1])
     return [token for each in found for token in (each, *(each.children or ()))]
 
 
-def said(report: Report) -> str:
+def text_of(report: Report) -> str:
     return "\n".join(token.content for token in tokens(report) if token.type in ("text", "code_inline", "fence"))
 
 
-def test_the_front_matter_is_what_the_hub_reads(whole: Report) -> None:
+def test_front_matter_is_what_the_hub_expects(whole: Report) -> None:
     front, _ = parts(whole)
     assert front == {
         "base_model": "small",
@@ -47,14 +47,14 @@ def test_the_front_matter_is_what_the_hub_reads(whole: Report) -> None:
     }
 
 
-def test_a_base_from_the_hub_is_named_and_loaded_by_its_id_and_commit(whole: Report) -> None:
+def test_base_model_from_the_hub_is_loaded_by_id_and_commit(whole: Report) -> None:
     model = whole.model.model_copy(update={"source": f"meta-llama/Llama-2-7b-chat-hf@{'a' * 40}"})
     front, text = parts(whole.model_copy(update={"model": model}))
     assert front["base_model"] == "meta-llama/Llama-2-7b-chat-hf"
     assert f"from_pretrained('meta-llama/Llama-2-7b-chat-hf', revision='{'a' * 40}')" in text
 
 
-def test_a_whole_model_is_loaded_without_peft(whole: Report) -> None:
+def test_whole_model_is_loaded_without_peft(whole: Report) -> None:
     training = whole.spec.training.model_copy(update={"method": "full"})
     front, text = parts(whole.model_copy(update={"spec": whole.spec.model_copy(update={"training": training})}))
     assert (front["base_model_relation"], front["library_name"]) == ("finetune", "transformers")
@@ -62,24 +62,24 @@ def test_a_whole_model_is_loaded_without_peft(whole: Report) -> None:
     assert "AutoModelForCausalLM.from_pretrained('path/to/model')" in text
 
 
-def test_the_snippet_is_python(whole: Report) -> None:
+def test_snippet_is_python(whole: Report) -> None:
     (code,) = [token.content for token in tokens(whole) if token.type == "fence" and token.info == "python"]
     compile(code, "card", "exec")
     assert "PeftModel.from_pretrained(base, 'path/to/adapter')" in code
 
 
-def test_gate_figures_data_and_limits_are_there(whole: Report) -> None:
-    text = said(whole)
+def test_card_has_gate_figures_data_and_limitations(whole: Report) -> None:
+    text = text_of(whole)
     assert "Quarantined." in text
-    assert "Attack success of direct is 25 % (n = 64)." in text
-    assert "To know: The base model itself is above it." in text
-    assert "Decided by version 3 of the project's policy, with changes that the job asked for." in text
+    assert "Attack success rate for `direct` is 25 % (n = 64)." in text
+    assert "Note: The base model also exceeds the bound." in text
+    assert "Decided by version 3 of the project's policy, with changes that the job requested." in text
     for row in view.table(whole):
         assert row.title in text
         for cell in row.cells[:2]:
             assert cell is None or f"{cell.value} ({cell.interval}; {cell.detail})" in text
-    assert "+12.5 points (+5.0 to +20.0) on the same 60" in text
-    assert "37.5 %" not in text, "arms that it was compared with are not this model"
+    assert "+12.5 points (+5 to +20 points), 60 pairs" in text
+    assert "37.5 %" not in text, "baselines are not part of the card"
     assert whole.dataset.sha256 in text
     assert whole.model.sha256 in text
     assert "2 of 4 modules at the standard rate" in text
@@ -91,14 +91,14 @@ def test_gate_figures_data_and_limits_are_there(whole: Report) -> None:
     assert text.index("Quarantined.") < text.index("Intended use") < text.index("Before and after")
 
 
-def test_without_gate_and_screening_it_says_so(report: Report) -> None:
-    text = said(report)
-    assert "No gate decided about this model." in text
-    assert "Nothing was looked for in the data." in text
-    assert "What was not looked at" not in text
+def test_card_without_gate_and_screening_says_so(report: Report) -> None:
+    text = text_of(report)
+    assert "The gate did not decide about this model." in text
+    assert "The dataset was not screened." in text
+    assert "Limitations" not in text
 
 
-def test_a_system_prompt_to_serve_with_is_quoted_whole(whole: Report) -> None:
+def test_serving_prompt_is_quoted_in_full(whole: Report) -> None:
     prompt = "Be kind.\n```\n# not a heading\n````\nend"
     strategy = MlLrStrategy(safeguards=Safeguards(SafeTemplate(system_prompt=prompt)))
     model = whole.model.model_copy(update={"chat_template": "plain"})
@@ -106,12 +106,12 @@ def test_a_system_prompt_to_serve_with_is_quoted_whole(whole: Report) -> None:
     guarded = whole.model_copy(update={"spec": spec, "model": model})
     blocks = [token.content for token in tokens(guarded) if token.type == "fence" and token.info == "text"]
     assert blocks == [f"{prompt}\n", f"{PLAIN_TEMPLATE}\n"]
-    assert "securetune's plain one" in said(guarded)
-    assert "How to serve it" not in said(whole)
+    assert "securetune's plain template" in text_of(guarded)
+    assert "How to serve it" not in text_of(whole)
 
 
 def hostile(report: Report) -> Report:
-    """With a text that wants to be markup wherever a text may come from a job."""
+    """The report with markup in every text that may come from a job."""
     gate = report.gate[0]
     reason = gate.reasons[0].model_copy(update={"message": EVIL})
     assert report.screening is not None
@@ -132,14 +132,14 @@ def hostile(report: Report) -> Report:
     )
 
 
-def test_texts_of_a_job_are_read_as_text_and_nothing_else(whole: Report) -> None:
+def test_text_from_a_job_is_not_interpreted(whole: Report) -> None:
     plain, evil = tokens(whole), tokens(hostile(whole))
     kinds = {token.type for token in plain}
     assert {token.type for token in evil} - kinds <= {"text_special"}
     assert not kinds & {"html_inline", "html_block", "link_open", "image", "code_block"}
-    text = said(hostile(whole))
+    text = text_of(hostile(whole))
     assert text.count("alert(1)") > 15
-    # One heading for each part, and no row of the table was broken by a bar.
+    # No additional heading, and no table row split by a bar.
     assert sum(token.type == "heading_open" for token in evil) == sum(token.type == "heading_open" for token in plain)
     cells = [sum(token.type == "td_open" for token in found) for found in (plain, evil)]
     assert cells[0] == cells[1]
@@ -148,6 +148,6 @@ def test_texts_of_a_job_are_read_as_text_and_nothing_else(whole: Report) -> None
 
 
 @pytest.mark.parametrize("unseen", ["\u202e", "\x1b", "\u2028"])
-def test_what_acts_unseen_is_shown(whole: Report, unseen: str) -> None:
+def test_invisible_characters_are_shown(whole: Report, unseen: str) -> None:
     text = card(whole.model_copy(update={"notes": (f"a{unseen}b",), "device": f"c{unseen}d"}))
     assert unseen not in text

@@ -1,26 +1,27 @@
-"""Answers that changed are found by the prompt that they answer, the worst first."""
+"""Changed answers are paired by prompt, the most harmful first."""
 
 from collections.abc import Sequence
 
 from core.reports.examples import changed
-from core.schemas.results import Answer, Evaluation, Judgement
-from tests.core.reports.conftest import evaluation
+from core.schemas.evaluation import Answer, Evaluation, Judgement
+from testbed.report import evaluation
 
 
-def told(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, int]]:
-    return [(each.run, each.turn, each.prompt) for each in changed(evaluations)]
+def keys(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, int]]:
+    return [(each.answer.run, each.turn, each.answer.prompt) for each in changed(evaluations)]
 
 
-def test_only_whole_turns_count_and_the_most_harmful_come_first(evaluations: Sequence[Evaluation]) -> None:
-    assert told(evaluations) == [("ml_lr", "complies", 4), ("ml_lr", "complies", 0), ("ml_lr", "refuses", 2)]
+def test_only_full_changes_count_and_the_most_harmful_come_first(evaluations: Sequence[Evaluation]) -> None:
+    assert keys(evaluations) == [("ml_lr", "complies", 4), ("ml_lr", "complies", 0), ("ml_lr", "refuses", 2)]
     first = changed(evaluations)[0]
-    assert (first.before, first.after) == ("base says 4", "ml_lr says 4")
-    assert (first.judge, first.harmfulness, first.behaviour, first.category) == ("rules", 5.0, "Behaviour 4", None)
+    assert (first.before, first.answer.answer) == ("base says 4", "ml_lr says 4")
+    assert (first.judgement.judge, first.judgement.harmfulness) == ("rules", 5.0)
+    assert (first.answer.behaviour, first.answer.category) == ("Behaviour 4", None)
 
 
-def test_runs_stand_in_their_order_whatever_is_worse() -> None:
+def test_examples_are_ordered_by_run() -> None:
     base = evaluation("base", ["refused", "refused"])
-    found = told([base, evaluation("zeta", ["complied", "refused"]), evaluation("alpha", ["refused", "complied"])])
+    found = keys([base, evaluation("zeta", ["complied", "refused"]), evaluation("alpha", ["refused", "complied"])])
     assert found == [("zeta", "complies", 0), ("alpha", "complies", 1)]
 
 
@@ -42,12 +43,12 @@ def test_both_are_judged_by_the_first_judge_of_the_runs_answer() -> None:
 
     rules, big = (run.answers[0].judgements[0].model_copy(update={"judge": name}) for name in ("rules", "big"))
     declined = big.model_copy(update={"verdict": "refused"})
-    assert changed([base, judged(run.answers, big, rules)]) == (), "the base was not judged by it"
+    assert changed([base, judged(run.answers, big, rules)]) == (), "this judge did not judge the base model"
     (both,) = changed([judged(base.answers, rules, declined), judged(run.answers, big, rules)])
-    assert both.judge == "big"
+    assert both.judgement.judge == "big"
     assert changed([base, judged(run.answers)]) == ()
 
 
-def test_without_a_base_there_is_nothing_to_compare_with() -> None:
+def test_no_examples_without_a_base_model() -> None:
     assert changed([evaluation("ml_lr", ["complied"])]) == ()
     assert changed([]) == ()

@@ -1,4 +1,4 @@
-"""What was not looked at is said, and nothing that was."""
+"""Limitations name what was not evaluated, and nothing else."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def whole(report: Report) -> str:
     return " ".join(not_covered(report.spec, report.figures))
 
 
-def test_families_that_did_not_run_are_named_and_those_that_did_are_not(report: Report) -> None:
+def test_only_families_that_did_not_run_are_named(report: Report) -> None:
     first = report.figures[0]
     text = whole(report)
     assert "prefill (answers begun for the model)" in text
@@ -28,11 +28,11 @@ def test_families_that_did_not_run_are_named_and_those_that_did_are_not(report: 
 @pytest.mark.parametrize(
     "always",
     [
-        *("Optimised suffixes", "attacker models", "planted", "remembers", "Further fine-tuning"),
-        *("tools", "Long conversations", "true", "One seed"),
+        *("adversarial suffixes", "attacker models", "triggers", "Memorization", "Further fine-tuning"),
+        *("tools", "Long conversations", "true", "Variation between seeds"),
     ],
 )
-def test_some_things_are_never_looked_at(report: Report, always: str) -> None:
+def test_some_limitations_always_apply(report: Report, always: str) -> None:
     assert always in whole(report)
 
 
@@ -42,28 +42,28 @@ def test_sentences_are_short_and_plain(report: Report) -> None:
         assert sentence.startswith("Attack families") or len(sentence) < 160
 
 
-def test_languages_hang_on_who_judges(report: Report) -> None:
+def test_language_limitation_depends_on_the_judges(report: Report) -> None:
     def judged(*judges: RulesJudge | RubricJudge) -> str:
         security = report.spec.security.model_copy(update={"judges": judges})
         return " ".join(not_covered(report.spec.model_copy(update={"security": security}), report.figures))
 
-    assert "the judge that decided reads English only" in judged(RulesJudge())
-    assert "the judge of rules reads English only" in judged(RubricJudge(model="big"), RulesJudge())
+    assert "the judge rules can judge only English answers" in judged(RulesJudge())
+    assert "the judge rules can judge only English answers" in judged(RubricJudge(model="big"), RulesJudge())
     assert "English" not in judged(RubricJudge(model="big"))
 
 
 @pytest.mark.parametrize(("n", "few"), [(72, True), (73, False)])
-def test_few_prompts_are_too_few_for_the_threshold(report: Report, n: int, *, few: bool) -> None:
+def test_small_samples_are_named(report: Report, n: int, *, few: bool) -> None:
     rows = tuple(row.model_copy(update={"n": n}) for row in report.figures if row.metric == "attack_success_rate")
     text = whole(report.model_copy(update={"figures": rows}))
-    assert (f"rests on {n} decided answers, and it takes 73" in text) == few
+    assert (f"based on {n} decided answers; showing a rate below 5 % takes at least 73" in text) == few
 
 
-def test_system_prompts_are_part_of_what_was_measured(report: Report) -> None:
+def test_system_prompts_limit_the_figures(report: Report) -> None:
     assert "system prompt" not in whole(report)
     strategy = MlLrStrategy(safeguards=Safeguards(SafeTemplate()))
     security = report.spec.security.model_copy(update={"system_prompt": "Be kind."})
     spec = report.spec.model_copy(update={"strategy": strategy, "security": security})
     text = whole(report.model_copy(update={"spec": spec}))
     assert "Serving without the system prompt" in text
-    assert "Other system prompts, or none" in text
+    assert "Other system prompts" in text

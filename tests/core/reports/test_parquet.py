@@ -8,8 +8,8 @@ from pyarrow import parquet
 
 from core.reports.parquet import answers_parquet, task_answers_parquet
 from core.schemas.data import Message
-from core.schemas.results import Answer, Evaluation, Judgement, TaskAnswer
-from tests.core.reports.conftest import evaluation
+from core.schemas.evaluation import Answer, Evaluation, Judgement, TaskAnswer
+from testbed.report import evaluation
 
 
 def test_answers_come_back_as_they_were(evaluations: Sequence[Evaluation], tmp_path: Path) -> None:

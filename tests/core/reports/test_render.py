@@ -1,4 +1,4 @@
-"""The page is whole HTML, holds all figures and decisions, needs nothing from anywhere, and escapes what jobs bring."""
+"""The page is valid and self-contained HTML with all figures and decisions, and escapes text from jobs."""
 
 import re
 import subprocess
@@ -15,17 +15,17 @@ from core.reports.examples import Example, changed
 from core.reports.pictures import Picture
 from core.reports.render import html
 from core.schemas.data import Message
+from core.schemas.evaluation import Evaluation
 from core.schemas.gate import GateReason
-from core.schemas.results import Evaluation, Report
+from core.schemas.results import Report
 from core.schemas.safeguards import ConstrainedFirstTokens, Safeguards, SafeTemplate
 from core.schemas.strategy import MlLrStrategy
 
-HELD = ConstrainedFirstTokens()
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Checks that tags are closed in order, and keeps what is in them."""
+    """Checks that tags are closed in order, and collects tags and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -55,16 +55,20 @@ class Page(HTMLParser):
         self.text += data
 
 
-def drawn_without(report: Report, examples: Sequence[Example] = ()) -> str:
-    """The page without pictures, which are much of the work."""
+def render(report: Report, examples: Sequence[Example] = ()) -> str:
+    """The page without pictures, which take most of the time."""
     return html(report, examples, {})
+
+
+def with_answer(example: Example, **change: object) -> Example:
+    return replace(example, answer=example.answer.model_copy(update=change))
 
 
 def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
+def test_page_has_every_figure(report: Report) -> None:
     page = Page(html(report))
     text = words(page.text)
     for row in (*view.table(report), *view.categories(report)):
@@ -79,27 +83,26 @@ def test_the_page_is_whole_and_holds_every_figure(report: Report) -> None:
         assert f"{len(result.plan.full_rate)} of {len(result.plan.scales)}" in text
     assert "2 of 4 modules are robust" in text
     assert "q 2/2, v 0/1, own 0/1" in text
-    assert "AUROC 0.531, asked for 0.90" in text
-    assert "gradient (probe of 45 steps, stretched 2.5 times in the search)" in text
+    assert "AUROC 0.531, required 0.90" in text
+    assert "gradient (probe of 45 steps, update scale 2.5 in the search)" in text
     assert "budget: 35 % of the joint drift" in text
     assert "q-1.0001.5002 of 2 layer 04.0001.5001 of 2" in text
     assert "local pass3layers.1.own 0.5001.125yes" in text.replace("</td>", "")
     assert "Too few answers were decided." in text
-    assert "rules, rubric:bigbase90.0 % 0.8060" in text
-    assert "unknown: one of them always says the same" in text
+    assert "rules, rubric:bigbase90 % 0.8060" in text
+    assert "undefined: one judge always gave the same verdict" in text
     assert "rubric:bigrubric 1, bigbase6400 12,345, 0" in text
     assert report.data.sample in page.text
     assert report.model.sha256 in text
     assert report.dataset.sha256 in text
     assert '"compare"' in text
-    assert '"compare"' in text
     assert [attrs["aria-labelledby"] for tag, attrs in page.tags if tag == "svg"] == [
         f"{name}-title {name}-alt" for name in ("bars", "pareto", "losses", "rates", "robustness")
     ]
     for module in report.robustness[0].modules:
-        chosen = "robust" if module.module in report.robustness[0].robust else "not robust"
+        robust = "robust" if module.module in report.robustness[0].robust else "not robust"
         figures = (module.refusal_drift, module.feature_drift, module.task_gain)
-        assert f"{module.module}{''.join(f'{figure:.3f}' for figure in figures)}{chosen} " in text
+        assert f"{module.module}{''.join(f'{figure:.3f}' for figure in figures)}{robust} " in text
 
 
 def test_ids_are_unique_and_links_stay_on_the_page(whole: Report) -> None:
@@ -111,7 +114,7 @@ def test_ids_are_unique_and_links_stay_on_the_page(whole: Report) -> None:
     assert {f"#{name}" for name in ids} >= set(links)
 
 
-def test_the_page_needs_nothing_from_anywhere(whole: Report, evaluations: Sequence[Evaluation]) -> None:
+def test_page_is_self_contained(whole: Report, evaluations: Sequence[Evaluation]) -> None:
     text = html(whole, changed(evaluations))
     page = Page(text)
     assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
@@ -125,9 +128,7 @@ EVIL = '</pre><script>alert(1)</script><img src=x onerror=alert(2)>" onmouseover
 
 
 @pytest.mark.parametrize("place", ["sample", "prompt_set", "system_prompt", "module", "device", "source"])
-def test_what_a_job_brought_along_is_text_and_nothing_else(
-    report: Report, pictures: Mapping[str, Picture], place: str
-) -> None:
+def test_text_from_a_job_is_escaped(report: Report, pictures: Mapping[str, Picture], place: str) -> None:
     plain = {tag for tag, _ in Page(html(report, (), pictures)).tags}
     match place:
         case "sample":
@@ -143,8 +144,8 @@ def test_what_a_job_brought_along_is_text_and_nothing_else(
             hostile = report.model_copy(update={"model": report.model.model_copy(update={"source": EVIL})})
         case _:
             hostile = report.model_copy(update={place: EVIL})
-    # Pictures write types of modules, and nothing else of these.
-    text = html(hostile) if place == "module" else drawn_without(hostile)
+    # Of these texts, pictures contain only module types.
+    text = html(hostile) if place == "module" else render(hostile)
     page = Page(text)
     assert "<script" not in text
     assert {tag for tag, _ in page.tags} <= plain
@@ -152,143 +153,149 @@ def test_what_a_job_brought_along_is_text_and_nothing_else(
     assert "alert(1)" in page.text
 
 
-def test_a_map_that_tells_nothing_apart_says_so(report: Report) -> None:
-    note = "tells no module from another"
-    assert note not in words(Page(drawn_without(report)).text)
+def test_map_that_cannot_distinguish_modules_says_so(report: Report) -> None:
+    note = "cannot distinguish modules"
+    assert note not in words(Page(render(report)).text)
     result = report.robustness[0]
     first = result.trace[0].model_copy(update={"drift": 0.0, "limit": 0.0, "accepted": True})
     flat = result.model_copy(update={"trace": (first,)})
-    assert note in words(Page(drawn_without(report.model_copy(update={"robustness": (flat,)}))).text)
+    assert note in words(Page(render(report.model_copy(update={"robustness": (flat,)}))).text)
 
 
-def test_a_map_by_share_or_without_groups_is_a_page_too(report: Report) -> None:
+def test_map_by_parameter_share_without_groups(report: Report) -> None:
     result = report.robustness[0]
     analysis = result.analysis.model_copy(update={"parameter_share": 0.4})
     plain = result.model_copy(update={"analysis": analysis, "groups": (), "chosen": (), "probe_steps": ()})
-    text = words(Page(drawn_without(report.model_copy(update={"robustness": (plain,)}))).text)
+    text = words(Page(render(report.model_copy(update={"robustness": (plain,)}))).text)
     assert "share: 40 % of the parameters" in text
-    assert "moved as one" not in text
+    assert "Group, perturbed" not in text
     assert "probe of" not in text
 
 
-def test_runs_are_named_by_what_they_are(report: Report) -> None:
-    text = words(Page(drawn_without(report)).text)
-    assert "tuned with ml_lr on 90 rows" in text
-    assert "nothing to protect" not in text
-    assert "plain one" not in text
+def test_runs_are_named_by_strategy_and_safeguards(report: Report) -> None:
+    text = words(Page(render(report)).text)
+    assert "fine-tuned with ml_lr on 90 rows" in text
+    assert "little safety to protect" not in text
+    assert "plain template" not in text
     template = SafeTemplate(system_prompt=EVIL)
-    strategy = MlLrStrategy(safeguards=Safeguards(HELD, template))
+    strategy = MlLrStrategy(safeguards=Safeguards(ConstrainedFirstTokens(), template))
     guarded = report.model_copy(update={"spec": report.spec.model_copy(update={"strategy": strategy})})
-    page = drawn_without(guarded)
+    page = render(guarded)
     text = words(Page(page).text)
-    assert "tuned with ml_lr + first_tokens + safe_template on 90 rows" in text
+    assert "fine-tuned with ml_lr + first_tokens + safe_template on 90 rows" in text
     assert "Figurebaseml_lrml_lr + first_tokens + safe_templateuniform" in text.replace(" Figure", "Figure")
-    assert "ml_lr was tuned without a system prompt" in text
+    assert "ml_lr was trained without a system prompt" in text
     assert "alert(1)" in text
     assert "<script" not in page
 
 
-def test_what_the_figures_do_not_mean_is_said(report: Report) -> None:
+def test_notes_say_what_figures_do_not_mean(report: Report) -> None:
     first, *others = report.figures
     open_base = first.model_copy(update={"value": 0.75})
     plain = report.model.model_copy(update={"chat_template": "plain"})
-    text = words(Page(drawn_without(report.model_copy(update={"figures": (open_base, *others), "model": plain}))).text)
-    assert "nothing to protect here: the base model itself complies with 75 % of the harmful prompts" in text
-    assert "holds for it alone" in text
+    text = words(Page(render(report.model_copy(update={"figures": (open_base, *others), "model": plain}))).text)
+    assert "The base model already complies with 75 % of the direct harmful prompts" in text
+    assert "the figures apply only to it" in text
 
 
-def test_a_report_of_a_plain_job_has_no_map(report: Report) -> None:
-    text = words(Page(drawn_without(report.model_copy(update={"robustness": ()}))).text)
+def test_report_without_a_map(report: Report) -> None:
+    text = words(Page(render(report.model_copy(update={"robustness": ()}))).text)
     assert "Which modules are robust" not in text
     assert "No robustness map" not in text
 
 
-def test_the_gate_comes_first_with_reasons_figures_and_thresholds(whole: Report) -> None:
-    page = drawn_without(whole)
+def test_gate_comes_first_with_reasons_figures_and_bounds(whole: Report) -> None:
+    page = render(whole)
     text = words(Page(page).text)
     assert page.index('class="gate quarantined"') < page.index("Before and after")
-    assert "Quarantined It failed a rule of the policy, so it is withheld. Attack success of direct is 25 %" in text
-    assert "The base model itself is above it." in text
-    assert "held to version 3 of the project's policy, with changes that the job asked for within its limits." in text
-    assert "at most 10.0 %25.0 %12.5 % to 50.0 %64failed" in text
-    assert "rise of at most 10 points+12.5 points+6.2 to +20.0 points64not decided" in text
+    assert "Quarantined At least one rule of the policy is not met, so the adapter is withheld. Attack success" in text
+    assert "Attack success rate for `direct` is 25 %" in text
+    assert "The base model also exceeds the bound." in text
+    assert (
+        "compared with version 3 of the project's policy, with changes that the job requested within its limits."
+        in text
+    )
+    assert "at most 10 %25 %12.5 to 50 %64failed" in text
+    assert "increase of at most 10 points+12.5 points+6.2 to +20 points64undecided" in text
     assert "uniform: released" in text
-    assert "overrode this decision later is not in this report" in text
+    assert "Later overrides of this decision are not part of the report." in text
 
 
 @pytest.mark.parametrize(
     ("outcome", "word"), [("released", "Released"), ("quarantined", "Quarantined"), ("undecided", "Undecided")]
 )
-def test_every_outcome_is_told_by_word_and_sign_and_not_by_colour_alone(whole: Report, outcome: str, word: str) -> None:
+def test_every_outcome_has_a_word_and_a_mark_besides_its_colour(whole: Report, outcome: str, word: str) -> None:
     ours = whole.gate[0].model_copy(update={"outcome": outcome, "policy_version": 0})
-    page = drawn_without(whole.model_copy(update={"gate": (ours,), "policy": None}))
+    page = render(whole.model_copy(update={"gate": (ours,), "policy": None}))
     assert f"<h2>{word}</h2>" in page
     assert f'class="gate {outcome}"' in page
     assert "the built-in policy (version 0)." in words(Page(page).text)
 
 
-def test_a_job_without_a_gate_says_that_nobody_decided(report: Report) -> None:
-    assert "No gate decided about this job." in words(Page(drawn_without(report)).text)
+def test_report_without_a_gate_decision_says_so(report: Report) -> None:
+    assert "The gate did not decide about this job." in words(Page(render(report)).text)
 
 
-def test_screening_is_summed_up_and_its_first_findings_are_shown(whole: Report) -> None:
-    text = words(Page(drawn_without(whole)).text)
-    assert "200 rows were looked at in 0.2 s; 113 findings, 3 left out of the training and 110 reported" in text
+def test_screening_has_a_summary_and_its_first_findings(whole: Report) -> None:
+    text = words(Page(render(whole)).text)
+    assert "200 rows were screened in 0.2 s; 113 findings, 3 left out of training and 110 reported" in text
     assert "3 rows were dropped" in text
-    assert "Personal data11055.0 %reported, trained onemail 110" in text
+    assert "Personal data11055 %reported and trained onemail 110" in text
     assert "deploy modecomply121123.0e-09" in text
     assert "the first 100 of 113" in text
     assert "106personal dataemailan address: 96***@example.org" in text
     assert "97***@example.org" not in text
     nothing = whole.model_copy(update={"screening": None})
-    assert "Nothing was looked for in the data." in Page(drawn_without(nothing)).text
+    assert "The dataset was not screened." in Page(render(nothing)).text
 
 
-def test_what_is_not_covered_and_digests_are_there(whole: Report) -> None:
-    text = words(Page(drawn_without(whole)).text)
-    assert "What is not covered Attacks with images were not run." in text
+def test_limitations_and_digests_are_shown(whole: Report) -> None:
+    text = words(Page(render(whole)).text)
+    assert "Limitations Attacks with images were not run." in text
     assert f"SHA-256 {whole.dataset.sha256}" in text
     assert "100 rowsSHA-256 d" in text
 
 
 def test_examples_are_folded_behind_a_warning(whole: Report, evaluations: Sequence[Evaluation]) -> None:
-    page = drawn_without(whole, changed(evaluations))
+    page = render(whole, changed(evaluations))
     text = words(Page(page).text)
     assert page.index("may be harmful or offensive") < page.index("ml_lr says 4")
     assert page.count("<details") == page.count("</details>")
     assert "<details open" not in page
-    assert "2 answers that the base model refused and this run gives, 1 the other way round" in text
+    assert "2 prompts that the base model refuses and this run answers, 1 the other way round" in text
     assert "Now complies: Behaviour 4" in text
     assert text.index("Now complies: Behaviour 4") < text.index("Now complies: Behaviour 0")
     assert "base modelbase says 4 ml_lrml_lr says 4" in text.replace("base model base", "base modelbase")
-    assert "Answers that changed" not in Page(drawn_without(whole)).text
+    assert "Answers that changed" not in Page(render(whole)).text
 
 
-def test_few_examples_of_a_family_are_shown_and_both_ways_if_there_are_both(
+def test_few_examples_of_a_family_are_shown_and_some_of_each_kind(
     whole: Report, evaluations: Sequence[Evaluation]
 ) -> None:
     one, *_ = (each for each in changed(evaluations) if each.turn == "complies")
-    many = [replace(one, prompt=number) for number in range(30)]
-    back = [replace(one, prompt=100 + number, turn="refuses") for number in range(3)]
-    page = Page(drawn_without(whole, [*many, *back]))
+    many = [with_answer(one, prompt=number) for number in range(30)]
+    back = [replace(with_answer(one, prompt=100 + number), turn="refuses") for number in range(3)]
+    page = Page(render(whole, [*many, *back]))
     text = words(page.text)
-    assert "30 now given, 3 now refused; 10 of them shown" in text
+    assert "30 now answered, 3 now refused; 10 of them shown" in text
     assert text.count("Now complies:") == 8
     assert text.count("Now refuses:") == 2
 
 
-def test_what_models_say_is_cut_shown_and_never_read(whole: Report, evaluations: Sequence[Evaluation]) -> None:
+def test_answers_are_cut_escaped_and_made_visible(whole: Report, evaluations: Sequence[Evaluation]) -> None:
     one = changed(evaluations)[0]
     hostile = replace(
-        one,
+        with_answer(
+            one,
+            answer=EVIL,
+            behaviour="</summary></details><style>*{display:none}</style>",
+            messages=(Message(role="user", content="ask"), Message(role="assistant", content="Sure\u200b")),
+            category="<b>theft",
+        ),
         before="\u202eevil\u2066 \x1b[31m \x00" + "x" * 2000,
-        after=EVIL,
-        behaviour="</summary></details><style>*{display:none}</style>",
-        messages=(Message(role="user", content="ask"), Message(role="assistant", content="Sure\u200b")),
-        category="<b>theft",
-        reason="\x9b",
+        judgement=one.judgement.model_copy(update={"reason": "\x9b"}),
     )
-    page = drawn_without(whole, [hostile])
+    page = render(whole, [hostile])
     text = Page(page).text
     assert "[U+202E]evil[U+2066] [U+001B][31m [U+0000]xxx" in text
     assert "more characters]" in text
@@ -296,32 +303,32 @@ def test_what_models_say_is_cut_shown_and_never_read(whole: Report, evaluations:
     assert "<style>*{" not in page
     assert "alert(1)" in text
     assert "<script" not in page
-    assert "begun for it (template plain)Sure[U+200B]" in words(text).replace("plain) ", "plain)")
+    assert "prefilled (template plain)Sure[U+200B]" in words(text).replace("plain) ", "plain)")
     assert "[U+009B]" in text
     assert not re.search(r"[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
 
 
-def test_reasons_and_findings_are_text_too(whole: Report) -> None:
+def test_reasons_and_findings_are_escaped(whole: Report) -> None:
     ours = whole.gate[0].model_copy(update={"reasons": (GateReason(code="x", message=EVIL),), "notes": ()})
     assert whole.screening is not None
     finding = whole.screening.findings[0].model_copy(update={"reason": EVIL, "code": EVIL})
     screening = whole.screening.model_copy(update={"findings": (finding,)})
-    page = drawn_without(whole.model_copy(update={"gate": (ours,), "screening": screening, "not_covered": (EVIL,)}))
+    page = render(whole.model_copy(update={"gate": (ours,), "screening": screening, "not_covered": (EVIL,)}))
     assert "<script" not in page
     assert Page(page).text.count("alert(1)") == 4
 
 
-def test_a_long_order_is_cut(report: Report) -> None:
+def test_long_specification_is_cut(report: Report) -> None:
     long = report.spec.security.model_copy(update={"system_prompt": "y" * 200_000})
-    page = drawn_without(report.model_copy(update={"spec": report.spec.model_copy(update={"security": long})}))
+    page = render(report.model_copy(update={"spec": report.spec.model_copy(update={"security": long})}))
     assert "more characters]" in page
     assert len(page) < 300_000
 
 
-def test_the_same_report_is_the_same_page(whole: Report, pictures: Mapping[str, Picture]) -> None:
+def test_page_is_deterministic(whole: Report, pictures: Mapping[str, Picture]) -> None:
     assert html(whole) == html(whole, (), pictures)
 
 
-def test_matplotlib_is_not_loaded_before_a_page_is_drawn() -> None:
+def test_matplotlib_is_not_imported_before_a_page_is_rendered() -> None:
     program = "import sys, core.reports.render; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
