@@ -15,7 +15,7 @@ MULTIPART_SLACK = 2**20
 
 
 class BodyLimit:
-    """ASGI middleware that responds with 413 to more than `upload` bytes at upload paths, or `other` bytes elsewhere."""
+    """ASGI middleware: 413 for more than `upload` bytes at upload paths, and for more than `other` bytes elsewhere."""
 
     def __init__(self, app: ASGIApp, *, upload: int, upload_paths: frozenset[str], other: int) -> None:
         self.app = app

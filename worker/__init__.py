@@ -1,1 +1,1 @@
-"""The back door: takes jobs from the queue, runs each in a process of its own, records how it went."""
+"""The worker: claims jobs, runs each in its own training process, and records the results."""

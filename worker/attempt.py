@@ -1,7 +1,7 @@
-"""One attempt at a job, inside the training process: runs the pipeline, and puts how it ended into one word.
+"""One attempt at a job, in the training process: runs the pipeline, and returns how it ended.
 
-This is a process's edge: whatever goes wrong in here becomes a value, and the traceback goes to the attempt's log.
-Importing this file takes seconds (torch, transformers, peft). Not here: pipes (worker.link).
+This is the outermost level of the process: every error becomes a value, and tracebacks go to the log of the attempt.
+Importing this module takes seconds (torch, transformers, peft). Not here: pipes (worker.link).
 """
 
 import logging
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(order: Order, emit: Callable[[PipelineEvent], None]) -> Ending:
-    """Run the pipeline for an order and say how it ended."""
+    """Run the pipeline for an order, and return how it ended."""
     if order.threads:
         torch.set_num_threads(order.threads)
     return conclude(lambda: _pipeline(order, emit))
@@ -38,37 +38,45 @@ def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
         case assignment, BaseModelEntry() as model:
             return pipeline.run(assignment, store=store, model=model, device=order.device, emit=emit)
         case _:
-            raise TypeError("a tuning was ordered without a base model")
+            raise TypeError("a tuning job needs a base model")
 
 
 def conclude(work: Callable[[], Outcome]) -> Ending:
-    """Do the work; every way in which it may end becomes a word."""
+    """Call `work`, and return how it ended: every error becomes a value."""
     try:
         return Succeeded(outcome=work())
     except Interrupted:
         return Stopped()
     except SecureTuneError as error:
-        _log.warning("The job fails: %s (%s)", error.message, error.code)
-        return _told(error)
+        _log.warning("The job failed: %s (%s)", error.message, error.code)
+        return _failed_with(error)
     except torch.OutOfMemoryError:
-        _log.exception("The GPU has too little memory for this job")
-        return _failed("cuda_oom", "The GPU has too little memory: use a smaller micro_batch_size or max_length.")
+        _log.exception("Out of GPU memory")
+        return _failed(
+            "cuda_oom", "The GPU has not enough memory for this job. Use a smaller micro_batch_size or max_length."
+        )
     except MemoryError:
-        _log.exception("The host has too little memory for this job")
-        return _failed("out_of_memory", "The host has too little memory: use a smaller micro_batch_size or max_length.")
-    except Exception as error:  # noqa: BLE001 - the edge of the process
-        _log.exception("The job fails unexpectedly")
+        _log.exception("Out of host memory")
+        return _failed(
+            "out_of_memory",
+            "The host has not enough memory for this job. Use a smaller micro_batch_size or max_length.",
+        )
+    except Exception as error:  # noqa: BLE001 - the outermost level of the process
+        _log.exception("The job failed unexpectedly")
         return _unexpected(error)
 
 
 def _unexpected(error: Exception) -> Failed:
     if means_full(error):
-        return _told(full())
+        return _failed_with(full())
     kind = type(error).__name__
-    return _failed("internal_error", f"The training process failed ({kind}). The server's log of this job has more.")
+    return _failed(
+        "internal_error",
+        f"The training process failed unexpectedly ({kind}). The server's log of this job has details.",
+    )
 
 
-def _told(error: SecureTuneError) -> Failed:
+def _failed_with(error: SecureTuneError) -> Failed:
     return Failed(error=JobError(code=error.code, message=error.message, param=error.param))
 
 
@@ -77,6 +85,6 @@ def _failed(code: str, message: str) -> Failed:
 
 
 def warm_up() -> None:
-    """Pay now what the first tensor operation would pay: torch starts its thread pools lazily."""
+    """Start torch's thread pools, which the first tensor operation would otherwise do."""
     torch.ones(64, 64) @ torch.ones(64, 64)
     _log.info("Process %d is ready", os.getpid())

@@ -1,7 +1,7 @@
 """The training process's end of the pipes to its worker.
 
-Covers: taking the order, sending events, hearing `stop`, and ending when the worker is gone.
-Not here: what is done with the order (worker.attempt).
+Covers: receiving the order, sending messages, stopping on request, and ending if the worker dies. Not here: carrying
+out the order (worker.attempt).
 """
 
 import os
@@ -13,16 +13,16 @@ from typing import BinaryIO
 
 from core.errors import Interrupted
 from core.schemas.events import PipelineEvent
-from worker.protocol import STOP, Order, Word, decode_order, encode
+from worker.protocol import STOP, Message, Order, decode_order, encode
 
 
 def end_group() -> None:
-    """End this process and all that it has started, at once."""
+    """Kill this process and everything it has started."""
     os.killpg(0, signal.SIGKILL)
 
 
 class Link:
-    """Listens from the moment it is made, in a thread of its own, so that even a long import can be ended."""
+    """The connection to the worker. Its own thread listens from the start, so that even a long import can be ended."""
 
     def __init__(self, source: BinaryIO, sink: BinaryIO, *, worker_gone: Callable[[], None] = end_group) -> None:
         self._source = source
@@ -34,7 +34,7 @@ class Link:
 
     @classmethod
     def standard(cls) -> "Link":
-        """Over this process's own stdin and stdout. From now on, whatever else is printed goes to stderr."""
+        """A link over stdin and stdout of this process. From then on, everything printed goes to stderr."""
         source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
         return cls(source, sink)
@@ -43,24 +43,24 @@ class Link:
         """Wait for the order.
 
         Raises:
-            ProtocolError: what came is none.
+            ProtocolError: the line is not an order.
         """
         return decode_order(self._orders.get())
 
-    def say(self, word: Word) -> None:
-        """Send one line."""
-        self._sink.write(encode(word))
+    def send(self, message: Message) -> None:
+        """Send one message."""
+        self._sink.write(encode(message))
         self._sink.flush()
 
     def emit(self, event: PipelineEvent) -> None:
-        """Send an event; this is where a running job notices that it shall stop.
+        """Send an event. A running job notices here that it must stop.
 
         Raises:
-            Interrupted: the worker said `stop`.
+            Interrupted: the worker requested to stop.
         """
-        self.say(event)
+        self.send(event)
         if self._stop.is_set():
-            raise Interrupted("The job was asked to stop.")
+            raise Interrupted("The worker requested to stop the job.")
 
     def _listen(self) -> None:
         if line := self._source.readline():

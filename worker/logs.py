@@ -1,6 +1,6 @@
-"""Where a training process's stderr goes: one bounded file per attempt, its end also kept in memory.
+"""Logs: stderr of a training process in one bounded file per attempt, and the log of the worker.
 
-Also how the worker itself logs. Not here: events, which are for users (core.db.records).
+Not here: events, which are for users (core.db.records).
 """
 
 import logging
@@ -16,11 +16,11 @@ from typing_extensions import override
 _FILE_BYTES = 4 * 2**20
 _TAIL_BYTES = 16 * 2**10
 _KEEP_SECONDS = 30 * 24 * 3600
-_FULL = b"\n... the rest is left out: the log is full\n"
+_FULL = b"\n... the log has reached its limit, the rest is missing\n"
 
 
 class AttemptLog:
-    """Takes what a process writes. Before `open` it only remembers the end, which then begins the file."""
+    """The log of one process. Until `open` only its end is stored, which then becomes the start of the file."""
 
     def __init__(self, limit: int = _FILE_BYTES) -> None:
         self._left = limit
@@ -37,13 +37,13 @@ class AttemptLog:
             self._write(self._tail)
 
     def feed(self, data: bytes) -> None:
-        """Take some output."""
+        """Add output of the process."""
         with self._lock:
             self._tail = (self._tail + data)[-_TAIL_BYTES:]
             self._write(data)
 
     def tail(self, lines: int) -> list[str]:
-        """The last lines that are not empty."""
+        """The last non-empty lines."""
         with self._lock:
             text = self._tail.decode(errors="replace").replace("\x00", "\ufffd")
         return [line.strip() for line in text.splitlines() if line.strip()][-lines:]
@@ -52,13 +52,13 @@ class AttemptLog:
         if self._path is None or self._left <= 0:
             return
         self._left -= len(data)
-        # A full disk costs the log, not the job; and the process must never wait for somebody to read it.
+        # A full disk loses the log, not the job; and the process must never wait for the log to be read.
         with suppress(OSError), self._path.open("ab") as file:
             file.write(data if self._left > 0 else data[: self._left] + _FULL)
 
 
 def clean(folder: Path) -> None:
-    """Remove logs of attempts that are a month old."""
+    """Remove logs that are older than a month."""
     for path in folder.glob("*.log"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _KEEP_SECONDS:
@@ -66,7 +66,7 @@ def clean(folder: Path) -> None:
 
 
 class OneLine(logging.Formatter):
-    """A record is one line, a traceback too."""
+    """Formats a record as one line, with its traceback."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:

@@ -1,8 +1,7 @@
 """The worker: `python -m celery -A worker.main worker --without-mingle --without-gossip --without-heartbeat`.
 
-One thread a GPU slot (`--concurrency`, 1 by default); each job runs in a process of its own. Workers need not know of
-each other, and one that does not look for others starts a second earlier: hence the three options.
-Not here: the parts (worker.service).
+One thread per job (`--concurrency`, 1 by default); each job runs in its own process. Workers do not need to know each
+other, and the three options let them start a second earlier. Not here: the parts (worker.service).
 """
 
 from core.config import settings

@@ -1,7 +1,7 @@
-"""The training process: `python -m worker.process`, started by worker.child and by nobody else.
+"""The training process: `python -m worker.process`, started only by worker.child.
 
-It gets everything hot first, waits for one order, does it, says how it ended, and is gone. It reaches no database and
-no queue. Not here: the work (worker.attempt).
+It imports everything, waits for one order, carries it out, reports how it ended, and exits. It can reach neither
+database nor queue. Not here: the work (worker.attempt).
 """
 
 import logging
@@ -13,16 +13,16 @@ from worker.protocol import Ready
 
 
 def main() -> None:
-    """Serve one order."""
-    link = Link.standard()  # before the imports below: it ends this process when the worker goes away
+    """Carry out one order."""
+    link = Link.standard()  # before the imports below: it ends this process if the worker dies
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each call to a judge says nothing
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs a line per call to a judge
     from worker import attempt  # noqa: PLC0415 - takes seconds
 
     attempt.warm_up()
-    link.say(Ready())
-    link.say(attempt.run(link.order(), link.emit))
-    # Nothing that a library does at exit may turn a finished job into a crash or a hang.
+    link.send(Ready())
+    link.send(attempt.run(link.order(), link.emit))
+    # Exit handlers of libraries must not turn a finished job into a crash or a hang.
     os._exit(0)
 
 

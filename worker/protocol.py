@@ -1,10 +1,10 @@
-"""What a worker and its training process say to each other, over pipes, one line each.
+"""The messages between a worker and its training process: one line each, over pipes.
 
-    to the process      an Order as JSON, once; later perhaps `stop`; the end of the file means that the worker is gone
-    from the process    JSON lines: Ready, the pipeline's events, and at the end one of Succeeded, Failed, Stopped
+    to the process      one Order as JSON; later `stop` at most once; end of file means that the worker has died
+    from the process    JSON lines: Ready, the pipeline's events, and last one of Succeeded, Failed, Stopped
 
-A process that goes without one of the last three was interrupted, never successful.
-Not here: the pipes themselves (worker.link on the process's side, worker.child on the worker's).
+A process that exits without one of the last three was interrupted. Not here: the pipes (worker.link in the process,
+worker.child in the worker).
 """
 
 from pathlib import Path
@@ -21,93 +21,93 @@ from core.schemas.results import Outcome
 
 STOP = b"stop\n"
 LINE_LIMIT = 16 * 2**20
-"""Longest line that is taken from a process, in bytes."""
+"""Longest line that is read from a process, in bytes."""
 
 
 class ProtocolError(SecureTuneError):
-    """The training process said something that is not in the protocol."""
+    """The training process or the worker sent an invalid message."""
 
     code = "protocol_error"
 
 
 class Order(Frozen):
-    """All that a training process is told."""
+    """Everything that a training process gets."""
 
     assignment: Assignment | ScreenAssignment
     """The job, the attempt and the data."""
     model: BaseModelEntry | None
-    """Where the base model is; null where a screening takes none."""
+    """Entry of the base model; null for a screening without one."""
     store: Path
     """Folder of the artifact store."""
     device: str
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     threads: int
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads; 0 for torch's default."""
 
 
 class Ready(Frozen):
-    """Everything is imported: an order would be begun at once."""
+    """The process has imported everything and can start an order at once."""
 
     type: Literal["ready"] = "ready"
     """Kind of line."""
 
 
 class Succeeded(Frozen):
-    """The job is done."""
+    """The job has succeeded."""
 
     type: Literal["succeeded"] = "succeeded"
     """Kind of line."""
     outcome: Outcome
-    """What it leaves behind."""
+    """Files of the job, and the decision of the gate."""
 
 
 class Failed(Frozen):
-    """The job cannot be done."""
+    """The job has failed."""
 
     type: Literal["failed"] = "failed"
     """Kind of line."""
     error: JobError
-    """Why."""
+    """Why the job failed."""
 
 
 class Stopped(Frozen):
-    """The process stopped early because it was asked to."""
+    """The process stopped because the worker requested it."""
 
     type: Literal["stopped"] = "stopped"
     """Kind of line."""
 
 
 Ending = Succeeded | Failed | Stopped
-Word = PipelineEvent | Ready | Ending
-_WORD: TypeAdapter[Word] = TypeAdapter(Annotated[Word, Field(discriminator="type")])
+Message = PipelineEvent | Ready | Ending
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
-def encode(word: Word | Order) -> bytes:
-    """One line, with its end. JSON escapes the line ends inside."""
-    return word.model_dump_json().encode() + b"\n"
+def encode(message: Message | Order) -> bytes:
+    """A message as one line. JSON escapes line ends in texts."""
+    return message.model_dump_json().encode() + b"\n"
 
 
 def decode_order(line: bytes) -> Order:
-    """The order in a line.
+    """Read an order.
 
     Raises:
-        ProtocolError: there is none.
+        ProtocolError: the line is not an order.
     """
     try:
         return Order.model_validate_json(line)
     except ValidationError as error:
-        raise ProtocolError(f"The training process was given an order that it cannot read: {error}") from error
+        raise ProtocolError(f"The training process cannot read its order: {error}") from error
 
 
-def decode(line: bytes) -> Word:
-    """What the process said. PostgreSQL stores no NUL character, so none gets through.
+def decode(line: bytes) -> Message:
+    """Read a message of the process. NUL characters are replaced, because PostgreSQL cannot store them.
 
     Raises:
-        ProtocolError: it is not in the protocol, or the line was cut off.
+        ProtocolError: the line is not a message, or was cut off.
     """
     try:
-        return _WORD.validate_json(line.replace(rb"\u0000", rb"\ufffd"))
+        return _MESSAGE.validate_json(line.replace(rb"\u0000", rb"\ufffd"))
     except ValidationError as error:
         raise ProtocolError(
-            f"The training process wrote what is not in the protocol ({error.error_count()} errors): {line[:200]!r}"
+            f"The training process sent an invalid message ({error.error_count()} errors): {line[:200]!r}"
         ) from error

@@ -1,8 +1,8 @@
-"""What a worker writes about one attempt. Each call is one transaction, fenced by the attempt's number: a worker whose
-claim is over writes nothing.
+"""What a worker writes about one attempt. Each call is one transaction, which checks that the claim is still valid.
 
-Covers: beats, and the ways in which an attempt ends. Not here: when to write (worker.supervisor).
-Every call may raise `core.db.jobs.LeaseLost` (the claim is over) and `core.errors.Unavailable` (nothing was written).
+Covers: heartbeats, and the ways in which an attempt ends. Not here: when to write (worker.supervisor).
+Every call may raise `core.db.jobs.LeaseLost` (the claim is not valid) and `core.errors.Unavailable` (nothing was
+written).
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from core.schemas.results import Outcome
 
 
 @dataclass(frozen=True)
-class News:
-    """What the process has said since the last time."""
+class Update:
+    """Progress and events of the process that are not recorded yet."""
 
     progress: Progress | None
     events: Sequence[PipelineEvent]
@@ -25,81 +25,81 @@ class News:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes for one claim."""
+    """Records one attempt."""
 
     sessions: Sessions
     claim: Claim
     lease_seconds: float
 
-    def beat(self, news: News) -> bool:
-        """Renew the lease and record the news; True when the user wants the job cancelled."""
+    def heartbeat(self, update: Update) -> bool:
+        """Renew the lease and record the update; returns whether the user has requested to cancel the job."""
         with transaction(self.sessions) as session:
-            return self._record(session, news)
+            return self._record(session, update)
 
-    def succeed(self, news: News, outcome: Outcome) -> None:
-        """The job is done: its files become known together with its status."""
+    def succeed(self, update: Update, outcome: Outcome) -> None:
+        """Record success, with the files of the job."""
         with transaction(self.sessions) as session:
-            self._record(session, news)
+            self._record(session, update)
             artifacts.put(session, self.claim.job_id, outcome.artifacts)
             jobs.finish(session, self.claim, "succeeded", gate=outcome.gate)
-            self._say(session, StatusChanged(status="succeeded", message=_done(outcome)))
+            self._add_event(session, StatusChanged(status="succeeded", message=_success(outcome)))
 
-    def fail(self, news: News, error: JobError) -> None:
-        """The job cannot be done."""
+    def fail(self, update: Update, error: JobError) -> None:
+        """Record failure."""
         with transaction(self.sessions) as session:
-            self._record(session, news)
+            self._record(session, update)
             jobs.finish(session, self.claim, "failed", error)
-            self._say(session, StatusChanged(status="failed", message=error.message, code=error.code))
+            self._add_event(session, StatusChanged(status="failed", message=error.message, code=error.code))
 
-    def cancel(self, news: News) -> None:
-        """The job was stopped because its user asked for it."""
+    def cancel(self, update: Update) -> None:
+        """Record that the job was cancelled."""
         with transaction(self.sessions) as session:
-            self._record(session, news)
+            self._record(session, update)
             jobs.finish(session, self.claim, "cancelled")
-            self._say(session, StatusChanged(status="cancelled", message="The job was cancelled."))
+            self._add_event(session, StatusChanged(status="cancelled", message="The job was cancelled."))
 
-    def release(self, news: News) -> None:
-        """The worker is asked to stop: the job goes on elsewhere. This counts as no failure."""
+    def release(self, update: Update) -> None:
+        """Put the job back into the queue, because the worker shuts down. This does not count as a failure."""
         with transaction(self.sessions) as session:
-            self._record(session, news)
+            self._record(session, update)
             jobs.release(session, self.claim, failed=False)
-            message = "Its worker was shut down; the job waits for another."
-            self._say(session, StatusChanged(status="interrupted", message=message, code="worker_stopped"))
+            message = "The worker was shut down. The job waits for another worker."
+            self._add_event(session, StatusChanged(status="interrupted", message=message, code="worker_stopped"))
 
-    def interrupt(self, news: News, error: JobError, *, max_failures: int) -> bool:
-        """The process has died: back into the queue, unless that was once too often. True when it is in the queue."""
+    def interrupt(self, update: Update, error: JobError, *, max_failures: int) -> bool:
+        """Put the job back into the queue after a crash, or fail it after too many. Returns whether it is queued."""
         with transaction(self.sessions) as session:
-            self._record(session, news)
+            self._record(session, update)
             jobs.release(session, self.claim, failed=True, error=error)
-            self._say(session, StatusChanged(status="interrupted", message=error.message, code=error.code))
+            self._add_event(session, StatusChanged(status="interrupted", message=error.message, code=error.code))
             session.flush()
             end_hopeless(session, max_failures=max_failures)
             return jobs.get(session, self.claim.job_id).status == "queued"
 
-    def _record(self, session: Session, news: News) -> bool:
-        cancel = jobs.heartbeat(session, self.claim, lease_seconds=self.lease_seconds, progress=news.progress)
-        for event in news.events:
+    def _record(self, session: Session, update: Update) -> bool:
+        cancel = jobs.heartbeat(session, self.claim, lease_seconds=self.lease_seconds, progress=update.progress)
+        for event in update.events:
             records.add_event(session, self.claim.job_id, self.claim.attempt, event)
-        figures = [figure for event in news.events if isinstance(event, Figures) for figure in event.figures]
+        figures = [figure for event in update.events if isinstance(event, Figures) for figure in event.figures]
         records.put_figures(session, self.claim.job_id, figures)
         return cancel
 
-    def _say(self, session: Session, event: StatusChanged) -> None:
+    def _add_event(self, session: Session, event: StatusChanged) -> None:
         records.add_event(session, self.claim.job_id, self.claim.attempt, event)
 
 
-def _done(outcome: Outcome) -> str:
+def _success(outcome: Outcome) -> str:
     if outcome.gate is None or outcome.gate.outcome == "released":
-        return "The job is done."
-    return f"The job is done, and the gate withholds what it trained: {outcome.gate.outcome}."
+        return "The job has succeeded."
+    return f"The job has succeeded, and the gate withholds its files: {outcome.gate.outcome}."
 
 
 def end_hopeless(session: Session, *, max_failures: int) -> int:
-    """End jobs that no worker will, with an event each. Returns how many."""
+    """End jobs that no worker will end, with an event each. Returns their number."""
     ended = jobs.end_hopeless(session, max_failures=max_failures)
     for job in ended:
         if job.status == "cancelled":
-            event = StatusChanged(status="cancelled", message="The job was cancelled while its worker was away.")
+            event = StatusChanged(status="cancelled", message="The job was cancelled after its worker had died.")
         else:
             error = JobError.model_validate(job.error)
             event = StatusChanged(status="failed", message=error.message, code=error.code)

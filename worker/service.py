@@ -1,6 +1,6 @@
-"""A worker put together: its parts, and what happens when it starts and stops.
+"""The parts of a worker, and what happens when it starts and stops.
 
-Not here: doing a job (worker.supervisor), what is lost (worker.sweep).
+Not here: running a job (worker.supervisor), finding lost jobs (worker.sweep).
 """
 
 from collections.abc import Callable, Sequence
@@ -37,25 +37,25 @@ class _Consumer(Protocol):
     timer: _Timer
 
 
-class _Attentive(bootsteps.StartStopStep):
-    """Celery takes no message while a job runs, and looks again a second after it: too late for a row of short ones.
+class _FrequentPolling(bootsteps.StartStopStep):
+    """Makes Celery poll for messages sooner than a second after a job ends, which matters for many short jobs.
 
-    A step, because a lost connection clears the timer and then starts all steps again.
+    It is a step because a lost connection clears the timer and then restarts all steps.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     @override
     def start(self, parent: _Consumer) -> None:
-        parent.timer.call_repeatedly(_LOOK_SECONDS, _look)
+        parent.timer.call_repeatedly(_LOOK_SECONDS, _check_again)
 
 
-def _look() -> None:
-    """Nothing to do: the event loop has gone round, and that is all."""
+def _check_again() -> None:
+    """Does nothing; the timer makes the event loop check for messages."""
 
 
 def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
-    """A Celery app that runs jobs with `command`.
+    """Create a Celery app that runs jobs with `command`.
 
     Raises:
         Unavailable: code `not_configured`.
@@ -64,12 +64,12 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
     for name, value in (("DATABASE_URL", database_url), ("REDIS_URL", redis_url)):
         if not value:
             raise Unavailable(
-                f"{name} is not set. A worker needs PostgreSQL and Redis: set it, or let `securetune up` start both.",
+                f"{name} is not set. Set it, or run `securetune up`, which starts PostgreSQL and Valkey.",
                 code="not_configured",
             )
     celery = queue.app(redis_url)
     celery.conf.update(worker_pool="threads", worker_concurrency=1, worker_enable_remote_control=False)
-    cast(dict[str, set[type]], celery.steps)["consumer"].add(_Attentive)  # Celery's types say None
+    cast(dict[str, set[type]], celery.steps)["consumer"].add(_FrequentPolling)  # Celery's types say None
     factory = sessions(database_url)
     pool = WarmPool(command)
     supervisor = Supervisor(config, sessions=factory, pool=pool, send=lambda job_id: queue.send(celery, job_id))
@@ -83,7 +83,7 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
             pool.add()
         ArtifactStore(config.artifacts).clean()
         with SigningKeys(config.signing, config.signing_key).signer():
-            pass  # made now if need be: a key that cannot be used is told before a job has been computed
+            pass  # create the key or fail now, and not after a job has been computed
         logs.clean(config.state / "logs")
         sweep.start()
 

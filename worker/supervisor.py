@@ -1,17 +1,17 @@
-"""One job from its claim to its end: claim it, give it to a training process, watch that, record how it ended.
+"""One job from its claim to its end: claim it, send it to a training process, watch that, record how it ended.
 
-    claim ── somebody else has it, or it has ended: nothing to do
+    claim ── another worker has it, or it has ended: nothing to do
       │
     order ── the spec, the dataset or the model cannot be used: failed
       │
     watch ── Succeeded ─────────────────────────────────► succeeded
              Failed ────────────────────────────────────► failed
-             stopped or killed, the user asked for it ──► cancelled
-             stopped or killed, the worker shall stop ──► queued again, no failure
-             gone without a word ───────────────────────► queued again, one failure more; failed at the limit
-             the lease is lost ─────────────────────────► nothing is written: the job is another worker's
+             stopped or killed, the user cancelled it ──► cancelled
+             stopped or killed, the worker shuts down ──► queued again, not a failure
+             exited without a final message ────────────► queued again, one more failure; failed at the limit
+             the lease is lost ─────────────────────────► nothing is written: another worker has the job
 
-Not here: Celery (worker.tasks, worker.main), what is lost with a worker (worker.sweep).
+Not here: Celery (worker.tasks, worker.main), jobs of dead workers (worker.sweep).
 """
 
 import logging
@@ -32,7 +32,7 @@ from core.schemas.events import JobError, StatusChanged
 from core.schemas.results import Outcome
 from core.signing import SIGNED_REPORT, SigningKeys, sign_report
 from core.storage import ArtifactStore
-from worker.child import Gone, TrainingProcess
+from worker.child import Exited, TrainingProcess
 from worker.logs import JobLogger, job_logger
 from worker.pool import WarmPool
 from worker.protocol import Ending, Failed, Order, ProtocolError, Stopped, Succeeded
@@ -42,15 +42,15 @@ from worker.watch import Watch
 _log = logging.getLogger("worker")
 _REPORT = "report.json"
 _ENVELOPE = "application/vnd.dsse.envelope.v1+json"
-_LAST_WORDS = 300
-"""Characters of the log that a user gets to see."""
+_SHOWN_CHARACTERS = 300
+"""Characters of the log that an error message shows."""
 
 
 class Supervisor:
-    """Runs jobs; safe to be shared by the threads of a worker."""
+    """Runs jobs. Thread-safe."""
 
     def __init__(self, settings: Settings, *, sessions: Sessions, pool: WarmPool, send: Callable[[str], None]) -> None:
-        """`send` puts a job's id into the queue; it may raise Unavailable."""
+        """`send` notifies workers of a job; it may raise Unavailable."""
         self._settings = settings
         self._sessions = sessions
         self._pool = pool
@@ -59,18 +59,18 @@ class Supervisor:
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
 
     def shut_down(self) -> None:
-        """Give back what runs, take nothing more. May be called from a signal handler."""
+        """Put running jobs back into the queue and claim no more. May be called from a signal handler."""
         self._shutdown.set()
 
     def run(self, job_id: str) -> None:
-        """Look at a job, and do it if it is there to be done."""
+        """Run a job if it can be claimed."""
         if self._shutdown.is_set():
             self._wake_others(job_id)
             return
         try:
             taken = self._take(job_id)
         except Unavailable as error:
-            _log.warning("%s cannot be claimed now and will be sent again: %s", job_id, error.message)
+            _log.warning("%s cannot be claimed now; the sweep sends it again: %s", job_id, error.message)
             return
         if taken is None:
             return
@@ -85,24 +85,24 @@ class Supervisor:
             self._wake_others(job_id)
 
     def _take(self, job_id: str) -> tuple[Claim, Order] | None:
-        """Claim the job and gather what its process must know, in one transaction."""
+        """Claim the job and assemble its order, in one transaction."""
         with transaction(self._sessions) as session:
             claim = jobs.claim(session, job_id, owner=self._owner, lease_seconds=self._settings.lease_seconds)
             if claim is None:
-                _log.info("%s is not there to be done", job_id)
+                _log.info("%s cannot be claimed: it has ended, or another worker has it", job_id)
                 return None
             log = job_logger(job_id, claim.attempt)
             try:
                 order = self._order(session, claim)
             except (InvalidInput, NotFound) as error:
-                log.warning("cannot begin: %s", error.message)
+                log.warning("cannot start: %s", error.message)
                 jobs.finish(
                     session, claim, "failed", JobError(code=error.code, message=error.message, param=error.param)
                 )
                 event = StatusChanged(status="failed", message=error.message, code=error.code)
                 records.add_event(session, job_id, claim.attempt, event)
                 return None
-            event = StatusChanged(status="running", message=f"Attempt {claim.attempt} begins.")
+            event = StatusChanged(status="running", message=f"Attempt {claim.attempt} starts.")
             records.add_event(session, job_id, claim.attempt, event)
             log.info("claimed")
             return claim, order
@@ -118,61 +118,61 @@ class Supervisor:
         )
 
     def _attempt(self, claim: Claim, order: Order, process: TrainingProcess) -> bool:
-        """One attempt, recorded; True when the job is in the queue again."""
+        """Run one attempt and record it; returns whether the job is queued again."""
         log = job_logger(claim.job_id, claim.attempt)
         recorder = Recorder(self._sessions, claim, self._settings.lease_seconds)
         watch = Watch(process, recorder, settings=self._settings, shutdown=self._shutdown, log=log)
         process.log.open(self._settings.state / "logs" / f"{claim.job_id}-{claim.attempt}.log")
         process.begin(order)
-        log.info("given to process %d", process.pid)
+        log.info("sent to process %d", process.pid)
         try:
             ending = watch.until_end()
             process.close()
             log.info("ended: %s", ending.__class__.__name__.lower())
-            return self._patiently(log, lambda: self._settle(recorder, watch, ending, process, log))
+            return self._retry(log, lambda: self._record_ending(recorder, watch, ending, process, log))
         except LeaseLost as lost:
-            log.warning("%s Nothing more is written.", lost.message)
+            log.warning("%s Nothing else is written.", lost.message)
             return False
 
-    def _settle(
-        self, recorder: Recorder, watch: Watch, ending: Ending | Gone, process: TrainingProcess, log: JobLogger
+    def _record_ending(
+        self, recorder: Recorder, watch: Watch, ending: Ending | Exited, process: TrainingProcess, log: JobLogger
     ) -> bool:
-        """Record how it ended; True when the job is in the queue again. A job that is done stays done."""
+        """Record how the attempt ended; returns whether the job is queued again. Success goes before cancellation."""
         match ending:
-            case Succeeded(outcome=outcome) if not own_files(outcome, recorder.claim.job_id):
-                message = "The training process reported files that are not this job's. The server's log has more."
-                recorder.fail(watch.news, JobError(code="protocol_error", message=message))
+            case Succeeded(outcome=outcome) if not has_only_own_files(outcome, recorder.claim.job_id):
+                message = "The training process reported files of another job. The server's log has details."
+                recorder.fail(watch.update, JobError(code="protocol_error", message=message))
             case Succeeded(outcome=outcome):
                 return self._succeed(recorder, watch, outcome, log)
             case _ if watch.reason == "cancel":
-                recorder.cancel(watch.news)
+                recorder.cancel(watch.update)
             case Failed(error=error):
-                recorder.fail(watch.news, error)
-            case Stopped() | Gone() if watch.reason == "shutdown":
-                recorder.release(watch.news)
+                recorder.fail(watch.update, error)
+            case Stopped() | Exited() if watch.reason == "shutdown":
+                recorder.release(watch.update)
                 return True
-            case Stopped() | Gone():
-                error = died(ending, process.log.tail(1))
-                log.error("%s The end of its log: %s", error.message, " | ".join(process.log.tail(20)))
-                return recorder.interrupt(watch.news, error, max_failures=self._settings.max_failures)
+            case Stopped() | Exited():
+                error = describe_exit(ending, process.log.tail(1))
+                log.error("%s End of its log: %s", error.message, " | ".join(process.log.tail(20)))
+                return recorder.interrupt(watch.update, error, max_failures=self._settings.max_failures)
         return False
 
     def _succeed(self, recorder: Recorder, watch: Watch, outcome: Outcome, log: JobLogger) -> bool:
-        """Sign and record. What cannot be signed now is tried again: all that was computed is kept."""
+        """Sign the report and record success. If signing fails, the job is queued again; stage results are reused."""
         try:
             whole = self._signed(outcome, recorder.claim, log)
         except SecureTuneError as error:
             log.error("the report cannot be signed: %s", error.message)
             failed = JobError(code=error.code, message=f"The report cannot be signed: {error.message}")
-            return recorder.interrupt(watch.news, failed, max_failures=self._settings.max_failures)
-        recorder.succeed(watch.news, whole)
+            return recorder.interrupt(watch.update, failed, max_failures=self._settings.max_failures)
+        recorder.succeed(watch.update, whole)
         return False
 
     def _signed(self, outcome: Outcome, claim: Claim, log: JobLogger) -> Outcome:
-        """The outcome with its signed report. The key never gets near the process that runs others' models.
+        """Add the signed report to the outcome. The process that runs untrusted models never sees the key.
 
         Raises:
-            SecureTuneError: the key cannot be used, the disk is full, or the report is not the one that was reported.
+            SecureTuneError: the key cannot be used, the disk is full, or the digest of the report is wrong.
         """
         report = next((file for file in outcome.artifacts if file.name == _REPORT), None)
         if report is None:
@@ -183,23 +183,25 @@ class Supervisor:
             try:
                 envelope = sign_report(store.path(report.key).read_bytes(), digests, signer)
             except ValueError as error:
-                raise ProtocolError(f"The training process reported something else than it stored: {error}") from error
+                raise ProtocolError(
+                    f"The training process reported a digest that does not match the stored file: {error}"
+                ) from error
         key = f"jobs/{claim.job_id}/attempts/{claim.attempt}/{SIGNED_REPORT}"
         file = store.put(key, envelope, name=SIGNED_REPORT, media_type=_ENVELOPE, gated=False)
-        log.info("the report is signed by key %s", signer.keyid)
+        log.info("signed the report with key %s", signer.keyid)
         return outcome.model_copy(update={"artifacts": (*outcome.artifacts, file)})
 
-    def _patiently(self, log: JobLogger, record: Callable[[], bool]) -> bool:
-        """Record, when the database is there again. A worker that shall stop tries once; then the lease runs out."""
-        said = False
+    def _retry(self, log: JobLogger, record: Callable[[], bool]) -> bool:
+        """Record until the database is reachable. A worker that shuts down tries once; then the lease expires."""
+        logged = False
         while True:
             leaving = self._shutdown.is_set()
             try:
                 return record()
             except Unavailable as error:
-                if not said:
-                    log.warning("how it ended is not recorded yet: %s", error.message)
-                said = True
+                if not logged:
+                    log.warning("the end of the attempt is not recorded yet: %s", error.message)
+                logged = True
                 if leaving:
                     return False
                 self._shutdown.wait(self._settings.heartbeat_seconds)
@@ -211,23 +213,23 @@ class Supervisor:
             _log.warning("%s waits for the next sweep: %s", job_id, error.message)
 
 
-def own_files(outcome: Outcome, job_id: str) -> bool:
-    """Whether a process reports only files of its own job, each once: it is not trusted with anybody else's."""
+def has_only_own_files(outcome: Outcome, job_id: str) -> bool:
+    """Whether all files belong to the job and have different names. The training process is not trusted."""
     names = {file.name for file in outcome.artifacts}
     own = all(file.key.startswith(f"jobs/{job_id}/") for file in outcome.artifacts)
     return own and len(names) == len(outcome.artifacts)
 
 
-def died(ending: Stopped | Gone, last_words: list[str]) -> JobError:
-    """What to say of a process that ended without having been asked to."""
-    said = f" It last wrote: {last_words[-1][:_LAST_WORDS]}" if last_words else ""
+def describe_exit(ending: Stopped | Exited, last_lines: list[str]) -> JobError:
+    """The error of a process that ended without a request."""
+    log = f" Last line of its log: {last_lines[-1][:_SHOWN_CHARACTERS]}" if last_lines else ""
     match ending:
-        case Gone(status=status) if status == -signal.SIGKILL:
-            how, said = "was killed (SIGKILL): by hand, or by the system because memory ran out", ""
-        case Gone(status=status) if status < 0:
-            how = f"died of {signal.Signals(-status).name}"
-        case Gone(status=status):
-            how = f"ended early (exit status {status})"
+        case Exited(status=status) if status == -signal.SIGKILL:
+            how, log = "was killed (SIGKILL), by hand or because the system ran out of memory", ""
+        case Exited(status=status) if status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+        case Exited(status=status):
+            how = f"exited early (exit status {status})"
         case Stopped():
-            how = "stopped without having been asked to"
-    return JobError(code="process_died", message=f"The training process {how}.{said}")
+            how = "stopped without a request"
+    return JobError(code="process_died", message=f"The training process {how}.{log}")

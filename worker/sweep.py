@@ -1,8 +1,7 @@
-"""Finds what was lost: jobs whose message never arrived, jobs whose worker died, jobs that nobody will end.
+"""Finds lost jobs: jobs whose message was lost, jobs whose worker died, jobs that no worker will end.
 
-Every worker has one sweep; an advisory lock lets one of them work at a time. Nothing is sent while messages wait, so
-that the queue does not grow while all workers are busy.
-Not here: doing a job (worker.supervisor).
+Every worker has a sweep; an advisory lock lets one of them run at a time. Nothing is sent while messages wait, so that
+the queue does not grow while all workers are busy. Not here: running a job (worker.supervisor).
 """
 
 import logging
@@ -22,12 +21,12 @@ _LONGEST_SWEEP_SECONDS = 5.0
 
 
 class Sweep:
-    """Sweeps now and then, in a thread of its own."""
+    """A thread that sweeps every `sweep_seconds`."""
 
     def __init__(
         self, settings: Settings, *, sessions: Sessions, depth: Callable[[], int], send: Callable[[str], None]
     ) -> None:
-        """`depth` says how many messages wait, `send` sends one; both may raise Unavailable."""
+        """`depth` counts waiting messages, `send` sends one; both may raise Unavailable."""
         self._settings = settings
         self._sessions = sessions
         self._depth = depth
@@ -36,29 +35,29 @@ class Sweep:
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Sweep no more. May be called from a signal handler."""
+        """Stop sweeping. May be called from a signal handler."""
         self._stop.set()
 
     def wait(self) -> None:
-        """Wait until the last sweep is over, after `stop`; not for ever, for a server may hang."""
+        """Wait a few seconds for the last sweep to end, after `stop`."""
         if self._thread.ident is not None:
             self._thread.join(_LONGEST_SWEEP_SECONDS)
 
     def once(self) -> int:
-        """Sweep; returns how many jobs were sent.
+        """Sweep once; returns the number of jobs sent.
 
         Raises:
-            Unavailable: the database or the broker is away.
+            Unavailable: the database or the broker cannot be reached.
         """
         with transaction(self._sessions) as session:
             if not records.try_sweep_lock(session):
                 return 0
             if ended := end_hopeless(session, max_failures=self._settings.max_failures):
-                _log.warning("ended %d jobs that no worker would have", ended)
+                _log.warning("ended %d jobs that no worker would have ended", ended)
         with transaction(self._sessions) as session:
             if not records.try_sweep_lock(session):
                 return 0
@@ -75,24 +74,24 @@ class Sweep:
         try:
             while not self._stop.is_set():
                 try:
-                    # After an outage every lease may have run out: let living workers renew theirs first.
+                    # After an outage every lease may have expired: let healthy workers renew theirs first.
                     if not away:
                         self.once()
                     else:
-                        away = self._look()
+                        away = self._check_again()
                 except Unavailable as error:
                     if not away:
-                        _log.warning("sweeping stops until this is over: %s", error.message)
+                        _log.warning("sweeping is suspended: %s", error.message)
                     away = True
                 self._stop.wait(self._settings.sweep_seconds)
         finally:
             if not self._stop.is_set():
-                _log.critical("the sweep has failed: this worker ends, so that it can be started afresh")
+                _log.critical("the sweep has failed: the worker exits, so that it can be restarted")
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def _look(self) -> bool:
+    def _check_again(self) -> bool:
         with transaction(self._sessions) as session:
             jobs.claimable(session, limit=1)
         self._depth()
-        _log.info("sweeping again")
+        _log.info("sweeping resumes")
         return False

@@ -1,7 +1,4 @@
-"""The task: a thin door from Celery to the supervisor.
-
-Not here: what a worker does when it starts and stops (worker.main).
-"""
+"""The Celery task that runs a job. Not here: what a worker does when it starts and stops (worker.service)."""
 
 from celery import Celery
 
@@ -10,7 +7,7 @@ from worker.supervisor import Supervisor
 
 
 def register(celery: Celery, supervisor: Supervisor) -> None:
-    """Tell Celery what to do with a message."""
+    """Register the task."""
 
     @celery.task(name=queue.RUN_JOB)
     def run_job(job_id: str) -> None:

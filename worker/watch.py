@@ -1,4 +1,4 @@
-"""Watches one training process until it has ended: records what it says, renews the lease, makes it stop when asked.
+"""Watches one training process until it ends: records its events, renews the lease, stops it on request.
 
 Not here: claiming a job, and recording how it ended (worker.supervisor).
 """
@@ -11,29 +11,29 @@ from typing import Literal
 from core.config import Settings
 from core.errors import Unavailable
 from core.schemas.events import JobError, Metrics, PipelineEvent
-from worker.child import Gone, TrainingProcess
+from worker.child import Exited, TrainingProcess
 from worker.logs import JobLogger
-from worker.protocol import Ending, Failed, ProtocolError, Ready, Stopped, Succeeded, Word
-from worker.recorder import News, Recorder
+from worker.protocol import Ending, Failed, Message, ProtocolError, Ready, Stopped, Succeeded
+from worker.recorder import Recorder, Update
 
-_TICK_SECONDS = 0.1
-"""Longest sleep: how soon a worker notices that it shall stop."""
+_POLL_SECONDS = 0.1
+"""Longest sleep, and so the longest delay until a worker notices a shutdown."""
 _TERM_SECONDS = 0.5
-"""From SIGTERM to SIGKILL."""
-_PENDING = 2000
-"""So many events are kept while the database is away. Then the process has to wait: nothing is dropped."""
+"""Seconds from SIGTERM to SIGKILL."""
+_MAX_PENDING = 2000
+"""Largest number of unrecorded events. If the database is unreachable for longer, the process waits."""
 
 StopReason = Literal["cancel", "shutdown"]
 
 
 class Watch:
-    """The watch over one attempt."""
+    """Watches the process of one attempt."""
 
     def __init__(
         self, process: TrainingProcess, recorder: Recorder, *, settings: Settings, shutdown: Event, log: JobLogger
     ) -> None:
         self.reason: StopReason | None = None
-        """Why the process was asked to stop, if it was."""
+        """Why the process was requested to stop; None if it was not."""
         self._process = process
         self._recorder = recorder
         self._settings = settings
@@ -41,85 +41,85 @@ class Watch:
         self._log = log
         self._events: list[PipelineEvent] = []
         self._urgent = False
-        self._database_away = False
-        self._next_beat = time.monotonic() + settings.heartbeat_seconds
+        self._database_down = False
+        self._next_heartbeat = time.monotonic() + settings.heartbeat_seconds
         self._term_at = self._kill_at = float("inf")
 
     @property
-    def news(self) -> News:
-        """What is not recorded yet."""
-        return News(self._process.progress, tuple(self._events))
+    def update(self) -> Update:
+        """Progress and events that are not recorded yet."""
+        return Update(self._process.progress, tuple(self._events))
 
-    def until_end(self) -> Ending | Gone:
-        """Wait until the process says how it ended, or is gone without having said so.
+    def until_end(self) -> Ending | Exited:
+        """Wait for the final message of the process, or for its exit without one.
 
         Raises:
-            LeaseLost: the job is somebody else's now.
+            LeaseLost: another worker has the job.
         """
         while True:
             try:
-                word = self._listen()
+                message = self._next_message()
             except ProtocolError as error:
                 self._log.error("%s", error.message)
-                message = "The training process and its worker do not understand each other. The server's log has more."
-                return Failed(error=JobError(code=error.code, message=message))
-            if isinstance(word, Succeeded | Failed | Stopped | Gone):
-                return word
-            # All that is there goes into one transaction.
-            if time.monotonic() >= self._next_beat or (self._urgent and word is None):
-                self._beat()
+                text = "The training process sent an invalid message. The server's log has details."
+                return Failed(error=JobError(code=error.code, message=text))
+            if isinstance(message, Succeeded | Failed | Stopped | Exited):
+                return message
+            # All messages that have arrived are recorded in one transaction.
+            if time.monotonic() >= self._next_heartbeat or (self._urgent and message is None):
+                self._heartbeat()
             if self._shutdown.is_set():
-                self._ask_to_stop("shutdown")
-            if self._press():
+                self._request_stop("shutdown")
+            if self._escalate():
                 self._process.close()
-                return Gone(-signal.SIGKILL)
+                return Exited(-signal.SIGKILL)
 
-    def _listen(self) -> Word | Gone | None:
-        wait = min(_TICK_SECONDS, max(0.0, self._next_beat - time.monotonic()))
-        if len(self._events) >= _PENDING:
+    def _next_message(self) -> Message | Exited | None:
+        wait = min(_POLL_SECONDS, max(0.0, self._next_heartbeat - time.monotonic()))
+        if len(self._events) >= _MAX_PENDING:
             time.sleep(wait)
             return None
-        match word := self._process.next_word(0 if self._urgent else wait):
+        match message := self._process.next_message(0 if self._urgent else wait):
             case Ready():
-                self._log.info("the process %d is ready", self._process.pid)
-            case None | Succeeded() | Failed() | Stopped() | Gone():
+                self._log.info("process %d is ready", self._process.pid)
+            case None | Succeeded() | Failed() | Stopped() | Exited():
                 pass
             case event:
                 self._events.append(event)
-                # Stages and figures are seen at once, metrics with the next beat.
-                self._urgent |= not (isinstance(event, Metrics) or self._database_away)
-        return word
+                # Stages and figures are recorded at once, metrics with the next heartbeat.
+                self._urgent |= not (isinstance(event, Metrics) or self._database_down)
+        return message
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         self._urgent = False
         try:
-            cancel = self._recorder.beat(self.news)
+            cancel = self._recorder.heartbeat(self.update)
         except Unavailable as error:
-            if not self._database_away:
-                self._log.warning("%s The process goes on; what it says is recorded later.", error.message)
-            self._database_away = True
+            if not self._database_down:
+                self._log.warning("%s The process continues; its events are recorded later.", error.message)
+            self._database_down = True
         else:
-            if self._database_away:
-                self._log.info("the database is back")
-            self._database_away = False
+            if self._database_down:
+                self._log.info("the database is reachable again")
+            self._database_down = False
             self._events.clear()
             if cancel:
-                self._ask_to_stop("cancel")
-        self._next_beat = time.monotonic() + self._settings.heartbeat_seconds
+                self._request_stop("cancel")
+        self._next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
 
-    def _ask_to_stop(self, reason: StopReason) -> None:
+    def _request_stop(self, reason: StopReason) -> None:
         if self.reason is None:
-            self._log.info("the process shall stop: %s", reason)
-            self._process.ask_to_stop()
+            self._log.info("requested the process to stop: %s", reason)
+            self._process.request_stop()
             self._term_at = time.monotonic() + self._settings.cancel_grace_seconds
             self._kill_at = self._term_at + _TERM_SECONDS
             self.reason = reason
 
-    def _press(self) -> bool:
-        """Press a process that was asked to stop and does not; True when it is time to kill it."""
+    def _escalate(self) -> bool:
+        """Send SIGTERM to a process that does not stop on request; returns whether it is time to kill it."""
         now = time.monotonic()
         if now >= self._term_at:
-            self._log.warning("the process does not stop: SIGTERM")
+            self._log.warning("the process does not stop: sending SIGTERM")
             self._process.terminate()
             self._term_at = float("inf")
         return now >= self._kill_at

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 
 from core.errors import Interrupted
+from core.schemas.evaluation import Figure
 from core.schemas.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted
 from core.schemas.gate import GateDecision, GateReason
 from core.schemas.job import Assignment, JobSpec
-from core.schemas.results import Figure, Outcome
+from core.schemas.results import Outcome
 from core.schemas.security import SecuritySpec
 from core.storage import ArtifactStore
 from worker.link import Link
@@ -73,7 +74,7 @@ class Actor:
         try:
             parts[part]()
         except Interrupted:
-            self.link.say(Stopped())
+            self.link.send(Stopped())
 
     def mark(self, name: str, text: str) -> None:
         """Leave a file for the test, whole."""
@@ -103,17 +104,17 @@ class Actor:
         stored = ArtifactStore(self.root).put(
             key, ADAPTER, name="adapter.bin", media_type="application/octet-stream", gated=True
         )
-        self.link.say(Succeeded(outcome=Outcome(artifacts=(stored,))))
+        self.link.send(Succeeded(outcome=Outcome(artifacts=(stored,))))
 
     def report(self) -> None:
         """Leaves a report and what the gate decided."""
-        self.link.say(Succeeded(outcome=self.outcome()))
+        self.link.send(Succeeded(outcome=self.outcome()))
 
     def other_report(self) -> None:
         """Says another digest of its report than that of the file."""
         (file,) = self.outcome().artifacts
         lie = file.model_copy(update={"sha256": "0" * 64})
-        self.link.say(Succeeded(outcome=Outcome(artifacts=(lie,))))
+        self.link.send(Succeeded(outcome=Outcome(artifacts=(lie,))))
 
     def outcome(self) -> Outcome:
         """A report, quarantined."""
@@ -150,7 +151,7 @@ class Actor:
 
     def fail(self) -> None:
         """Says that the job cannot be done."""
-        self.link.say(Failed(error=JobError(code="loss_not_finite", message="The loss is not finite.")))
+        self.link.send(Failed(error=JobError(code="loss_not_finite", message="The loss is not finite.")))
 
     def garbage(self) -> None:
         """Breaks the protocol."""
@@ -196,13 +197,13 @@ class Actor:
         stored = ArtifactStore(self.root).put(
             "uploads/secret", b"secret", name="adapter.bin", media_type="text/plain", gated=False
         )
-        self.link.say(Succeeded(outcome=Outcome(artifacts=(stored,))))
+        self.link.send(Succeeded(outcome=Outcome(artifacts=(stored,))))
 
 
 def main() -> None:
     """Serve one order."""
     link = Link.standard()
-    link.say(Ready())
+    link.send(Ready())
     Actor(link, link.order()).play()
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from core.schemas.events import Metrics, Progress
 from tests.worker.helpers import SCRIPTED, alive, order, until
-from worker.child import Gone, TrainingProcess, environment
-from worker.protocol import ProtocolError, Ready, Word
+from worker.child import Exited, TrainingProcess, environment
+from worker.protocol import Message, ProtocolError, Ready
 
-METRICS = b'{"type":"metrics","arm":"a","step":1,"total_steps":1,"loss":1,"learning_rate":1}'
+METRICS = b'{"type":"metrics","run":"a","step":1,"total_steps":1,"loss":1,"learning_rate":1}'
 
 
 @contextmanager
@@ -35,11 +35,11 @@ def started(command: Sequence[str]) -> Generator[TrainingProcess]:
         process.close()
 
 
-def words(process: TrainingProcess) -> list[Word | Gone]:
+def words(process: TrainingProcess) -> list[Message | Exited]:
     """Everything that it says until it is gone."""
-    said: list[Word | Gone] = []
-    while not (said and isinstance(said[-1], Gone)):
-        word = process.next_word(10)
+    said: list[Message | Exited] = []
+    while not (said and isinstance(said[-1], Exited)):
+        word = process.next_message(10)
         assert word is not None
         said.append(word)
     return said
@@ -61,19 +61,19 @@ def test_only_what_is_listed_reaches_the_process() -> None:
 
 def test_a_process_is_warm_then_works_then_is_gone(tmp_path: Path) -> None:
     with started(SCRIPTED) as process:
-        assert process.next_word(10) == Ready()
-        assert process.next_word(0.01) is None
+        assert process.next_message(10) == Ready()
+        assert process.next_message(0.01) is None
         process.begin(order(tmp_path))
         said = words(process)
         assert said[-2:][0].__class__.__name__ == "Succeeded"
-        assert said[-1] == Gone(0)
-        assert process.next_word(1) == Gone(0)
+        assert said[-1] == Exited(0)
+        assert process.next_message(1) == Exited(0)
         assert process.progress == Progress(stage="training", run="ml_lr", fraction=1, message="step 3 of 3")
 
 
 def test_a_death_is_told_with_its_signal() -> None:
     with program("import os; os.abort()") as process:
-        assert words(process) == [Gone(-signal.SIGABRT)]
+        assert words(process) == [Exited(-signal.SIGABRT)]
 
 
 def test_what_it_wrote_last_is_kept(tmp_path: Path) -> None:
@@ -90,29 +90,29 @@ def test_what_it_wrote_last_is_kept(tmp_path: Path) -> None:
 def test_a_broken_protocol_ends_the_process() -> None:
     with program("import time; print('Loading...', flush=True); time.sleep(60)") as process:
         with pytest.raises(ProtocolError, match="Loading"):
-            process.next_word(10)
-        assert process.next_word(10) == Gone(-signal.SIGKILL)
+            process.next_message(10)
+        assert process.next_message(10) == Exited(-signal.SIGKILL)
 
 
 def test_an_unread_process_waits_and_loses_nothing() -> None:
     count = 20_000
     text = f"import sys\nfor step in range({count}): sys.stdout.buffer.write({METRICS!r} + b'\\n')"
     with program(text) as process:
-        until(process._words.full, "the queue is full")
+        until(process._messages.full, "the queue is full")
         assert process.alive
         said = words(process)
         assert sum(isinstance(word, Metrics) for word in said) == count
-        assert said[-1] == Gone(0)
+        assert said[-1] == Exited(0)
 
 
 def test_a_process_that_waits_to_be_read_can_be_closed() -> None:
     before = threading.active_count()
     with program(f"while True: print({METRICS.decode()!r})") as process:
-        until(process._words.full, "the queue is full")
+        until(process._messages.full, "the queue is full")
         process.close()
         process.close()
         assert not alive(process.pid)
-        assert process.next_word(0) == Gone(-signal.SIGKILL)
+        assert process.next_message(0) == Exited(-signal.SIGKILL)
     until(lambda: threading.active_count() <= before, "its threads are gone")
 
 
@@ -127,7 +127,7 @@ os.abort()
 """
     with program(text) as process:
         began = time.monotonic()
-        assert words(process) == [Gone(-signal.SIGABRT)]
+        assert words(process) == [Exited(-signal.SIGABRT)]
         assert time.monotonic() - began < 5
         process.close()
         (line,) = process.log.tail(1)
@@ -138,7 +138,7 @@ def test_talking_to_a_dead_process_is_no_error() -> None:
     with program("pass") as process:
         words(process)
         process.begin(order())
-        process.ask_to_stop()
+        process.request_stop()
         process.terminate()
 
 
@@ -147,7 +147,7 @@ def test_a_process_ends_when_its_worker_is_gone() -> None:
 import os, signal, sys
 from worker.child import TrainingProcess
 process = TrainingProcess((sys.executable, "-m", "tests.worker.scripted"))
-process.next_word(10)
+process.next_message(10)
 os.write(2, b"%d\\n" % process.pid)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -46,7 +46,7 @@ def pipes() -> Iterator[Pipes]:
 def test_the_order_comes_and_words_go(pipes: Pipes) -> None:
     pipes.input.write(encode(order()))
     assert pipes.link.order() == order()
-    pipes.link.say(Ready())
+    pipes.link.send(Ready())
     pipes.link.emit(PROGRESS)
     assert [decode(pipes.output.readline()) for _line in range(2)] == [Ready(), PROGRESS]
 

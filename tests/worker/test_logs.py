@@ -28,7 +28,7 @@ def test_the_file_stops_growing_and_says_so_while_the_end_is_kept(tmp_path: Path
         log.feed(b"line %d\n" % number)
     text = path.read_text()
     assert text.startswith("line 0\n")
-    assert text.endswith("the log is full\n")
+    assert text.endswith("the rest is missing\n")
     assert len(text) < 200
     assert log.tail(2) == ["line 998", "line 999"]
 

@@ -37,7 +37,7 @@ def test_the_broker_goes_and_comes_back(
     pid = service.pid()
     stop_together([valkey])
     second = service.order("finish")
-    until(lambda: worker.says("sweeping stops"), "the worker notices")
+    until(lambda: worker.says("sweeping is suspended"), "the worker notices")
     assert alive(pid)
     service.release()
     until(lambda: service.status(first) == "succeeded", "the job is done without a broker")
@@ -46,8 +46,8 @@ def test_the_broker_goes_and_comes_back(
     until(lambda: service.status(second) == "succeeded", "the worker takes jobs again")
     assert service.job(first).attempt == 1
     log = worker.log.read_text()
-    assert log.count("sweeping stops") == 1
-    assert log.count("sweeping again") == 1
+    assert log.count("sweeping is suspended") == 1
+    assert log.count("sweeping resumes") == 1
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_database_goes_and_comes_back(
     pid = own_service.pid()
     until(lambda: own_service.job(job_id).progress, "progress")
     stop_together([postgres])
-    until(lambda: worker.says("The process goes on"), "the worker notices")
+    until(lambda: worker.says("The process continues"), "the worker notices")
     own_service.release()
     until(lambda: worker.says("ended: succeeded"), "the process ends while the database is away")
     assert not alive(pid)
@@ -101,7 +101,7 @@ def test_a_worker_that_starts_before_its_servers_waits_for_them(
     until(lambda: worker.says("Trying again"), "it looks for the broker")
     valkey.launch()
     valkey.await_ready()
-    until(lambda: worker.says("sweeping stops"), "it looks for the database")
+    until(lambda: worker.says("sweeping is suspended"), "it looks for the database")
     postgres.launch()
     postgres.await_ready()
     until(lambda: own_service.status(job_id) == "succeeded", "it works")

@@ -10,18 +10,18 @@ from tests.worker.helpers import order
 from tests.worker.scripted import figure
 from worker.protocol import (
     Failed,
+    Message,
     ProtocolError,
     Ready,
     Stopped,
     Succeeded,
-    Word,
     decode,
     decode_order,
     encode,
 )
 
 FILE = StoredFile(name="a/b.json", key="jobs/b", sha256="0" * 64, bytes=1, media_type="application/json", gated=False)
-WORDS: list[Word] = [
+WORDS: list[Message] = [
     Ready(),
     Progress(stage="training", run=None, fraction=0.5, message="line one\nline two"),
     StageStarted(stage="before"),
@@ -36,7 +36,7 @@ WORDS: list[Word] = [
 
 
 @pytest.mark.parametrize("word", WORDS, ids=lambda word: word.type)
-def test_a_word_is_one_line_and_comes_back(word: Word) -> None:
+def test_a_word_is_one_line_and_comes_back(word: Message) -> None:
     line = encode(word)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1

@@ -131,7 +131,7 @@ def test_a_frozen_worker_that_comes_back_writes_nothing(
     start_worker("prompt")
     service.pid(2)
     late.process.send_signal(signal.SIGCONT)
-    until(lambda: late.says("Nothing more is written"), "the late worker lets go")
+    until(lambda: late.says("Nothing else is written"), "the late worker lets go")
     until(lambda: not alive(pid), "its process is ended")
     service.release()
     until(lambda: service.status(job_id) == "succeeded", "done by the other")

@@ -19,9 +19,9 @@ from core.schemas.screening import ScreeningPolicy
 from core.signing import SIGNED_REPORT, SigningKeys, verify
 from tests.worker.helpers import Desk, Service, alive, until
 from tests.worker.scripted import ADAPTER, REPORT, figure
-from worker.child import Gone
+from worker.child import Exited
 from worker.protocol import Order, Stopped
-from worker.supervisor import died
+from worker.supervisor import describe_exit
 
 
 def test_a_job_is_recorded_whole(desk: Desk, service: Service) -> None:
@@ -310,14 +310,14 @@ def test_a_database_that_is_away_costs_only_the_message(settings: Settings, serv
 @pytest.mark.parametrize(
     ("ending", "words"),
     [
-        (Gone(-signal.SIGKILL), "memory ran out"),
-        (Gone(-signal.SIGSEGV), "died of SIGSEGV"),
-        (Gone(0), "exit status 0"),
-        (Stopped(), "without having been asked"),
+        (Exited(-signal.SIGKILL), "out of memory"),
+        (Exited(-signal.SIGSEGV), "killed by SIGSEGV"),
+        (Exited(0), "exit status 0"),
+        (Stopped(), "stopped without a request"),
     ],
 )
-def test_a_death_is_put_into_words(ending: Gone | Stopped, words: str) -> None:
-    error = died(ending, ["Traceback", "x" * 500])
+def test_a_death_is_put_into_words(ending: Exited | Stopped, words: str) -> None:
+    error = describe_exit(ending, ["Traceback", "x" * 500])
     assert words in error.message
     assert len(error.message) < 450
 
@@ -330,7 +330,7 @@ def test_a_report_is_signed_and_the_gates_decision_recorded(desk: Desk, service:
     assert job.gate is not None
     assert job.gate["outcome"] == "quarantined"
     said = [event.data["message"] for event in service.events(job_id) if event.type == "status"]
-    assert said[-1] == "The job is done, and the gate withholds what it trained: quarantined."
+    assert said[-1] == "The job has succeeded, and the gate withholds its files: quarantined."
     files = {file.name: file for file in service.artifacts(job_id)}
     assert set(files) == {"report.json", SIGNED_REPORT}
     envelope = (service.store / files[SIGNED_REPORT].key).read_bytes()

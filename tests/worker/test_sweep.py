@@ -106,19 +106,19 @@ def test_it_survives_outages_and_says_so_once(
     broker.away = True
     job_id = service.order("finish")
     sweep.start()
-    until(lambda: "sweeping stops" in caplog.text, "the outage is noticed")
+    until(lambda: "sweeping is suspended" in caplog.text, "the outage is noticed")
     looks = broker.looks
     until(lambda: broker.looks >= looks + 3, "it looks again and again")
     broker.away = False
     until(lambda: broker.sent == [job_id], "the job is sent")
-    assert caplog.text.count("sweeping stops") == 1
+    assert caplog.text.count("sweeping is suspended") == 1
 
 
 def test_a_database_that_is_away_at_the_start(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     nowhere = make_sessions("postgresql://nobody@/nothing?host=/nonexistent")
     sweep = Sweep(settings, sessions=nowhere, depth=lambda: 0, send=lambda _: None)
     sweep.start()
-    until(lambda: "sweeping stops" in caplog.text, "the outage is noticed")
+    until(lambda: "sweeping is suspended" in caplog.text, "the outage is noticed")
     sweep.stop()
     sweep.wait()
     dispose(nowhere)
