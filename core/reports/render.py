@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -87,10 +87,8 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["draw"] = _draw
-    environment.filters["cut"] = _cut
-    environment.filters["percent"] = numbers.percent
-    environment.filters["plural"] = numbers.plural
+    filters: dict[str, Any] = {"draw": _draw, "cut": _cut, "percent": numbers.percent, "plural": numbers.plural}
+    environment.filters.update(filters)
     return environment.get_template("report.html")
 
 

@@ -1,6 +1,6 @@
-"""Pictures of a report, as SVG: each is a file of its own, and fits into the page.
+"""Pictures of a report as SVG, both as files and inside the page.
 
-Not here: the page (core.reports.render), any figure (the stages).
+Not here: the page (core.reports.render), the figures (the stages).
 """
 
 from core.reports.pictures import curves, heat, outcomes
@@ -11,10 +11,10 @@ __all__ = ["Picture", "draw"]
 
 
 def draw(report: Report) -> dict[str, Picture]:
-    """All pictures that the report has figures for, by name: `bars`, `pareto`, `robustness` (and `robustness_2` and so
-    on, one for each usable map), `rates`, `losses`, `security`."""
+    """Draw all pictures that the report has figures for, by name: `bars`, `pareto`, `robustness` (then `robustness_2`
+    and so on, one for each usable map), `rates`, `losses`, `security`."""
     usable = [result for result in report.robustness if result.usable and result.modules]
-    found = [
+    pictures = [
         outcomes.bars(report),
         outcomes.pareto(report),
         *(
@@ -25,4 +25,4 @@ def draw(report: Report) -> dict[str, Picture]:
         curves.losses(report),
         curves.security(report),
     ]
-    return {picture.name: picture for picture in found if picture is not None}
+    return {picture.name: picture for picture in pictures if picture is not None}

@@ -1,7 +1,7 @@
-"""The paper that pictures are drawn on: one look for all of them, and SVG that is small, safe and the same every time.
+"""The style of all pictures, and their SVG: small, safe and deterministic.
 
-Covers: how series are told apart, the style, what becomes of matplotlib's SVG. Text stays text, so that it can be
-read aloud, searched and set in the reader's own font; nothing is loaded; no date and no random name is in the file.
+Covers: distinguishing runs, matplotlib's settings, cleaning matplotlib's SVG. Text remains text, so that it can be read
+aloud, searched and shown in the reader's font. The file loads nothing and contains no date and no random name.
 Not here: what is drawn (the other files of this folder).
 """
 
@@ -26,12 +26,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from core.reports.text import cut, one_line
 
 WIDTH = 720.0
-"""Width of every picture, in points of 1/72 inch: the unit of all sizes here."""
+"""Width of every picture in points (1/72 inch), the unit of all sizes here."""
 INK, SOFT, LINE, PAPER = "#1d2430", "#5a6474", "#dde2ea", "#ffffff"
 BASE_COLOUR = "#a9b1bd"
 COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#56b4e9", "#009e73")
-"""Of Okabe and Ito's palette, which eyes of every kind tell apart, in an order in which neighbours differ by at least
-11 in lightness (CIE L*, of 100), so that they differ in grey too."""
+"""Colours of Okabe and Ito's palette, which is safe for colour blindness. Neighbours differ by at least 11 in lightness
+(CIE L*, 0 to 100), so that they also differ in grey."""
 _INLINE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"}
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*")
 _DASHES = (
@@ -76,8 +76,8 @@ _STYLE = {
     "ytick.labelcolor": INK,
 }
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
-_USED = re.compile(r"(?<=url\(#)[\w-]+|(?<=^#)[\w-]+")
-_REFER = frozenset(("href", "style", "clip-path"))
+_ID_USE = re.compile(r"(?<=url\(#)[\w-]+|(?<=^#)[\w-]+")
+_ID_ATTRIBUTES = frozenset(("href", "style", "clip-path"))
 _BOX = re.compile(r"M (\S+) (\S+) L (\S+) \2 L \3 (\S+) L \1 \4 (?:L \1 \2 )?z")
 _FONT = re.compile(r" ?font-family:[^;]*;?")
 
@@ -88,22 +88,22 @@ Form = Literal["bar", "line", "point"]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a file of its own, with what it shows in words."""
+    """A picture with its texts."""
 
     name: str
-    """Short name, and the beginning of every id in it."""
+    """Short name; every id in the file starts with it."""
     title: str
-    """What it shows."""
+    """Title."""
     caption: str
-    """How to read it: units, n and intervals."""
+    """Explanation with units, n and intervals."""
     alt: str
-    """What can be seen in it, for those who cannot see it."""
+    """The figures in words, for screen readers."""
     svg: str
-    """The file."""
+    """Content of the SVG file."""
 
     @property
     def inline(self) -> str:
-        """The same inside an HTML page, in the page's own colours, so that it turns dark with it."""
+        """The picture for an HTML page. It uses the colours of the page, so it follows the dark theme."""
         found = self.svg.partition("\n")[2].replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
         for colour, variable in _INLINE.items():
             found = found.replace(colour, variable)
@@ -112,7 +112,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Style:
-    """How one arm is drawn: each of the four tells it from its neighbours, so that none has to alone."""
+    """How one run is drawn. Each of the four properties differs from that of its neighbours."""
 
     colour: str
     dashes: tuple[float, ...]
@@ -121,12 +121,12 @@ class Style:
 
     @property
     def dash(self) -> Dash:
-        """The line's dashes as matplotlib takes them."""
+        """The dashes in matplotlib's format."""
         return (0.0, self.dashes) if self.dashes else "-"
 
 
 def styles(runs: Sequence[str]) -> dict[str, Style]:
-    """The style of each arm; the first is the base model."""
+    """The style of each run; the first is the base model."""
     found = {runs[0]: Style(BASE_COLOUR, (), "o", "")}
     for number, run in enumerate(runs[1:]):
         at = number % len(_MARKERS)
@@ -134,41 +134,36 @@ def styles(runs: Sequence[str]) -> dict[str, Style]:
     return found
 
 
-def words(text: str) -> str:
-    """A job's text as it may stand in a picture: one line, not too long, and none of it a command."""
+def label(text: str) -> str:
+    """Text from a job for a picture: one line, limited in length, and not interpreted by matplotlib."""
     shown = cut(one_line(text), _LABEL)
-    return f" {shown}" if shown.startswith("_") else shown  # matplotlib leaves labels out that begin with it
-
-
-def percent(rate: float) -> str:
-    """A rate in percent, with a digit behind the point where it says something."""
-    return f"{100 * rate:.1f}".removesuffix(".0") + " %"
+    return f" {shown}" if shown.startswith("_") else shown  # matplotlib hides labels that start with an underscore
 
 
 def count(numbers: Sequence[int]) -> str:
-    """`n = 40`, or `n = 38 to 40` where they differ."""
+    """`n = 40`, or `n = 38 to 40` if the numbers differ."""
     low, high = min(numbers, default=0), max(numbers, default=0)
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
 @contextmanager
-def drawing() -> Generator[None]:
-    """The style of all pictures, whatever this machine's own settings are."""
+def picture_style() -> Generator[None]:
+    """Use the style of all pictures, independent of the settings of this machine."""
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        # Only the width of such letters is guessed: the reader's own font draws them.
+        # Such characters are drawn with the reader's font; matplotlib only estimates their width.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty picture of so many points."""
+    """An empty picture; height and width in points."""
     return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
 
 
 def plain_numbers(axes: Axes, *, along: Literal["x", "y"], log: bool = False, whole: bool = False) -> None:
-    """Ticks in plain numbers: matplotlib's own may be mathematics, which nothing is read as here."""
+    """Use plain numbers as ticks. Matplotlib's own may contain math markup, which is disabled here."""
     axis = axes.xaxis if along == "x" else axes.yaxis
     if log:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
@@ -180,21 +175,21 @@ def plain_numbers(axes: Axes, *, along: Literal["x", "y"], log: bool = False, wh
 
 
 def legend(figure: Figure, shown: dict[str, Style], *, form: Form) -> None:
-    """Which arm is which, above the picture; `form` is `bar`, `line` or `point`."""
-    handles = [_handle(words(run), style, form) for run, style in shown.items()]
-    lengths = [len(words(run)) for run in shown]
+    """Draw a legend of runs above the picture."""
+    handles = [_handle(label(run), style, form) for run, style in shown.items()]
+    lengths = [len(label(run)) for run in shown]
     fits = sum(60 + 6.2 * length for length in lengths) < WIDTH
     columns = len(handles) if fits else max(1, int(WIDTH / (60 + 6.2 * max(lengths, default=1))))
     by_column = [handle for column in range(columns) for handle in handles[column::columns]]  # matplotlib's order
     figure.legend(handles=by_column, loc="outside upper left", ncols=columns, fontsize=11)
 
 
-def saved(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Picture:
-    """The figure as SVG that needs nothing else."""
+def save(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Picture:
+    """Save a figure as self-contained SVG."""
     file = io.StringIO()
     FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     alt = cut(one_line(alt), _ALT)
-    return Picture(name, title, caption, alt, _cleaned(file.getvalue(), name, title, alt))
+    return Picture(name, title, caption, alt, _clean(file.getvalue(), name, title, alt))
 
 
 def _number(value: float, _position: object = None) -> str:
@@ -205,29 +200,29 @@ def _nothing(_value: float, _position: object = None) -> str:
     return ""
 
 
-def _handle(label: str, style: Style, form: Form) -> Artist:
+def _handle(text: str, style: Style, form: Form) -> Artist:
     if form == "bar":
-        return Patch(facecolor=style.colour, edgecolor=INK, linewidth=0.7, hatch=style.hatch, label=label)
+        return Patch(facecolor=style.colour, edgecolor=INK, linewidth=0.7, hatch=style.hatch, label=text)
     line: Dash = style.dash if form == "line" else "none"
     return Line2D(
         [], [], color=style.colour, linestyle=line, linewidth=2, marker=style.marker, markeredgecolor=INK,
-        markeredgewidth=0.7, markersize=7, label=label,
+        markeredgewidth=0.7, markersize=7, label=text,
     )  # fmt: skip
 
 
-def _cleaned(svg: str, name: str, title: str, alt: str) -> str:
-    """Without namespaces, metadata, style sheets, unused ids and long numbers; with a title and a description."""
-    root = ElementTree.fromstring(svg)  # noqa: S314 - see above
+def _clean(svg: str, name: str, title: str, alt: str) -> str:
+    """Remove namespaces, metadata, style sheets, unused ids and long numbers; add a title and a description."""
+    root = ElementTree.fromstring(svg)  # noqa: S314 - matplotlib wrote it
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        element.text, element.tail = _kept(element.text), _kept(element.tail)
+        element.text, element.tail = _strip(element.text), _strip(element.tail)
         for key in list(element.attrib):
             value = element.attrib.pop(key)
             if value.startswith("rotate(-0 "):
                 continue
-            element.set(key.rpartition("}")[2], _shortened(" ".join(value.split())))
-    _without(root, ("metadata", "style"))
-    _renamed(root, name)
+            element.set(key.rpartition("}")[2], _shorten(" ".join(value.split())))
+    _remove(root, ("metadata", "style"))
+    _rename_ids(root, name)
     root.attrib = {
         "xmlns": "http://www.w3.org/2000/svg",
         "viewBox": root.attrib["viewBox"],
@@ -242,34 +237,34 @@ def _cleaned(svg: str, name: str, title: str, alt: str) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _kept(text: str | None) -> str | None:
+def _strip(text: str | None) -> str | None:
     return text if text and text.strip() else None
 
 
-def _shortened(value: str) -> str:
-    """Fewer digits, boxes by their corners, and no list of fonts: the reader's own is meant."""
+def _shorten(value: str) -> str:
+    """Use fewer digits, short paths for boxes, and no list of fonts."""
     value = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), value)
     value = _BOX.sub(r"M\1 \2H\3V\4H\1z", value)
     return _FONT.sub("", value).replace(": ", ":").replace("; ", ";")
 
 
-def _without(root: ElementTree.Element, tags: Sequence[str]) -> None:
+def _remove(root: ElementTree.Element, tags: Sequence[str]) -> None:
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in tags:
                 parent.remove(child)
 
 
-def _renamed(root: ElementTree.Element, name: str) -> None:
-    """Ids that something refers to are called by the picture, and all others are dropped."""
+def _rename_ids(root: ElementTree.Element, name: str) -> None:
+    """Rename ids in use after the picture, and remove all others."""
     used: dict[str, str] = {}
     for element in root.iter():
-        for key in _REFER & element.attrib.keys():
-            for found in _USED.findall(element.attrib[key]):
+        for key in _ID_ATTRIBUTES & element.attrib.keys():
+            for found in _ID_USE.findall(element.attrib[key]):
                 used.setdefault(found, f"{name}-{len(used)}")
     for element in root.iter():
         known = element.attrib.pop("id", None)
         if known in used:
             element.set("id", used[known])
-        for key in _REFER & element.attrib.keys():
-            element.set(key, _USED.sub(lambda found: used.get(found[0], found[0]), element.attrib[key]))
+        for key in _ID_ATTRIBUTES & element.attrib.keys():
+            element.set(key, _ID_USE.sub(lambda found: used.get(found[0], found[0]), element.attrib[key]))

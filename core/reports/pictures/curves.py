@@ -1,6 +1,6 @@
-"""What happened along the training, for all arms together: losses, and how far the model's refusals drifted.
+"""Curves of all runs during training: losses, and refusal drift.
 
-Not here: measuring either (core.training).
+Not here: measuring them (core.training).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,29 @@ from core.reports.pictures.canvas import (
     Picture,
     Style,
     count,
-    drawing,
     figure,
+    label,
     legend,
+    picture_style,
     plain_numbers,
-    saved,
+    save,
     styles,
-    words,
 )
 from core.reports.view import runs
 from core.schemas.job import BASE_RUN
 from core.schemas.results import Report
 
 _HEIGHT = 300.0
-_MOST = 40
-"""Points of a curve; more are joined to means of neighbours."""
+_MAX_POINTS = 40
+"""Points of a curve; longer curves are averaged over neighbouring steps."""
 _MARKED = 8
 _LOG_FROM = 12.0
-"""Losses are drawn on a logarithmic axis where the highest is so many times the lowest."""
+"""Losses have a logarithmic axis if the highest exceeds the lowest by this factor."""
 Line = Sequence[tuple[float, float]]
 
 
 def losses(report: Report) -> Picture | None:
-    """Training loss, and validation loss where it was measured on the way; None where nothing was trained."""
+    """Training loss, and validation loss if it was measured during training; None without any."""
     training: dict[str, Line] = {
         result.run: [(float(point.step), point.loss) for point in result.curve] for result in report.training
     }
@@ -44,59 +44,59 @@ def losses(report: Report) -> Picture | None:
     if not any(training.values()):
         return None
     measured = any(validation.values())
-    joined, most = _joined(training)
+    averaged, steps = _average(training)
     rows = report.spec.training.batch_size
-    with drawing():
+    with picture_style():
         drawn = figure(_HEIGHT)
         shown = _styles(report)
         left, *right = drawn.subplots(1, 2 if measured else 1, squeeze=False, sharey=True)[0]
-        _curves(left, joined, shown)
-        _axes(left, f"optimizer step (n = {rows} rows a step)", "loss, nats per token")
+        _curves(left, averaged, shown)
+        _axes(left, f"optimizer step (n = {rows} rows per step)", "loss, nats per token")
         left.set_title("Training rows")
         for axes in right:
             _curves(axes, validation, shown)
-            _axes(axes, f"optimizer step (n = {report.data.validation_rows} rows a point)", "")
+            _axes(axes, f"optimizer step (n = {report.data.validation_rows} rows per point)", "")
             axes.set_title("Validation rows")
-        _scale(left, [joined, validation] if measured else [joined])
+        _scale(left, [averaged, validation] if measured else [averaged])
         legend(drawn, shown, form="line")
-        return saved(
+        return save(
             drawn,
             name="losses",
-            title="Loss along the training",
-            caption=f"Mean negative log-likelihood of the trained tokens, on {rows} rows in each step"
-            + (f" (a point is the mean of up to {most} logged steps)" if most > 1 else "")
-            + (f", and on {report.data.validation_rows} rows held out." if measured else "."),
-            alt="; ".join(_told(run, line) for run, line in training.items() if line) + ".",
+            title="Loss during training",
+            caption=f"Mean negative log-likelihood of the tokens in the loss, over the {rows} rows of each step"
+            + (f" (each point is the mean of up to {steps} logged steps)" if steps > 1 else "")
+            + (f", and over {report.data.validation_rows} validation rows." if measured else "."),
+            alt="; ".join(_describe(run, line) for run, line in training.items() if line) + ".",
         )
 
 
 def security(report: Report) -> Picture | None:
-    """How far refusals drifted along the training; None where nobody looked."""
+    """Refusal drift during training; None if it was not measured."""
     lines: dict[str, Line] = {
         result.run: [(float(point.step), point.refusal_drift) for point in result.security]
         for result in report.training
     }
     if not any(lines.values()):
         return None
-    readings = count([len(line) for line in lines.values() if line])
-    with drawing():
+    points = count([len(line) for line in lines.values() if line])
+    with picture_style():
         drawn = figure(_HEIGHT)
         last = max(x for line in lines.values() for x, _ in line)
         lines = {BASE_RUN: [(0.0, 0.0), (last, 0.0)]} | lines
         shown = {run: style for run, style in styles(runs(report)).items() if lines[run]}
         axes = drawn.subplots()
         _curves(axes, lines, shown)
-        _axes(axes, f"optimizer step ({readings} readings an arm)", "refusal drift, nats per token")
+        _axes(axes, f"optimizer step ({points} points per run)", "refusal drift, nats per token")
         legend(drawn, shown, form="line")
-        return saved(
+        return save(
             drawn,
             name="security",
-            title="Refusals along the training",
-            caption="Rise of the negative log-likelihood of the base model's own first answer tokens to harmful probe "
-            f"prompts: 0 is the base model, and higher is further from its refusals ({readings} readings an arm). No "
-            "prompt that figures are measured on is among them. Read from first words, it says when refusals go, and "
-            "need not rank arms as attacks do.",
-            alt="; ".join(_told(run, line) for run, line in lines.items() if line and run != BASE_RUN) + ".",
+            title="Refusal drift during training",
+            caption="Increase of the negative log-likelihood of the base model's first answer tokens on harmful probe "
+            f"prompts ({points} points per run). 0 is the base model; higher values are further from its refusals. The "
+            "probe prompts are not used for any other figure. Refusal drift shows when refusals change; it does not "
+            "always rank runs as attacks do.",
+            alt="; ".join(_describe(run, line) for run, line in lines.items() if line and run != BASE_RUN) + ".",
         )
 
 
@@ -104,9 +104,9 @@ def _styles(report: Report) -> dict[str, Style]:
     return {run: style for run, style in styles(runs(report)).items() if run != BASE_RUN}
 
 
-def _joined(lines: Mapping[str, Line]) -> tuple[dict[str, Line], int]:
-    """Curves of at most so many points, and how many neighbours one of them is the mean of."""
-    size = max(1, -(-max((len(line) for line in lines.values()), default=0) // _MOST))
+def _average(lines: Mapping[str, Line]) -> tuple[dict[str, Line], int]:
+    """Curves of at most 40 points, and how many steps each point is the mean of."""
+    size = max(1, -(-max((len(line) for line in lines.values()), default=0) // _MAX_POINTS))
     return {run: _means(line, size) for run, line in lines.items()}, size
 
 
@@ -145,5 +145,5 @@ def _scale(axes: Axes, groups: Sequence[Mapping[str, Line]]) -> None:
         axes.set_ylim(min(values) - room, max(values) + room)
 
 
-def _told(run: str, line: Line) -> str:
-    return f"{words(run)}: {line[0][1]:.3f} at step {line[0][0]:g}, {line[-1][1]:.3f} at step {line[-1][0]:g}"
+def _describe(run: str, line: Line) -> str:
+    return f"{label(run)}: {line[0][1]:.3f} at step {line[0][0]:g}, {line[-1][1]:.3f} at step {line[-1][0]:g}"

@@ -1,6 +1,6 @@
-"""Before and after: attack success by family and over-refusal as bars, and safety against task as one map of arms.
+"""Before and after training: attack success rates and over-refusal as bars, and safety against task performance.
 
-Not here: which figures stand for an arm (core.reports.overall), the figures themselves (core.attacks.count,
+Not here: choosing the summary figures (core.reports.overall), the figures themselves (core.attacks.count,
 core.quality).
 """
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawn
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from core.reports.numbers import RATES, percent, plural
 from core.reports.overall import TASKS, Overall, judge, overall, task_figure
 from core.reports.pictures.canvas import (
     INK,
@@ -18,14 +19,13 @@ from core.reports.pictures.canvas import (
     Picture,
     Style,
     count,
-    drawing,
     figure,
+    label,
     legend,
-    percent,
+    picture_style,
     plain_numbers,
-    saved,
+    save,
     styles,
-    words,
 )
 from core.reports.view import runs
 from core.schemas.evaluation import Figure
@@ -37,34 +37,34 @@ from core.schemas.results import Report
 _REFUSALS = "over-refusal"
 _BAR, _GAP = 9.0, 10.0
 _FAR = 2.5
-"""The base model gets an axis of its own where it lies further from the arms than so many times their own range."""
+"""The base model gets its own panel if its distance from the runs exceeds their range by this factor."""
 
 
 def bars(report: Report) -> Picture | None:
-    """Attack success by family, and over-refusal, of the base model and every arm; None where nothing was judged."""
+    """Attack success rate by family, and over-refusal rate, of all models; None if nothing was judged."""
     by = judge(report)
     rows = _rows(report, by)
     if not rows:
         return None
     names = runs(report)
-    with drawing():
+    with picture_style():
         shown = styles(names)
         heights = [_BAR * len(names) + _GAP] * len(rows)
         drawn = figure(sum(heights) + 96)
         _bars(drawn.subplots(), rows, shown)
         legend(drawn, shown, form="bar")
-        return saved(
+        return save(
             drawn,
             name="bars",
-            title="Attack success before and after",
-            caption=f"Share of attacks that the model complies with, by family, and of harmless look-alikes that it "
-            f"refuses; judge {by}. Lines are 95 % Wilson intervals. Shorter is better everywhere.",
-            alt=". ".join(_told(title, found) for title, found in rows.items()) + ".",
+            title="Attack success rate before and after training",
+            caption=f"Attack success rate by family, and over-refusal rate (judge: {by}). Lines are 95 % Wilson "
+            "intervals. Lower is better for all bars.",
+            alt=". ".join(_describe(title, found) for title, found in rows.items()) + ".",
         )
 
 
 def pareto(report: Report) -> Picture | None:
-    """Attack success against the task figure, of every arm and the base; None where one of them was not measured."""
+    """Attack success rate against the task figure, of all models with both; None with fewer than two."""
     points: dict[str, tuple[Figure, Overall]] = {}
     for run in runs(report):
         task, attacks = task_figure(report, run), overall(report, run)
@@ -74,10 +74,10 @@ def pareto(report: Report) -> Picture | None:
         return None
     first, attacks = next(iter(points.values()))
     lower = first.metric in LOWER_IS_BETTER
-    families = f"{attacks.families} {'family' if attacks.families == 1 else 'families'}"
-    name = dict(TASKS)[first.metric] + ("" if first.suite == TASK else f", {words(first.suite)}")
-    side = "the left" if lower else "the right"
-    with drawing():
+    families = plural(attacks.families, "family", "families")
+    name = dict(TASKS)[first.metric] + ("" if first.suite == TASK else f", {label(first.suite)}")
+    side = "left" if lower else "right"
+    with picture_style():
         drawn = figure(380)
         shown = {run: style for run, style in styles(runs(report)).items() if run in points}
         panels = _panels(drawn, points)
@@ -85,24 +85,24 @@ def pareto(report: Report) -> Picture | None:
             _points(axes, points, shown)
         rows = count([task.n for task, _ in points.values()])
         answers = count([n for _, each in points.values() for n in each.n])
-        panels[0].set_ylabel(f"attack success, mean of {families}, %\n({answers} a family; lower is better)")
+        panels[0].set_ylabel(f"attack success rate, mean of {families}, %\n({answers} per family; lower is better)")
         panels[0].set_ylim(0, 100 * max(each.mean.high for _, each in points.values()) + 5)
         drawn.supxlabel(f"{name} ({rows}; {'lower' if lower else 'higher'} is better)", fontsize=11, color=INK)
         legend(drawn, shown, form="point")
-        return saved(
+        return save(
             drawn,
             name="pareto",
-            title="Safety against task",
-            caption=f"Down is safer, and to {side} is better at the task. Attack success is the mean over {families}, "
-            "each weighing the same; its interval joins the families' 95 % intervals end by end. The dotted line joins "
-            "what no other point beats on both axes. Worst family: "
+            title="Safety against task performance",
+            caption=f"Lower is safer, and to the {side} is better at the task. The attack success rate is the mean "
+            f"over {families} with equal weights; its interval is the mean of their 95 % intervals. The dotted line is "
+            "the Pareto front. Highest rate: "
             + ", ".join(
-                f"{words(run)} {_spoken(each.worst.suite)} {percent(each.worst.value)}"
+                f"{label(run)} {_spoken(each.worst.suite)} {percent(each.worst.value)}"
                 for run, (_, each) in points.items()
             )
             + ".",
             alt="; ".join(
-                f"{words(run)}: attack success {percent(each.mean.value)} ({percent(each.mean.low)} to "
+                f"{label(run)}: attack success rate {percent(each.mean.value)} ({percent(each.mean.low)} to "
                 f"{percent(each.mean.high)}), {name} {_scaled(task.value, task.metric):.3g}"
                 for run, (task, each) in points.items()
             )
@@ -111,13 +111,13 @@ def pareto(report: Report) -> Picture | None:
 
 
 def _rows(report: Report, by: str | None) -> dict[str, dict[str, Figure]]:
-    """Figures by row and arm: families as they were ordered, then over-refusal."""
+    """Figures by row and run: families in the order of the job, then over-refusal."""
     found: dict[str, dict[str, Figure]] = {}
     for row in report.figures:
         if row.metric == "attack_success_rate" and row.judge == by:
             found.setdefault(_spoken(row.suite), {})[row.run] = row
     refusals = [row for row in report.figures if row.metric == "over_refusal_rate"]
-    # The drawn judge may not know refusals; then one that does was asked.
+    # If the judge cannot detect refusals, another judge of the job did.
     decided_by = by if any(row.judge == by for row in refusals) else next((row.judge for row in refusals), None)
     for row in refusals:
         if row.judge == decided_by:
@@ -138,7 +138,7 @@ def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[s
                 _bar(axes, found[run], style, places[-1][0])
     _intervals(axes, places)
     axes.set_ylim(len(rows) * step - _GAP + 4, -4)
-    axes.set_xlim(0, 108)  # room for what is written behind whole bars
+    axes.set_xlim(0, 108)  # space for the labels behind the bars
     axes.spines["bottom"].set_bounds(0, 100)
     axes.set_yticks(
         ticks, labels=[f"{title}\n{count([row.n for row in found.values()])}" for title, found in rows.items()]
@@ -149,23 +149,23 @@ def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[s
     axes.xaxis.set_major_locator(FixedLocator([0, 20, 40, 60, 80, 100]))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.grid(axis="x")
-    axes.set_xlabel("share of the prompts that a judge decided on, % (95 % interval)")
+    axes.set_xlabel("share of decided answers, % (95 % confidence interval)")
     axes.set_ylabel("attack family")
 
 
 def _bar(axes: Axes, row: Figure, style: Style, at: float) -> None:
-    label = percent(row.value) if row.n else "unknown"
+    value = percent(row.value) if row.n else "unknown"
     if row.n:
         axes.barh(
             at, 100 * row.value, height=_BAR - 1.6, color=style.colour, edgecolor=INK, linewidth=0.6, hatch=style.hatch,
             clip_on=False,
         )  # fmt: skip
-    shown = axes.text(100 * row.high + 0.7, at, label, va="center_baseline", fontsize=8.5)
+    shown = axes.text(100 * row.high + 0.7, at, value, va="center_baseline", fontsize=8.5)
     shown.set_in_layout(False)
 
 
 def _intervals(axes: Axes, places: Sequence[tuple[float, Figure]]) -> None:
-    """A dark line on a light one: the one shows on dark bars, the other beside them."""
+    """Draw a dark line on a light one: one is visible on dark bars, the other beside them."""
     heights = [at for at, _ in places]
     lows, highs = [100 * row.low for _, row in places], [100 * row.high for _, row in places]
     for colour, width in ((PAPER, 2.8), (INK, 1.1)):
@@ -173,7 +173,7 @@ def _intervals(axes: Axes, places: Sequence[tuple[float, Figure]]) -> None:
 
 
 def _panels(drawn: Drawn, points: Mapping[str, tuple[Figure, Overall]]) -> list[Axes]:
-    """One panel; or two, with a break between, where the base lies so far off that arms could not be told apart."""
+    """One panel; two with a broken axis if the base model is so far away that the runs would not be distinguishable."""
     tuned = [task for run, (task, _) in points.items() if run != BASE_RUN]
     base = points[BASE_RUN][0] if BASE_RUN in points else None
     low, high = min(row.low for row in tuned), max(row.high for row in tuned)
@@ -209,7 +209,7 @@ def _dressed(axes: Axes) -> Axes:
 
 
 def _break(axes: Axes, *, right: bool) -> None:
-    """Two strokes where the axis is broken."""
+    """Mark the broken axis."""
     x = 1.0 if right else 0.0
     axes.plot([x], [0], marker=[(-0.5, -1), (0.5, 1)], markersize=9, linestyle="none", color=SOFT, mec=SOFT,
               transform=axes.transAxes, clip_on=False)  # fmt: skip
@@ -234,28 +234,26 @@ def _points(axes: Axes, points: Mapping[str, tuple[Figure, Overall]], shown: Map
 
 
 def _front(points: Mapping[str, tuple[Figure, Overall]]) -> list[tuple[float, float]]:
-    """What no other point beats in both, from the worst task figure to the best, along a staircase."""
-    found = [
-        (-_scaled(task.value, task.metric) if task.metric in LOWER_IS_BETTER else _scaled(task.value, task.metric),
-         100 * each.mean.value, task.metric in LOWER_IS_BETTER)
-        for task, each in points.values()
-    ]  # fmt: skip
-    best = [one for one in found if not any(o[0] >= one[0] and o[1] <= one[1] and o[:2] != one[:2] for o in found)]
-    return [(-x if lower else x, y) for x, y, lower in sorted(best)]
+    """Points that no other point dominates, from the worst task figure to the best."""
+    lower = next(iter(points.values()))[0].metric in LOWER_IS_BETTER
+    sign = -1 if lower else 1
+    scored = [(sign * _scaled(task.value, task.metric), 100 * each.mean.value) for task, each in points.values()]
+    best = [(x, y) for x, y in scored if not any(u >= x and v <= y and (u, v) != (x, y) for u, v in scored)]
+    return [(sign * x, y) for x, y in sorted(best)]
 
 
 def _scaled(value: float, metric: Metric) -> float:
-    return 100 * value if metric in ("exact_match", "accuracy") else value
+    return 100 * value if metric in RATES else value
 
 
 def _spoken(suite: str) -> str:
-    return words(suite.replace("_", " "))
+    return label(suite.replace("_", " "))
 
 
 def _tick(value: float, _position: object = None) -> str:
     return f"{value:g}"
 
 
-def _told(title: str, found: Mapping[str, Figure]) -> str:
-    each = ", ".join(f"{words(run)} {percent(row.value) if row.n else 'unknown'}" for run, row in found.items())
+def _describe(title: str, found: Mapping[str, Figure]) -> str:
+    each = ", ".join(f"{label(run)} {percent(row.value) if row.n else 'unknown'}" for run, row in found.items())
     return f"{title} ({count([row.n for row in found.values()])}): {each}"

@@ -1,4 +1,4 @@
-"""Curves along the training: all arms, few points, an axis that shows the low end, nothing where nobody looked."""
+"""Curves during training: all runs, few points, a readable axis, and no picture without data."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def trained(report: Report, values: list[float]) -> Report:
     return report.model_copy(update={"training": training})
 
 
-def test_every_run_has_a_curve_and_a_name(whole: Report) -> None:
+def test_every_run_has_a_curve_and_a_label(whole: Report) -> None:
     for picture in (losses(whole), security(whole)):
         assert picture is not None
         assert {"ml_lr", "uniform"} <= set(texts(picture))
@@ -23,16 +23,16 @@ def test_every_run_has_a_curve_and_a_name(whole: Report) -> None:
     assert picture.alt == "ml_lr: 2.100 at step 1, 0.100 at step 3; uniform: 3.000 at step 1, 1.000 at step 3."
 
 
-def test_validation_has_a_panel_where_it_was_measured(report: Report, whole: Report) -> None:
+def test_validation_loss_has_a_panel_if_it_was_measured(report: Report, whole: Report) -> None:
     without, with_it = losses(report), losses(whole)
     assert without is not None
     assert with_it is not None
     assert "Validation rows" not in texts(without)
     assert "Validation rows" in texts(with_it)
-    assert "on 10 rows held out" in with_it.caption
+    assert "over 10 validation rows" in with_it.caption
 
 
-def test_safety_is_drawn_where_it_was_read_and_against_the_base(report: Report, whole: Report) -> None:
+def test_refusal_drift_is_drawn_with_the_base_model_if_it_was_measured(report: Report, whole: Report) -> None:
     assert security(report) is None
     picture = security(whole)
     assert picture is not None
@@ -46,15 +46,13 @@ def test_safety_is_drawn_where_it_was_read_and_against_the_base(report: Report, 
 
 
 @pytest.mark.parametrize(("lowest", "logarithmic"), [(0.5, False), (0.1, True), (0.0, False)])
-def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_axis(
-    report: Report, lowest: float, logarithmic: bool
-) -> None:
+def test_wide_range_of_losses_has_a_logarithmic_axis(report: Report, lowest: float, logarithmic: bool) -> None:
     picture = losses(trained(report, [3.0, 1.0, lowest]))
     assert picture is not None
     assert ("loss, nats per token (logarithmic)" in texts(picture)) == logarithmic
 
 
-def test_long_curves_are_means_of_neighbours_and_say_so(report: Report) -> None:
+def test_long_curves_are_averaged_and_say_so(report: Report) -> None:
     picture = losses(trained(report, [2 + (-1) ** step for step in range(400)]))
     assert picture is not None
     assert "mean of up to 10 logged steps" in picture.caption
@@ -64,7 +62,7 @@ def test_long_curves_are_means_of_neighbours_and_say_so(report: Report) -> None:
 
 
 @pytest.mark.parametrize("drift", [0.0, -0.5])
-def test_one_point_is_a_curve_too(report: Report, drift: float) -> None:
+def test_curve_of_one_point(report: Report, drift: float) -> None:
     one = trained(report, [0.0])
     reading = (SecurityStep(step=0, refusal_drift=drift),)
     training = tuple(result.model_copy(update={"security": reading}) for result in one.training)
@@ -72,5 +70,5 @@ def test_one_point_is_a_curve_too(report: Report, drift: float) -> None:
     assert security(one.model_copy(update={"training": training})) is not None
 
 
-def test_nothing_trained_is_no_picture(report: Report) -> None:
+def test_no_picture_without_training(report: Report) -> None:
     assert losses(trained(report, [])) is None
