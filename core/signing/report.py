@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from core.errors import TooLarge
 from core.schemas.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys, Verification
+from core.schemas.upgrade import upgrade_report
 from core.signing.envelope import MAX_BYTES, Envelope, Signature, as_object, get_text, pae, parse, read, write
 from core.signing.keys import Signer, public_key
 
@@ -217,7 +218,7 @@ def _rfc3339(moment: datetime) -> str:
 
 def _summarize(report: dict[str, object]) -> ReportSummary:
     """Summarize a report of any version: fields that this version does not find are null."""
-    decisions = report.get("gate")
+    decisions = upgrade_report(report).get("gate")
     version = report.get("version")
     return ReportSummary(
         version=version if isinstance(version, int) else None,
