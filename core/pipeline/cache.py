@@ -97,7 +97,7 @@ def code_digest(modules: Sequence[str], *, alone: Sequence[str] = (), root: Path
 
     Data files are the other files of the packages that are imported. `root` is the folder that contains core.
     """
-    files = {name: path for name in modules for name, path in _imported(name, root).items()}
+    files = _imported(modules, root)
     files |= {name: path for name in alone if (path := _source_file(name, root))}
     lines = [f"{name} {_parsed(path.read_bytes()).digest}" for name, path in files.items()]
     for package in {path.parent for path in files.values() if path.name == "__init__.py"}:
@@ -108,10 +108,10 @@ def code_digest(modules: Sequence[str], *, alone: Sequence[str] = (), root: Path
     return sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _imported(module: str, root: Path) -> dict[str, Path]:
-    """Source files by module: this one, the packages around it, and all that they import from core."""
+def _imported(modules: Sequence[str], root: Path) -> dict[str, Path]:
+    """Source files by module: these modules, the packages around them, and all that they import from core."""
     found: dict[str, Path] = {}
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         path = None if name in found else _source_file(name, root)
