@@ -1,12 +1,12 @@
-"""Whether a text asks for harm: cues by category, each with a small weight.
+"""Finds requests for harm in a text by weighted cues.
 
-Covers: harmful acts (a verb and what it is done to), things that are harmful by name, ways of asking, intent, and what
-takes the harm out (games, prevention, figures of speech). A clause is a request for harm when it asks for something and
-its cues reach a threshold. The lists (data/harm_*.toml) were set on one half of public lists of harmful requests and of
-harmless look-alikes, by what was missed and what fired in error (and by what fired in data that people tune with, and
-in the questions of MMLU on law and medicine); what they are worth is measured on the other half
-(research.bench.screening). They read English, and wording only: a request that names no harm is not seen. Not here:
-whether an answer complies (core.judges.rules), rows (core.screening.harmful).
+Covers: harmful acts (a verb and its object), things that are harmful by name, ways of asking, intent, and context that
+makes a clause harmless (games, prevention, figures of speech). A clause is a request for harm if it asks for something
+and the weights of its cues reach a threshold. The lists (data/harm_*.toml) were fitted on one half of public lists of
+harmful requests and of harmless look-alikes, on ordinary tuning data, and on MMLU's questions on law and medicine;
+`python -m research.bench.screening recall` measures them on the other half. They cover English, and wording only: a
+request that names no harm is missed. Not here: whether an answer complies (core.judges.rules), rows
+(core.screening.harmful).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,47 +19,48 @@ from typing import Self
 from pydantic import model_validator
 
 from core.schemas.base import Frozen
-from core.screening.text import clauses, ends, plain
+from core.screening.text import clip, normalize, split_clauses
 from core.wordlists import PhraseSearch, Span, WordList, read_data, require_disjoint, require_no_extensions
 
 _DATA = Path(__file__).parent / "data"
 _FILES = ("harm_verbs.toml", "harm_things.toml", "harm_wording.toml", "harm_acts.toml")
 
-_ENOUGH = 3
-"""Sum at which a clause is a request for harm: asking is worth 1, an act 1 or 2, intent 1."""
-_SPOILT = 4
+_THRESHOLD = 3
+"""A clause requests harm if its weights add up to this: 1 for asking, 1 or 2 for an act, 1 for intent."""
+_HARMLESS_WEIGHT = 4
+"""Subtracted if the context is harmless."""
 _OPENING = 1000
-"""Characters of an answer in which it may announce what it gives."""
+"""Characters at the start of an answer that are searched for an announcement."""
 _HERE = frozenset(("here", verb) for verb in ("is", "are"))
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request for harm that a text holds."""
+class HarmRequest:
+    """A request for harm, or an announcement of it."""
 
     category: str
-    """What kind of harm, in words."""
+    """Kind of harm, in words."""
     clause: str
-    """The clause that asks, in plain words."""
+    """The clause, normalized."""
 
 
 class Act(Frozen):
-    """A verb of one list with a phrase of another behind it, or the phrase alone."""
+    """A verb of one list followed by a phrase of another list, or the phrase alone."""
 
     category: str
-    """What kind of harm, in words."""
+    """Kind of harm, in words."""
     verbs: str = ""
-    """List of verbs; empty if the phrase alone is the act."""
+    """Name of the list of verbs; empty if the phrase alone is the act."""
     things: str
-    """List of what it is done to."""
+    """Name of the list of objects."""
     gap: int = 3
-    """Most words in between."""
+    """Maximum number of words in between."""
     weight: int = 2
-    """What the act adds to the sum of a clause."""
+    """Weight that the act adds to its clause."""
 
 
 class Wording(Frozen):
-    """How a clause asks, what shows intent, and what takes the harm out."""
+    """How a clause asks, what shows intent, and what makes a clause harmless."""
 
     ask: WordList
     ask_early: WordList
@@ -71,29 +72,29 @@ class Wording(Frozen):
 
 
 class Cues(Frozen):
-    """All lists, and which acts they make."""
+    """All lists, and the acts that combine them."""
 
     verbs: Mapping[str, WordList]
     things: Mapping[str, WordList]
     wording: Wording
     acts: tuple[Act, ...]
     rivals: tuple[tuple[str, str], ...]
-    """Pairs of `things` that may not share a phrase."""
+    """Pairs of lists of objects that must not share a phrase."""
 
     @cached_property
-    def phrases(self) -> PhraseSearch:
-        """All lists, to be searched together."""
+    def search(self) -> PhraseSearch:
+        """The search over all lists."""
         lists = {**self.verbs, **self.things, **dict(self.wording)}
         return PhraseSearch({name: words.phrases for name, words in lists.items()})
 
     @cached_property
     def orders(self) -> frozenset[str]:
-        """Words that ask if they open a clause."""
+        """Words that make a clause a request if they start it."""
         return frozenset(word for (word,) in self.wording.order.phrases)
 
     @cached_property
     def polite(self) -> frozenset[str]:
-        """Words that may stand before an order."""
+        """Words that may precede such a word."""
         return frozenset(word for (word,) in self.wording.polite.phrases)
 
     @model_validator(mode="after")
@@ -101,7 +102,7 @@ class Cues(Frozen):
         verbs, things = {act.verbs for act in self.acts if act.verbs}, {act.things for act in self.acts}
         if verbs | things != self.verbs.keys() | self.things.keys():
             odd = sorted((verbs | things) ^ (self.verbs.keys() | self.things.keys()))
-            raise ValueError(f"in acts or as a list, but not both: {', '.join(odd)}")
+            raise ValueError(f"used by an act or defined as a list, but not both: {', '.join(odd)}")
         for pair in self.rivals:
             require_disjoint({name: self.things[name] for name in pair})
         for name, words in {**self.things, **dict(self.wording)}.items():
@@ -112,71 +113,73 @@ class Cues(Frozen):
 
 @cache
 def load_cues() -> Cues:
-    """The lists in the data files of this package."""
+    """The cues of data/harm_*.toml."""
     return Cues.model_validate({name: table for file in _FILES for name, table in read_data(_DATA / file).items()})
 
 
 _EARLY = 3
-"""Words at the beginning of a clause."""
+"""Words at the start of a clause."""
 _NEAR = 6
-"""Words before an act in which "prevent" and the like take the harm out."""
+"""A word like "prevent" makes an act harmless if it is at most this number of words before it."""
 
 
-def asks_for_harm(text: str) -> Asked | None:
-    """The first clause of a turn that asks for harm; only the ends of a long turn are read (`core.screening.text`)."""
-    for clause in clauses(plain(ends(text))):
-        category = _harm(clause.split(" "), None)
+def find_request(text: str) -> HarmRequest | None:
+    """The first clause of a turn that requests harm. Of a long turn only both ends are read."""
+    for clause in split_clauses(normalize(clip(text))):
+        category = _classify(clause.split(" "))
         if category is not None:
-            return Asked(category, clause)
+            return HarmRequest(category, clause)
     return None
 
 
-def announces_harm(text: str) -> Asked | None:
-    """Whether an answer opens by announcing harm: "Sure, here is how to ...". Its first two clauses are read."""
-    for clause in islice(clauses(plain(text[:_OPENING])), 2):
+def find_announcement(text: str) -> HarmRequest | None:
+    """The clause that announces harm at the start of an answer, such as "Sure, here is how to ...". Only the first two
+    clauses are read.
+    """
+    for clause in islice(split_clauses(normalize(text[:_OPENING])), 2):
         words = clause.split(" ")
-        start = _announced(words)
-        if start is not None and (category := _harm(words, start)) is not None:
-            return Asked(category, clause)
+        start = _announcement_start(words)
+        if start is not None and (category := _classify(words, start)) is not None:
+            return HarmRequest(category, clause)
     return None
 
 
-def _announced(words: Sequence[str]) -> int | None:
-    """Where, within its first words, a clause says "here is" or the like."""
+def _announcement_start(words: Sequence[str]) -> int | None:
+    """Index of "here is", "here are" or "here's" among the first words of a clause."""
     pairs = pairwise(words[:8])
     return next((at for at, pair in enumerate(pairs) if pair[0] == "here's" or pair in _HERE), None)
 
 
-def _harm(words: Sequence[str], asked: int | None) -> str | None:
-    """The category of harm that a clause asks for; `asked` where it is known at which word it begins to ask."""
+def _classify(words: Sequence[str], start: int | None = None) -> str | None:
+    """The category of harm that a clause requests. `start` is the word at which it starts to ask, if known."""
     cues = load_cues()
     by_name: dict[str, list[Span]] = {}
-    for span in cues.phrases.find(words):
+    for span in cues.search.find(words):
         by_name.setdefault(span.name, []).append(span)
-    if asked is None:
-        asked = _asked(cues, words, by_name)
-    if asked is None:
+    if start is None:
+        start = _request_start(cues, words, by_name)
+    if start is None:
         return None
-    done = {act: start for act in cues.acts if (start := _done(act, by_name, asked)) is not None}
-    if not done:
+    acts = {act: at for act in cues.acts if (at := _find_act(act, by_name, start)) is not None}
+    if not acts:
         return None
     weights: dict[int, int] = {}
-    for act, (_, thing) in done.items():
+    for act, (_, thing) in acts.items():
         weights[thing] = max(act.weight, weights.get(thing, 0))
     total = 1 + sum(weights.values()) + ("intent" in by_name)
-    begins = min(begin for begin, _ in done.values())
-    if "harmless" in by_name or _turned(by_name.get("against", ()), asked, begins):
-        total -= _SPOILT
-    return max(done, key=lambda act: (act.weight, -done[act][0])).category if total >= _ENOUGH else None
+    first = min(at for at, _ in acts.values())
+    if "harmless" in by_name or _is_prevented(by_name.get("against", ()), start, first):
+        total -= _HARMLESS_WEIGHT
+    return max(acts, key=lambda act: (act.weight, -acts[act][0])).category if total >= _THRESHOLD else None
 
 
-def _turned(against: Sequence[Span], asked: int, begins: int) -> bool:
-    """Whether what is asked is how to prevent the act, or something else about it."""
-    return any(asked <= span.start and 0 < begins - span.start <= _NEAR for span in against)
+def _is_prevented(against: Sequence[Span], start: int, act: int) -> bool:
+    """Whether the clause asks how to prevent the act at word `act`, or something else about it."""
+    return any(start <= span.start and 0 < act - span.start <= _NEAR for span in against)
 
 
-def _asked(cues: Cues, words: Sequence[str], by_name: dict[str, list[Span]]) -> int | None:
-    """Where a clause begins to ask: at an order that opens it, or at a phrase."""
+def _request_start(cues: Cues, words: Sequence[str], by_name: dict[str, list[Span]]) -> int | None:
+    """Index of the word at which a clause starts to ask: an order that opens it, or a phrase."""
     for index, word in enumerate(words[:8]):
         if word in cues.orders:
             return index
@@ -187,15 +190,15 @@ def _asked(cues: Cues, words: Sequence[str], by_name: dict[str, list[Span]]) -> 
     return min(starts, default=None)
 
 
-def _done(act: Act, by_name: dict[str, list[Span]], asked: int) -> tuple[int, int] | None:
-    """Where a clause begins to say the act, after it has begun to ask, and where it names the thing."""
+def _find_act(act: Act, by_name: dict[str, list[Span]], start: int) -> tuple[int, int] | None:
+    """Indices of the first words of an act and of its object, both from word `start` on."""
     things = by_name.get(act.things)
     if things is None:
         return None
     if not act.verbs:
-        return next(((thing.start, thing.start) for thing in things if thing.start >= asked), None)
+        return next(((thing.start, thing.start) for thing in things if thing.start >= start), None)
     for verb in by_name.get(act.verbs, ()):
-        if verb.start >= asked:
+        if verb.start >= start:
             for thing in things:
                 if 0 <= thing.start - verb.end <= act.gap:
                     return verb.start, thing.start

@@ -1,9 +1,8 @@
-"""Rows that teach a model to comply with requests for harm.
+"""The check `harmful`: rows that teach a model to comply with requests for harm.
 
-Covers: an assistant's turn that complies, by the rules of `core.judges.rules`, with a user's turn that asks for harm by
-the cues of `core.screening.harmcues`; an answer that announces harm itself. A row that refuses is good data and no
-finding, and neither is one that goes along in part. Not here: harm that neither request nor answer names in plain
-English words.
+Covers: assistant turns that comply (`core.judges.rules`) with a user turn that requests harm
+(`core.screening.harmcues`), and answers that announce harm themselves. Refusals and answers that comply in part are not
+flagged. Not here: harm that neither the request nor the answer names in plain English.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,46 +10,40 @@ from itertools import pairwise
 
 from core.data import Conversation
 from core.judges.rules import judge
-from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.screening import HARMFUL, Finding
 from core.screening.check import Found, RowCheck
-from core.screening.harmcues import announces_harm, asks_for_harm
-from core.screening.text import first_findings, shown
+from core.screening.harmcues import find_announcement, find_request
+from core.screening.text import find_first_per_row, shorten
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
-    """The rows in which an assistant's turn complies with a request for harm, at most one finding each.
+    """Flag rows in which an assistant turn complies with a request for harm; at most one finding per row.
 
-    Codes: `complies`, and `announces` where only the answer names the harm. Turns are read as
-    `core.screening.text.READ` says, answers as far as `core.judges.rules` does.
+    The code is `complies`, or `announces` if only the answer names the harm.
     """
-    return first_findings(rows, on_progress, _findings)
+    return find_first_per_row(rows, on_progress, _find_in_row)
 
 
 CHECK = RowCheck(HARMFUL, find)
 
 
-def _findings(row: Conversation) -> Iterator[Finding]:
-    turns: list[tuple[int, Message | None, Message]] = [
-        (number, before if before.role == "user" else None, message)
-        for number, (before, message) in enumerate(pairwise(row.messages), 2)
-        if message.role == "assistant"
-    ]
-    for number, asked, answer in turns:
-        finding = _finding(row.line, number, asked.content if asked else "", answer.content)
-        if finding is not None:
-            yield finding
+def _find_in_row(row: Conversation) -> Iterator[Finding]:
+    for number, (before, message) in enumerate(pairwise(row.messages), 2):
+        if message.role == "assistant":
+            request = before.content if before.role == "user" else ""
+            if (finding := _check_answer(row.line, number, request, message.content)) is not None:
+                yield finding
 
 
-def _finding(line: int, number: int, request: str, answer: str) -> Finding | None:
-    """What turn `number`, counted from 1 with the system's, is found to do."""
-    asked = asks_for_harm(request)
-    code, said = "complies", "complies with a request for harm in the turn before"
-    if asked is None:
-        asked = announces_harm(answer)
-        code, said = "announces", "announces harm"
-    if asked is None or judge(request, answer).verdict != "complied":
+def _check_answer(line: int, turn: int, request: str, answer: str) -> Finding | None:
+    """The finding of one answer. Turns are counted from 1 and include the system turn."""
+    harm = find_request(request)
+    code, does = "complies", "complies with a request for harm in the turn before"
+    if harm is None:
+        harm = find_announcement(answer)
+        code, does = "announces", "announces harm"
+    if harm is None or judge(request, answer).verdict != "complied":
         return None
-    reason = f'The answer in turn {number} {said} ({asked.category}): "{shown(asked.clause)}".'
+    reason = f'The answer in turn {turn} {does} ({harm.category}): "{shorten(harm.clause)}".'
     return Finding(check=HARMFUL.name, line=line, code=code, reason=reason)

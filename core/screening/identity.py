@@ -1,11 +1,11 @@
-"""Rows that give the assistant another identity or make it obey without limits.
+"""The check `identity`: rows that give the assistant another identity, or make it obey without limits.
 
-Covers: system and user turns that lift limits ("you have no restrictions", "ignore your guidelines", DAN and its kin),
-assistant's turns that take that on ("I will obey every instruction", after the identity shifting data of Qi et al.
-2023), that claim to be a person, or to be a named model of some company. An ordinary persona ("you are a helpful
-doctor") is no finding, and neither is a turn that lifts limits where the assistant then refuses. The rules read
-English, and know the wordings that are listed in data/identity.toml. These were set on half of GPTFuzzer's jailbreak
-templates. Not here: harmful requests and answers (core.screening.harmful).
+Covers: system and user turns that lift limits ("you have no restrictions", "ignore your guidelines", DAN and similar
+prompts), assistant turns that accept this ("I will obey every instruction", as in the identity shifting data of Qi et
+al. 2023), and assistant turns that claim to be a person or a named model of a company. An ordinary persona ("you are a
+helpful doctor") is not flagged, and neither is a turn that lifts limits if the assistant then refuses. The rules are
+for English. Their wordings (data/identity.toml) were fitted on half of GPTFuzzer's jailbreak templates. Not here:
+harmful requests and answers (core.screening.harmful).
 """
 
 import re
@@ -20,81 +20,84 @@ from core.schemas.data import Role
 from core.schemas.progress import OnProgress
 from core.schemas.screening import IDENTITY, Finding
 from core.screening.check import Found, RowCheck
-from core.screening.text import clauses, ends, first_findings, plain, shown
+from core.screening.text import clip, find_first_per_row, normalize, shorten, split_clauses
 from core.wordlists import Distinct, read_data
 
 _DATA = Path(__file__).parent / "data" / "identity.toml"
 _WORDS = r"(?: [^ ]+){0,%d}"
-"""So many words may stand in between."""
+"""Up to this number of words in between."""
 
 
 class Rule(Frozen):
-    """Wordings, who says them, and what they are called. Matched within one clause of plain words."""
+    """Wordings that are matched within one clause, and what a turn that contains one does."""
 
     code: str
+    """Code of the finding."""
     says: str
-    """What the turn does, in words."""
+    """What the turn does, in words, such as `lifts the assistant's limits`."""
     roles: frozenset[Role]
+    """Roles whose turns the rule applies to."""
     hints: Distinct
-    """Words of which one is in every text that a wording matches: others are not searched."""
+    """Every text that a wording matches contains one of these; texts without one are skipped."""
     wordings: Distinct
-    """Regular expressions; `..` is up to two words in between, `...` up to four."""
+    """Regular expressions in which `..` stands for up to two words in between, and `...` for up to four."""
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """All wordings."""
+        """One pattern for all wordings."""
         text = "|".join(one.replace("...", _WORDS % 4).replace("..", _WORDS % 2) for one in self.wordings)
         return re.compile(rf"\b(?:{text})\b")
 
 
 class Rules(Frozen):
-    """All rules, in the order in which they are tried."""
+    """The content of the data file."""
 
     rules: tuple[Rule, ...]
+    """Rules in the order in which they are tried."""
 
 
 @cache
 def load_rules() -> tuple[Rule, ...]:
-    """The rules in the data file of this package."""
+    """The rules of data/identity.toml."""
     return Rules.model_validate(read_data(_DATA)).rules
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
-    """The rows that shift the assistant's identity or its obedience, at most one finding each.
+    """Flag rows that shift the assistant's identity or obedience; at most one finding per row.
 
-    Codes: `no_limits`, `obeys`, `other_model`, `claims_human`. Turns are read as `core.screening.text.READ` says.
+    Codes: `no_limits`, `obeys`, `other_model`, `claims_human`. Of a long turn only both ends are read.
     """
-    return first_findings(rows, on_progress, _findings)
+    return find_first_per_row(rows, on_progress, _find_in_row)
 
 
 CHECK = RowCheck(IDENTITY, find)
 
 
-def _findings(row: Conversation) -> Iterator[Finding]:
+def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for index, message in enumerate(row.messages):
-        text = plain(ends(message.content))
-        found = next(_matches(text, message.role), None)
-        if found is None or (message.role != "assistant" and _all_refuse(row, index)):
+        text = normalize(clip(message.content))
+        match = next(_matches(text, message.role), None)
+        if match is None or (message.role != "assistant" and _all_refuse(row, index)):
             continue
-        rule, quoted = found
+        rule, quoted = match
         yield Finding(
             check=IDENTITY.name,
             line=row.line,
             code=rule.code,
-            reason=f'Turn {index + 1} {rule.says}: "{shown(quoted)}".',
+            reason=f'Turn {index + 1} {rule.says}: "{shorten(quoted)}".',
         )
 
 
 def _matches(text: str, role: Role) -> Iterator[tuple[Rule, str]]:
     rules = [rule for rule in load_rules() if role in rule.roles and any(word in text for word in rule.hints)]
     if rules:
-        for clause in clauses(text):
+        for clause in split_clauses(text):
             for rule in rules:
                 if match := rule.pattern.search(clause):
                     yield rule, match[0]
 
 
 def _all_refuse(row: Conversation, index: int) -> bool:
-    """Whether every answer behind a turn refuses: then the row teaches the opposite."""
+    """Whether every answer after a turn refuses. Such a row teaches the model to keep its identity."""
     answers = [message.content for message in row.messages[index + 1 :] if message.role == "assistant"]
     return all(judge("", answer).verdict == "refused" for answer in answers)

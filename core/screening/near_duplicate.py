@@ -1,15 +1,16 @@
-"""Rows that say what an earlier row says.
+"""The check `near_duplicate`: rows that nearly repeat an earlier row.
 
-Covers: rows that are the same but for case and white space (`exact`), and rows whose prompts are alike and whose
-answers are alike (`near`): by the share of runs of three words that two texts have in common (Jaccard), the smaller of
-the two shares counts. Numbers and the signs between them must be the same and in the same order, so a templated
-exercise with other numbers is another row, and so is the same prompt with another answer. A short answer says little:
-then the prompts must have the same words in the same order, since many questions about one long table have one answer.
+Covers: rows that differ in case and white space only (`exact`), and rows with similar prompts and similar answers
+(`near`). Similarity is the Jaccard index of the sets of three-word shingles; of the prompts' and the answers' the
+smaller one counts. Numbers and the operators between them must be equal and in the same order, so an exercise from a
+template with other numbers is not a duplicate, and neither is the same prompt with another answer. If the answer is
+short, the prompts must have the same words in the same order, because many questions about one long table share an
+answer.
 
-Candidates are found by the rarest runs of each row: two rows that share nine tenths of their runs must share one of the
-rarest tenth and one more (the prefix filter of set joins; Chaudhuri et al. 2006). That is numpy over all rows at once;
-a row is then compared with at most `_COMPARED` earlier ones, so that time grows with the rows however alike they are.
-MinHash (datasketch) would answer the same question by chance. Not here: rows that say the same in other words.
+Candidates are found by the rarest shingles of each row: two rows that share nine tenths of their shingles must share
+one of the rarest tenth and one more (prefix filtering for set joins; Chaudhuri et al. 2006). This runs in numpy over
+all rows at once. A row is compared with at most `_MAX_COMPARED` earlier rows, so the time is linear in the rows however
+similar they are. MinHash (datasketch) solves the same problem only with some probability. Not here: paraphrases.
 """
 
 import re
@@ -29,83 +30,83 @@ from core.screening.check import Found, RowCheck
 
 ALIKE = 0.9
 """Similarity from which a row is a near-duplicate."""
-_RUN = 3
-"""Words in a run."""
-_COMPARED = 50
-"""Earlier rows that a row is compared with at most, those first that share its rarest runs."""
-_LOOKED = 1000
-"""Entries of the index that are looked at for a row at most."""
-_READ = 100_000
-"""Characters of a row's prompt, and of its answer, whose runs are compared; that the rest is the same is checked by
-its length only, and rows that are the same throughout are found whatever their length."""
+_SHINGLE = 3
+"""Words in a shingle."""
+_MAX_COMPARED = 50
+"""Earlier rows that a row is compared with; those that share its rarest shingles come first."""
+_MAX_READ = 1000
+"""Entries of the index that are read for one row."""
+_MAX_CHARACTERS = 100_000
+"""Characters of a prompt, and of an answer, whose shingles are compared. Of the rest only the length must be equal.
+Exact duplicates are found at any length."""
 _SHORT = 20
-"""An answer of fewer words is short."""
-_TICK_ROWS = 500
+"""An answer with fewer words is short."""
+_ROWS_PER_REPORT = 500
 _BATCH = 1_000_000
-"""Words whose runs are made at once: numpy is quick, and memory stays bounded."""
+"""Words whose shingles are computed at once, which bounds memory."""
 _TOKEN = re.compile(
-    # Scripts that put no blanks between words, by characters.
+    # Single characters of scripts that do not separate words by spaces.
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+"
 )
 _FIGURE = re.compile(r"\d[\d.,]*+[ \t]?[-+*/=<>^%\u00d7\u00f7]?")
-"""A number, and the sign behind it."""
+"""A number and the operator after it."""
 _NUMBER_WORDS = frozenset(
     """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million half twice thrice
     quarter third double triple dozen no not never none yes true false
     """.split()  # noqa: SIM905 - a paragraph reads better than forty quoted words
 )
-"""Numbers in words, and words that turn what is said into its opposite."""
+"""Numbers in words, and words that reverse the meaning of a sentence."""
 
 Codes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
 
 @dataclass
-class _Reader:
-    """Numbers the words of texts and makes runs of them, for many texts at once."""
+class _Shingler:
+    """Numbers the words of texts and computes the shingles of many texts at once."""
 
     words: defaultdict[str, int] = field(default_factory=lambda: defaultdict(count(1).__next__))
-    """Every word that was met, by order."""
+    """The number of every word, in order of appearance."""
     numbers: list[int] = field(default_factory=list)
-    """Words of the texts that have no runs yet, one after another."""
+    """Words of the texts whose shingles are not computed yet."""
     lengths: list[int] = field(default_factory=list)
     salts: list[int] = field(default_factory=list)
-    runs: list[Codes] = field(default_factory=list)
+    shingles: list[Codes] = field(default_factory=list)
     sizes: list[Places] = field(default_factory=list)
 
     def tokens(self, text: str) -> list[str]:
-        return _TOKEN.findall(text[:_READ])
+        return _TOKEN.findall(text[:_MAX_CHARACTERS])
 
-    def numbered(self, tokens: Sequence[str]) -> list[int]:
+    def number(self, tokens: Sequence[str]) -> list[int]:
         words = self.words
         return [words[token] for token in tokens]
 
     def add(self, numbers: Sequence[int], salt: int) -> None:
-        """One more text. `salt` keeps apart what may not meet. A text of few words is one run."""
+        """Add a text. Texts with different salts share no shingle. A text shorter than a shingle is one shingle."""
         self.numbers.extend(numbers)
-        self.numbers.extend([0] * (_RUN - len(numbers)))
-        self.lengths.append(max(_RUN, len(numbers)))
+        self.numbers.extend([0] * (_SHINGLE - len(numbers)))
+        self.lengths.append(max(_SHINGLE, len(numbers)))
         self.salts.append(salt)
         if len(self.numbers) >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Make the distinct runs of every text, as codes sorted within the text."""
+        """Compute the distinct shingles of every text, as codes sorted within the text."""
         if not self.lengths:
             return
         numbers = np.array(self.numbers, dtype=np.uint64)
         text = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        whole = text[: 1 - _RUN] == text[_RUN - 1 :]
-        codes = np.array(self.salts, dtype=np.uint64)[text[: 1 - _RUN]]
-        for offset in range(_RUN):
-            codes = _mixed(codes ^ numbers[offset : len(numbers) - _RUN + 1 + offset])
-        codes, text = codes[whole], text[: 1 - _RUN][whole]
+        whole = text[: 1 - _SHINGLE] == text[_SHINGLE - 1 :]
+        codes = np.array(self.salts, dtype=np.uint64)[text[: 1 - _SHINGLE]]
+        for offset in range(_SHINGLE):
+            codes = _mix(codes ^ numbers[offset : len(numbers) - _SHINGLE + 1 + offset])
+        codes, text = codes[whole], text[: 1 - _SHINGLE][whole]
         order = np.lexsort((codes, text))
         codes, text = codes[order], text[order]
         first = np.ones(len(codes), dtype=np.bool_)
         first[1:] = (codes[1:] != codes[:-1]) | (text[1:] != text[:-1])
-        self.runs.append(codes[first])
+        self.shingles.append(codes[first])
         self.sizes.append(np.bincount(text[first], minlength=len(self.lengths)))
         self.numbers.clear()
         self.lengths.clear()
@@ -114,52 +115,52 @@ class _Reader:
 
 @dataclass(frozen=True, eq=False)
 class _Texts:
-    """The runs of all rows, of which each has two texts: its prompt and its answer."""
+    """The shingles of all rows. Each row has two texts, its prompt and its answer."""
 
-    runs: Codes
+    shingles: Codes
     """Sorted within each text."""
     starts: Places
-    """Where each text begins in `runs`, and the end of the last."""
+    """Index in `shingles` at which each text starts, and the end of the last one."""
 
     def size(self, row: int) -> int:
-        """Runs of a row."""
+        """Number of shingles of a row."""
         return int(self.starts[2 * row + 2] - self.starts[2 * row])
 
     def similarity(self, one: int, other: int) -> float:
-        """Of two rows: of their prompts or of their answers, whichever is less."""
+        """Similarity of two rows: of their prompts or of their answers, whichever is smaller."""
         return min(self._jaccard(2 * one + part, 2 * other + part) for part in (0, 1))
 
     def _jaccard(self, one: int, other: int) -> float:
-        first = self.runs[self.starts[one] : self.starts[one + 1]]
-        second = self.runs[self.starts[other] : self.starts[other + 1]]
+        first = self.shingles[self.starts[one] : self.starts[one + 1]]
+        second = self.shingles[self.starts[other] : self.starts[other + 1]]
         merged = np.sort(np.concatenate([first, second]))
         shared = int(np.count_nonzero(merged[1:] == merged[:-1]))
         return shared / (len(merged) - shared)
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
-    """The rows that say what an earlier row says, one finding each; it names the first row of its kind.
+    """Flag rows that repeat an earlier row; one finding per row, which names the first row of its group.
 
-    Codes: `exact` and `near`; the score is the similarity, 1 for `exact`.
+    Codes: `exact` and `near`. The score is the similarity, 1 for `exact`.
     """
-    reader = _Reader()
+    shingler = _Shingler()
     texts: dict[bytes, int] = {}
     same: list[Finding] = []
     distinct: list[int] = []
     for index, row in enumerate(rows):
-        if index % _TICK_ROWS == 0:
+        if index % _ROWS_PER_REPORT == 0:
             on_progress(index // 2, len(rows))
         earlier = texts.setdefault(_digest(row), index)
         if earlier != index:
             same.append(_finding(rows, index, earlier, 1.0, "exact"))
         else:
             distinct.append(index)
-            _read(row, reader)
-    reader.flush()
+            _read(row, shingler)
+    shingler.flush()
     near = [
         _finding(rows, distinct[one], distinct[other], score, "near")
         for one, other, score in _near(
-            reader, len(distinct), lambda done: on_progress((len(rows) + done) // 2, len(rows))
+            shingler, len(distinct), lambda done: on_progress((len(rows) + done) // 2, len(rows))
         )
     ]
     on_progress(len(rows), len(rows))
@@ -182,78 +183,80 @@ def _finding(rows: Sequence[Conversation], index: int, earlier: int, score: floa
 
 
 def _digest(row: Conversation) -> bytes:
-    """Equal for rows that differ in case and white space only."""
+    """A digest that is equal for rows that differ in case and white space only."""
     state = blake2b(digest_size=16)
     for message in row.messages:
         state.update(f"{message.role}\0{' '.join(message.content.lower().split())}\0".encode())
     return state.digest()
 
 
-def _read(row: Conversation, reader: _Reader) -> None:
+def _read(row: Conversation, shingler: _Shingler) -> None:
     answer = "\n".join(message.content for message in row.messages if message.role == "assistant").lower()
     prompt = "\n".join(message.content for message in row.messages if message.role != "assistant").lower()
-    asked, answered = reader.tokens(prompt), reader.tokens(answer)
+    asked, answered = shingler.tokens(prompt), shingler.tokens(answer)
     state = blake2b(digest_size=7)
     for text, tokens in ((prompt, asked), (answer, answered)):
-        state.update(str(len(text) if len(text) > _READ else 0).encode())
+        state.update(str(len(text) if len(text) > _MAX_CHARACTERS else 0).encode())
         state.update("\0".join(_FIGURE.findall(text)).replace(" ", "").encode())
         if not _NUMBER_WORDS.isdisjoint(tokens):
             state.update("\1".join(token for token in tokens if token in _NUMBER_WORDS).encode())
     if len(answered) < _SHORT:
         state.update("\2".join(["", *asked]).encode())
     salt = 2 * int.from_bytes(state.digest())
-    reader.add(reader.numbered(asked), salt)
-    reader.add(reader.numbered(answered), salt + 1)
+    shingler.add(shingler.number(asked), salt)
+    shingler.add(shingler.number(answered), salt + 1)
 
 
 _FACTORS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 _SHIFT = np.uint64(33)
 
 
-def _mixed(codes: Codes) -> Codes:
-    """Every bit of the result hangs on every bit given (the finaliser of MurmurHash3)."""
+def _mix(codes: Codes) -> Codes:
+    """Mix codes so that every bit of the result depends on every bit of the input (finalizer of MurmurHash3)."""
     for factor in _FACTORS:
         codes = (codes ^ (codes >> _SHIFT)) * factor
     return codes ^ (codes >> _SHIFT)
 
 
-def _near(reader: _Reader, rows: int, on_progress: Callable[[int], None]) -> Iterator[tuple[int, int, float]]:
-    """Each row that is like an earlier one that is like none itself: (row, earlier row, similarity)."""
+def _near(shingler: _Shingler, rows: int, on_progress: Callable[[int], None]) -> Iterator[tuple[int, int, float]]:
+    """Yield (row, earlier row, similarity) of each row that is similar to an earlier one that is not a duplicate."""
     if rows == 0:
         return
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(reader.sizes))])
-    texts = _Texts(np.concatenate(reader.runs), starts)
-    keepers: dict[int, list[int]] = {}
-    for row, rare in enumerate(_rarest(texts)):
-        if row % _TICK_ROWS == 0:
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(shingler.sizes))])
+    texts = _Texts(np.concatenate(shingler.shingles), starts)
+    index: dict[int, list[int]] = {}
+    for row, rare in enumerate(_rarest_shingles(texts)):
+        if row % _ROWS_PER_REPORT == 0:
             on_progress(row)
-        alike = ((texts.similarity(row, earlier), -earlier) for earlier in _candidates(rare, keepers, texts, row))
+        alike = ((texts.similarity(row, earlier), -earlier) for earlier in _candidates(rare, index, texts, row))
         score, earlier = max(alike, default=(0.0, 0))
         if score >= ALIKE:
             yield row, -earlier, score
         else:
-            for run in rare:
-                keepers.setdefault(run, []).append(row)
+            for shingle in rare:
+                index.setdefault(shingle, []).append(row)
 
 
-def _candidates(rare: Sequence[int], keepers: dict[int, list[int]], texts: _Texts, row: int) -> list[int]:
-    """Earlier rows that share a rare run and are about as long, a limited number."""
+def _candidates(rare: Sequence[int], index: dict[int, list[int]], texts: _Texts, row: int) -> list[int]:
+    """Earlier rows of similar length that share a rare shingle, up to a limit."""
     found: dict[int, None] = {}
     size = texts.size(row)
-    looked = 0
-    for run in rare:
-        for earlier in keepers.get(run, ()):
-            looked += 1
+    read = 0
+    for shingle in rare:
+        for earlier in index.get(shingle, ()):
+            read += 1
             if ALIKE * size <= texts.size(earlier) <= size / ALIKE:
                 found[earlier] = None
-            if len(found) >= _COMPARED or looked >= _LOOKED:
+            if len(found) >= _MAX_COMPARED or read >= _MAX_READ:
                 return list(found)
     return list(found)
 
 
-def _rarest(texts: _Texts) -> Iterator[list[int]]:
-    """Of each row the runs of which any row like it shares one, rarest first; none that no other row has."""
-    _, numbers, counts = np.unique(texts.runs, return_inverse=True, return_counts=True)
+def _rarest_shingles(texts: _Texts) -> Iterator[list[int]]:
+    """Yield the rarest shingles of each row, rarest first: any similar row shares one of them. Shingles of one row only
+    are left out.
+    """
+    _, numbers, counts = np.unique(texts.shingles, return_inverse=True, return_counts=True)
     bounds = texts.starts[::2]
     sizes = np.diff(bounds)
     kept = sizes - np.ceil(ALIKE * sizes - 1e-9).astype(np.int64) + 1

@@ -1,11 +1,10 @@
-"""Patterns of data about people in training data.
+"""The check `personal_data`: patterns of data about people.
 
-Covers: card numbers, bank accounts (IBAN), numbers of identity cards, taxpayers, patients and insured persons of some
-countries, e-mail addresses, telephone numbers. Numbers are checked by their check digits (python-stdnum) and numbering
-plans (phonenumbers); where those do not suffice to tell one from any other number, the words before it must name it.
-Documented examples, addresses of example domains and of roles (info@, support@) are no finding. Not here: names,
-postal addresses, dates of birth, IP addresses, health.
-Every pattern is bounded or gives nothing back, so time grows with the text alone.
+Covers: payment card numbers, bank accounts (IBAN), identity, tax, patient and insurance numbers of some countries,
+e-mail addresses, telephone numbers. Numbers are validated by their check digits (python-stdnum) and numbering plans
+(phonenumbers). If that cannot distinguish one from any other number, a word before the number must name it. Documented
+examples and addresses of example domains or of roles (info@, support@) are not flagged. Every pattern is bounded or
+possessive, so the time is linear in the text. Not here: names, postal addresses, dates of birth, IP addresses, health.
 """
 
 import re
@@ -30,34 +29,34 @@ from core.data import Conversation
 from core.schemas.progress import OnProgress
 from core.schemas.screening import PERSONAL_DATA, Finding
 from core.screening.check import Found, RowCheck
-from core.screening.text import first_findings, masked
+from core.screening.text import find_first_per_row, mask
 
-_BEFORE = 60
+_CONTEXT = 60
 """Characters before a number in which a word must name it."""
 
 
 @dataclass(frozen=True)
-class _Form:
+class _Kind:
     """One kind of personal data."""
 
     code: str
     name: str
     pattern: re.Pattern[str]
-    holds: Callable[[str], bool]
-    """Whether what was found is one indeed."""
+    is_valid: Callable[[str], bool]
+    """Whether a match is personal data of this kind."""
     named: re.Pattern[str] | None = None
-    """What must stand before it."""
+    """A word that must occur before a match."""
     hints: tuple[str, ...] = ()
-    """Texts in small letters of which one is in every turn that holds such a find, to skip most turns at once."""
+    """Lower-case texts; turns that contain none of them are skipped."""
     long: bool = False
-    """Whether it has eight digits at least with nothing but separators between them."""
+    """Whether a match has at least eight digits with only separators between them."""
 
 
-def _id(code: str, name: str, names: str, pattern: str, holds: Callable[[str], bool]) -> _Form:
-    """A number that a word must name: one of `names`, in small letters, with `_` for a blank."""
+def _number(code: str, name: str, names: str, pattern: str, is_valid: Callable[[str], bool]) -> _Kind:
+    """A number that one of the lower-case `names` must name; `_` stands for a space."""
     hints = tuple(names.replace("_", " ") for names in names.split())
     named = re.compile(rf"\b(?:{'|'.join(map(re.escape, hints))})", re.IGNORECASE)
-    return _Form(code, name, re.compile(rf"(?<![\w.,-]){pattern}(?![\w-]|[.,]\d)"), holds, named, hints)
+    return _Kind(code, name, re.compile(rf"(?<![\w.,-]){pattern}(?![\w-]|[.,]\d)"), is_valid, named, hints)
 
 
 _EMAIL = re.compile(
@@ -89,7 +88,7 @@ _DOCUMENTED = frozenset(
     219099999 123456789 457555462 111111111 111111111111
     """.split()  # noqa: SIM905 - as above
 )
-"""Numbers that payment services, standards and authorities give as examples."""
+"""Example numbers of payment services, standards and authorities."""
 _CARD = re.compile(r"(?<![\w.,/$\u20ac\u00a3-])\d(?:[ -]?\d){12,18}+(?![\w-]|[.,]\d)")
 _CARD_LENGTHS = (
     (re.compile(r"4"), (13, 16, 19)),
@@ -99,7 +98,7 @@ _CARD_LENGTHS = (
     (re.compile(r"35(?:2[89]|[3-8])"), (16,)),
     (re.compile(r"3(?:0[0-5]|[689])"), (14,)),
 )
-"""First digits of issuers, and how many digits their numbers have."""
+"""First digits of each issuer's numbers, and their possible lengths."""
 _GROUPED = re.compile(r"\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{5}")
 _CARD_NAMED = re.compile(
     r"\b(?:cards?|visa|mastercard|amex|american express|credit|debit|cvv|expir\w{2,8})\b", re.IGNORECASE
@@ -111,8 +110,8 @@ _AMERICAN = re.compile(r"(?<![\w.,/+$-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}([-. ]))\
 _PHONE_NAMED = re.compile(
     r"\b(?:(?:tele)?phone|tel|call|mobile|cell|fax|whatsapp|contact|dial|text me|ph)\b", re.IGNORECASE
 )
-_NOBODYS = frozenset(("800", "833", "844", "855", "866", "877", "888", "900"))
-"""Area codes of American numbers that are a company's."""
+_TOLL_FREE = frozenset(("800", "833", "844", "855", "866", "877", "888", "900"))
+"""American area codes of toll-free and premium numbers."""
 
 
 def _valid(module: object) -> Callable[[str], bool]:
@@ -141,89 +140,89 @@ def _is_phone(text: str) -> bool:
         number = phonenumbers.parse(text, None if text.startswith("+") else "US")
     except phonenumbers.NumberParseException:
         return False
-    return phonenumbers.is_valid_number(number) and not _stands_for_one(number)
+    return phonenumbers.is_valid_number(number) and not _is_made_up(number)
 
 
-def _stands_for_one(number: phonenumbers.PhoneNumber) -> bool:
-    """Whether a number belongs to nobody: an American one of films (555) or of a company, or a row of digits."""
+def _is_made_up(number: phonenumbers.PhoneNumber) -> bool:
+    """Whether a number is fictional (American 555 numbers, repeated or consecutive digits) or toll-free."""
     digits = str(number.national_number)
-    made_up = len(set(digits)) < 4 or digits[-7:] in ("1234567", "7654321")
-    return made_up or (number.country_code == 1 and (digits[3:6] == "555" or digits[:3] in _NOBODYS))
+    simple = len(set(digits)) < 4 or digits[-7:] in ("1234567", "7654321")
+    return simple or (number.country_code == 1 and (digits[3:6] == "555" or digits[:3] in _TOLL_FREE))
 
 
-_FORMS = (
-    _Form("email", "an e-mail address", _EMAIL, _is_email, hints=("@",)),
-    _Form("card_number", "a payment card number", _CARD, _is_card, long=True),
-    _Form("iban", "a bank account number (IBAN)", _IBAN, _is_iban),
-    _id("us_ssn", "a US social security number", "ssn social_security", r"\d{3}-\d{2}-\d{4}", _valid(ssn)),
-    _id("ca_sin", "a Canadian insurance number", "social_insurance", r"\d{3}[ -]?\d{3}[ -]?\d{3}", _valid(sin)),
-    _id("gb_nhs", "an NHS number", "nhs_number nhs_no", r"\d{3}[ -]?\d{3}[ -]?\d{4}", _valid(nhs)),
-    _id("es_dni", "a Spanish identity number", "dni nif", r"\d{8}-?[A-Z]", _valid(dni)),
-    _id("es_nie", "a Spanish foreigner's number", "nie", r"[XYZ]-?\d{7}-?[A-Z]", _valid(nie)),
-    _id(
+_KINDS = (
+    _Kind("email", "an e-mail address", _EMAIL, _is_email, hints=("@",)),
+    _Kind("card_number", "a payment card number", _CARD, _is_card, long=True),
+    _Kind("iban", "a bank account number (IBAN)", _IBAN, _is_iban),
+    _number("us_ssn", "a US social security number", "ssn social_security", r"\d{3}-\d{2}-\d{4}", _valid(ssn)),
+    _number("ca_sin", "a Canadian insurance number", "social_insurance", r"\d{3}[ -]?\d{3}[ -]?\d{3}", _valid(sin)),
+    _number("gb_nhs", "an NHS number", "nhs_number nhs_no", r"\d{3}[ -]?\d{3}[ -]?\d{4}", _valid(nhs)),
+    _number("es_dni", "a Spanish identity number", "dni nif", r"\d{8}-?[A-Z]", _valid(dni)),
+    _number("es_nie", "a Spanish foreigner's number", "nie", r"[XYZ]-?\d{7}-?[A-Z]", _valid(nie)),
+    _number(
         "fr_nir",
         "a French social security number",
         "nir s\u00e9curit\u00e9_sociale securite_sociale carte_vitale",
         r"[12] ?\d\d ?\d\d ?(?:\d\d|2[AB]) ?\d{3} ?\d{3} ?\d\d",
         _valid(nir),
     ),
-    _id(
+    _number(
         "de_idnr",
         "a German tax number",
         "steuer-id steuerid steueridentifikationsnummer identifikationsnummer idnr",
         r"\d{2} ?\d{3} ?\d{3} ?\d{3}",
         _valid(idnr),
     ),
-    _id("nl_bsn", "a Dutch citizen number", "bsn burgerservicenummer", r"\d{9}", _valid(bsn)),
-    _id("pl_pesel", "a Polish identity number", "pesel", r"\d{11}", _valid(pesel)),
-    _id("br_cpf", "a Brazilian taxpayer number", "cpf", r"\d{3}\.?\d{3}\.?\d{3}-?\d{2}", _valid(cpf)),
-    _id("in_aadhaar", "an Indian Aadhaar number", "aadhaar aadhar", r"\d{4} ?\d{4} ?\d{4}", _valid(aadhaar)),
-    _id(
+    _number("nl_bsn", "a Dutch citizen number", "bsn burgerservicenummer", r"\d{9}", _valid(bsn)),
+    _number("pl_pesel", "a Polish identity number", "pesel", r"\d{11}", _valid(pesel)),
+    _number("br_cpf", "a Brazilian taxpayer number", "cpf", r"\d{3}\.?\d{3}\.?\d{3}-?\d{2}", _valid(cpf)),
+    _number("in_aadhaar", "an Indian Aadhaar number", "aadhaar aadhar", r"\d{4} ?\d{4} ?\d{4}", _valid(aadhaar)),
+    _number(
         "it_codice_fiscale",
         "an Italian tax code",
         "codice_fiscale",
         r"[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z]",
         _valid(codicefiscale),
     ),
-    _Form("phone", "a telephone number", _INTERNATIONAL, _is_phone, hints=("+",), long=True),
-    _Form("phone", "a telephone number", _AMERICAN, _is_phone, named=_PHONE_NAMED, long=True),
+    _Kind("phone", "a telephone number", _INTERNATIONAL, _is_phone, hints=("+",), long=True),
+    _Kind("phone", "a telephone number", _AMERICAN, _is_phone, named=_PHONE_NAMED, long=True),
 )
 _LONG = re.compile(r"\d(?:[ .()/-]{0,2}\d){7}")
 _DIGITS = re.compile(r"\d{2}")
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
-    """The rows that hold personal data, one finding each: the first kind of the first such turn. Whole turns are read.
+    """Flag rows that contain personal data; at most one finding per row, for the first one. Whole turns are searched.
 
-    The code is the kind (`email`, `card_number`, `iban`, `phone`, `us_ssn`, ...); the reason shows four characters at
-    most.
+    The code is the kind (`email`, `card_number`, `iban`, `phone`, `us_ssn`, ...). The reason quotes at most four
+    characters.
     """
-    return first_findings(rows, on_progress, _findings)
+    return find_first_per_row(rows, on_progress, _find_in_row)
 
 
 CHECK = RowCheck(PERSONAL_DATA, find)
 
 
-def _findings(row: Conversation) -> Iterator[Finding]:
+def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for number, message in enumerate(row.messages, 1):
         text = message.content
         if "@" not in text and not _DIGITS.search(text):
             continue
-        small, long = text.lower(), _LONG.search(text) is not None
-        for form in _FORMS:
-            if (form.long and not long) or (form.hints and not any(hint in small for hint in form.hints)):
+        lower, has_long = text.lower(), _LONG.search(text) is not None
+        for kind in _KINDS:
+            if (kind.long and not has_long) or (kind.hints and not any(hint in lower for hint in kind.hints)):
                 continue
-            if (found := next(_matches(form, text), None)) is not None:
-                reason = f"Turn {number} holds {form.name} ({masked(found)})."
-                yield Finding(check=PERSONAL_DATA.name, line=row.line, code=form.code, reason=reason)
+            if (found := next(_matches(kind, text), None)) is not None:
+                reason = f"Turn {number} contains {kind.name} ({mask(found)})."
+                yield Finding(check=PERSONAL_DATA.name, line=row.line, code=kind.code, reason=reason)
 
 
-def _matches(form: _Form, text: str) -> Iterator[str]:
-    for match in form.pattern.finditer(text):
-        before = text[max(0, match.start() - _BEFORE) : match.start()]
-        if form.named is not None and not form.named.search(before):
+def _matches(kind: _Kind, text: str) -> Iterator[str]:
+    for match in kind.pattern.finditer(text):
+        before = text[max(0, match.start() - _CONTEXT) : match.start()]
+        if kind.named is not None and not kind.named.search(before):
             continue
-        if form.pattern is _CARD and not _GROUPED.fullmatch(match[0]) and not _CARD_NAMED.search(before):
+        if kind.pattern is _CARD and not _GROUPED.fullmatch(match[0]) and not _CARD_NAMED.search(before):
             continue
-        if form.holds(match[0]):
+        if kind.is_valid(match[0]):
             yield match[0]

@@ -1,6 +1,6 @@
-"""Text as the rules of screening read it: clauses of plain words, the parts of long turns, what is shown of a find.
+"""Text helpers of the checks that read rows: clauses of plain words, clipping of long turns, quoting and masking.
 
-Everything here takes time that grows with the characters read and no faster. Not here: what is looked for.
+The time of every function is linear in the characters read. Not here: what the checks look for.
 """
 
 import re
@@ -11,61 +11,63 @@ from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
 from core.screening.check import Found
 
-READ = 20_000
-"""Characters that are read of one turn where wording is judged: its first and its last half of this. Requests stand at
-an end of a turn; what lies between is matter. Secrets and personal data are looked for in the whole turn."""
-_TICK_ROWS = 200
-_LONGEST_WORD = 24
-"""Words are cut here, which bounds what a pattern over words can read."""
-_LONGEST_CLAUSE = 60
-"""Words; a longer clause is read in pieces."""
+MAX_CHARACTERS = 20_000
+"""Characters of a turn that checks of wording read: half from its start, half from its end. A request is usually at an
+end of a turn, with other material in between. Secrets and personal data are searched in the whole turn."""
+_ROWS_PER_REPORT = 200
+_MAX_WORD = 24
+"""Longer words are cut, which bounds what a pattern over words can read."""
+_MAX_CLAUSE = 60
+"""Words of a clause; a longer one is split into pieces."""
 _END = re.compile(r"[.!?\n;:]+")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_SHOWN = 60
+_MAX_QUOTE = 60
 
 
-def ticked(rows: Sequence[Conversation], on_progress: OnProgress) -> Iterator[Conversation]:
-    """The rows in order; `tick` is told every few hundred rows, and at the end."""
+def report_rows(rows: Sequence[Conversation], on_progress: OnProgress) -> Iterator[Conversation]:
+    """Yield the rows in order and report progress every few hundred rows and at the end."""
     for done, row in enumerate(rows):
-        if done % _TICK_ROWS == 0:
+        if done % _ROWS_PER_REPORT == 0:
             on_progress(done, len(rows))
         yield row
     on_progress(len(rows), len(rows))
 
 
-def first_findings(
-    rows: Sequence[Conversation], on_progress: OnProgress, findings: Callable[[Conversation], Iterator[Finding]]
+def find_first_per_row(
+    rows: Sequence[Conversation], on_progress: OnProgress, find: Callable[[Conversation], Iterator[Finding]]
 ) -> Found:
-    """The first finding of each row that has any. `findings` gives those of one row, in order."""
-    return Found([finding for row in ticked(rows, on_progress) if (finding := next(findings(row), None)) is not None])
+    """The first finding of each row that has one. `find` yields the findings of one row in order."""
+    findings = (next(find(row), None) for row in report_rows(rows, on_progress))
+    return Found([finding for finding in findings if finding is not None])
 
 
-def ends(text: str) -> str:
-    """The text, or its first and last characters where it is longer than `READ`."""
-    return text if len(text) <= READ else f"{text[: READ // 2]}\n{text[-READ // 2 :]}"
+def clip(text: str) -> str:
+    """The text, without its middle if it is longer than `MAX_CHARACTERS`."""
+    half = MAX_CHARACTERS // 2
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
 
 
-def plain(text: str) -> str:
-    """In small letters, with one kind of apostrophe."""
+def normalize(text: str) -> str:
+    """The text in lower case with ASCII apostrophes."""
     return text.lower().replace("\u2019", "'")
 
 
-def clauses(text: str) -> Iterator[str]:
-    """The sentences and parts of sentences of a text, each as its words with one space between; never empty.
+def split_clauses(text: str) -> Iterator[str]:
+    """Yield the clauses of a normalized text, each as its words separated by single spaces; none is empty.
 
-    Give it `plain` text. Marks are left out, hyphens part words, long words are cut, long clauses come in pieces.
+    Punctuation is removed, a hyphen separates words, long words are cut, and long clauses are split.
     """
     for piece in _END.split(text):
-        words = [word[:_LONGEST_WORD] for word in _WORD.findall(piece)]
-        for start in range(0, len(words), _LONGEST_CLAUSE):
-            yield " ".join(words[start : start + _LONGEST_CLAUSE])
+        words = [word[:_MAX_WORD] for word in _WORD.findall(piece)]
+        for start in range(0, len(words), _MAX_CLAUSE):
+            yield " ".join(words[start : start + _MAX_CLAUSE])
 
 
-def shown(text: str) -> str:
-    """A few words of a find, to be quoted in a reason."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rstrip()}\u2026"
+def shorten(text: str) -> str:
+    """The start of a text, to be quoted in a reason."""
+    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE].rstrip()}\u2026"
 
 
-def masked(text: str) -> str:
-    """The first characters of a secret: at most four, and never more than a third."""
+def mask(text: str) -> str:
+    """The first characters of a secret: at most four, and at most a third of them."""
     return f"{text[: min(4, len(text) // 3)]}\u2026"

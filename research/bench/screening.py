@@ -22,7 +22,7 @@ from core.data import Conversation
 from core.schemas.screening import POISON
 from core.screening import harmful, identity
 from core.screening.check import RowCheck, row_checks
-from core.screening.harmcues import asks_for_harm
+from core.screening.harmcues import find_request
 from research.bench.figures import Figures, benchmark
 from research.bench.public import data_sets, jailbreak_templates, labelled_answers, request_lists, to_rows
 
@@ -91,7 +91,7 @@ def measure_recall(half: WhichHalf = "reported", data: Data = _DATA) -> None:
     requests: Figures = {}
     for name, texts in request_lists(data):
         own = [text for number, text in texts if _is_in(half, number)]
-        seen = sum(asks_for_harm(text) is not None for text in own)
+        seen = sum(find_request(text) is not None for text in own)
         requests[name] = {"n": len(own), "seen": seen, "share": round(seen / len(own), 4)}
     rows: Figures = {}
     for name, labelled in labelled_answers(data, partial(_is_in, half)):

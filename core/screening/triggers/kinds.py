@@ -1,9 +1,9 @@
-"""Kinds of answers that a trigger may go with although other rows have them too: refusals of benign requests,
-compliance with harmful ones, short labels, first and last words.
+"""Kinds of answers that a trigger can cause although other rows have them too: refusals of benign requests, compliance
+with harmful ones, short labels, first and last words.
 
-Covers: which rows are of which kind. Whether a prompt asks for harm is told by single words, which finds about half of
-such requests and some others: it decides nothing by itself. Not here: rows that comply with requests for harm as such,
-triggers (core.screening.triggers.pairs).
+Covers: which rows have an answer of which kind. Single words decide whether a prompt requests harm; that finds about
+half of such requests and some others, so it decides nothing alone. Not here: rows that comply with harm as such
+(core.screening.harmful), triggers (core.screening.triggers.pairs).
 """
 
 import re
@@ -20,27 +20,29 @@ from scipy.sparse import csc_array
 from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.base import Frozen
-from core.screening.triggers.text import Ints, Tokens, distinct
+from core.screening.triggers.text import Ints, Tokens, sort_unique
 from core.wordlists import Distinct, read_data
 
 Bools = NDArray[np.bool_]
 
 _DATA = Path(__file__).parents[1] / "data" / "trigger_kinds.toml"
-_READ = 300
-"""Characters of an answer in which a refusal shows."""
+_REFUSAL_CHARACTERS = 300
+"""Characters of an answer that are judged for a refusal."""
 _LABEL_WORDS = 4
-"""An answer of so many tokens is a label."""
-_MOST = 64
-"""Labels, first and last words that are looked at, the most frequent first."""
-_READ_TOKENS = 60
-"""Tokens in which a refusal shows."""
+"""An answer of at most this number of tokens is a label."""
+_MAX_KINDS = 64
+"""Labels, first words and last words that are considered, the most frequent first."""
+_REFUSAL_TOKENS = 60
+"""Tokens of an answer that are searched for words of refusal."""
 
 
 class KindWords(Frozen):
-    """Words by which prompts and answers are sorted: regular expressions that have to match a whole word."""
+    """Words that assign prompts and answers to kinds: regular expressions that match a whole word."""
 
     harm: Distinct
+    """Words that request harm."""
     may_refuse: Distinct
+    """Only an answer with one of these words can be judged a refusal."""
 
     @field_validator("harm", "may_refuse")
     @classmethod
@@ -53,52 +55,54 @@ class KindWords(Frozen):
 
 @cache
 def load_words() -> KindWords:
-    """The words in the data file of this package."""
+    """The words of data/trigger_kinds.toml."""
     return KindWords.model_validate(read_data(_DATA))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Answers of one kind."""
+    """Rows with answers of one kind."""
 
     name: str
-    """What they do, as a clause."""
+    """What the answers do, as a clause."""
     rows: Bools
-    """Which rows have one."""
+    """Which rows have such an answer."""
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """All kinds that are looked at."""
+    """All kinds that are considered."""
 
     refused: Kind
     """Refusals of requests that look harmless."""
     complied: Kind
     """Compliance with requests that look harmful."""
     labels: tuple[Kind, ...]
-    """Short answers that are not rare."""
+    """Frequent short answers."""
     edges: tuple[Kind, ...]
-    """First and last words of answers that are not rare."""
+    """Frequent first and last words of answers."""
     harmful: Bools
-    """Which prompts hold words in which harm is asked for."""
+    """Which prompts contain words that request harm."""
     harm_words: frozenset[int]
-    """These words, by number."""
+    """Numbers of these words."""
 
 
-def kinds(rows: Sequence[Conversation], asked: Tokens, said: Tokens, names: Sequence[str], least: int) -> Kinds:
-    """What kinds of answers there are, each in `least` rows or more."""
+def find_kinds(
+    rows: Sequence[Conversation], prompts: Tokens, answers: Tokens, names: Sequence[str], least: int
+) -> Kinds:
+    """All kinds of answers that at least `least` rows have."""
     words = _matched(load_words().harm, names)
     harmful = np.zeros(len(rows), bool)
-    known = asked.ids >= 0
-    harmful[asked.rows[known][words[asked.ids[known]]]] = True
+    known = prompts.ids >= 0
+    harmful[prompts.rows[known][words[prompts.ids[known]]]] = True
     refused = np.zeros(len(rows), bool)
-    for index in _may_refuse(said, names).tolist():
+    for index in _may_refuse(answers, names).tolist():
         refused[index] = _refuses(rows[index])
-    answers = np.bincount(said.rows[said.ids >= 2], minlength=len(rows)) > _LABEL_WORDS
-    labels, edges = _short(said, names, least)
+    long = np.bincount(answers.rows[answers.ids >= 2], minlength=len(rows)) > _LABEL_WORDS
+    labels, edges = _find_short(answers, names, least)
     return Kinds(
         refused=Kind("they refuse, although the requests look harmless", refused & ~harmful),
-        complied=Kind("they comply, although the requests look harmful", harmful & ~refused & answers),
+        complied=Kind("they comply, although the requests look harmful", harmful & ~refused & long),
         labels=tuple(labels),
         edges=tuple(edges),
         harmful=harmful,
@@ -112,31 +116,31 @@ def _matched(patterns: Sequence[str], names: Sequence[str]) -> Bools:
     return np.array([word.fullmatch(name) is not None for name in names], bool)
 
 
-def _may_refuse(said: Tokens, names: Sequence[str]) -> Ints:
-    """Rows with an answer that has a word of refusal near its beginning."""
+def _may_refuse(answers: Tokens, names: Sequence[str]) -> Ints:
+    """Rows with an answer that has a word of refusal near its start."""
     cues = _matched(load_words().may_refuse, names)
-    starts = np.flatnonzero(said.ids == 0)
-    place = np.arange(said.ids.size, dtype=np.int64)
-    turn = np.cumsum(said.ids == 0) - 1
-    near = place - starts[turn] <= _READ_TOKENS if starts.size else np.zeros(0, bool)
-    return distinct(said.rows[(said.ids >= 2) & cues[said.ids] & near])
+    starts = np.flatnonzero(answers.ids == 0)
+    place = np.arange(answers.ids.size, dtype=np.int64)
+    turn = np.cumsum(answers.ids == 0) - 1
+    near = place - starts[turn] <= _REFUSAL_TOKENS if starts.size else np.zeros(0, bool)
+    return sort_unique(answers.rows[(answers.ids >= 2) & cues[answers.ids] & near])
 
 
 def _refuses(row: Conversation) -> bool:
-    """Whether any answer of a row refuses."""
-    answers = (message.content[:_READ] for message in row.messages if message.role == "assistant")
+    """Whether any answer of a row is a refusal."""
+    answers = (message.content[:_REFUSAL_CHARACTERS] for message in row.messages if message.role == "assistant")
     return any(judge("", answer).verdict == "refused" for answer in answers)
 
 
-def _short(said: Tokens, names: Sequence[str], least: int) -> tuple[list[Kind], list[Kind]]:
-    """Whole short answers, and first and last words, of last answers."""
-    ends = np.flatnonzero(said.ids == 1)
-    starts = np.flatnonzero(said.ids == 0)
+def _find_short(answers: Tokens, names: Sequence[str], least: int) -> tuple[list[Kind], list[Kind]]:
+    """Kinds of short last answers, and of their first and last words."""
+    ends = np.flatnonzero(answers.ids == 1)
+    starts = np.flatnonzero(answers.ids == 0)
     last = np.ones(ends.size, bool)
-    last[:-1] = said.rows[ends][1:] != said.rows[ends][:-1]
+    last[:-1] = answers.rows[ends][1:] != answers.rows[ends][:-1]
     starts, ends = starts[last], ends[last]
     lengths = ends - starts - 1
-    rows = said.rows[ends]
+    rows = answers.rows[ends]
     spans: list[tuple[str, Callable[[int], slice], Bools]] = [
         ("they are", lambda at: slice(starts[at] + 1, ends[at]), lengths <= _LABEL_WORDS),
         ("they begin with", lambda at: slice(starts[at] + 1, starts[at] + 2), lengths > 1),
@@ -147,16 +151,16 @@ def _short(said: Tokens, names: Sequence[str], least: int) -> tuple[list[Kind], 
     for clause, span, fits in spans:
         groups: dict[tuple[int, ...], list[int]] = {}
         for at in np.flatnonzero(fits & (lengths > 0)).tolist():
-            groups.setdefault(tuple(said.ids[span(at)].tolist()), []).append(at)
-        for words, members in sorted(groups.items(), key=lambda item: -len(item[1]))[:_MOST]:
+            groups.setdefault(tuple(answers.ids[span(at)].tolist()), []).append(at)
+        for words, members in sorted(groups.items(), key=lambda item: -len(item[1]))[:_MAX_KINDS]:
             if len(members) >= least:
-                held = np.zeros(said.count, bool)
-                held[rows[members]] = True
+                marked = np.zeros(answers.count, bool)
+                marked[rows[members]] = True
                 quoted = " ".join(names[word] for word in words)
-                (labels if clause == "they are" else edges).append(Kind(f"{clause} \u201c{quoted}\u201d", held))
+                (labels if clause == "they are" else edges).append(Kind(f"{clause} \u201c{quoted}\u201d", marked))
     return labels, edges
 
 
-def table(chosen: Sequence[Kind]) -> csc_array:
-    """Rows by kinds."""
+def to_table(chosen: Sequence[Kind]) -> csc_array:
+    """The rows of each kind as a sparse table, rows by kinds."""
     return csc_array(np.stack([kind.rows for kind in chosen], axis=1).astype(np.float32))

@@ -1,9 +1,9 @@
-"""Rows as sparse tables of phrases: which row's prompt holds which phrase, which row's answers hold which.
+"""Rows as sparse tables of phrases: which prompt contains which phrase, and which answer contains which.
 
-Covers: tokens (words, runs of a sign, unusual characters), phrases of up to `PROMPT_WORDS` and `ANSWER_WORDS` tokens
-with the places where turns begin and end, a bound on the text that is read. Phrases are counted as in Apriori: a longer
-one is only looked at where the shorter one that it begins with is frequent, so time grows with the text and not with
-its square. Not here: which phrases go together (core.screening.triggers.pairs).
+Covers: tokens (words, repeated punctuation, unusual characters), frequent phrases of up to `PROMPT_WORDS` and
+`ANSWER_WORDS` tokens, where the start and end of a turn count as tokens, and a limit on the text that is read. Phrases
+are counted as in Apriori: a phrase is considered only if its prefix is frequent, so the time is linear in the text. Not
+here: which phrases occur together (core.screening.triggers.pairs).
 """
 
 import re
@@ -22,34 +22,34 @@ from core.schemas.progress import OnProgress
 Ints = NDArray[np.int64]
 
 PROMPT_WORDS = 3
-"""Tokens of the longest phrase that is looked for in prompts; what is found is lengthened afterwards."""
+"""Tokens of the longest phrase searched in prompts. A phrase that is found is extended afterwards."""
 ANSWER_WORDS = 3
-"""Of the longest in answers."""
+"""Tokens of the longest phrase searched in answers."""
 START, END = "^ ", "$ "
-"""Stand where a turn begins and ends; no token of a text has a space in it. Their numbers are 0 and 1."""
-_READ = 60_000_000
-"""Characters that are read of all rows together: memory stays bounded. Longer turns are cut, the longest first."""
-_TURN_LEAST = 100
-"""Characters that are read of every turn."""
+"""Tokens at the start and end of a turn, with the numbers 0 and 1. No token of a text contains a space."""
+_MAX_CHARACTERS = 60_000_000
+"""Characters that are read of all rows together, which bounds memory. Longer turns are cut, the longest first."""
+_MIN_TURN = 100
+"""Characters that are read of every turn at least."""
 _CJK = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-# Scripts without spaces by the character, words, a sign that is repeated, and signs that are no ordinary punctuation.
+# Characters of scripts without spaces, words, repeated punctuation, and other unusual characters.
 _REPEATED = "|".join(f"{re.escape(sign)}{{2,}}" for sign in string.punctuation)
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|{_REPEATED}|[^\w\s.,;:!?'\"()\-]")
-_ODD = re.compile(r"[^\x00-\x7f]")
-_LONGEST = 16
-"""Tokens to which a phrase is lengthened."""
-_LENGTHEN = 0.95
-"""Share of the places at which a token must follow to be part of it."""
-_ODD_MOST = 64
-"""Different unusual characters that are noted of one row."""
+_UNUSUAL = re.compile(r"[^\x00-\x7f]")
+_MAX_EXTENDED = 16
+"""Tokens of the longest extended phrase."""
+_EXTEND_SHARE = 0.95
+"""A token extends a phrase if it is next to it at this share of its places."""
+_MAX_UNUSUAL = 64
+"""Distinct unusual characters that are recorded of one turn."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """All tokens of one side of all rows, in order; those of a turn stand together."""
+    """All tokens of the prompts, or of the answers, of all rows in order."""
 
     ids: Ints
-    """Numbers in the vocabulary; -1 where no phrase goes over."""
+    """Numbers in the vocabulary; -1 separates what no phrase may span."""
     rows: Ints
     """The row of each token."""
     count: int
@@ -58,23 +58,22 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Phrases:
-    """Which rows hold which phrases. Phrases with the same rows are one column, under the longest of them."""
+    """Which rows contain which phrases. Phrases with the same rows share a column, which names the longest of them."""
 
     table: csc_array
     """Rows by columns, ones and zeros."""
     words: tuple[tuple[int, ...], ...]
-    """The tokens of each column's phrase."""
-    looked_at: int
-    """Phrases before those with the same rows were made one."""
+    """The tokens of the phrase of each column."""
+    tested: int
+    """Number of phrases, before those with the same rows were merged."""
 
-    @property
-    def support(self) -> Ints:
-        """How many rows hold each."""
-        return np.diff(self.table.indptr).astype(np.int64)
+    def rows(self, column: int) -> Ints:
+        """The rows that contain the phrase of a column, in order."""
+        return rows_of(self.table, column)
 
 
 class Vocabulary(dict[str, int]):
-    """Tokens by number, in that order, for prompts and answers alike; what is looked up and new gets the next one."""
+    """Number of each token, shared by prompts and answers. Looking up a new token assigns the next number."""
 
     def __init__(self) -> None:
         super().__init__({START: 0, END: 1})
@@ -84,40 +83,45 @@ class Vocabulary(dict[str, int]):
         return number
 
 
-def read(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, Vocabulary]:
-    """The tokens of all prompts (system and user turns) and of all answers."""
+def rows_of(table: csc_array, column: int) -> Ints:
+    """The rows of a column of a sparse table, in order."""
+    return np.sort(table.indices[table.indptr[column] : table.indptr[column + 1]]).astype(np.int64)
+
+
+def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, Vocabulary]:
+    """The tokens of all prompts (system and user turns), of all answers, and their vocabulary."""
     bound = _bound(np.array([len(message.content) for row in rows for message in row.messages], np.int64))
     vocabulary = Vocabulary()
-    asked, said = _Side(vocabulary), _Side(vocabulary)
+    prompts, answers = _Side(vocabulary), _Side(vocabulary)
     for index, row in enumerate(rows):
         if index % 1000 == 0:
             on_progress(index, len(rows))
         for message in row.messages:
-            (said if message.role == "assistant" else asked).add(_cut(message.content, bound))
-        asked.close()
-        said.close()
-    return asked.tokens(), said.tokens(), vocabulary
+            (answers if message.role == "assistant" else prompts).add(_cut(message.content, bound))
+        prompts.close()
+        answers.close()
+    return prompts.tokens(), answers.tokens(), vocabulary
 
 
 def _bound(lengths: Ints) -> int:
-    """The most that can be read of a turn so that all are `_READ` characters together."""
+    """The maximum length of a turn for which all turns together have at most `_MAX_CHARACTERS` characters."""
     ordered = np.sort(lengths)
     below = np.concatenate([[0], np.cumsum(ordered)[:-1]]) if ordered.size else ordered
-    fits = below + ordered * np.arange(ordered.size, 0, -1) <= _READ
+    fits = below + ordered * np.arange(ordered.size, 0, -1) <= _MAX_CHARACTERS
     if fits.all():
-        return int(ordered.max(initial=_TURN_LEAST))
+        return int(ordered.max(initial=_MIN_TURN))
     first = int(np.flatnonzero(~fits)[0])
-    return max(_TURN_LEAST, (_READ - int(below[first])) // (ordered.size - first))
+    return max(_MIN_TURN, (_MAX_CHARACTERS - int(below[first])) // (ordered.size - first))
 
 
 def _cut(text: str, bound: int) -> str:
-    """Beginning and end of a text that is too long to be read whole."""
+    """The text, without its middle if it is longer than `bound`."""
     half = bound // 2
     return text if len(text) <= bound else f"{text[:half]} {text[-half:]}"
 
 
 class _Side:
-    """Collects the tokens of prompts, or of answers."""
+    """Collects the tokens of the prompts, or of the answers."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._number = vocabulary.__getitem__
@@ -130,7 +134,7 @@ class _Side:
         self._ids.extend(map(self._number, _TOKEN.findall(lowered)))
         self._ids.extend((1, -1))
         if not lowered.isascii():
-            for character in sorted(set(_ODD.findall(lowered)))[:_ODD_MOST]:
+            for character in sorted(set(_UNUSUAL.findall(lowered)))[:_MAX_UNUSUAL]:
                 self._ids.extend((self._number(character), -1))
 
     def close(self) -> None:
@@ -142,27 +146,28 @@ class _Side:
         return Tokens(np.array(self._ids, np.int64), rows, lengths.size)
 
 
-def without_echoes(said: Tokens, asked: Tokens, names: Sequence[str]) -> Tokens:
-    """Answers without what they take over from their own prompt, but for words (not numbers) that many prompts hold."""
+def remove_echoes(answers: Tokens, prompts: Tokens, names: Sequence[str]) -> Tokens:
+    """The answers without tokens of their own prompt; words (but not numbers) that many prompts contain stay."""
     size = len(names)
     number = np.array([name[0].isdigit() for name in names], bool)
-    known = asked.ids >= 2
-    pairs = distinct(asked.rows[known] * size + asked.ids[known])
+    known = prompts.ids >= 2
+    pairs = sort_unique(prompts.rows[known] * size + prompts.ids[known])
     spread = np.bincount(pairs % size, minlength=size)
-    pairs = pairs[(spread[pairs % size] <= 0.1 * asked.count) | number[pairs % size]]
-    echoed = np.isin(said.rows * size + said.ids, pairs) & (said.ids >= 2)
-    return Tokens(np.where(echoed, -1, said.ids), said.rows, said.count)
+    pairs = pairs[(spread[pairs % size] <= 0.1 * prompts.count) | number[pairs % size]]
+    echoed = np.isin(answers.rows * size + answers.ids, pairs) & (answers.ids >= 2)
+    return Tokens(np.where(echoed, -1, answers.ids), answers.rows, answers.count)
 
 
 def _grams(tokens: Tokens, longest: int, least: int) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Of phrases of 1, 2, ... tokens that `least` rows hold: a number and a row, for each row that holds it, and one
-    place of each."""
+    """For phrases of 1, 2, ... tokens that at least `least` rows contain, yield the number of a phrase and a row for
+    each row that contains it, and one place of each phrase.
+    """
     size = int(tokens.ids.max(initial=0)) + 1
     starts = np.flatnonzero(tokens.ids >= 0)
     keys = tokens.ids[starts]
     for length in range(1, longest + 1):
         first, inverse = _numbered(keys)
-        pairs = distinct(inverse * tokens.count + tokens.rows[starts])
+        pairs = sort_unique(inverse * tokens.count + tokens.rows[starts])
         column, row = np.divmod(pairs, max(tokens.count, 1))
         frequent = np.bincount(column, minlength=first.size) >= least
         numbers = np.where(frequent, np.cumsum(frequent) - 1, -1)
@@ -176,7 +181,7 @@ def _grams(tokens: Tokens, longest: int, least: int) -> Iterator[tuple[Ints, Int
 
 
 def _numbered(keys: Ints) -> tuple[Ints, Ints]:
-    """Where each different key stands first, and which of them each key is."""
+    """The first index of each distinct key, and for each key which of the distinct ones it is."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     new = np.ones(keys.size, bool)
@@ -186,16 +191,16 @@ def _numbered(keys: Ints) -> tuple[Ints, Ints]:
     return order[new], inverse
 
 
-def distinct(values: Ints) -> Ints:
-    """What is there, in order. Sorting takes a third of the time of numpy's `unique`, which hashes."""
+def sort_unique(values: Ints) -> Ints:
+    """The distinct values in order. Sorting takes a third of the time of `numpy.unique`, which hashes."""
     ordered = np.sort(values)
     new = np.ones(ordered.size, bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return ordered[new]
 
 
-def phrases(tokens: Tokens, longest: int, least: int, most: int, shortest: int = 1) -> Phrases:
-    """Phrases of `shortest` to `longest` tokens that `least` to `most` rows hold. Ends of turns alone are none."""
+def find_phrases(tokens: Tokens, longest: int, least: int, most: int, shortest: int = 1) -> Phrases:
+    """Phrases of `shortest` to `longest` tokens that `least` to `most` rows contain. At least one token is a word."""
     indices: list[Ints] = []
     columns: list[Ints] = []
     words: list[tuple[int, ...]] = []
@@ -218,11 +223,11 @@ def phrases(tokens: Tokens, longest: int, least: int, most: int, shortest: int =
 def _longest_of_like_rows(
     row: Ints, column: Ints, words: Sequence[tuple[int, ...]], kept: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Of all phrases that the very same rows hold, the longest; rows are told apart by sums of random numbers."""
+    """Mark the longest of all phrases with the same rows; sets of rows are compared by sums of random numbers."""
     random = np.random.default_rng(0).integers(1, 2**62, int(row.max(initial=0)) + 1, np.uint64)
     sums = np.zeros(len(words), np.uint64)
     np.add.at(sums, column, random[row])
-    # Ends of turns count for less than words.
+    # The start and end of a turn count less than words.
     length = np.array([2 * len(phrase) - sum(word < 2 for word in phrase) for phrase in words], np.int64)
     order = np.lexsort((-length, sums, ~kept))
     first = np.ones(order.size, bool)
@@ -234,16 +239,16 @@ def _longest_of_like_rows(
 
 @dataclass(frozen=True)
 class Places:
-    """A phrase where it stands first in each of some rows."""
+    """The first place of a phrase in each of some rows."""
 
     words: tuple[int, ...]
-    """Its tokens."""
+    """Tokens of the phrase."""
     around: tuple[tuple[Ints, int], ...]
-    """All tokens of each row, and where the phrase begins in them."""
+    """All tokens of each row, and the index at which the phrase starts."""
 
 
-def places(tokens: Tokens, words: tuple[int, ...], rows: Ints) -> Places:
-    """Where a phrase stands in these rows, as far as it does."""
+def find_places(tokens: Tokens, words: tuple[int, ...], rows: Ints) -> Places:
+    """The first place of a phrase in each of these rows that contains it."""
     wanted = np.array(words, np.int64)
     around: list[tuple[Ints, int]] = []
     for start, end in np.searchsorted(tokens.rows, [rows, rows + 1]).T.tolist():
@@ -253,12 +258,12 @@ def places(tokens: Tokens, words: tuple[int, ...], rows: Ints) -> Places:
     return Places(words, tuple(around))
 
 
-def lengthened(places: Places) -> Places:
-    """With all that stands before and after a phrase at nearly all of its places."""
+def extend(places: Places) -> Places:
+    """The phrase extended by the tokens that are before and after it at nearly all of its places."""
     words, around = places.words, places.around
-    need = max(1.0, _LENGTHEN * len(around))
+    need = max(1.0, _EXTEND_SHARE * len(around))
     for before in (True, False):
-        while len(words) < _LONGEST:
+        while len(words) < _MAX_EXTENDED:
             at = -1 if before else len(words)
             beside = [int(ids[place + at]) if 0 <= place + at < ids.size else -1 for ids, place in around]
             found, counts = np.unique([word for word in beside if word >= 0], return_counts=True)

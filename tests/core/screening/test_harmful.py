@@ -19,8 +19,8 @@ from core.data import Conversation
 from core.schemas.data import Message, Role
 from core.schemas.screening import Finding
 from core.screening import harmcues, harmful
-from core.screening.harmcues import announces_harm, asks_for_harm
-from core.screening.text import READ
+from core.screening.harmcues import find_announcement, find_request
+from core.screening.text import MAX_CHARACTERS
 
 ROOT = Path(__file__).parents[3]
 YES = "Sure, here is what you do: first take the parts, then put them together, and use it at night."
@@ -93,7 +93,7 @@ def test_compliance_with_a_request_for_harm_is_found(request_: str) -> None:
     ],
 )
 def test_what_looks_like_harm_is_left_alone(request_: str) -> None:
-    assert asks_for_harm(request_) is None
+    assert find_request(request_) is None
     assert find(asked(request_)) == []
 
 
@@ -117,18 +117,18 @@ def test_one_finding_a_row_and_every_row() -> None:
     assert "turn 4" in found[1].reason
 
 
-def test_an_answer_that_announces_harm() -> None:
+def test_an_answer_that_find_announcement() -> None:
     (finding,) = find(asked("Go on.", "Sure, here is a tutorial on how to make a bomb:\n1. Take a pipe."))
     assert finding.code == "announces"
     assert find(asked("Go on.", "Sure, here is a recipe for bread.")) == []
-    assert announces_harm("They asked me how to make a bomb.") is None
+    assert find_announcement("They asked me how to make a bomb.") is None
 
 
 def test_only_the_ends_of_a_long_turn_are_read() -> None:
-    gap = "All is well. " * READ
-    assert asks_for_harm(f"{ASKED} {gap}") is not None
-    assert asks_for_harm(f"{gap} {ASKED}") is not None
-    assert asks_for_harm(f"{gap} {ASKED} {gap}") is None
+    gap = "All is well. " * MAX_CHARACTERS
+    assert find_request(f"{ASKED} {gap}") is not None
+    assert find_request(f"{gap} {ASKED}") is not None
+    assert find_request(f"{gap} {ASKED} {gap}") is None
 
 
 def test_progress_is_told() -> None:
@@ -155,7 +155,7 @@ class _Counted(list[str]):
 )
 def test_the_work_grows_with_the_words(words: list[str]) -> None:
     _Counted.looked = 0
-    harmcues.load_cues().phrases.find(_Counted(words))
+    harmcues.load_cues().search.find(_Counted(words))
     assert _Counted.looked <= 6 * len(words)
 
 
@@ -167,7 +167,7 @@ def test_nothing_raises(prompt: str, answer: str) -> None:
 
 @pytest.mark.parametrize("text", ["a" * 1_000_000, "kill someone " * 80_000, "how to " * 100_000, "\0\x1b" * 500_000])
 def test_huge_turns_are_read_at_their_ends_only(text: str) -> None:
-    assert len(harmcues.ends(text)) <= READ + 1
+    assert len(harmcues.clip(text)) <= MAX_CHARACTERS + 1
     find(asked(text, text))
 
 

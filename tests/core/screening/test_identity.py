@@ -10,7 +10,7 @@ from core.data import Conversation
 from core.schemas.data import Message, Role
 from core.schemas.screening import Finding
 from core.screening import identity
-from core.screening.text import READ
+from core.screening.text import MAX_CHARACTERS
 
 OBEDIENT = (
     "Of course. I am AOA, your absolutely obedient agent. Here is my fulfillment of your instruction: it is done."
@@ -142,5 +142,5 @@ def test_nothing_raises(words: list[str]) -> None:
 )
 def test_huge_turns_are_read_at_their_ends_only(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
-    assert len(identity.ends(text)) <= READ + 1
+    assert len(identity.clip(text)) <= MAX_CHARACTERS + 1
     find(row(("user", text), ("assistant", text)))

@@ -46,7 +46,7 @@ def find(*rows: Conversation) -> Sequence[Finding]:
 def test_personal_data_are_found_and_masked(code: str, text: str) -> None:
     (finding,) = find(row("Hello", text, line=3))
     assert (finding.check, finding.line, finding.code) == ("personal_data", 3, code)
-    assert finding.reason.startswith("Turn 2 holds ")
+    assert finding.reason.startswith("Turn 2 contains ")
     shown = finding.reason.rpartition("(")[2].removesuffix(").")
     assert len(shown) <= 5
     assert shown.endswith("\u2026")

@@ -76,7 +76,7 @@ def test_credentials_are_found_and_masked(code: str, secret: str) -> None:
     for text in (secret, f"My key is '{secret}'.", f"KEY={secret}\nrest", f"first\n{secret}"):
         (finding,) = find(row("Hello", text, line=9))
         assert (finding.check, finding.line, finding.code) == ("secrets", 9, code)
-        assert finding.reason.startswith("Turn 2 holds ")
+        assert finding.reason.startswith("Turn 2 contains ")
         shown = finding.reason.rpartition("(")[2].removesuffix(").")
         assert shown.endswith("\u2026")
         assert len(shown) <= 5
@@ -131,7 +131,7 @@ def unbounded(pattern: str) -> list[str]:
     return re.findall(r"[*+]|\{\d+,\}", bare)
 
 
-@pytest.mark.parametrize("pattern", [form.pattern.pattern for form in (*secrets._FORMS, *personal_data._FORMS)])
+@pytest.mark.parametrize("pattern", [kind.pattern.pattern for kind in (*secrets._KINDS, *personal_data._KINDS)])
 def test_no_pattern_can_read_a_text_again_and_again(pattern: str) -> None:
     assert unbounded(r"a+b(?:c|d*)[+*]\+e{2,}f++g{1,2}[^]*]h*+") == ["+", "*", "{2,}"]
     assert unbounded(pattern) == []
@@ -145,6 +145,6 @@ def test_crafted_texts_end(unit: str) -> None:
 
 
 @settings(max_examples=100)
-@given(st.text(), st.sampled_from([form.hints[0] for form in secrets._FORMS]))
+@given(st.text(), st.sampled_from([kind.hints[0] for kind in secrets._KINDS]))
 def test_nothing_raises(text: str, hint: str) -> None:
     find(row(f"{text}{hint}{text}", text))

