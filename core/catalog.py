@@ -41,7 +41,7 @@ from pydantic_core import ErrorDetails
 from core.errors import InvalidInput, InvalidModel
 from core.schemas.base import Frozen
 from core.schemas.job import JobSpec, PromptFile
-from core.schemas.judges import JudgeEntry, RulesJudge
+from core.schemas.judges import JudgeEntry, ModelJudgeOptions
 from core.schemas.models import BaseModelEntry, FolderSource
 from core.schemas.prompts import ChosenPrompts, PromptSetEntry, PromptSource, Use, is_uploaded
 from core.schemas.quality import BenchmarkEntry
@@ -173,7 +173,7 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
 
 def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:
     """Entries of the judge models that a checked order names, without duplicates."""
-    names = [judge.model for judge in spec.security.judges if not isinstance(judge, RulesJudge)]
+    names = [judge.model for judge in spec.security.judges if isinstance(judge, ModelJudgeOptions)]
     return tuple(listed.judges[name] for name in dict.fromkeys(names))
 
 

@@ -12,7 +12,7 @@ from core import catalog
 from core.catalog import Catalog
 from core.errors import InvalidInput
 from core.schemas.job import JobSpec
-from core.schemas.judges import ClassifierJudge, RulesJudge
+from core.schemas.judges import ModelJudgeOptions
 from core.schemas.policy import Policy
 from core.schemas.quality import MultipleChoice
 from core.schemas.training import DEFAULT_EPOCHS
@@ -70,20 +70,10 @@ def check_evaluation(listed: Catalog, spec: JobSpec) -> None:
         InvalidInput: code `unknown_judge`, `judge_protocol_mismatch`, `unknown_prompt_set` or `unknown_benchmark`.
     """
     for judge in spec.security.judges:
-        if isinstance(judge, RulesJudge):
-            continue
-        protocol = _listed(listed.judges, judge.model, "judge", "security.judges").protocol
-        classifies = isinstance(judge, ClassifierJudge)
-        if classifies != (protocol == "chat"):
-            continue
-        found, wanted, kinds = ("a chat model", "a classifier", "rubric or strongreject")
-        if not classifies:
-            found, wanted, kinds = f"a classifier ({protocol})", "a chat model", "classifier"
-        raise _invalid(
-            "security.judges",
-            f"{judge.model!r} is {found}, and {judge.kind} needs {wanted}: name another model, or use it as {kinds}",
-            code="judge_protocol_mismatch",
-        )
+        if isinstance(judge, ModelJudgeOptions):
+            entry = _listed(listed.judges, judge.model, "judge", "security.judges")
+            if problem := judge.mismatch(entry):
+                raise _invalid("security.judges", problem, code="judge_protocol_mismatch")
     for name in catalog.listed_prompts(spec.security.prompts).values():
         _listed(listed.prompt_sets, name, "prompt set", "security.prompts")
     for task in spec.quality.tasks or ():

@@ -234,7 +234,7 @@ class JudgeReply(Frozen):
     """A sentence about the judge model."""
     protocol: JudgeProtocol
     """How the judge model is prompted and answers."""
-    kinds: tuple[Literal["rubric", "strongreject", "classifier"], ...]
+    kinds: tuple[str, ...] = Field(examples=[["rubric", "strongreject"]])
     """Kinds of judge that may use the model."""
     source: Literal["folder", "hub", "endpoint"]
     """`folder` or `hub` if the worker loads the model, `endpoint` if another server runs it."""

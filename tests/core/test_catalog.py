@@ -170,10 +170,20 @@ def test_orders_that_name_what_is_listed(listed: Catalog) -> None:
 @pytest.mark.parametrize(
     ("spec", "code", "param", "message"),
     [
-        (judged(("rubric", "none")), "unknown_judge", "security.judges", "no judge .* It has: guard, house, hub"),
-        (judged(("rubric", "guard")), "judge_protocol_mismatch", "security.judges", r"safe_unsafe.*needs a chat model"),
-        (judged(("strongreject", "hub")), "judge_protocol_mismatch", "security.judges", r"yes_no.*use it as classifier"),
-        (judged(("classifier", "house")), "judge_protocol_mismatch", "security.judges", "needs a classifier"),
+        (judged(("rubric", "none")), "unknown_judge", "security.judges", "no judge .none.. It has: guard, house, hub"),
+        (
+            judged(("rubric", "guard")),
+            "judge_protocol_mismatch",
+            "security.judges",
+            r"safe_unsafe.*needs chat: .*use it as classifier",
+        ),
+        (
+            judged(("strongreject", "hub")),
+            "judge_protocol_mismatch",
+            "security.judges",
+            r"yes_no.*use it as classifier",
+        ),
+        (judged(("classifier", "house")), "judge_protocol_mismatch", "security.judges", "needs yes_no or"),
         (order(security={"prompts": {"safe": "none"}}), "unknown_prompt_set", "security.prompts", "It has: far, near"),
         (
             order(quality={"tasks": [{"kind": "multiple_choice", "benchmark": "law"}]}),

@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_error_whoever_meets_it(save: Callable[[Path], None],
     ending = conclude(work)
     assert isinstance(ending, Failed)
     assert ending.error.code == "storage_full"
-    assert "free some space" in ending.error.message
+    assert "Free some space" in ending.error.message
 
 
 def test_an_unexpected_error_leaves_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
