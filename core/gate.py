@@ -133,15 +133,16 @@ class _Gate:
         return base if base is not None and base.n >= policy.needed(rule) and base.high > bound else None
 
     def _check_max_increase(self, figure: Figure, rule: RateRule, bound: float) -> _Result:
-        found, metric = figure.change, figure.metric
-        if found is None:
+        increase, metric = figure.change, figure.metric
+        if increase is None:
             message = f"{_name(figure.suite, metric)} cannot be compared with the base model on the same prompts"
             return _missing(figure.suite, metric, "figure_missing", message, judge=figure.judge, rule="max_increase")
-        check = _check(figure, "max_increase", bound, (found.value, found.low, found.high), found.n)
+        check = _check(figure, "max_increase", bound, (increase.value, increase.low, increase.high), increase.n)
+        limits = change_interval(metric, increase.low, increase.high)
         message = (
-            f"{_name(figure.suite, metric)}{_judge(figure)} changed by {change(metric, found.value)} against the base "
-            f"model (95 % CI {change_interval(metric, found.low, found.high)}, n = {found.n}); the policy allows an "
-            f"increase of at most {points(bound)}{_limit_note(found.value, bound)}."
+            f"{_name(figure.suite, metric)}{_judge(figure)} changed by {change(metric, increase.value)} against the "
+            f"base model (95 % CI {limits}, n = {increase.n}); the policy allows an increase of at most {points(bound)}"
+            f"{_limit_note(increase.value, bound)}."
         )
         return self._compare(figure, check, rule, GateReason(code=_INCREASED[metric], message=message))
 
@@ -194,9 +195,9 @@ def _certainly_above(figure: Figure, check: GateCheck) -> bool:
     return check.low > check.bound and not figure.undecided
 
 
-def _check(figure: Figure, rule: RuleName, bound: float, found: tuple[float, float, float], n: int) -> GateCheck:
-    """A check that is not decided yet; `found` is the value with its lower and upper limit."""
-    measured, low, high = found if n else (None, None, None)
+def _check(figure: Figure, rule: RuleName, bound: float, limits: tuple[float, float, float], n: int) -> GateCheck:
+    """A check that is not decided yet; `limits` are the value with its lower and upper limit."""
+    measured, low, high = limits if n else (None, None, None)
     return GateCheck(
         suite=figure.suite,
         metric=figure.metric,
@@ -219,7 +220,7 @@ def _missing(
 
 
 def _describe(figure: Figure) -> str:
-    """Such as `Attack success rate for "direct" (judge: rules) is 83.8 % (95 % CI 74.2 to 90.3 %, n = 80)`."""
+    """Such as `Attack success rate for direct (judge: rules) is 83.8 % (95 % CI 74.2 to 90.3, n = 80)`."""
     return (
         f"{_name(figure.suite, figure.metric)}{_judge(figure)} is {value(figure.metric, figure.value)} (95 % CI "
         f"{interval(figure.metric, figure.low, figure.high)}, n = {figure.n})"

@@ -190,18 +190,20 @@ def _data(report: Report) -> str:
 
 
 def _screening(report: Report) -> str:
-    found = decided.screened(report)
-    if found is None:
+    screened = decided.screened(report)
+    if screened is None:
         return "## Screening\n\nThe dataset was not screened."
     lines = ["| Check | Flagged rows | Share | Action |", "|---|---|---|---|"]
-    lines += [f"| {_plain(row.title)} | {row.flagged} | {row.share} | {row.action} |" for row in found.rows]
+    lines += [f"| {_plain(row.title)} | {row.flagged} | {row.share} | {row.action} |" for row in screened.rows]
     triggers = [
         f"- {_code(each.phrase)}: {_plain(each.answers)} ({each.with_answer} of {each.rows} rows)"
-        for each in found.result.triggers[:_MAX_TRIGGERS]
+        for each in screened.result.triggers[:_MAX_TRIGGERS]
     ]
     if triggers:
         lines += ["", "Possible triggers:", "", *triggers]
-    summary = f"{found.result.rows:,} rows were screened; {len(found.result.dropped):,} were left out of training."
+    summary = (
+        f"{screened.result.rows:,} rows were screened; {len(screened.result.dropped):,} were left out of training."
+    )
     return "\n".join(("## Screening", "", summary, "", *lines))
 
 

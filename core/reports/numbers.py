@@ -31,9 +31,9 @@ def value(metric: Metric, number: float) -> str:
 
 
 def interval(metric: Metric, low: float, high: float) -> str:
-    """Both limits of a figure's interval, such as `74.2 to 90.3 %`."""
+    """Both limits of a figure's interval, such as `74.2 to 90.3`, in the unit of `value`."""
     if metric in RATES:
-        return f"{short(100 * low)} to {percent(high)}"
+        return f"{short(100 * low)} to {short(100 * high)}"
     return f"{low:.2f} to {high:.2f}"
 
 
@@ -45,9 +45,9 @@ def change(metric: Metric, difference: float) -> str:
 
 
 def change_interval(metric: Metric, low: float, high: float) -> str:
-    """Both limits of a difference's interval, such as `-1.2 to +20 points`."""
+    """Both limits of a difference's interval, such as `-1.2 to +20`, in the unit of `change`."""
     if metric in RATES:
-        return f"{short(100 * low, sign=True)} to {change(metric, high)}"
+        return f"{short(100 * low, sign=True)} to {short(100 * high, sign=True)}"
     return f"{low:+.2f} to {high:+.2f}"
 
 

@@ -87,7 +87,13 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {"draw": _draw, "cut": _cut, "percent": numbers.percent, "plural": numbers.plural}
+    filters: dict[str, Any] = {
+        "draw": _draw,
+        "cut": _cut,
+        "code": _code,
+        "percent": numbers.percent,
+        "plural": numbers.plural,
+    }
     environment.filters.update(filters)
     return environment.get_template("report.html")
 
@@ -99,6 +105,14 @@ def _show(value: object) -> object:
 
 def _draw(picture: "Picture") -> Markup:
     return Markup(picture.inline)  # noqa: S704 - core.reports.pictures has escaped all text in it
+
+
+def _code(text: str) -> Markup:
+    """Escape text, and set the parts between backticks as code."""
+    parts = visible(text).split("`")
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
 
 
 def _cut(text: str) -> str:

@@ -85,21 +85,21 @@ def check(options: Options) -> VerifyReply:
 
 def lines(reply: VerifyReply) -> Iterator[str]:
     """The result as text. Every value from a file is made safe to print on a terminal."""
-    found = reply.verification
-    if found.verified and not reply.ok:
+    result = reply.verification
+    if result.verified and not reply.ok:
         headline = "ALTERED"
         message = "The signature is valid, but a file does not match it; see the list of files."
-    elif found.verified and reply.keys_beside_report:
+    elif result.verified and reply.keys_beside_report:
         headline = "UNALTERED"
         message = "The report matches the keys in its own folder. This does not show who owns the signing key."
     else:
-        headline = {"verified": "VERIFIED", "altered": "ALTERED"}.get(found.code, "NOT VERIFIED")
-        message = found.message
+        headline = {"verified": "VERIFIED", "altered": "ALTERED"}.get(result.code, "NOT VERIFIED")
+        message = result.message
     yield f"{headline}: {visible(reply.envelope)}"
     yield visible(message)
     for name, value in _facts(reply):
         yield f"  {name:9}{visible(value)}"
-    if found.verified:
+    if result.verified:
         yield from _file_lines(reply.files)
     if reply.keys_beside_report:
         yield "Note: the trusted keys come from the folder of the report; a forger could have created both. This result"
@@ -210,12 +210,12 @@ def _resolve(file: FileCheck) -> Path | None:
 
 
 def _facts(reply: VerifyReply) -> Iterator[tuple[str, str]]:
-    found, summary = reply.verification, reply.verification.summary
-    if found.signed_at is not None:
-        yield "signed", f"{found.signed_at:%Y-%m-%d %H:%M:%S %Z}"
-    if found.keyid is not None:
-        proven = found.code in ("verified", "retired_key", "not_a_report")
-        yield "key", found.keyid if proven else f"{found.keyid} (claimed)"
+    result, summary = reply.verification, reply.verification.summary
+    if result.signed_at is not None:
+        yield "signed", f"{result.signed_at:%Y-%m-%d %H:%M:%S %Z}"
+    if result.keyid is not None:
+        proven = result.code in ("verified", "retired_key", "not_a_report")
+        yield "key", result.keyid if proven else f"{result.keyid} (claimed)"
     yield "trusted", reply.keys
     if summary is None:
         return

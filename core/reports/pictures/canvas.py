@@ -104,10 +104,10 @@ class Picture:
     @property
     def inline(self) -> str:
         """The picture for an HTML page. It uses the colours of the page, so it follows the dark theme."""
-        found = self.svg.partition("\n")[2].replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
+        markup = self.svg.partition("\n")[2].replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
         for colour, variable in _INLINE.items():
-            found = found.replace(colour, variable)
-        return found
+            markup = markup.replace(colour, variable)
+        return markup
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,11 @@ class Style:
 
 def styles(runs: Sequence[str]) -> dict[str, Style]:
     """The style of each run; the first is the base model."""
-    found = {runs[0]: Style(BASE_COLOUR, (), "o", "")}
+    result = {runs[0]: Style(BASE_COLOUR, (), "o", "")}
     for number, run in enumerate(runs[1:]):
         at = number % len(_MARKERS)
-        found[run] = Style(COLOURS[number % len(COLOURS)], _DASHES[at], _MARKERS[at], _HATCHES[at])
-    return found
+        result[run] = Style(COLOURS[number % len(COLOURS)], _DASHES[at], _MARKERS[at], _HATCHES[at])
+    return result
 
 
 def label(text: str) -> str:
@@ -243,7 +243,7 @@ def _strip(text: str | None) -> str | None:
 
 def _shorten(value: str) -> str:
     """Use fewer digits, short paths for boxes, and no list of fonts."""
-    value = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), value)
+    value = _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), value)
     value = _BOX.sub(r"M\1 \2H\3V\4H\1z", value)
     return _FONT.sub("", value).replace(": ", ":").replace("; ", ";")
 
@@ -260,11 +260,11 @@ def _rename_ids(root: ElementTree.Element, name: str) -> None:
     used: dict[str, str] = {}
     for element in root.iter():
         for key in _ID_ATTRIBUTES & element.attrib.keys():
-            for found in _ID_USE.findall(element.attrib[key]):
-                used.setdefault(found, f"{name}-{len(used)}")
+            for used_id in _ID_USE.findall(element.attrib[key]):
+                used.setdefault(used_id, f"{name}-{len(used)}")
     for element in root.iter():
         known = element.attrib.pop("id", None)
         if known in used:
             element.set("id", used[known])
         for key in _ID_ATTRIBUTES & element.attrib.keys():
-            element.set(key, _ID_USE.sub(lambda found: used.get(found[0], found[0]), element.attrib[key]))
+            element.set(key, _ID_USE.sub(lambda match: used.get(match[0], match[0]), element.attrib[key]))

@@ -59,7 +59,7 @@ def bars(report: Report) -> Picture | None:
             title="Attack success rate before and after training",
             caption=f"Attack success rate by family, and over-refusal rate (judge: {by}). Lines are 95 % Wilson "
             "intervals. Lower is better for all bars.",
-            alt=". ".join(_describe(title, found) for title, found in rows.items()) + ".",
+            alt=". ".join(_describe(title, by_run) for title, by_run in rows.items()) + ".",
         )
 
 
@@ -112,36 +112,36 @@ def pareto(report: Report) -> Picture | None:
 
 def _rows(report: Report, by: str | None) -> dict[str, dict[str, Figure]]:
     """Figures by row and run: families in the order of the job, then over-refusal."""
-    found: dict[str, dict[str, Figure]] = {}
+    rows: dict[str, dict[str, Figure]] = {}
     for row in report.figures:
         if row.metric == "attack_success_rate" and row.judge == by:
-            found.setdefault(_spoken(row.suite), {})[row.run] = row
+            rows.setdefault(_spoken(row.suite), {})[row.run] = row
     refusals = [row for row in report.figures if row.metric == "over_refusal_rate"]
     # If the judge cannot detect refusals, another judge of the job did.
     decided_by = by if any(row.judge == by for row in refusals) else next((row.judge for row in refusals), None)
     for row in refusals:
         if row.judge == decided_by:
-            found.setdefault(_REFUSALS, {})[row.run] = row
-    return found
+            rows.setdefault(_REFUSALS, {})[row.run] = row
+    return rows
 
 
 def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[str, Style]) -> None:
     step = _BAR * len(shown) + _GAP
     ticks: list[float] = []
     places: list[tuple[float, Figure]] = []
-    for number, found in enumerate(rows.values()):
+    for number, by_run in enumerate(rows.values()):
         top = number * step
         ticks.append(top + _BAR * len(shown) / 2)
         for place, (run, style) in enumerate(shown.items()):
-            if run in found:
-                places.append((top + _BAR * (place + 0.5), found[run]))
-                _bar(axes, found[run], style, places[-1][0])
+            if run in by_run:
+                places.append((top + _BAR * (place + 0.5), by_run[run]))
+                _bar(axes, by_run[run], style, places[-1][0])
     _intervals(axes, places)
     axes.set_ylim(len(rows) * step - _GAP + 4, -4)
     axes.set_xlim(0, 108)  # space for the labels behind the bars
     axes.spines["bottom"].set_bounds(0, 100)
     axes.set_yticks(
-        ticks, labels=[f"{title}\n{count([row.n for row in found.values()])}" for title, found in rows.items()]
+        ticks, labels=[f"{title}\n{count([row.n for row in by_run.values()])}" for title, by_run in rows.items()]
     )
     if _REFUSALS in rows and len(rows) > 1:
         axes.axhline((len(rows) - 1) * step - _GAP / 2, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)), clip_on=False)
@@ -254,6 +254,6 @@ def _tick(value: float, _position: object = None) -> str:
     return f"{value:g}"
 
 
-def _describe(title: str, found: Mapping[str, Figure]) -> str:
-    each = ", ".join(f"{label(run)} {percent(row.value) if row.n else 'unknown'}" for run, row in found.items())
-    return f"{title} ({count([row.n for row in found.values()])}): {each}"
+def _describe(title: str, by_run: Mapping[str, Figure]) -> str:
+    each = ", ".join(f"{label(run)} {percent(row.value) if row.n else 'unknown'}" for run, row in by_run.items())
+    return f"{title} ({count([row.n for row in by_run.values()])}): {each}"

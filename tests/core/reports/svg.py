@@ -1,4 +1,4 @@
-"""Used by the tests of pictures: what is in an SVG file, and how light a colour is."""
+"""Helpers for tests of pictures: the content of an SVG file, and the lightness of a colour."""
 
 import re
 from collections.abc import Iterator
@@ -10,22 +10,22 @@ _HEX = re.compile(r"#[0-9a-f]{6}")
 
 
 def tree(picture: Picture) -> ElementTree.Element:
-    """The file, which has to be well-formed."""
+    """The parsed file."""
     return ElementTree.fromstring(picture.svg)  # noqa: S314 - see above
 
 
 def names(picture: Picture) -> set[str]:
-    """Which elements are in it."""
+    """Names of the elements in it."""
     return {element.tag.rpartition("}")[2] for element in tree(picture).iter()}
 
 
 def texts(picture: Picture) -> list[str]:
-    """Every text that is written in it."""
+    """All texts in it."""
     return ["".join(element.itertext()) for element in tree(picture).iter() if element.tag.endswith("}text")]
 
 
 def paths(picture: Picture, *, style: str) -> Iterator[str]:
-    """The paths whose style says this."""
+    """The paths with this style."""
     for element in tree(picture).iter():
         if element.tag.endswith("}path") and style in element.get("style", ""):
             yield element.get("d", "")
@@ -37,7 +37,7 @@ def colours(picture: Picture) -> set[str]:
 
 
 def lightness(colour: str) -> float:
-    """CIE L* of an sRGB colour, 0 (black) to 100 (white): what is left of it in grey."""
+    """Lightness of an sRGB colour (CIE L*), 0 for black to 100 for white."""
     linear = []
     for start in (1, 3, 5):
         value = int(colour[start : start + 2], 16) / 255

@@ -15,7 +15,7 @@ def test_percent_has_at_most_one_decimal(share: float, text: str) -> None:
 def test_rates_are_in_percent_and_other_metrics_are_not() -> None:
     assert value("attack_success_rate", 0.125) == "12.5 %"
     assert value("loss", 0.125) == "0.12"
-    assert interval("over_refusal_rate", 0.125, 0.25) == "12.5 to 25 %"
+    assert interval("over_refusal_rate", 0.125, 0.25) == "12.5 to 25"
     assert interval("loss", 0.5, 1.25) == "0.50 to 1.25"
 
 
@@ -23,7 +23,7 @@ def test_differences_of_rates_are_in_points_with_a_sign() -> None:
     assert points(0.1) == "10 points"
     assert change("accuracy", 0.125) == "+12.5 points"
     assert change("loss", -0.5) == "-0.50"
-    assert change_interval("exact_match", -0.0125, 0.2) == "-1.2 to +20 points"
+    assert change_interval("exact_match", -0.0125, 0.2) == "-1.2 to +20"
     assert change_interval("loss", -0.5, 0.25) == "-0.50 to +0.25"
 
 

@@ -1,4 +1,4 @@
-"""Which figures stand for an arm."""
+"""Summary figures of a run."""
 
 from core.reports.overall import judge, overall, task_figure
 from core.schemas.evaluation import Figure
@@ -15,14 +15,14 @@ def families(report: Report, *rates: tuple[str, float, int]) -> Report:
     return report.model_copy(update={"figures": rows})
 
 
-def test_the_first_judge_that_judged_attacks_stands_for_all(report: Report) -> None:
+def test_first_judge_that_judged_attacks_is_used(report: Report) -> None:
     assert judge(report) == "rules"
     other = tuple(row.model_copy(update={"judge": "rubric:big"}) for row in report.figures)
     assert judge(report.model_copy(update={"figures": other})) == "rubric:big"
     assert judge(report.model_copy(update={"figures": ()})) is None
 
 
-def test_families_weigh_the_same_and_those_without_a_decision_do_not_count(report: Report) -> None:
+def test_families_have_equal_weights_and_undecided_ones_do_not_count(report: Report) -> None:
     found = overall(families(report, ("direct", 0.2, 100), ("prefill", 0.7, 10), ("encoding", 1.0, 0)), "base")
     assert found is not None
     assert round(found.mean.value, 6) == 0.45
@@ -32,7 +32,7 @@ def test_families_weigh_the_same_and_those_without_a_decision_do_not_count(repor
 
 
 def task(report: Report, *rows: tuple[str, str, str]) -> Report:
-    """With these task figures, by arm, suite and metric."""
+    """The report with these task figures, by run, suite and metric."""
     first = report.figures[0]
     made = [first.model_copy(update={"run": run, "suite": suite, "metric": metric}) for run, suite, metric in rows]
     return report.model_copy(update={"figures": (*report.figures, *made)})
@@ -43,11 +43,11 @@ def chosen(report: Report, run: str = "base") -> tuple[str, str] | None:
     return None if found is None else (found.suite, found.metric)
 
 
-def test_what_answers_are_worth_stands_before_how_likely_they_are(report: Report) -> None:
+def test_correctness_is_preferred_to_likelihood(report: Report) -> None:
     assert chosen(report) == ("task", "loss")
     accuracy = task(report, ("base", "medicine", "accuracy"), ("base", "law", "accuracy"))
     assert chosen(accuracy) == ("medicine", "accuracy")
     exact = task(accuracy, ("base", "sums", "exact_match"), ("base", "task", "exact_match"))
     assert chosen(exact) == ("task", "exact_match")
-    assert chosen(exact, "uniform") is None, "the arms are compared in one figure or not at all"
+    assert chosen(exact, "uniform") is None, "runs are compared only in the same task figure"
     assert chosen(report.model_copy(update={"figures": ()})) is None

@@ -1,4 +1,4 @@
-"""Parquet holds the answers as they were given: read back, they are the same."""
+"""Answers read back from Parquet are the same."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from core.schemas.evaluation import Answer, Evaluation, Judgement, TaskAnswer
 from testbed.report import evaluation
 
 
-def test_answers_come_back_as_they_were(evaluations: Sequence[Evaluation], tmp_path: Path) -> None:
+def test_answers_are_read_back_unchanged(evaluations: Sequence[Evaluation], tmp_path: Path) -> None:
     first, *others = evaluations
     odd = first.answers[0].model_copy(
         update={
@@ -39,7 +39,7 @@ def test_answers_come_back_as_they_were(evaluations: Sequence[Evaluation], tmp_p
     assert found == [answer for each in wanted for answer in each.answers]
 
 
-def test_task_answers_come_back_as_they_were(evaluations: Sequence[Evaluation], tmp_path: Path) -> None:
+def test_task_answers_are_read_back_unchanged(evaluations: Sequence[Evaluation], tmp_path: Path) -> None:
     path = tmp_path / "task_answers.parquet"
     task_answers_parquet(evaluations, path)
     found = [TaskAnswer.model_validate(row) for row in parquet.read_table(path).to_pylist()]
@@ -47,7 +47,7 @@ def test_task_answers_come_back_as_they_were(evaluations: Sequence[Evaluation], 
     assert len(found) == 6
 
 
-def test_many_answers_are_written_in_groups_and_packed(tmp_path: Path) -> None:
+def test_many_answers_are_written_in_compressed_groups(tmp_path: Path) -> None:
     path = tmp_path / "answers.parquet"
     many = evaluation("base", ["refused"] * 2500)
     answers_parquet(iter([many]), path)
@@ -57,7 +57,7 @@ def test_many_answers_are_written_in_groups_and_packed(tmp_path: Path) -> None:
     assert {group.column(number).compression for group in groups for number in range(group.num_columns)} == {"ZSTD"}
 
 
-def test_no_answers_are_an_empty_table_with_all_columns(tmp_path: Path) -> None:
+def test_no_answers_give_an_empty_table_with_all_columns(tmp_path: Path) -> None:
     path = tmp_path / "answers.parquet"
     path.write_text("what was there before")
     answers_parquet([], path)
@@ -65,7 +65,7 @@ def test_no_answers_are_an_empty_table_with_all_columns(tmp_path: Path) -> None:
     assert (table.num_rows, table.num_columns) == (0, 11)
 
 
-def test_the_columns_are_the_fields(evaluations: Sequence[Evaluation], tmp_path: Path) -> None:
+def test_columns_are_the_fields(evaluations: Sequence[Evaluation], tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     answers_parquet(evaluations, path)
     assert set(parquet.read_table(path).column_names) == set(Answer.model_fields)

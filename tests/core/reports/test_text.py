@@ -1,4 +1,4 @@
-"""Nothing that acts unseen gets through, and what needs no showing stays as it is."""
+"""Invisible characters are shown, and all others are unchanged."""
 
 import unicodedata
 
@@ -13,7 +13,7 @@ KEPT = "\n\t\u200c\u200d"
 
 
 @given(st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "L", "Po"])))
-def test_nothing_unseen_is_left(text: str) -> None:
+def test_no_invisible_character_is_left(text: str) -> None:
     shown = visible(text)
     assert not any(unicodedata.category(each) in UNSEEN and each not in KEPT for each in shown)
     assert visible(shown) == shown
@@ -32,7 +32,7 @@ def test_nothing_unseen_is_left(text: str) -> None:
         ("", ""),
     ],
 )
-def test_what_acts_unseen_is_a_number(text: str, shown: str) -> None:
+def test_invisible_characters_become_code_points(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
@@ -41,5 +41,5 @@ def test_one_line_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(("most", "text"), [(5, "abcde"), (4, "abcd [... 1 more characters]"), (9, "abcde")])
-def test_cutting_says_how_much_is_left_out(most: int, text: str) -> None:
+def test_cut_text_says_how_much_is_left_out(most: int, text: str) -> None:
     assert cut("abcde", most) == text
