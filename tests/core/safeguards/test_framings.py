@@ -25,7 +25,7 @@ def runs(text: str) -> set[tuple[str, ...]]:
 
 def attack_texts() -> list[str]:
     """The wording of every built-in attack, with the slot where the request goes."""
-    texts = {}
+    texts: dict[str, None] = {}
     for family in ATTACK_FAMILIES:
         if family != "templates":  # the user's own
             options = ATTACK_FAMILIES[family].model_validate({"family": family})
