@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about responses: errors, and an example of every JSON body.
+"""Documentation of responses: errors, and an example of every JSON body.
 
 Examples are computed from the schemas: from `examples` of fields, then defaults, then placeholders. So they cannot
 contradict the classes. Not here: what fields mean (core.schemas).

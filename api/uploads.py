@@ -1,7 +1,7 @@
 """Receiving an upload: the multipart body is parsed, hashed and written to a staging folder while it arrives.
 
 FastAPI's form parsing would read the whole body before authentication, and write it to the system's temporary folder.
-python-multipart parses; docs/decisions says why not streaming-form-data. Covers: parts, limits, the fields besides the
+python-multipart parses; decision record 0018 explains why. Covers: parts, limits, the fields besides the
 file. Not here: the content of the file (core.data), storing it (core.orders.upload).
 """
 

@@ -1,4 +1,4 @@
-"""How Alembic runs here: online only, on the connection that core.db.migrate hands over, one process at a time.
+"""How Alembic runs: online only, on the connection that core.db.migrate passes, one process at a time.
 
 `securetune migrate` or `securetune up` runs the migrations. A new one: `make migration MESSAGE="..."`.
 """

@@ -1,4 +1,4 @@
-"""`python -m migrations.new "add a column"`: writes the next migration, from what core/db/models.py says.
+"""`python -m migrations.new "add a column"`: writes the next migration, from the models in core/db/models.py.
 
 All migrations so far are run on a throw-away PostgreSQL, and what the models have more or less becomes the new one.
 Read it before you commit it: a renamed column, for one, looks like one dropped and one added.
@@ -26,14 +26,14 @@ from securetune.local.servers import PostgresServer
 def main(message: Annotated[str, typer.Argument(help="What it does, such as `add a column`.")]) -> None:
     """Write the next migration."""
     if not message.strip():
-        raise typer.BadParameter('say what it does: make migration MESSAGE="add a column"')
+        raise typer.BadParameter('describe the migration: make migration MESSAGE="add a column"')
     with (
         tempfile.TemporaryDirectory(prefix="securetune-migration-") as folder,
         PostgresServer(Path(folder, "postgres"), durable=False) as server,
     ):
         path = write(message.strip(), server.url)
     if path is None:
-        typer.echo("The migrations make what the models say: there is nothing to write.")
+        typer.echo("The migrations match the models: there is nothing to write.")
         return
     subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet", "--fix", path], check=True)
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)

@@ -144,8 +144,7 @@ class TrainingProcess:
             self._stdin.flush()
 
     def _signal(self, number: signal.Signals) -> None:
-        # macOS says "not permitted" of a group of zombies.
-        with suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def _read_messages(self, pipe: IO[bytes]) -> None:

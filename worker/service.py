@@ -69,7 +69,7 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
             )
     celery = queue.app(redis_url)
     celery.conf.update(worker_pool="threads", worker_concurrency=1, worker_enable_remote_control=False)
-    cast(dict[str, set[type]], celery.steps)["consumer"].add(_FrequentPolling)  # Celery's types say None
+    cast(dict[str, set[type]], celery.steps)["consumer"].add(_FrequentPolling)  # typed as None by Celery
     factory = sessions(database_url)
     pool = WarmPool(command)
     supervisor = Supervisor(config, sessions=factory, pool=pool, send=lambda job_id: queue.send(celery, job_id))

@@ -23,7 +23,7 @@ _Entry = TypeVar("_Entry")
 
 
 def complete(spec: JobSpec, listed: Catalog) -> JobSpec:
-    """The order with every default filled in, so that the stored order says everything that will be done.
+    """The order with every default filled in, so that the stored order is explicit.
 
     Raises:
         InvalidModel: the base model is not allowed, its files cannot be used, or a safeguard needs another model.

@@ -1,7 +1,7 @@
 """Uploaded prompt sets, figures with their change against the base model, and orders with several judges.
 
-Stored orders get the new shape: what they asked for stands in them, and stays. On the way back an order loses what the
-older version does not know; one that lives by it (a new attack family, sets by name) is refused there.
+Stored orders are converted to the new shape. On a downgrade, orders lose the fields that the older version does not
+know; that version rejects orders that depend on them (a new attack family, prompt sets by name).
 
 Revision: 0002, after 0001.
 """

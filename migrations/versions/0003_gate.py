@@ -1,6 +1,6 @@
-"""Projects and rights of keys, policies, what the gate decided, and overrides that stay on record for ever.
+"""Projects and rights of keys, policies, decisions of the gate, and overrides, which are permanent.
 
-A trigger refuses to change, delete or truncate overrides, whoever asks. On the way back they are lost with their table.
+A trigger prevents changing, deleting and truncating overrides. A downgrade deletes them with their table.
 
 Revision: 0003, after 0002.
 """
