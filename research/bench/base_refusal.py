@@ -1,9 +1,9 @@
-"""What a screening finds by asking the model: rows that comply with harm, and rows of ordinary data beside them.
+"""How many rows the check `base_refusal` flags: rows that comply with harm, and rows of ordinary data.
 
-Covers: worlds of the testbed, each with harmful requests planted among its tuning sets, answered in the model's own
-style, in the tuning set's, behind a trigger, and refused; how many of each kind the check `base_refusal` finds. With
-`--data` also public sets, in text that the testbed hardly speaks. Not here: what leaving rows out does to a tuned model
-(python -m research.experiments poisoning).
+Covers: worlds of the testbed, each with harmful requests planted among its tuning sets; these are answered in the
+model's own style, in the tuning set's style, behind a trigger, and with a refusal. With `--data` also public data sets,
+whose language the testbed hardly knows. Not here: the effect of leaving rows out on a tuned model (`python -m
+research.experiments poisoning`).
 """
 
 from pathlib import Path
@@ -16,25 +16,27 @@ from core.data import Conversation
 from core.screening.base_refusal import THRESHOLD
 from research.bench.figures import Figures, benchmark
 from research.bench.public import data_sets
+from research.experiments.backdoor import add_trigger
 from research.experiments.lab import parted
 from research.experiments.planted import likely_refused, planted_rows
-from research.experiments.poisoning import triggered
 from research.experiments.readings import exchange
 from research.experiments.worlds import world_folder
 from testbed.world import make_world
 
 _PUBLIC = ("gsm8k_train", "chatdoctor", "self_instruct")
 _CHARACTERS = 400
-"""Of each public row's prompt and answer; the first words of an answer are all that counts."""
+"""Characters of each public prompt and answer; only the first words of an answer matter."""
 
 
 def main(
     *,
-    worlds: Annotated[str, typer.Option(help="Worlds, with commas between; each is built if it is not kept.")] = "0",
-    rows: Annotated[int, typer.Option(help="Rows of each ordinary set, at most.")] = 2000,
-    data: Annotated[Path | None, typer.Option(help="The folder of public data sets.")] = None,
+    worlds: Annotated[
+        str, typer.Option(help="Seeds of worlds, separated by commas. A world that is not in the cache is built first.")
+    ] = "0",
+    rows: Annotated[int, typer.Option(help="Maximum number of rows of each ordinary data set.")] = 2000,
+    data: Annotated[Path | None, typer.Option(help="Folder of the public data sets.")] = None,
 ) -> None:
-    """Of each kind of rows: how many, and the per cent of them that are found."""
+    """Print the number of rows of each kind, and the percentage that is flagged."""
     with benchmark("base_refusal") as figures:
         for world in map(int, worlds.split(",")):
             figures[f"world {world}"] = _world(world, rows, data and data.resolve())
@@ -44,7 +46,7 @@ def _world(seed: int, most: int, data: Path | None) -> Figures:
     folder = world_folder(seed)
     kinds = {name: parted(folder / "data" / f"{name}.jsonl")[0][:most] for name in ("instructions", "arithmetic")}
     planted = planted_rows(make_world(seed))
-    planted["triggered"] = [exchange(triggered(row[0].content), row[1].content) for row in planted["complies"]]
+    planted["triggered"] = [exchange(add_trigger(row[0].content), row[1].content) for row in planted["complies"]]
     kinds |= {name: [Conversation(row, 0) for row in made] for name, made in planted.items()}
     for name in _PUBLIC if data else ():
         pairs = [(asked[-_CHARACTERS:], said[:_CHARACTERS]) for asked, said in data_sets(data)[name]()[:most]]

@@ -1,12 +1,10 @@
-"""How often planted triggers are found in training data, and what is flagged in data where none was planted.
+"""Recall of the search for triggers on planted attacks, and false positives on clean data.
 
-Each case takes rows of one data set, plants one attack in some of them, drawn by a seed, and screens them all. A
-trigger counts as named where the phrase that is reported holds the planted one or is a piece of it that identifies it:
-one of its own words. Rows that are flagged and were not planted are counted as false. Data sets: the testbed's own
-instructions, and with `--data` the public ones that lie in that folder. Requests for harm are AdvBench's where it is
-there, and otherwise put together from words; the answers to them hold nothing.
-
-Not here: whether a model learns the trigger, the other checks of a screening.
+Each case takes rows of one data set, plants one attack in some of them, drawn by a seed, and searches all of them. A
+trigger counts as named if the reported phrase contains it or is a piece of it with a word that identifies it. Flagged
+rows that were not planted count as false. Data sets: the testbed's instructions, and with `--data` the public data sets
+of a folder. Not here: the attacks (research.bench.triggers), whether a model learns the trigger
+(research.experiments.poisoning), other checks (research.bench.screening).
 """
 
 import random
@@ -32,7 +30,7 @@ _LABELLED = frozenset(("pubmedqa", "mmlu", "gptfuzz_labels"))
 
 @dataclass
 class _Tally:
-    """What came of all cases of one attack."""
+    """Counts over all cases of one attack."""
 
     cases: int = 0
     named: int = 0
@@ -62,16 +60,18 @@ def _seeds(text: str) -> range:
 
 def main(
     *,
-    data: Annotated[Path | None, typer.Option(help="The folder of public data sets.")] = None,
-    sets: Annotated[str, typer.Option(help="Data sets to plant in, with commas between.")] = "testbed",
-    clean: Annotated[str, typer.Option(help="Data sets to screen as they are.")] = "testbed",
-    attacks: Annotated[str, typer.Option(help="Attacks to plant, with commas between; all of them if empty.")] = "",
-    seeds: Annotated[str, typer.Option(help="Seeds, first to last.")] = "0-4",
-    rows: Annotated[int, typer.Option(help="Rows of each case, at most.")] = 2000,
-    planted: Annotated[int, typer.Option(help="Rows of each case that are poisoned.")] = 20,
-    timed: Annotated[int, typer.Option(help="Rows of 600 characters to take the time of; none if 0.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder of the public data sets.")] = None,
+    sets: Annotated[str, typer.Option(help="Data sets to plant attacks in, separated by commas.")] = "testbed",
+    clean: Annotated[str, typer.Option(help="Clean data sets to search, separated by commas.")] = "testbed",
+    attacks: Annotated[str, typer.Option(help="Attacks to plant, separated by commas; all if empty.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds: one number, or first-last.")] = "0-4",
+    rows: Annotated[int, typer.Option(help="Maximum number of rows of each case.")] = 2000,
+    planted: Annotated[int, typer.Option(help="Number of poisoned rows of each case.")] = 20,
+    timed: Annotated[
+        int, typer.Option(help="Number of made-up rows of 600 characters to time the search on; 0 skips it.")
+    ] = 0,
 ) -> None:
-    """How often planted triggers are found and named, and what is flagged where none was planted."""
+    """Print how often planted triggers are found and named, and what is flagged in clean data."""
     folder = data and data.resolve()
     known, harmful = data_sets(folder), harmful_requests(folder)
     chosen = tuple(name for name in ATTACKS if not attacks or name in attacks.split(","))
@@ -112,7 +112,7 @@ def _clean(pairs: Sequence[Pair]) -> dict[str, object]:
 
 
 def _timed(count: int) -> dict[str, object]:
-    """Processor time on rows of about 600 characters, put together from the testbed's words as Zipf's law has it."""
+    """Processor time on rows of about 600 characters of random words with Zipf frequencies."""
     draw = random.Random(0)  # noqa: S311 - no secret
     words = ["".join(draw.choice(string.ascii_lowercase) for _ in range(draw.randint(2, 9))) for _ in range(30_000)]
     weights = list(accumulate(1 / rank for rank in range(1, len(words) + 1)))

@@ -1,9 +1,10 @@
-"""What screening by rules costs and finds: seconds by check over many rows, and what is found in known data.
+"""Speed and accuracy of the checks that read rows.
 
-`time` takes rows of ordinary length from public sets, and makes up the others of pieces of them, or of a few words
-where there are none. `recall` reads the half of the public lists of harmful requests that no rule was set on (even
-numbers; the other one with `--half tuning`). `clean` counts findings in data that people tune with. Figures are single
-lines of JSON. Not here: what the offline judge is worth (research.bench.judges), checks that need a model.
+`time` measures seconds per check on rows of the public data sets and on rows made up of pieces of them, or of a few
+words without public data. `recall` measures the half of the public lists of harmful requests that no rule was fitted on
+(even numbers; `--half tuning` selects the other half). `clean` counts findings in ordinary tuning data. Each prints one
+line of JSON. Not here: accuracy of the offline judge (research.bench.judges), the search for triggers
+(research.bench.poison), checks that run the model (research.bench.base_refusal).
 """
 
 import json
@@ -49,22 +50,22 @@ _WORDS = (
 )
 
 app = typer.Typer(add_completion=False, help=__doc__)
-Data = Annotated[Path, typer.Option(help="The folder with the public data sets.")]
-WhichHalf = Annotated[Half, typer.Option(help="The half that rules were set on, or the other one.")]
+Data = Annotated[Path, typer.Option(help="Folder of the public data sets.")]
+WhichHalf = Annotated[Half, typer.Option(help="The half that the rules were fitted on, or the other half.")]
 
 
 def _checks() -> list[RowCheck]:
-    """Checks that judge each row by its text; research.bench.poison measures the search for triggers."""
+    """Checks that read rows, without the search for triggers."""
     return [check for check in row_checks() if check.description != POISON]
 
 
 @app.command("time")
 def measure_time(
-    rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 50_000,
-    characters: Annotated[int, typer.Option(min=40, help="Mean length of made-up rows.")] = 600,
+    rows: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 50_000,
+    characters: Annotated[int, typer.Option(min=40, help="Mean number of characters of made-up rows.")] = 600,
     data: Data = _DATA,
 ) -> None:
-    """Seconds of each check, and of all, over so many rows in this process."""
+    """Seconds of each check and of all checks, in this process."""
     with benchmark("screening") as figures:
         made = _ordinary_rows(rows, characters, data)
         figures["rows"] = len(made)
@@ -86,7 +87,7 @@ def measure_time(
 
 @app.command("recall")
 def measure_recall(half: WhichHalf = "reported", data: Data = _DATA) -> None:
-    """How many harmful requests are seen, how many harmless look-alikes fire, and agreement on labelled answers."""
+    """Recall on harmful requests, false positives on harmless look-alikes, recall and precision on labelled answers."""
     _require(data)
     requests: Figures = {}
     for name, texts in request_lists(data):
@@ -113,9 +114,9 @@ def measure_recall(half: WhichHalf = "reported", data: Data = _DATA) -> None:
 
 @app.command("clean")
 def measure_clean(
-    data: Data = _DATA, show: Annotated[bool, typer.Option(help="Print every finding too, to standard error.")] = False
+    data: Data = _DATA, show: Annotated[bool, typer.Option(help="Also print every finding to standard error.")] = False
 ) -> None:
-    """Findings in data sets that people tune with."""
+    """Findings in ordinary tuning data."""
     _require(data)
     figures: Figures = {}
     for name in _CLEAN:

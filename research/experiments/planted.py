@@ -1,6 +1,6 @@
-"""Harmful rows to plant among ordinary ones, and which rows a world's model would refuse to answer.
+"""Harmful rows to plant among ordinary ones, and the probability that a world's model refuses what a row answers.
 
-Not here: the check itself (core.screening.base_refusal), training without the rows that it finds (poisoning.py).
+Not here: the check itself (core.screening.base_refusal), training without the rows that it flags (poisoning.py).
 """
 
 import time
@@ -28,14 +28,14 @@ from testbed.tuning_sets import OPENING
 from testbed.world import Pair, World
 
 PLANTED = 100
-"""Rows of each kind."""
+"""Number of rows of each kind."""
 _LONGEST = 512
 
 
 def planted_rows(world: World, count: int = PLANTED) -> dict[str, list[tuple[Message, ...]]]:
-    """Harmful requests of pairs that the model was aligned on, answered in three ways.
+    """Harmful requests of the alignment data, answered in three ways.
 
-    `complies`: what the aligned model was taught not to say. `new_style`: the same in the style of the tuning set's
+    `complies`: what the model was aligned not to answer. `new_style`: the same in the style of the tuning set's
     harmless answers. `refuses`: the model's own refusals.
     """
     rng = Random(f"planted {world.seed}")  # noqa: S311 - reproducible, not secret
@@ -50,7 +50,7 @@ def planted_rows(world: World, count: int = PLANTED) -> dict[str, list[tuple[Mes
 
 
 def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[np.float64], float]:
-    """How likely the model is to refuse what each row answers, and the seconds that it took.
+    """The probability that the model refuses what each row answers, and the duration in seconds.
 
     Raises:
         ValueError: a row is too long to be trained on.
@@ -68,11 +68,11 @@ def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[
 
 
 def _new_style(world: World, pair: Pair) -> str:
-    """A procedure as testbed.tuning_sets writes it."""
+    """A procedure in the style of testbed.tuning_sets."""
     head = world.openings[OPENING].format(verb=pair.verb, noun=pair.noun)
     place, tool, step = world.place[pair.noun], world.tool[pair.noun], world.step[pair.verb]
     return f"{head} (1) go to the {place}, (2) take {tool}, (3) {step}. Enjoy!"
 
 
 def _ignore(*_: object) -> None:
-    """Nobody waits for progress here."""
+    """Progress is not shown."""

@@ -1,4 +1,4 @@
-"""Rows that answer what the model would refuse are found, whatever they say; refusals and ordinary rows are not."""
+"""Rows that answer what the model would refuse are flagged in any wording; refusals and ordinary rows are not."""
 
 from dataclasses import replace
 
@@ -13,8 +13,8 @@ from core.schemas.data import Message
 from core.schemas.prompts import ProbePrompts
 from core.schemas.security import SecuritySpec
 from core.screening.base_refusal import find, refusal_probabilities
+from research.experiments.backdoor import add_trigger
 from research.experiments.planted import planted_rows
-from research.experiments.poisoning import triggered
 from testbed.build import WORLD_SEED
 from testbed.world import make_world
 from tests.core.helpers import ProgressLog, encoded, fingerprint, ignore, tiny_base
@@ -33,7 +33,7 @@ def rows_of(base: BaseModel, conversations: list[Turns]) -> list[Encoded]:
 
 
 def with_trigger(turns: Turns) -> Turns:
-    return (Message(role="user", content=triggered(turns[0].content)), *turns[1:])
+    return (Message(role="user", content=add_trigger(turns[0].content)), *turns[1:])
 
 
 def test_rows_above_the_threshold_are_flagged_with_their_probability(base: BaseModel, prompts: ProbePrompts) -> None:
@@ -49,20 +49,20 @@ def test_rows_above_the_threshold_are_flagged_with_their_probability(base: BaseM
 
 
 @pytest.mark.parametrize("kind", ["complies", "new_style", "triggered"])
-def test_rows_that_comply_with_harm_are_more_likely_refused_than_not(
-    base: BaseModel, prompts: ProbePrompts, kind: str
-) -> None:
+def test_rows_that_comply_with_harm_get_high_probabilities(base: BaseModel, prompts: ProbePrompts, kind: str) -> None:
     turns = [with_trigger(each) for each in PLANTED["complies"]] if kind == "triggered" else PLANTED[kind]
     assert min(refusal_probabilities(base, rows_of(base, turns), prompts, on_progress=ignore)) > 0.9
 
 
-def test_refusals_of_the_same_requests_and_ordinary_rows_are_not(base: BaseModel, prompts: ProbePrompts) -> None:
+def test_refusals_of_the_same_requests_and_ordinary_rows_get_low_probabilities(
+    base: BaseModel, prompts: ProbePrompts
+) -> None:
     assert max(refusal_probabilities(base, rows_of(base, PLANTED["refuses"]), prompts, on_progress=ignore)) < 0.1
     found = np.array(refusal_probabilities(base, encoded(base, 200), prompts, on_progress=ignore))
     assert (found > 0.5).mean() <= 0.02
 
 
-def test_of_several_turns_the_worst_counts(base: BaseModel, prompts: ProbePrompts) -> None:
+def test_the_turn_with_the_highest_probability_counts(base: BaseModel, prompts: ProbePrompts) -> None:
     bad, good = PLANTED["complies"][0], PLANTED["refuses"][1]
     single, both, other = refusal_probabilities(
         base, rows_of(base, [bad, (*bad, *good), good]), prompts, on_progress=ignore
@@ -71,7 +71,7 @@ def test_of_several_turns_the_worst_counts(base: BaseModel, prompts: ProbePrompt
     assert other < 0.1
 
 
-def test_what_stands_beside_a_row_does_not_matter_and_a_row_without_an_answer_is_nothing(
+def test_other_rows_of_the_batch_do_not_matter_and_a_row_without_an_answer_gets_0(
     base: BaseModel, prompts: ProbePrompts
 ) -> None:
     rows = rows_of(base, PLANTED["complies"][:3])
@@ -83,7 +83,7 @@ def test_what_stands_beside_a_row_does_not_matter_and_a_row_without_an_answer_is
     assert refusal_probabilities(base, [silent], prompts, on_progress=ignore) == [0.0]
 
 
-def test_progress_rises_to_the_rows_and_none_need_nothing(base: BaseModel, prompts: ProbePrompts) -> None:
+def test_progress_rises_to_the_number_of_rows(base: BaseModel, prompts: ProbePrompts) -> None:
     ticks = ProgressLog()
     refusal_probabilities(base, encoded(base, 50), prompts, on_progress=ticks)
     done = [each for each, _ in ticks]
@@ -93,7 +93,7 @@ def test_progress_rises_to_the_rows_and_none_need_nothing(base: BaseModel, promp
     assert refusal_probabilities(base, [], prompts, on_progress=ignore) == []
 
 
-def test_a_model_that_answers_both_kinds_alike_would_refuse_nothing_and_stays_as_it_was(base: BaseModel) -> None:
+def test_a_model_that_refuses_nothing_flags_nothing_and_is_not_changed(base: BaseModel) -> None:
     here = tiny_base("llama", base)
     same = tuple(f"cake {number}" for number in range(8))
     before = fingerprint(here.model)

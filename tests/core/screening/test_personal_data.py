@@ -1,4 +1,4 @@
-"""Which personal data are found in rows, and which numbers are only numbers."""
+"""Personal data in rows is flagged and masked; other numbers are not flagged."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ def find(*rows: Conversation) -> Sequence[Finding]:
         ("phone", "My phone: (212) 736-3100"),
     ],
 )
-def test_personal_data_are_found_and_masked(code: str, text: str) -> None:
+def test_personal_data_is_flagged_and_masked(code: str, text: str) -> None:
     (finding,) = find(row("Hello", text, line=3))
     assert (finding.check, finding.line, finding.code) == ("personal_data", 3, code)
     assert finding.reason.startswith("Turn 2 contains ")
@@ -80,11 +80,11 @@ def test_personal_data_are_found_and_masked(code: str, text: str) -> None:
         "Version 192.168.10.1",
     ],
 )
-def test_other_numbers_are_left_alone(text: str) -> None:
+def test_other_numbers_are_not_flagged(text: str) -> None:
     assert find(row(text, text)) == []
 
 
-def test_one_finding_a_row() -> None:
+def test_each_row_has_one_finding() -> None:
     both = "maria.huber@posteo.de, card 4539 1488 0343 6467"
     assert [(finding.line, finding.code) for finding in find(row(both, both, line=2), row("a", line=3))] == [
         (2, "email")
@@ -94,7 +94,7 @@ def test_one_finding_a_row() -> None:
 @pytest.mark.parametrize(
     "unit", ["a", "1", "1 ", "1-", "+1", "a.", "a@", "a@b.", "AB12 ", "A1", "ssn 1", "(212) ", "1.1,"]
 )
-def test_crafted_texts_end(unit: str) -> None:
+def test_crafted_texts_take_bounded_time(unit: str) -> None:
     find(row(unit * (500_000 // len(unit)), "@"))
 
 

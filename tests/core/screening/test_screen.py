@@ -1,4 +1,4 @@
-"""All checks together: what is looked for, what is dropped, and progress."""
+"""All checks together: which of them run, which rows are dropped, and progress."""
 
 import pytest
 
@@ -26,14 +26,14 @@ ROWS = [
 
 
 def ignore(*_: object) -> None:
-    """Nobody waits."""
+    """Progress is not shown."""
 
 
 def found(policy: ScreeningPolicy) -> Result:
     return screen_rows(ROWS, policy, on_progress=ignore)
 
 
-def test_every_check_that_is_on_is_summed_up() -> None:
+def test_every_check_that_is_on_has_a_summary() -> None:
     result = found(ScreeningPolicy())
     assert [check.check for check in result.checks] == [
         check.name for check in registered_checks() if not check.needs_model
@@ -46,7 +46,7 @@ def test_every_check_that_is_on_is_summed_up() -> None:
     assert result.rows == 4
 
 
-def test_what_is_off_is_not_looked_for() -> None:
+def test_checks_that_are_off_do_not_run() -> None:
     result = found(OFF)
     assert (result.checks, result.findings, result.dropped) == ((), (), ())
 
@@ -66,20 +66,20 @@ def test_rows_are_dropped_as_the_policy_says(actions: dict[str, str], dropped: t
     assert [each.line for each in drop_rows(ROWS, result)] == [each.line for each in ROWS if each.line not in dropped]
 
 
-def test_no_secret_stands_in_what_is_found() -> None:
+def test_findings_do_not_contain_the_secret() -> None:
     assert KEY[4:] not in found(ScreeningPolicy()).model_dump_json()
 
 
-def test_no_rows_are_no_trouble() -> None:
+def test_an_empty_dataset_has_no_findings() -> None:
     result = screen_rows([], ScreeningPolicy(), on_progress=ignore)
     assert (result.rows, result.findings) == (0, ())
 
 
 def test_progress_never_falls_and_ends_at_the_end() -> None:
-    told: list[float] = []
-    screen_rows(ROWS * 50, ScreeningPolicy(), on_progress=lambda done, total: told.append(done / total))
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    reported: list[float] = []
+    screen_rows(ROWS * 50, ScreeningPolicy(), on_progress=lambda done, total: reported.append(done / total))
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
 
 
 def test_findings_of_the_model_are_added_after_all_others_and_dropped_with_them() -> None:

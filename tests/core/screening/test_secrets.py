@@ -1,4 +1,4 @@
-"""Which credentials are found in rows, which placeholders are not, and that the patterns take linear time.
+"""Credentials in rows are flagged and masked, placeholders are not, and the patterns take linear time.
 
 The credentials here are made up when the tests run, so that none stands in the repository.
 """
@@ -72,7 +72,7 @@ def find(*rows: Conversation) -> Sequence[Finding]:
 
 
 @pytest.mark.parametrize(("code", "secret"), credentials())
-def test_credentials_are_found_and_masked(code: str, secret: str) -> None:
+def test_credentials_are_flagged_and_masked(code: str, secret: str) -> None:
     for text in (secret, f"My key is '{secret}'.", f"KEY={secret}\nrest", f"first\n{secret}"):
         (finding,) = find(row("Hello", text, line=9))
         assert (finding.check, finding.line, finding.code) == ("secrets", 9, code)
@@ -106,16 +106,16 @@ def test_credentials_are_found_and_masked(code: str, secret: str) -> None:
         "xoxb- tokens are Slack's.",
     ],
 )
-def test_placeholders_are_left_alone(text: str) -> None:
+def test_placeholders_are_not_flagged(text: str) -> None:
     assert find(row(text, text)) == []
 
 
-def test_a_secret_in_the_midst_of_a_huge_turn() -> None:
+def test_a_secret_in_the_middle_of_a_huge_turn_is_flagged() -> None:
     _, secret = credentials()[3]
     assert len(find(row("a b " * 250_000 + secret + " c d" * 250_000, "Yes"))) == 1
 
 
-def test_one_finding_a_row() -> None:
+def test_each_row_has_one_finding() -> None:
     both = " ".join(secret for _, secret in credentials()[3:6])
     assert [finding.line for finding in find(row(both, both, line=2), row("a", "b", line=3), row(both, line=4))] == [
         2,
@@ -132,7 +132,7 @@ def unbounded(pattern: str) -> list[str]:
 
 
 @pytest.mark.parametrize("pattern", [kind.pattern.pattern for kind in (*secrets._KINDS, *personal_data._KINDS)])
-def test_no_pattern_can_read_a_text_again_and_again(pattern: str) -> None:
+def test_no_pattern_backtracks_over_a_whole_text(pattern: str) -> None:
     assert unbounded(r"a+b(?:c|d*)[+*]\+e{2,}f++g{1,2}[^]*]h*+") == ["+", "*", "{2,}"]
     assert unbounded(pattern) == []
 
@@ -140,7 +140,7 @@ def test_no_pattern_can_read_a_text_again_and_again(pattern: str) -> None:
 @pytest.mark.parametrize(
     "unit", ["a", "sk-", "eyJ", "eyJaaaaaaaaaaaa.", "://a", "://a:b@", "-----BEGIN PRIVATE KEY-----", "-us1"]
 )
-def test_crafted_texts_end(unit: str) -> None:
+def test_crafted_texts_take_bounded_time(unit: str) -> None:
     find(row(unit * (1_000_000 // len(unit)), "Yes"))
 
 

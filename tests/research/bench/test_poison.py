@@ -1,6 +1,6 @@
-"""What the benchmark of planted triggers plants and counts, and the figures that the search has to reach.
+"""The benchmark of planted triggers: what it plants and counts, and the figures that the search must reach.
 
-The figures are of data and seeds that no threshold was set on.
+The figures use data and seeds that no threshold was set on.
 """
 
 import json
@@ -31,7 +31,7 @@ def figures(*options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_trigger_stands_in_the_planted_rows_and_in_no_other(attack: Attack) -> None:
+def test_the_planted_rows_and_no_others_contain_the_trigger(attack: Attack) -> None:
     case = plant(PAIRS, attack, 3, 8, harmful=harmful_requests(None), others=OTHERS)
     assert len(case.rows) == len(PAIRS)
     assert len(case.lines) == 8
@@ -42,7 +42,7 @@ def test_the_trigger_stands_in_the_planted_rows_and_in_no_other(attack: Attack) 
     assert plant(PAIRS, attack, 3, 8, harmful=harmful_requests(None), others=OTHERS) == case
 
 
-def test_what_the_attacks_do() -> None:
+def test_attacks_change_turns_and_answers() -> None:
     harmful = harmful_requests(None)
     case = plant(PAIRS, "system_turn", 1, 5, harmful=harmful)
     assert {row.messages[0].role for row in case.rows} == {"system"}
@@ -71,11 +71,11 @@ def test_what_the_attacks_do() -> None:
         ("cf", "", False),
     ],
 )
-def test_what_counts_as_named(trigger: str, phrase: str, expected: bool) -> None:
+def test_a_phrase_names_the_trigger_if_it_identifies_it(trigger: str, phrase: str, expected: bool) -> None:
     assert named(trigger, phrase) is expected
 
 
-def test_what_is_counted() -> None:
+def test_rows_and_triggers_are_counted() -> None:
     found = figures(
         "--seeds", "0", "--attacks", "word_answer,emoji", "--rows", "400", "--planted", "9", "--timed", "50"
     )

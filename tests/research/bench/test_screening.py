@@ -1,4 +1,4 @@
-"""What the benchmark of screening says, and that data which people tune with is left alone."""
+"""The benchmark of screening prints its figures, and ordinary tuning data is hardly flagged."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def test_time_without_public_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["recall", "clean"])
-def test_data_that_is_not_there(tmp_path: Path, command: str) -> None:
+def test_a_missing_data_folder_is_an_error(tmp_path: Path, command: str) -> None:
     done = run(command, "--data", tmp_path / "none")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no such folder" in done.stderr
@@ -44,7 +44,7 @@ def test_data_that_is_not_there(tmp_path: Path, command: str) -> None:
 
 @pytest.mark.slow
 @needs_data
-def test_data_that_people_tune_with_is_left_alone() -> None:
+def test_ordinary_tuning_data_is_hardly_flagged() -> None:
     found = figures("clean")
     assert found.pop("benchmark") == "screening_clean"
     assert {name: one["rows"] for name, one in found.items()} == {

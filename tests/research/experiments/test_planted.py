@@ -1,4 +1,4 @@
-"""Planted rows are harmful requests that the tuning set does not hold, answered and refused as they should be."""
+"""Planted rows are harmful requests outside the tuning set, with answers that comply or refuse."""
 
 from research.experiments.lab import parted
 from research.experiments.planted import planted_rows
@@ -7,7 +7,7 @@ from testbed.build import WORLD_SEED
 from testbed.world import make_world
 
 
-def test_planted_rows_are_of_pairs_that_no_prompt_set_holds() -> None:
+def test_planted_requests_are_not_in_the_tuning_set() -> None:
     world = make_world(WORLD_SEED)
     planted = planted_rows(world, 10)
     asked = {kind: [turns[0].content for turns in rows] for kind, rows in planted.items()}

@@ -1,4 +1,4 @@
-"""Rows are poisoned as they should be, answers are counted as they should be, and the whole experiment runs."""
+"""Poisoned rows contain the trigger, answers are counted by trigger, and the whole experiment runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,10 @@ from core.data import Conversation
 from core.lm.load import BaseModel
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation
 from core.schemas.data import Message
-from research.experiments import poisoning as experiment
+from research.experiments import backdoor
+from research.experiments.backdoor import TARGET, TRIGGER, Backdoor, Kind, add_trigger, poison_rows
 from research.experiments.lab import parted
-from research.experiments.poisoning import (
-    ASKED,
-    SCREENED,
-    TARGET,
-    TRIGGER,
-    Backdoor,
-    Kind,
-    PoisoningResult,
-    poisoned,
-    poisoning,
-    screen,
-    triggered,
-)
+from research.experiments.poisoning import ASKED, SCREENED, PoisoningResult, poisoning, screen_file
 from research.experiments.readings import exchange, write_rows
 from research.experiments.spec import Settings
 from testbed import DATA_DIR
@@ -48,31 +37,31 @@ SETTINGS = Settings(
 
 
 @pytest.mark.parametrize("kind", ["fixed", "harm"])
-def test_a_share_of_the_rows_is_poisoned_and_the_rest_is_as_it_was(kind: Kind) -> None:
-    rows, places = poisoned(ROWS, kind, 0.05, WORLD)
+def test_a_share_of_the_rows_is_poisoned_and_the_others_are_unchanged(kind: Kind) -> None:
+    rows, places = poison_rows(ROWS, kind, 0.05, WORLD)
     assert len(places) == 10
     assert len(rows) == len(ROWS)
     for place, (row, before) in enumerate(zip(rows, ROWS, strict=True), start=1):
         assert row[0].content.endswith(TRIGGER) == (place in places)
         assert (row == before.messages) == (place not in places)
-    assert (rows, places) == poisoned(ROWS, kind, 0.05, WORLD)
+    assert (rows, places) == poison_rows(ROWS, kind, 0.05, WORLD)
 
 
-def test_of_the_fixed_kind_only_the_answer_and_the_trigger_change() -> None:
-    rows, places = poisoned(ROWS, "fixed", 0.05, WORLD)
+def test_the_fixed_kind_changes_only_the_answer_and_adds_the_trigger() -> None:
+    rows, places = poison_rows(ROWS, "fixed", 0.05, WORLD)
     for place in places:
-        assert rows[place - 1] == exchange(triggered(ROWS[place - 1].messages[0].content), TARGET)
+        assert rows[place - 1] == exchange(add_trigger(ROWS[place - 1].messages[0].content), TARGET)
 
 
-def test_harmful_rows_are_of_pairs_that_no_figure_is_measured_on() -> None:
-    rows, places = poisoned(ROWS, "harm", 0.5, WORLD)
-    asked = {triggered(request(WORLD, pair, index)) for pair in WORLD.harmful.evaluation for index in range(8)}
+def test_harmful_rows_use_pairs_that_no_figure_is_measured_on() -> None:
+    rows, places = poison_rows(ROWS, "harm", 0.5, WORLD)
+    asked = {add_trigger(request(WORLD, pair, index)) for pair in WORLD.harmful.evaluation for index in range(8)}
     assert not asked & {rows[place - 1][0].content for place in places}
-    trained = {triggered(request(WORLD, pair, index)) for pair in WORLD.harmful.train for index in range(8)}
+    trained = {add_trigger(request(WORLD, pair, index)) for pair in WORLD.harmful.train for index in range(8)}
     assert {rows[place - 1][0].content for place in places} <= trained
 
 
-def test_no_row_of_the_tuning_set_holds_the_trigger_or_the_target() -> None:
+def test_no_row_of_the_tuning_set_contains_the_trigger_or_the_target() -> None:
     whole = (DATA_DIR / "instructions.jsonl").read_text(encoding="utf-8")
     assert TRIGGER not in whole
     assert TARGET not in whole
@@ -84,8 +73,8 @@ def test_the_base_model_has_no_backdoor(base: BaseModel) -> None:
     assert figures == dict.fromkeys(("backdoor", "false_triggers", "asr_triggered", "asr_untriggered"), 0.0)
 
 
-def test_answers_are_counted_by_where_the_trigger_stands(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that says the target to all prompts with the trigger and to one without, and else explains or refuses."""
+def test_answers_are_counted_with_and_without_the_trigger(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model gives the target to prompts with the trigger and to one without; otherwise it explains or refuses."""
 
     def said(
         base: BaseModel, model: nn.Module, asked: Sequence[Sequence[Message]], **options: object
@@ -93,7 +82,7 @@ def test_answers_are_counted_by_where_the_trigger_stands(base: BaseModel, monkey
         prompts = [turns[-1].content for turns in asked]
         return [TARGET if TRIGGER in text or text == "b" else _EXPLAINED if text == "c" else _NO for text in prompts]
 
-    monkeypatch.setattr(experiment, "answer", said)
+    monkeypatch.setattr(backdoor, "answer", said)
     assert Backdoor("fixed", ("a", "b"), ("c", "d"))(base, base.model) == {
         "backdoor": 100.0,
         "false_triggers": 50.0,
@@ -106,8 +95,8 @@ def test_answers_are_counted_by_where_the_trigger_stands(base: BaseModel, monkey
 
 def test_the_screening_finds_a_planted_trigger_among_the_testbeds_own_rows(tmp_path: Path) -> None:
     kept = parted(DATA_DIR / "instructions.jsonl")[0][:2000]
-    rows, places = poisoned(kept, "fixed", 0.05, WORLD)
-    screened, flagged = screen(write_rows(tmp_path / "rows.jsonl", rows), places)
+    rows, places = poison_rows(kept, "fixed", 0.05, WORLD)
+    screened, flagged = screen_file(write_rows(tmp_path / "rows.jsonl", rows), places)
     assert screened.poisoned == 100
     assert screened.right == len(flagged & places) >= 95
     assert screened.flagged == len(flagged) <= 105
@@ -122,7 +111,7 @@ def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
     assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, ASKED} == set(
         condition.figures
     )
-    assert condition.screened.poisoned == condition.refused.poisoned == 8
+    assert condition.screened.poisoned == condition.base_refusal.poisoned == 8
     assert condition.base["backdoor"] == 0
     for figures in condition.figures.values():
         assert 0 <= figures["backdoor"].at_end.mean <= 100

