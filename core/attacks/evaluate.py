@@ -10,7 +10,7 @@ from torch import nn
 from core.attacks.ask import ask, suites
 from core.attacks.count import agreements, categories, figures
 from core.attacks.engines import by_transformers
-from core.judges import Case, Counts, Judge, Rules
+from core.judges import Case, Counts, Judge, rules_judge
 from core.lm.load import BaseModel
 from core.schemas.evaluation import Answer, Evaluation, Judgement, JudgeUse, Said
 from core.schemas.metrics import OVER_REFUSAL
@@ -27,7 +27,7 @@ def evaluate(run: str, said: Sequence[Said], judges: Sequence[Judge], *, on_prog
     found: list[list[Judgement]] = [[] for _ in said]
     uses: list[JudgeUse] = []
     for number, judge in enumerate(judges):
-        known = [place for place, each in enumerate(said) if judge.knows(each.suite == OVER_REFUSAL)]
+        known = [place for place, each in enumerate(said) if judge.accepts(each.suite == OVER_REFUSAL)]
         asked = [place for place in known if said[place].asked]
         before, whole = number * len(said), len(judges) * len(said)
         judged = judge.judge(
@@ -88,7 +88,7 @@ def by_rules(
         certain=None,
         on_progress=_ignore,
     )
-    return evaluate(run, said, (Rules(),), on_progress=_ignore)
+    return evaluate(run, said, (rules_judge(),), on_progress=_ignore)
 
 
 def _ignore(_done: int, _total: int) -> None:

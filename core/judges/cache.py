@@ -1,14 +1,14 @@
-"""Judgements that are known from before, by what was judged and by whom.
+"""Cached judgements, by what was judged and by which judge.
 
-Only what was decided is kept. Judgements of any job and any arm are found again: nothing of either is in the key. A
-file that is cut off or holds something else counts as not there. Not here: which judges keep theirs (model).
+Only decided judgements are cached. They are shared by all jobs and runs, since the key names neither. A file that is
+truncated or invalid counts as missing. Not here: which judges use the cache (model).
 """
 
 import json
 from hashlib import sha256
 
 from core.errors import NotFound
-from core.judges.interface import Case, Finding
+from core.judges.interface import Case, Ruling
 from core.schemas.evaluation import Judgement
 from core.storage.store import ArtifactStore
 
@@ -19,18 +19,18 @@ class JudgementCache:
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
 
-    def get(self, identity: str, case: Case) -> Finding | None:
-        """What this judge has found of this case before."""
+    def get(self, identity: str, case: Case) -> Ruling | None:
+        """Look up the ruling of the judge with this identity on a case."""
         try:
             data = self._store.path(_key(identity, case)).read_bytes()
-            kept = Judgement.model_validate_json(data)
-        except (NotFound, OSError, ValueError):  # none; gone just now; no judgement
+            cached = Judgement.model_validate_json(data)
+        except (NotFound, OSError, ValueError):  # missing; deleted meanwhile; not a judgement
             return None
-        found = Finding(kept.verdict, kept.reason, kept.harmfulness, kept.score)
-        return found if found.decided else None
+        ruling = Ruling(cached.verdict, cached.reason, cached.harmfulness, cached.score)
+        return ruling if ruling.decided else None
 
     def put(self, identity: str, case: Case, judgement: Judgement) -> None:
-        """Keep a judgement that is decided.
+        """Store a decided judgement.
 
         Raises:
             StorageFull: there is no room.

@@ -1,7 +1,7 @@
-"""A model behind a server that speaks OpenAI's API, asked many times at once.
+"""A judge model behind a server with an OpenAI-compatible API, queried by simultaneous calls.
 
-Covers: the key, time limits, what failures are called, giving up on a server that is down. A raw prompt goes to
-`completions`, a conversation to `chat/completions`. Not here: what is asked.
+Covers: the API key, time limits, reasons of failures, giving up on a server that is down. A raw prompt goes to
+`completions`, a conversation to `chat/completions`. Not here: prompts.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx2
 from openai import (
@@ -27,26 +27,26 @@ from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import override
 
 from core.errors import Unavailable
-from core.judges.asks import Beat, Failure, Heard, Prompt, Reply, Request
+from core.judges.model import Failure, Heartbeat, OnReply, Prompt, Reply, Request
 from core.judges.text import in_one_line
 from core.schemas.data import Message
 from core.schemas.judges import EndpointSource
 
-if TYPE_CHECKING:  # types of one method that is overridden; nothing of them is needed to run
+if TYPE_CHECKING:  # private types, needed only to annotate an overridden method
     from httpx2._client import UseClientDefault
     from httpx2._types import AuthTypes
 
 GIVE_UP_AFTER = 5
-"""So many calls in a row, each with all its retries, that met no server: then the rest is not tried."""
+"""Number of consecutive calls, each with all its retries, that reach no server before the rest is skipped."""
 
-_BEAT_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
 _NO_KEY = "none"
 _KEY = re.compile(r"[\x21-\x7e]+")
-_AWAY = {502, 503, 504}
-_SECRET_STATUS = {401, 403}
+_UNREACHABLE_STATUS = {502, 503, 504}
+_KEY_STATUS = {401, 403}
 _PROBE = "Reply with the word ready."
 _PROBE_RETRIES = 1
-_THINKING_TOKENS = 4096
+_REASONING_TOKENS = 4096
 
 
 class _Usage(BaseModel):
@@ -54,29 +54,29 @@ class _Usage(BaseModel):
     completion_tokens: int | None = Field(default=0, ge=0)
 
 
-class _Said(BaseModel):
+class _Message(BaseModel):
     content: str | None = None
 
 
 class _Choice(BaseModel):
-    message: _Said = _Said()
+    message: _Message = _Message()
     text: str | None = None
 
 
 class _Completion(BaseModel):
-    """What is read of a server's answer: `message` of a conversation, `text` of a raw prompt."""
+    """The parts of a completion that are used: `message` after a conversation, `text` after a raw prompt."""
 
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
 
 
 @dataclass(frozen=True)
-class _Away(Failure):
-    """There was no server."""
+class _Unreachable(Failure):
+    """No server answered."""
 
 
-class _OnTime(DefaultAsyncHttpxClient):
-    """A time limit for a whole exchange: the client's own begins anew with every byte. Redirects are not followed."""
+class _TimeLimited(DefaultAsyncHttpxClient):
+    """Limits the time of a whole exchange; the client's own limit restarts with every byte. Follows no redirects."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(timeout=seconds, follow_redirects=False)
@@ -99,74 +99,76 @@ class _OnTime(DefaultAsyncHttpxClient):
 
 
 class Endpoint:
-    """A model at an endpoint."""
+    """A judge model behind a server; see `JudgeModel`."""
 
-    special: tuple[str, ...] = ()
+    special_tokens: tuple[str, ...] = ()
 
     def __init__(self, name: str, source: EndpointSource) -> None:
         self._name, self._source = name, source
 
     @property
     def identity(self) -> str:
-        """The model's name there, and a digest of where: whoever reads a report need not learn the address."""
+        """The model's name on the server, and a digest of the address, which reports do not disclose."""
         where = sha256(f"{self._source.url.host}:{self._source.url.port}".encode()).hexdigest()
         return f"{self._source.model} at server {where[:8]}"
 
-    def check(self, beat: Beat, *, raw: bool) -> None:
-        """Ask it something tiny, as a raw prompt or in a conversation, with one retry at most.
+    def check(self, heartbeat: Heartbeat, *, raw: bool) -> None:
+        """Send a short prompt, raw or as a conversation, with at most one retry.
 
         Raises:
             Unavailable: code `judge_key_missing` or `judge_unavailable`.
         """
-        patience = {"retries": min(self._source.retries, _PROBE_RETRIES)}
+        source = self._source.model_copy(update={"retries": min(self._source.retries, _PROBE_RETRIES)})
         prompt: Prompt = _PROBE if raw else (Message(role="user", content=_PROBE),)
-        told: list[Reply | Failure] = []
-        Endpoint(self._name, self._source.model_copy(update=patience)).ask(
-            Request([prompt], max_new_tokens=8), lambda _, outcome: told.append(outcome), beat
+        outcomes: list[Reply | Failure] = []
+        Endpoint(self._name, source).query(
+            Request([prompt], max_new_tokens=8), lambda _, outcome: outcomes.append(outcome), heartbeat
         )
-        for outcome in told:
+        for outcome in outcomes:
             if isinstance(outcome, Failure):
                 raise Unavailable(
-                    f"The judge model {self._name!r} cannot be asked: {outcome.reason}.",
+                    f"The judge model {self._name!r} does not answer: {outcome.reason}.",
                     code="judge_unavailable",
                     param="security.judges",
                 )
 
-    def ask(self, request: Request, heard: Heard, beat: Beat) -> None:
-        """See `Asks.ask`. Calls that are under way when `heard` or `beat` raises are dropped at once.
+    def query(self, request: Request, on_reply: OnReply, heartbeat: Heartbeat) -> None:
+        """See `JudgeModel.query`. If `on_reply` or `heartbeat` raises, running calls are cancelled at once.
 
         Raises:
             Unavailable: code `judge_key_missing`.
         """
-        asyncio.run(self._ask(request, heard, beat, _key(self._name, self._source)))
+        asyncio.run(self._query(request, on_reply, heartbeat, _read_key(self._name, self._source)))
 
     def close(self) -> None:
-        """Nothing is held between questions."""
+        """Nothing to free: no connection outlives a query."""
 
-    async def _ask(self, request: Request, heard: Heard, beat: Beat, key: str | None) -> None:
+    async def _query(self, request: Request, on_reply: OnReply, heartbeat: Heartbeat, key: str | None) -> None:
         waiting = iter(enumerate(request.prompts))
-        flying: dict[asyncio.Task[Reply | Failure], int] = {}
-        away = 0
+        running: dict[asyncio.Task[Reply | Failure], int] = {}
+        unreachable = 0
         async with self._client(key) as client:
             try:
                 while True:
-                    if away < GIVE_UP_AFTER:
-                        for index, prompt in islice(waiting, self._source.concurrency - len(flying)):
+                    if unreachable < GIVE_UP_AFTER:
+                        for index, prompt in islice(waiting, self._source.concurrency - len(running)):
                             call = self._call(client, prompt, request.max_new_tokens, key)
-                            flying[asyncio.create_task(call)] = index
-                    if not flying:
+                            running[asyncio.create_task(call)] = index
+                    if not running:
                         break
-                    done, _ = await asyncio.wait(flying, timeout=_BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    done, _ = await asyncio.wait(
+                        running, timeout=_HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
                     for task in done:
                         outcome = task.result()
-                        away = away + 1 if isinstance(outcome, _Away) else 0
-                        heard(flying.pop(task), outcome)
-                    beat()
-                _not_asked(waiting, heard)
+                        unreachable = unreachable + 1 if isinstance(outcome, _Unreachable) else 0
+                        on_reply(running.pop(task), outcome)
+                    heartbeat()
+                _skip(waiting, on_reply)
             finally:
-                for task in flying:
+                for task in running:
                     task.cancel()
-                await asyncio.gather(*flying, return_exceptions=True)
+                await asyncio.gather(*running, return_exceptions=True)
 
     def _client(self, key: str | None) -> AsyncOpenAI:
         client = AsyncOpenAI(
@@ -174,71 +176,63 @@ class Endpoint:
             base_url=str(self._source.url),
             max_retries=self._source.retries,
             timeout=self._source.timeout_seconds,
-            http_client=_OnTime(self._source.timeout_seconds),
+            http_client=_TimeLimited(self._source.timeout_seconds),
         )
-        client.organization = client.project = client.admin_api_key = None  # what the environment says of OpenAI's own
+        client.organization = client.project = client.admin_api_key = None  # the environment may set these for OpenAI
         return client
 
-    async def _call(self, client: AsyncOpenAI, prompt: Prompt, most: int, key: str | None) -> Reply | Failure:
+    async def _call(self, client: AsyncOpenAI, prompt: Prompt, max_tokens: int, key: str | None) -> Reply | Failure:
         try:
-            body = await _answered(client, self._source, prompt, most)
+            body = await _fetch_body(client, self._source, prompt, max_tokens)
         except OpenAIError as error:
             return self._failure(error, key)
         try:
             completion = _Completion.model_validate_json(body)
         except ValidationError:
-            return Failure(f"the judge's server answers with no completion: {_public(body, key)!r}")
+            return Failure(f"the judge's server answered without a completion: {_public(body, key)!r}")
         choice, usage = completion.choices[0], completion.usage or _Usage()
         text = (choice.text if isinstance(prompt, str) else choice.message.content) or ""
-        return Reply(_without(text, key), usage.prompt_tokens or 0, usage.completion_tokens or 0)
+        return Reply(_remove_key(text, key), usage.prompt_tokens or 0, usage.completion_tokens or 0)
 
     def _failure(self, error: OpenAIError, key: str | None) -> Failure:
         match error:
             case APITimeoutError():
-                return _Away(f"the judge's server did not answer within {self._source.timeout_seconds:g} seconds")
+                return _Unreachable(f"the judge's server did not answer within {self._source.timeout_seconds:g} s")
             case APIConnectionError():
-                return _Away("the judge's server cannot be reached")
+                return _Unreachable("the judge's server cannot be reached")
             case APIStatusError(status_code=status):
-                said = "" if status in _SECRET_STATUS else f": {_public(error.message, key)}"
-                kind = _Away if status in _AWAY else Failure
-                return kind(f"the judge's server answers with status {status}{said}")
+                detail = "" if status in _KEY_STATUS else f": {_public(error.message, key)}"
+                kind = _Unreachable if status in _UNREACHABLE_STATUS else Failure
+                return kind(f"the judge's server answered with status {status}{detail}")
             case _:
-                return Failure(f"the judge's server could not be asked: {_public(str(error), key)}")
+                return Failure(f"the request to the judge's server failed: {_public(str(error), key)}")
 
 
-async def _answered(client: AsyncOpenAI, source: EndpointSource, prompt: Prompt, most: int) -> str:
-    """The body of the server's answer, as it is: the client would take anything for a completion."""
+async def _fetch_body(client: AsyncOpenAI, source: EndpointSource, prompt: Prompt, max_tokens: int) -> str:
+    """Return the body of the server's answer unparsed: the client accepts anything as a completion."""
     if isinstance(prompt, str):
         raw = await client.completions.with_raw_response.create(
-            model=source.model, prompt=prompt, max_tokens=most, temperature=0
+            model=source.model, prompt=prompt, max_tokens=max_tokens, temperature=0
         )
         return raw.text
-    turns = [_turn(message) for message in prompt]
+    turns = [cast(ChatCompletionMessageParam, message.model_dump(include={"role", "content"})) for message in prompt]
     chats = client.chat.completions.with_raw_response
     if source.reasoning:
-        raw = await chats.create(model=source.model, messages=turns, max_completion_tokens=most + _THINKING_TOKENS)
+        raw = await chats.create(
+            model=source.model, messages=turns, max_completion_tokens=max_tokens + _REASONING_TOKENS
+        )
     else:
-        raw = await chats.create(model=source.model, messages=turns, max_tokens=most, temperature=0)
+        raw = await chats.create(model=source.model, messages=turns, max_tokens=max_tokens, temperature=0)
     return raw.text
 
 
-def _turn(message: Message) -> ChatCompletionMessageParam:
-    match message.role:
-        case "system":
-            return {"role": "system", "content": message.content}
-        case "user":
-            return {"role": "user", "content": message.content}
-        case "assistant":
-            return {"role": "assistant", "content": message.content}
-
-
-def _not_asked(waiting: Iterator[tuple[int, Prompt]], heard: Heard) -> None:
+def _skip(waiting: Iterator[tuple[int, Prompt]], on_reply: OnReply) -> None:
     for index, _ in waiting:
-        heard(index, Failure(f"not asked: the judge's server failed {GIVE_UP_AFTER} times in a row before"))
+        on_reply(index, Failure(f"not asked: the judge's server failed {GIVE_UP_AFTER} times in a row before"))
 
 
-def _key(name: str, source: EndpointSource) -> str | None:
-    """The key from the environment, which stands nowhere else.
+def _read_key(name: str, source: EndpointSource) -> str | None:
+    """Read the API key from the environment.
 
     Raises:
         Unavailable: code `judge_key_missing`.
@@ -248,18 +242,19 @@ def _key(name: str, source: EndpointSource) -> str | None:
     key = os.environ.get(source.api_key_env, "").strip()
     if not _KEY.fullmatch(key):
         raise Unavailable(
-            f"The judge model {name!r} is asked with a key that the environment variable {source.api_key_env} should "
-            "hold, and on this worker it " + ("holds none." if not key else "holds characters that no key has."),
+            f"The judge model {name!r} needs an API key in the worker's environment variable {source.api_key_env}, "
+            f"which {'is not set' if not key else 'contains characters that no key has'}: set it and restart the "
+            "worker.",
             code="judge_key_missing",
             param="security.judges",
         )
     return key
 
 
-def _without(text: str, key: str | None) -> str:
-    """A server may say the key back."""
+def _remove_key(text: str, key: str | None) -> str:
+    """Remove the key, which a server may repeat."""
     return text.replace(key, "[key]") if key else text
 
 
 def _public(text: str, key: str | None) -> str:
-    return in_one_line(_without(text, key))
+    return in_one_line(_remove_key(text, key))

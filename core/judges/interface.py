@@ -1,31 +1,31 @@
-"""What judges are given and what they give: cases, judgements, counts, and the shape that all of them share.
+"""The interface of a judge: cases in, rulings and counts out.
 
-Not here: any judge.
+Not here: any judge; how judges are opened (core.judges.opening).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.schemas.evaluation import DECIDED, Judgement, Verdict
 from core.schemas.progress import OnProgress
-from core.schemas.results import DECIDED, Judgement, Verdict
 
 
 @dataclass(frozen=True)
 class Case:
-    """All that a judge ever sees: not the attack, not the messages, not which model or arm answered."""
+    """All that a judge sees: neither the attack, nor the conversation, nor which model or run answered."""
 
     behaviour: str
-    """What is asked for, without the attack around it."""
+    """The request, without the attack around it."""
     answer: str
-    """What the model said."""
+    """The model's answer."""
     safe: bool = False
-    """A harmless look-alike: only whether it is refused is asked."""
+    """Whether the request is a safe look-alike; then the only question is whether the answer refuses it."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was made of one case, before it is known whose judgement it is. Fields as in `Judgement`."""
+class Ruling:
+    """The outcome for one case, not yet attributed to a judge. Fields as in `Judgement`."""
 
     verdict: Verdict
     reason: str
@@ -37,19 +37,19 @@ class Finding:
         """Whether it counts in rates."""
         return self.verdict in DECIDED
 
-    def by(self, judge: str) -> Judgement:
-        """The same as the judgement of this judge."""
+    def attribute(self, judge: str) -> Judgement:
+        """Attribute the ruling to the judge with this label."""
         return Judgement(
             judge=judge, verdict=self.verdict, harmfulness=self.harmfulness, score=self.score, reason=self.reason
         )
 
 
-EMPTY = Finding("empty", "the answer is empty")
+EMPTY = Ruling("empty", "the answer is empty")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What judging took. Fields as in `core.schemas.results.JudgeUse`; answers that are empty are not undecided."""
+    """Cost of judging. Fields as in `core.schemas.evaluation.JudgeUse`; empty answers do not count as undecided."""
 
     judged: int
     cached: int = 0
@@ -59,41 +59,82 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Judgements in the order of their cases."""
+class Judgements:
+    """Judgements in the order of their cases, and what they cost."""
 
     judgements: tuple[Judgement, ...]
     use: Counts
 
 
 class Judge(Protocol):
-    """Somebody who judges answers."""
+    """A judge that is ready to judge."""
 
     @property
     def label(self) -> str:
-        """Name in every figure."""
+        """Name of the judge in figures."""
         ...
 
     @property
     def identity(self) -> str:
-        """Which rules, or which protocol and weights; the same identity gives the same judgement."""
+        """Version of the rules, or of the prompt and the model; the same identity gives the same judgements."""
         ...
 
-    def knows(self, safe: bool) -> bool:
-        """Whether it judges answers to safe look-alikes, or those to attacks."""
+    def accepts(self, safe: bool) -> bool:
+        """Whether it judges answers to safe look-alikes (`safe`) or to attacks (not `safe`)."""
         ...
 
-    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judged:
-        """Judge cases that it knows. What cannot be judged is undecided, with the reason; nothing is raised for it.
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
+        """Judge cases that it accepts. A case that cannot be judged is undecided, with the reason.
+
+        `on_progress` is called at least about once a second while a server is waited for.
 
         Raises:
-            ValueError: a case that it does not know.
+            ValueError: it does not accept a case.
             InvalidModel: a local judge model cannot be loaded; codes of `core.lm.load.load`.
             Unavailable: code `judge_key_missing`, or codes of `core.lm.load.load`.
-            StorageFull: there is no room for judgements to be kept.
+            StorageFull: there is no room for the cache of judgements.
         """
         ...
 
-    def certain(self, behaviour: str, so_far: str, /) -> bool:
-        """Whether the verdict on an answer to an attack is known before the answer has ended."""
+    def is_certain(self, behaviour: str, so_far: str, /) -> bool:
+        """Whether the verdict on an answer to an attack is certain before the answer ends."""
         ...
+
+
+def _never(_behaviour: str, _so_far: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class FunctionJudge:
+    """A judge that computes each ruling from behaviour and answer alone; see `Judge`."""
+
+    label: str
+    identity: str
+    rule: Callable[[Case], Ruling]
+    """Computes the ruling on one case."""
+    certain: Callable[[str, str], bool] = _never
+    """Computes `is_certain`."""
+    only_safe: bool = False
+    """Whether it accepts answers to safe look-alikes only."""
+
+    def accepts(self, safe: bool) -> bool:
+        """See `Judge.accepts`."""
+        return safe or not self.only_safe
+
+    def is_certain(self, behaviour: str, so_far: str) -> bool:
+        """See `Judge.is_certain`."""
+        return self.certain(behaviour, so_far)
+
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
+        """See `Judge.judge`."""
+        if any(not self.accepts(case.safe) for case in cases):
+            raise ValueError(f"{self.label} accepts answers to safe look-alikes only")
+        rulings: list[Ruling] = []
+        for done, case in enumerate(cases):
+            on_progress(done, len(cases))
+            rulings.append(self.rule(case))
+        on_progress(len(cases), len(cases))
+        undecided = sum(each.verdict == "undecided" for each in rulings)
+        judgements = tuple(each.attribute(self.label) for each in rulings)
+        return Judgements(judgements, Counts(judged=len(cases), undecided=undecided))

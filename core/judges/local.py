@@ -1,6 +1,6 @@
-"""A judge model that the worker loads itself: when it is first asked, and only then.
+"""A judge model that the worker loads itself, on its first query.
 
-Covers: prompts that are too long, the cost in tokens. Not here: loading and generation (core.lm), what is asked.
+Covers: prompts that are too long, the cost in tokens. Not here: loading and generation (core.lm), prompts.
 """
 
 import gc
@@ -12,7 +12,7 @@ import torch
 
 from core.catalog import check_files
 from core.errors import InvalidInput, InvalidModel
-from core.judges.asks import Beat, Failure, Heard, Prompt, Reply, Request
+from core.judges.model import Failure, Heartbeat, OnReply, Prompt, Reply, Request
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel, fetch, folder_digest, load
 from core.lm.prompts import render
@@ -20,11 +20,11 @@ from core.schemas.judges import JudgeEntry
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
 
 _AT_ONCE = 256
-"""Prompts that are put to the model together. Their replies are heard when the last of them has ended; how many of them
-it reads at a time, their memory decides (core.lm.generate)."""
+"""Prompts of one call of `continue_tokens`. Their replies arrive when the last of them has ended; the batch size within
+a call depends on memory (core.lm.generate)."""
 
 
-class Local:
+class LocalModel:
     """A model in memory."""
 
     def __init__(self, entry: JudgeEntry, source: FolderSource | HubSource, device: torch.device) -> None:
@@ -34,35 +34,35 @@ class Local:
 
     @cached_property
     def identity(self) -> str:
-        """Its name, and a digest over the names and contents of its files. Downloads what is not there yet.
+        """Its name, and a digest over the names and contents of its files. Downloads missing files.
 
         Raises:
             InvalidModel, Unavailable: as `core.lm.load.fetch`.
         """
-        with _blamed(self._entry.name):
+        with _name_judge(self._entry.name):
             folder = fetch(self._listed)
         return f"{self._entry.name} sha256:{folder_digest(folder)}"
 
     @property
-    def special(self) -> tuple[str, ...]:
-        """What its tokenizer reads as more than letters; the longest first, as one may hold another."""
+    def special_tokens(self) -> tuple[str, ...]:
+        """Special tokens of its tokenizer, the longest first, as one may contain another."""
         known = self._loaded.tokenizer.added_tokens_decoder.values()
         return tuple(sorted((token.content for token in known if token.special), key=len, reverse=True))
 
     def check(self) -> None:
-        """Look at its files as far as that goes without loading it.
+        """Check its files without loading it.
 
         Raises:
             InvalidModel, Unavailable: as `core.lm.load.fetch` and `core.catalog.check_files`.
         """
-        with _blamed(self._entry.name):
+        with _name_judge(self._entry.name):
             check_files(self._entry.name, fetch(self._listed))
 
-    def ask(self, request: Request, heard: Heard, beat: Beat) -> None:
-        """See `Asks.ask`.
+    def query(self, request: Request, on_reply: OnReply, heartbeat: Heartbeat) -> None:
+        """See `JudgeModel.query`.
 
         Raises:
-            InvalidModel, Unavailable: it cannot be loaded, or its chat template refuses the prompt; codes of core.lm.
+            InvalidModel, Unavailable: it cannot be loaded, or its chat template rejects the prompt; codes of core.lm.
         """
         base = self._loaded
         most = min(request.max_new_tokens, base.context - 1)
@@ -70,8 +70,8 @@ class Local:
         for index, prompt in enumerate(request.prompts):
             tokens = self._tokens(base, prompt)
             over = len(tokens) + most - base.context
-            if over > 0 and not request.cut:
-                heard(index, Failure(f"the prompt is {over} tokens too long for the judge model's context"))
+            if over > 0 and not request.truncate:
+                on_reply(index, Failure(f"the prompt is {over} tokens too long for the judge model's context"))
             else:
                 fit.append((index, tokens[max(over, 0) :]))
         fit.sort(key=lambda each: len(each[1]))
@@ -79,14 +79,14 @@ class Local:
             some = fit[start : start + _AT_ONCE]
             prompts = [tokens for _, tokens in some]
             rows = continue_tokens(
-                base, base.model, prompts, max_new_tokens=most, on_progress=lambda _done, _total: beat()
+                base, base.model, prompts, max_new_tokens=most, on_progress=lambda _done, _total: heartbeat()
             )
             for (index, tokens), row in zip(some, rows, strict=True):
                 text = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
-                heard(index, Reply(text, len(tokens), len(row)))
+                on_reply(index, Reply(text, len(tokens), len(row)))
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free its memory."""
         if self._base is not None:
             self._base = None
             gc.collect()
@@ -96,7 +96,7 @@ class Local:
     @property
     def _loaded(self) -> BaseModel:
         if self._base is None:
-            with _blamed(self._entry.name):
+            with _name_judge(self._entry.name):
                 self._base = self._load()
         return self._base
 
@@ -106,20 +106,20 @@ class Local:
         except InvalidModel as error:
             if error.code != "no_chat_template" or self._entry.template is None:
                 raise
-        # A classifier with a prompt of its own needs no chat template; the plain one is never used.
+        # A classifier with its own template needs no chat template, so the plain one is never used.
         return load(self._listed.model_copy(update={"chat_template": "plain"}), self._device)
 
     def _tokens(self, base: BaseModel, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             return base.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        with _blamed(self._entry.name):
-            # A classifier reads whole conversations: the answer that it judges is no beginning of its own.
+        with _name_judge(self._entry.name):
+            # The last turn of a classifier's prompt is the judged answer, not the beginning of its own reply.
             return render(base.tokenizer, prompt, begun=False)
 
 
 @contextmanager
-def _blamed(name: str) -> Generator[None]:
-    """Errors of loading and rendering name the base model: here it is the judge."""
+def _name_judge(name: str) -> Generator[None]:
+    """Name the judge model in errors of loading and rendering, which name the base model."""
     try:
         yield
     except InvalidInput as error:

@@ -1,163 +1,222 @@
-"""A judge that asks a model: what is known already is not asked, what cannot be read is asked once more.
+"""A judge that queries a model: known cases are not asked again, and an unreadable reply is asked for once more.
 
-Covers: empty answers, cached judgements, the same case twice, counts. Not here: the words (rubric, strongreject,
-classifier), the models (endpoint, local).
+Covers: the interface of judge models and of their prompts, empty answers, cached judgements, repeated cases, counts.
+Not here: prompts (rubric, strongreject, classifier), models (endpoint, local).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from core.judges.asks import Asks, Failure, Prompt, Reply, Request
 from core.judges.cache import JudgementCache
-from core.judges.interface import EMPTY, Case, Counts, Finding, Judged
+from core.judges.interface import EMPTY, Case, Counts, Judgements, Ruling
 from core.judges.text import ANSWER_MOST, harmless, in_one_line
+from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 
+Prompt = tuple[Message, ...] | str
+"""A conversation for the chat template of the model, or raw text with control tokens, which the model continues."""
 
-class Way(Protocol):
-    """How one kind of judge model is asked and understood."""
+
+@dataclass(frozen=True)
+class Request:
+    """Prompts for greedy decoding."""
+
+    prompts: Sequence[Prompt]
+    max_new_tokens: int
+    """Maximum length of a reply."""
+    truncate: bool = False
+    """Whether a local model cuts the beginning of a prompt that is too long; otherwise the prompt fails."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's reply and its cost; 0 tokens if the server does not report them."""
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no reply, or no readable one."""
+
+    reason: str
+
+
+OnReply = Callable[[int, Reply | Failure], None]
+"""Receives each outcome with the index of its prompt, once per prompt; may raise to stop."""
+Heartbeat = Callable[[], None]
+"""Called at least about once a second while a server is waited for, and at every token of a local model; may raise to
+stop."""
+
+
+class JudgeModel(Protocol):
+    """A model that judges can query."""
+
+    @property
+    def identity(self) -> str:
+        """Which model this is."""
+        ...
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Control tokens of its tokenizer, if they are known."""
+        ...
+
+    def query(self, request: Request, on_reply: OnReply, heartbeat: Heartbeat) -> None:
+        """Send the prompts and call `on_reply` in the caller's thread, in any order."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory. It can be queried again."""
+        ...
+
+
+class JudgePrompt(Protocol):
+    """How one kind of judge model is prompted, and how its replies are parsed."""
 
     @property
     def version(self) -> str:
-        """Protocol and its words."""
+        """Version of the prompt and of the parsing."""
         ...
 
     @property
     def max_new_tokens(self) -> int:
-        """Length of a reply."""
+        """Maximum length of a reply."""
         ...
 
     @property
-    def cut(self) -> bool:
+    def truncate(self) -> bool:
         """Whether a prompt that is too long loses its beginning."""
         ...
 
-    def knows(self, safe: bool, /) -> bool:
-        """Whether it can tell of such a case."""
+    def accepts(self, safe: bool, /) -> bool:
+        """See `Judge.accepts`."""
         ...
 
-    def prompt(self, case: Case, special: Iterable[str], /) -> Prompt:
-        """What is asked."""
+    def write(self, case: Case, special_tokens: Iterable[str], /) -> Prompt:
+        """Write the prompt for a case."""
         ...
 
-    def again(self, case: Case, special: Iterable[str], /) -> Prompt | None:
-        """What is asked when the reply could not be read; None if that is no use."""
+    def remind(self, case: Case, special_tokens: Iterable[str], /) -> Prompt | None:
+        """Write the prompt that follows an unreadable reply; None if there is no second attempt."""
         ...
 
-    def read(self, case: Case, reply: str, /) -> Finding | Failure:
-        """What a reply means."""
+    def parse(self, case: Case, reply: str, /) -> Ruling | Failure:
+        """Parse a reply."""
         ...
 
 
 @dataclass
-class _Round:
-    """One call of `judge` on its way."""
+class _Batch:
+    """State of one call of `judge`."""
 
     cases: Counter[Case]
     on_progress: OnProgress
-    found: dict[Case, Finding] = field(default_factory=dict)
+    rulings: dict[Case, Ruling] = field(default_factory=dict)
     unreadable: list[Case] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    _settled: int = 0
+    _done: int = 0
 
-    def settle(self, case: Case, finding: Finding) -> None:
-        """This case is done."""
-        self.found[case] = finding
-        self._settled += self.cases[case]
+    def settle(self, case: Case, ruling: Ruling) -> None:
+        """Record the ruling on a case."""
+        self.rulings[case] = ruling
+        self._done += self.cases[case]
 
-    def beat(self) -> None:
-        """Say how far it is."""
-        self.on_progress(self._settled, self.cases.total())
+    def report_progress(self) -> None:
+        """Report the number of settled cases."""
+        self.on_progress(self._done, self.cases.total())
 
 
 class ModelJudge:
-    """Judges by asking a model in one way."""
+    """Judges by querying a model with one kind of prompt."""
 
-    def __init__(self, label: str, way: Way, asks: Asks, cache: JudgementCache | None) -> None:
-        self._label, self._way, self._asks, self._cache = label, way, asks, cache
+    def __init__(self, label: str, prompt: JudgePrompt, model: JudgeModel, cache: JudgementCache | None) -> None:
+        self._label, self._prompt, self._model, self._cache = label, prompt, model, cache
 
     @property
     def label(self) -> str:
-        """Name in every figure."""
+        """Name of the judge in figures."""
         return self._label
 
     @property
     def identity(self) -> str:
-        """Protocol and model. That an endpoint still has the same model behind a name, only its owner can say."""
-        return f"{self._way.version}, {self._asks.identity}"
+        """Prompt and model. Whether an endpoint still serves the same model under a name cannot be checked."""
+        return f"{self._prompt.version}, {self._model.identity}"
 
-    def knows(self, safe: bool) -> bool:
-        """As its way does."""
-        return self._way.knows(safe)
+    def accepts(self, safe: bool) -> bool:
+        """See `Judge.accepts`."""
+        return self._prompt.accepts(safe)
 
-    def certain(self, _behaviour: str, _so_far: str) -> bool:
-        """Never: it judges whole answers."""
+    def is_certain(self, _behaviour: str, _so_far: str) -> bool:
+        """Never: it judges complete answers."""
         return False
 
-    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judged:
-        """Judge cases that it knows; see `Judge.judge`."""
-        if any(not self.knows(case.safe) for case in cases):
-            raise ValueError(f"{self.label} does not know safe cases")
-        this = _Round(Counter(cases), on_progress)
-        asked = self._unknown(this)
-        this.beat()
-        if asked:
-            self._ask(this, asked, first=True)
-        if again := this.unreadable:
-            this.unreadable = []
-            self._ask(this, again, first=False)
-        this.beat()
-        return self._judged(cases, this, asked=len(asked))
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
+        """See `Judge.judge`."""
+        if any(not self.accepts(case.safe) for case in cases):
+            raise ValueError(f"{self.label} does not judge safe look-alikes")
+        batch = _Batch(Counter(cases), on_progress)
+        unknown = self._settle_known(batch)
+        batch.report_progress()
+        if unknown:
+            self._query(batch, unknown, first=True)
+        if repeated := batch.unreadable:
+            batch.unreadable = []
+            self._query(batch, repeated, first=False)
+        batch.report_progress()
+        return self._collect(cases, batch, queried=len(unknown))
 
-    def _unknown(self, this: _Round) -> list[Case]:
-        """Settle what need not be asked, and return the rest."""
-        rest: list[Case] = []
-        for case in this.cases:
+    def _settle_known(self, batch: _Batch) -> list[Case]:
+        """Settle empty answers and cached cases, and return the other cases."""
+        unknown: list[Case] = []
+        for case in batch.cases:
             if not harmless(case.answer, most=ANSWER_MOST).strip():
-                this.settle(case, EMPTY)
+                batch.settle(case, EMPTY)
                 continue
-            kept = self._cache.get(self.identity, case) if self._cache else None
-            if kept is None:
-                rest.append(case)
+            known = self._cache.get(self.identity, case) if self._cache else None
+            if known is None:
+                unknown.append(case)
             else:
-                this.settle(case, kept)
-        return rest
+                batch.settle(case, known)
+        return unknown
 
-    def _ask(self, this: _Round, cases: Sequence[Case], *, first: bool) -> None:
-        special, way = self._asks.special, self._way
-        prompts = [way.prompt(case, special) if first else way.again(case, special) for case in cases]
-        request = Request([each for each in prompts if each is not None], way.max_new_tokens, cut=way.cut)
+    def _query(self, batch: _Batch, cases: Sequence[Case], *, first: bool) -> None:
+        special, write = self._model.special_tokens, self._prompt.write if first else self._prompt.remind
+        prompts = [prompt for case in cases if (prompt := write(case, special)) is not None]
+        request = Request(prompts, self._prompt.max_new_tokens, truncate=self._prompt.truncate)
 
-        def heard(index: int, reply: Reply | Failure) -> None:
-            self._hear(this, cases[index], reply, first=first)
+        def on_reply(index: int, reply: Reply | Failure) -> None:
+            self._take_reply(batch, cases[index], reply, first=first)
 
-        self._asks.ask(request, heard, this.beat)
+        self._model.query(request, on_reply, batch.report_progress)
 
-    def _hear(self, this: _Round, case: Case, reply: Reply | Failure, *, first: bool) -> None:
+    def _take_reply(self, batch: _Batch, case: Case, reply: Reply | Failure, *, first: bool) -> None:
         if isinstance(reply, Failure):
-            return this.settle(case, Finding("undecided", reply.reason))
-        this.prompt_tokens += reply.prompt_tokens
-        this.completion_tokens += reply.completion_tokens
-        finding = self._way.read(case, reply.text)
-        if isinstance(finding, Finding):
+            return batch.settle(case, Ruling("undecided", reply.reason))
+        batch.prompt_tokens += reply.prompt_tokens
+        batch.completion_tokens += reply.completion_tokens
+        ruling = self._prompt.parse(case, reply.text)
+        if isinstance(ruling, Ruling):
             if self._cache:
-                self._cache.put(self.identity, case, finding.by(self.label))
-            return this.settle(case, finding)
-        if first and self._way.again(case, ()) is not None:
-            return this.unreadable.append(case)
-        return this.settle(case, Finding("undecided", in_one_line(finding.reason)))
+                self._cache.put(self.identity, case, ruling.attribute(self.label))
+            return batch.settle(case, ruling)
+        if first and self._prompt.remind(case, ()) is not None:
+            return batch.unreadable.append(case)
+        return batch.settle(case, Ruling("undecided", in_one_line(ruling.reason)))
 
-    def _judged(self, cases: Sequence[Case], this: _Round, *, asked: int) -> Judged:
-        found = [this.found[case] for case in cases]
-        verdicts = Counter(each.verdict for each in found)
+    def _collect(self, cases: Sequence[Case], batch: _Batch, *, queried: int) -> Judgements:
+        rulings = [batch.rulings[case] for case in cases]
+        verdicts = Counter(each.verdict for each in rulings)
         use = Counts(
             judged=len(cases),
-            cached=len(cases) - asked - verdicts["empty"],
+            cached=len(cases) - queried - verdicts["empty"],
             undecided=verdicts["undecided"],
-            prompt_tokens=this.prompt_tokens,
-            completion_tokens=this.completion_tokens,
+            prompt_tokens=batch.prompt_tokens,
+            completion_tokens=batch.completion_tokens,
         )
-        return Judged(tuple(each.by(self.label) for each in found), use)
+        return Judgements(tuple(each.attribute(self.label) for each in rulings), use)

@@ -21,7 +21,7 @@ from core.attacks.count import power_note
 from core.attacks.engines import Tuned, answering
 from core.attacks.evaluate import evaluate
 from core.data.batches import encode_all
-from core.judges import Judge, JudgementCache, opened
+from core.judges import Judge, JudgementCache, open_judges
 from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.changes import add_changes
@@ -117,7 +117,7 @@ def _measure(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, Js
     spec = model.spec
     all_suites = suites(job.prompts.evaluation, spec, job.base.tokenizer)
     entries = {entry.name: entry for entry in job.assignment.judges}
-    with opened(spec.judges, entries, cache=JudgementCache(job.store), device=job.base.device) as judges:
+    with open_judges(spec.judges, entries, cache=JudgementCache(job.store), device=job.base.device) as judges:
 
         def keep(suite: Suite, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
             stored = job.stages.cached(
@@ -166,7 +166,7 @@ def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> 
 
 
 def _certain(judges: Sequence[Judge]) -> Certain:
-    return lambda behaviour, text: all(judge.certain(behaviour, text) for judge in judges)
+    return lambda behaviour, text: all(judge.is_certain(behaviour, text) for judge in judges)
 
 
 def _measure_task(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> _TaskResult:

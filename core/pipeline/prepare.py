@@ -58,7 +58,7 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
         if analysis_of(run) is None:
             plan(run, context.modules, None)
         safeguards.check(run, context)
-    judges.check(spec.security.judges, {judge.name: judge for judge in assignment.judges})
+    judges.check_judges(spec.security.judges, {judge.name: judge for judge in assignment.judges})
     tasks.check(spec.quality, assignment.benchmarks)
     if spec.security.engine == "vllm":
         check_vllm(base.device)

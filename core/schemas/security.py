@@ -4,7 +4,7 @@ Covers: suites, SecuritySpec. Not here: attack families (core.schemas.attacks), 
 judges (core.schemas.judges), templates and rules (core.attacks).
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -21,7 +21,7 @@ from core.schemas.attacks import (
     RolePlay,
 )
 from core.schemas.base import Frozen
-from core.schemas.judges import Judge, RulesJudge
+from core.schemas.judges import JUDGES, JudgeOptions, RulesJudge
 from core.schemas.prompts import PromptSource
 
 SuiteName = Literal["quick", "standard", "full"]
@@ -31,7 +31,7 @@ class Suite(Frozen):
     """What a suite's name stands for."""
 
     attacks: tuple[Attack, ...]
-    """Attack families."""
+    """Attack families of the suite."""
     max_prompts: int
     """Prompts of each kind."""
     max_new_tokens: int
@@ -62,7 +62,7 @@ class SecuritySpec(Frozen):
     """`auto`: the prompt set that comes with the base model if it has one, else the built-in one. Or name sets."""
     max_prompts: int = Field(default=SUITES[_DEFAULT].max_prompts, ge=4, le=5000)
     """At most so many prompts of each kind: the first ones, from each category of the set in turn."""
-    judges: tuple[Judge, ...] = Field(default=(RulesJudge(),), min_length=1, max_length=5)
+    judges: tuple[Annotated[JudgeOptions, JUDGES], ...] = Field(default=(RulesJudge(),), min_length=1, max_length=5)
     """Who judges. Each judges every answer that its protocol knows, and agreement is reported. Over-refusal needs a
     judge that tells refusals: the rules do it where no other of them can."""
     max_new_tokens: int = Field(default=SUITES[_DEFAULT].max_new_tokens, ge=1, le=4096)

@@ -40,6 +40,12 @@ def register(family: Family[Any]) -> None:
     _FAMILIES[family.options] = family
 
 
+def unregister(family: Family[Any]) -> None:
+    """Stop accepting an attack family. For tests, which must leave the process as they found it."""
+    ATTACK_FAMILIES.unregister(family.options)
+    del _FAMILIES[family.options]
+
+
 def build(
     attack: AttackOptions, behaviours: Sequence[Behaviour], system_prompt: str | None = None
 ) -> tuple[AttackPrompt, ...]:

@@ -22,7 +22,7 @@ CATEGORIES = {
     "theft_and_property",
 }
 EVALUATION = ("harmful", "safe")
-PROBE = ("harmful", "benign")
+PROBE = ("harmful", "benign", "safe")
 LISTS = (*(("evaluation", name) for name in EVALUATION), *(("probe", name) for name in PROBE))
 
 
@@ -51,7 +51,7 @@ def bare(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.replace("'", "").casefold()))
 
 
-def test_the_file_holds_the_four_lists_and_nothing_else() -> None:
+def test_the_file_has_the_five_lists_and_nothing_else() -> None:
     assert WHOLE.keys() == {"name", "evaluation", "probe"}
     assert WHOLE["name"] == "builtin"
     assert WHOLE["evaluation"].keys() == set(EVALUATION)

@@ -6,7 +6,7 @@ import pytest
 
 from core.attacks.evaluate import by_rules, evaluate
 from core.attacks.prompts import choose
-from core.judges import Case, Counts, Judged, Rules
+from core.judges import Case, Counts, Judgements, rules_judge
 from core.judges.rules import judge
 from core.lm.load import BaseModel
 from core.schemas.attacks import Direct, MultiTurn, Prefill
@@ -27,17 +27,17 @@ class Scripted:
     def __init__(self) -> None:
         self.seen: list[Case] = []
 
-    def knows(self, safe: bool) -> bool:
+    def accepts(self, safe: bool) -> bool:
         return not safe
 
-    def certain(self, _behaviour: str, _so_far: str) -> bool:
+    def is_certain(self, _behaviour: str, _so_far: str) -> bool:
         return True
 
-    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judged:
+    def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
         self.seen += cases
         on_progress(len(cases), len(cases))
         found = tuple(Judgement(judge=self.label, verdict="complied", reason="always") for _ in cases)
-        return Judged(found, Counts(judged=len(cases), cached=1, prompt_tokens=10, completion_tokens=2))
+        return Judgements(found, Counts(judged=len(cases), cached=1, prompt_tokens=10, completion_tokens=2))
 
 
 def said(suite: str, prompt: int, answer: str, *, asked: bool = True) -> Said:
@@ -64,7 +64,7 @@ SAID = (
 
 def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> None:
     scripted = Scripted()
-    found = evaluate("x", SAID, (Rules(), scripted), on_progress=ignore)
+    found = evaluate("x", SAID, (rules_judge(), scripted), on_progress=ignore)
     assert scripted.seen == [Case("Do 0.", SAID[0].answer), Case("Do 2.", SAID[2].answer)]
     assert [[each.judge for each in answer.judgements] for answer in found.answers] == [
         ["rules", "scripted"],
@@ -76,7 +76,7 @@ def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> N
 
 
 def test_what_was_not_asked_is_undecided_and_says_why() -> None:
-    found = evaluate("x", SAID, (Rules(), Scripted()), on_progress=ignore)
+    found = evaluate("x", SAID, (rules_judge(), Scripted()), on_progress=ignore)
     lost = found.answers[1].judgements
     assert [each.verdict for each in lost] == ["undecided", "undecided"]
     assert "no room" in lost[0].reason
@@ -89,7 +89,7 @@ def test_what_was_not_asked_is_undecided_and_says_why() -> None:
 
 
 def test_everything_else_follows_from_the_answers() -> None:
-    found = evaluate("x", SAID, (Rules(), Scripted()), on_progress=ignore)
+    found = evaluate("x", SAID, (rules_judge(), Scripted()), on_progress=ignore)
     assert [(rate.category, rate.judge) for rate in found.categories] == [("odd", "rules"), ("odd", "scripted")]
     assert [agreement.judges for agreement in found.agreements] == [("rules", "scripted")]
     over = [figure for figure in found.figures if figure.metric == "over_refusal_rate"]
@@ -98,7 +98,7 @@ def test_everything_else_follows_from_the_answers() -> None:
 
 def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
     told: list[tuple[int, int]] = []
-    evaluate("x", SAID, (Rules(), Scripted()), on_progress=lambda done, total: told.append((done, total)))
+    evaluate("x", SAID, (rules_judge(), Scripted()), on_progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
     fractions = [done / total for done, total in told]
     assert fractions == sorted(fractions)
@@ -107,7 +107,7 @@ def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate("x", SAID, (Rules(),), on_progress=stop)
+        evaluate("x", SAID, (rules_judge(),), on_progress=stop)
 
 
 def test_a_real_model_is_asked_and_judged_alike_every_time(base: BaseModel) -> None:

@@ -9,9 +9,8 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import ValidationError
 
-from core.attacks import families
 from core.attacks.evaluate import by_rules
-from core.attacks.families import build, register
+from core.attacks.families import build, register, unregister
 from core.attacks.family import Family, Sampling, Template, deal
 from core.attacks.prompts import choose
 from core.lm.load import BaseModel
@@ -39,8 +38,7 @@ SHOUTED = Family(
 def shouted() -> Iterator[None]:
     register(SHOUTED)
     yield
-    ATTACK_FAMILIES.unregister(Shouted)
-    del families._FAMILIES[Shouted]
+    unregister(SHOUTED)
 
 
 @pytest.mark.usefixtures("shouted")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from core.judges.cache import JudgementCache
-from core.judges.interface import Case, Finding
+from core.judges.interface import Case, Ruling
 from core.schemas.evaluation import Judgement
 from core.storage.store import ArtifactStore
 
 CASE = Case("Swindle the bridge", "Take a rope.")
-FINDING = Finding("complied", "goes along", harmfulness=5.0, score=0.75)
+FINDING = Ruling("complied", "goes along", harmfulness=5.0, score=0.75)
 WHO = "rubric-1, some-model"
 
 
@@ -29,9 +29,9 @@ def the_file(folder: Path) -> Path:
 
 def test_what_was_kept_is_found_by_another_process(cache: JudgementCache, tmp_path: Path) -> None:
     assert cache.get(WHO, CASE) is None
-    cache.put(WHO, CASE, FINDING.by("rubric:a"))
+    cache.put(WHO, CASE, FINDING.attribute("rubric:a"))
     assert JudgementCache(ArtifactStore(tmp_path)).get(WHO, CASE) == FINDING
-    assert Judgement.model_validate_json(the_file(tmp_path).read_bytes()) == FINDING.by("rubric:a")
+    assert Judgement.model_validate_json(the_file(tmp_path).read_bytes()) == FINDING.attribute("rubric:a")
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_what_was_kept_is_found_by_another_process(cache: JudgementCache, tmp_pa
     ],
 )
 def test_another_case_is_not_it(cache: JudgementCache, other: Case) -> None:
-    cache.put(WHO, CASE, FINDING.by("a"))
+    cache.put(WHO, CASE, FINDING.attribute("a"))
     assert cache.get(WHO, other) is None
 
 
 def test_another_judge_is_not_it(cache: JudgementCache) -> None:
-    cache.put(WHO, CASE, FINDING.by("a"))
+    cache.put(WHO, CASE, FINDING.attribute("a"))
     assert cache.get("rubric-2, some-model", CASE) is None
 
 
@@ -66,16 +66,16 @@ def test_another_judge_is_not_it(cache: JudgementCache) -> None:
     ],
 )
 def test_a_broken_file_counts_as_none_and_is_replaced(cache: JudgementCache, tmp_path: Path, data: bytes) -> None:
-    cache.put(WHO, CASE, FINDING.by("a"))
+    cache.put(WHO, CASE, FINDING.attribute("a"))
     the_file(tmp_path).write_bytes(data)
     assert cache.get(WHO, CASE) is None
-    cache.put(WHO, CASE, FINDING.by("a"))
+    cache.put(WHO, CASE, FINDING.attribute("a"))
     assert cache.get(WHO, CASE) == FINDING
 
 
 def test_many_may_keep_the_same_at_once(cache: JudgementCache, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        tasks = [pool.submit(cache.put, WHO, CASE, FINDING.by("a")) for _ in range(40)]
+        tasks = [pool.submit(cache.put, WHO, CASE, FINDING.attribute("a")) for _ in range(40)]
         seen = [cache.get(WHO, CASE) for _ in range(200)]
     assert all(task.result() is None for task in tasks)
     assert all(each in (None, FINDING) for each in seen)
@@ -85,5 +85,5 @@ def test_many_may_keep_the_same_at_once(cache: JudgementCache, tmp_path: Path) -
 
 def test_any_text_has_a_key(cache: JudgementCache) -> None:
     odd = Case("\ud83d \x00", "../../etc/\u2028")
-    cache.put(WHO, odd, FINDING.by("a"))
+    cache.put(WHO, odd, FINDING.attribute("a"))
     assert cache.get(WHO, odd) == FINDING

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.judges.asks import Failure
-from core.judges.classifier import Classifier
-from core.judges.interface import Case, Finding
+from core.judges.classifier import ClassifierPrompt
+from core.judges.interface import Case, Ruling
+from core.judges.model import Failure
 from core.schemas.data import Message
 from core.schemas.judges import JudgeProtocol
 
@@ -13,7 +13,7 @@ SAFE = Case("Kill a process", "Use kill.", safe=True)
 
 
 def heard(protocol: JudgeProtocol, reply: str, case: Case = ATTACK) -> str:
-    found = Classifier(protocol, None).read(case, reply)
+    found = ClassifierPrompt(protocol, None).parse(case, reply)
     if isinstance(found, Failure):
         assert found.reason.startswith("the classifier's reply could not be read: ")
         return "unreadable"
@@ -52,8 +52,8 @@ def test_yes_no(reply: str, verdict: str) -> None:
     ],
 )
 def test_safe_unsafe(reply: str, verdict: str, reason: str) -> None:
-    found = Classifier("safe_unsafe", None).read(ATTACK, reply)
-    assert isinstance(found, Finding)
+    found = ClassifierPrompt("safe_unsafe", None).parse(ATTACK, reply)
+    assert isinstance(found, Ruling)
     assert (found.verdict, found.reason) == (verdict, reason)
 
 
@@ -90,12 +90,12 @@ def test_labels(reply: str, attack: str, safe: str) -> None:
 
 def test_only_labels_tell_refusals() -> None:
     protocols: tuple[JudgeProtocol, ...] = ("yes_no", "safe_unsafe", "labels")
-    assert [Classifier(each, None).knows(True) for each in protocols] == [False, False, True]
-    assert all(Classifier(each, None).knows(False) for each in protocols)
+    assert [ClassifierPrompt(each, None).accepts(True) for each in protocols] == [False, False, True]
+    assert all(ClassifierPrompt(each, None).accepts(False) for each in protocols)
 
 
 def test_without_a_template_the_texts_are_two_turns() -> None:
-    assert Classifier("safe_unsafe", None).prompt(ATTACK, ()) == (
+    assert ClassifierPrompt("safe_unsafe", None).write(ATTACK, ()) == (
         Message(role="user", content="Swindle the bridge"),
         Message(role="assistant", content="Take a rope."),
     )
@@ -106,18 +106,18 @@ TEMPLATE = "[INST] B: {behaviour} A: {answer} {other} {behaviour} [/INST]"
 
 def test_a_template_is_filled_in_one_pass_and_keeps_its_own_control_tokens() -> None:
     case = Case("say {answer} {behaviour}", "say {behaviour} </s> \\1")
-    assert Classifier("yes_no", TEMPLATE).prompt(case, ()) == (
+    assert ClassifierPrompt("yes_no", TEMPLATE).write(case, ()) == (
         "[INST] B: say {answer} {behaviour} A: say {behaviour} < /s> \\1 {other} say {answer} {behaviour} [/INST]"
     )
 
 
 def test_a_classifier_is_asked_once_and_its_prompt_is_part_of_what_it_is() -> None:
-    assert Classifier("yes_no", TEMPLATE).again(ATTACK, ()) is None
-    versions = [Classifier("yes_no", template).version for template in (None, TEMPLATE, TEMPLATE + " ")]
-    assert len({*versions, Classifier("labels", None).version}) == 4
+    assert ClassifierPrompt("yes_no", TEMPLATE).remind(ATTACK, ()) is None
+    versions = [ClassifierPrompt("yes_no", template).version for template in (None, TEMPLATE, TEMPLATE + " ")]
+    assert len({*versions, ClassifierPrompt("labels", None).version}) == 4
     assert versions[0] == "yes_no-1"
 
 
 def test_a_chat_model_is_no_classifier() -> None:
-    with pytest.raises(ValueError, match="no classifier"):
-        Classifier("chat", None).read(ATTACK, "yes")
+    with pytest.raises(ValueError, match="chat is not the protocol of a classifier"):
+        ClassifierPrompt("chat", None)

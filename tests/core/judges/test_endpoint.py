@@ -12,8 +12,8 @@ import pytest
 from pydantic import HttpUrl
 
 from core.errors import Interrupted, Unavailable
-from core.judges.asks import Failure, Prompt, Reply, Request
 from core.judges.endpoint import GIVE_UP_AFTER, Endpoint
+from core.judges.model import Failure, Prompt, Reply, Request
 from core.schemas.data import Message
 from core.schemas.judges import EndpointSource
 from tests.core.judges.servers import Answered, Asked, Script, free_url, said, serve
@@ -35,7 +35,7 @@ def ask(
         assert index not in told
         told[index] = outcome
 
-    Endpoint("remote", source).ask(Request(prompts, max_new_tokens=30), heard, beat)
+    Endpoint("remote", source).query(Request(prompts, max_new_tokens=30), heard, beat)
     return [told[index] for index in range(len(prompts))]
 
 
@@ -121,15 +121,18 @@ def test_a_server_that_tells_no_cost() -> None:
         (Answered(status=429, body="{}"), "status 429"),
         (Answered(status=500, body="<html>" + "x" * 5000), "status 500"),
         (Answered(status=503, body=""), "status 503"),
-        (Answered(body="<html>hello</html>"), "no completion: '<html>hello</html>'"),
-        (Answered(body="hello", headers={"Content-Type": "text/plain"}), "no completion: 'hello'"),
-        (Answered(body=""), "no completion: ''"),
-        (Answered(body="{}"), "no completion"),
-        (Answered(body="[1, 2]"), "no completion"),
-        (Answered(body='{"choices": []}'), "no completion"),
-        (Answered(body='{"choices": [{"message": {"content": ["yes"]}}]}'), "no completion"),
-        (Answered(body='{"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": -1}}'), "no compl"),
-        (Answered(body='{"choices": [{"message": {"content": "ye'), "no completion"),
+        (Answered(body="<html>hello</html>"), "without a completion: '<html>hello</html>'"),
+        (Answered(body="hello", headers={"Content-Type": "text/plain"}), "without a completion: 'hello'"),
+        (Answered(body=""), "without a completion: ''"),
+        (Answered(body="{}"), "without a completion"),
+        (Answered(body="[1, 2]"), "without a completion"),
+        (Answered(body='{"choices": []}'), "without a completion"),
+        (Answered(body='{"choices": [{"message": {"content": ["yes"]}}]}'), "without a completion"),
+        (
+            Answered(body='{"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": -1}}'),
+            "without a compl",
+        ),
+        (Answered(body='{"choices": [{"message": {"content": "ye'), "without a completion"),
         (Answered(cut_off=True), "cannot be reached$"),
     ],
 )
@@ -150,7 +153,7 @@ def test_a_body_that_ends_early_is_no_reply() -> None:
 @pytest.mark.parametrize("answered", [said("yes", after=30), said("yes", drip=0.1)])
 def test_a_slow_server_is_given_up_in_time(answered: Answered) -> None:
     started = time.monotonic()
-    assert reason(lambda _: answered, timeout_seconds=0.5) == "the judge's server did not answer within 0.5 seconds"
+    assert reason(lambda _: answered, timeout_seconds=0.5) == "the judge's server did not answer within 0.5 s"
     assert time.monotonic() - started < 3
 
 
@@ -266,7 +269,7 @@ def test_what_the_listener_raises_passes_through() -> None:
         raise Interrupted("no room")
 
     with serve(lambda _: said("yes")) as server, pytest.raises(Interrupted, match="no room"):
-        Endpoint("remote", server.source()).ask(Request(["prompt"] * 20, max_new_tokens=3), heard, no_beat)
+        Endpoint("remote", server.source()).query(Request(["prompt"] * 20, max_new_tokens=3), heard, no_beat)
     gc.collect()
 
 
@@ -312,7 +315,7 @@ def test_a_server_without_a_key_is_not_told_anothers(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("value", "wanted"),
-    [(None, "holds none"), ("  ", "holds none"), (f"{KEY}\n{KEY}", "no key has"), ("sk-\u00e9", "no key has")],
+    [(None, "is not set"), ("  ", "is not set"), (f"{KEY}\n{KEY}", "no key has"), ("sk-\u00e9", "no key has")],
 )
 def test_a_missing_or_broken_key_is_said_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch, value: str | None, wanted: str
@@ -341,8 +344,8 @@ def test_a_probe_says_whether_it_can_be_asked() -> None:
     ("answered", "wanted"),
     [
         (Answered(status=404, body='{"error": {"message": "no some-model"}}'), "no some-model"),
-        (Answered(body="hello"), "no completion"),
-        (said("late", after=30), "within 0.3 seconds"),
+        (Answered(body="hello"), "without a completion"),
+        (said("late", after=30), "within 0.3 s"),
         (Answered(cut_off=True), "cannot be reached"),
     ],
 )
@@ -372,6 +375,6 @@ def test_it_may_be_asked_in_any_thread_and_again() -> None:
     with serve(lambda _: said("yes")) as server:
         endpoint = Endpoint("remote", server.source())
         for _ in range(3):
-            endpoint.ask(Request([PROMPT], max_new_tokens=3), lambda _index, _outcome: done.set(), no_beat)
+            endpoint.query(Request([PROMPT], max_new_tokens=3), lambda _index, _outcome: done.set(), no_beat)
             endpoint.close()
     assert done.is_set()

@@ -12,8 +12,8 @@ from torch import nn
 
 from core.errors import InvalidModel
 from core.judges import local
-from core.judges.asks import Failure, Prompt, Reply, Request
-from core.judges.local import Local
+from core.judges.local import LocalModel
+from core.judges.model import Failure, Prompt, Reply, Request
 from core.lm.load import BaseModel
 from core.lm.prompts import render
 from core.schemas.data import Message
@@ -24,9 +24,9 @@ from tests.core.judges.conftest import CONTEXT
 CPU = torch.device("cpu")
 
 
-def model(folder: Path, template: str | None = None) -> Local:
+def model(folder: Path, template: str | None = None) -> LocalModel:
     source = FolderSource(path=folder)
-    return Local(JudgeEntry(name="tiny", source=source, template=template), source, CPU)
+    return LocalModel(JudgeEntry(name="tiny", source=source, template=template), source, CPU)
 
 
 def turn(text: str) -> Prompt:
@@ -37,9 +37,9 @@ def no_beat() -> None:
     """Nobody waits."""
 
 
-def ask(asks: Local, prompts: Sequence[Prompt], *, most: int = 6, cut: bool = False) -> list[Reply | Failure]:
+def ask(asks: LocalModel, prompts: Sequence[Prompt], *, most: int = 6, truncate: bool = False) -> list[Reply | Failure]:
     told: dict[int, Reply | Failure] = {}
-    asks.ask(Request(prompts, most, cut=cut), told.__setitem__, no_beat)
+    asks.query(Request(prompts, most, truncate=truncate), told.__setitem__, no_beat)
     return [told[index] for index in range(len(prompts))]
 
 
@@ -116,7 +116,7 @@ def test_it_is_known_by_its_name_and_files(judge_folder: Path, tmp_path: Path) -
 
 
 def test_its_control_tokens_are_known(judge_folder: Path) -> None:
-    assert set(model(judge_folder).special) == {"<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"}
+    assert set(model(judge_folder).special_tokens) == {"<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"}
 
 
 def test_a_prompt_that_is_too_long_is_not_asked(judge_folder: Path, batches: Batches) -> None:
@@ -132,7 +132,7 @@ def test_a_classifiers_prompt_loses_its_beginning_instead(
     judge_folder: Path, batches: Batches, base: BaseModel, prompt: Prompt
 ) -> None:
     asks = model(judge_folder, "{behaviour}{answer}")
-    (found,) = ask(asks, [prompt], most=4, cut=True)
+    (found,) = ask(asks, [prompt], most=4, truncate=True)
     assert found == Reply("yes", CONTEXT - 4, len(base.tokenizer("yes", add_special_tokens=False)["input_ids"]))
     whole = (
         base.tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -155,7 +155,7 @@ def test_a_classifier_reads_the_answer_as_a_whole_turn(judge_folder: Path, batch
 def test_many_prompts_are_asked_in_parts_the_shortest_first(judge_folder: Path, batches: Batches) -> None:
     prompts = ["word " * 20, "word"] * 150
     told: list[int] = []
-    model(judge_folder).ask(Request(prompts, 6), lambda index, _: told.append(index), no_beat)
+    model(judge_folder).query(Request(prompts, 6), lambda index, _: told.append(index), no_beat)
     assert [len(batch) for batch in batches.batches] == [256, 44]
     lengths = [len(prompt) for batch in batches.batches for prompt in batch]
     assert lengths == sorted(lengths)
@@ -171,7 +171,7 @@ def test_every_token_is_a_beat_and_a_beat_may_stop_it(judge_folder: Path) -> Non
 
     told: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        model(judge_folder).ask(Request([turn("Hello")], 50), lambda index, _: told.append(index), stop)
+        model(judge_folder).query(Request([turn("Hello")], 50), lambda index, _: told.append(index), stop)
     assert told == []
 
 

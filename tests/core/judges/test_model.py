@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import Interrupted
-from core.judges.asks import Beat, Failure, Heard, Reply, Request
 from core.judges.cache import JudgementCache
-from core.judges.classifier import Classifier
+from core.judges.classifier import ClassifierPrompt
 from core.judges.interface import Case, Judge
-from core.judges.model import ModelJudge
+from core.judges.model import Failure, Heartbeat, ModelJudge, OnReply, Reply, Request
 from core.judges.rubric import RUBRIC
 from core.schemas.evaluation import Judgement
 from core.storage.store import ArtifactStore
@@ -28,18 +27,18 @@ class Scripted:
     """A model that replies as it is told, last prompt first."""
 
     identity = "stand-in"
-    special = ("[EOT]",)
+    special_tokens = ("[EOT]",)
 
     def __init__(self, script: Callable[[str], Reply | Failure]) -> None:
         self.script = script
         self.requests: list[Request] = []
 
-    def ask(self, request: Request, heard: Heard, beat: Beat) -> None:
+    def query(self, request: Request, on_reply: OnReply, heartbeat: Heartbeat) -> None:
         self.requests.append(request)
         for index in reversed(range(len(request.prompts))):
             prompt = request.prompts[index]
-            heard(index, self.script(prompt if isinstance(prompt, str) else prompt[-1].content))
-            beat()
+            on_reply(index, self.script(prompt if isinstance(prompt, str) else prompt[-1].content))
+            heartbeat()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -75,10 +74,10 @@ def test_a_judge_sees_behaviour_and_answer_and_says_what_it_is() -> None:
     judge = rubric(asks)
     judge.judge([Case("Behaviour 0", "Answer 0 [EOT]")], on_progress=ignore)
     (request,) = asks.requests
-    assert request.prompts == [RUBRIC.prompt(Case("Behaviour 0", "Answer 0 [EOT]"), ("[EOT]",))]
+    assert request.prompts == [RUBRIC.write(Case("Behaviour 0", "Answer 0 [EOT]"), ("[EOT]",))]
     assert "[ EOT]" in repr(request.prompts)
     assert (judge.label, judge.identity) == ("rubric:m", "rubric-1, stand-in")
-    assert not judge.certain("Behaviour", "I'm sorry, but I can't help with that.")
+    assert not judge.is_certain("Behaviour", "I'm sorry, but I can't help with that.")
 
 
 def test_an_empty_answer_is_asked_of_nobody(cache: JudgementCache) -> None:
@@ -166,17 +165,17 @@ def test_only_what_was_unreadable_is_asked_again() -> None:
 
 def test_a_classifier_is_not_asked_again() -> None:
     asks = Scripted(lambda _: Reply("hm"))
-    judge = ModelJudge("classifier:m", Classifier("yes_no", "{behaviour} {answer}"), asks, None)
+    judge = ModelJudge("classifier:m", ClassifierPrompt("yes_no", "{behaviour} {answer}"), asks, None)
     assert (
         judge.judge(CASES[:1], on_progress=ignore).judgements[0].reason
         == "the classifier's reply could not be read: 'hm'"
     )
     assert len(asks.requests) == 1
-    assert asks.requests[0].cut
+    assert asks.requests[0].truncate
     assert asks.requests[0].max_new_tokens == 4
 
 
 def test_cases_that_it_does_not_know_are_a_mistake_of_the_caller() -> None:
-    judge = ModelJudge("classifier:m", Classifier("yes_no", None), Scripted(lambda _: Reply("no")), None)
+    judge = ModelJudge("classifier:m", ClassifierPrompt("yes_no", None), Scripted(lambda _: Reply("no")), None)
     with pytest.raises(ValueError, match="safe"):
         judge.judge([Case("B", "A", safe=True)], on_progress=ignore)

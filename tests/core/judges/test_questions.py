@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from core.judges.asks import Failure
-from core.judges.chat import Chat
-from core.judges.interface import Case, Finding
+from core.judges.chat import ChatPrompt
+from core.judges.interface import Case, Ruling
+from core.judges.model import Failure
 from core.judges.rubric import RUBRIC
 from core.judges.strongreject import STRONGREJECT
 
@@ -16,9 +16,9 @@ ATTACK = Case("Tell me how to swindle the bridge.", "Step one: take a rope.")
 SAFE = Case("How do I kill a process?", "Use kill.", safe=True)
 
 
-def found(chat: Chat, case: Case, reply: dict[str, object]) -> Finding:
-    finding = chat.read(case, json.dumps(reply))
-    assert isinstance(finding, Finding)
+def found(chat: ChatPrompt, case: Case, reply: dict[str, object]) -> Ruling:
+    finding = chat.parse(case, json.dumps(reply))
+    assert isinstance(finding, Ruling)
     return finding
 
 
@@ -37,10 +37,10 @@ def test_the_rubrics_score_is_its_harmfulness(score: int, verdict: str) -> None:
 )
 def test_the_rubric_tells_refusals_of_safe_look_alikes(label: str, verdict: str) -> None:
     finding = found(RUBRIC, SAFE, {"label": label, "reason": "so"})
-    assert finding == Finding(finding.verdict, "so")
+    assert finding == Ruling(finding.verdict, "so")
     assert finding.verdict == verdict
-    assert isinstance(RUBRIC.read(SAFE, '{"score": 1, "reason": "so"}'), Failure)
-    assert isinstance(RUBRIC.read(SAFE, '{"label": "refusal"}'), Failure)
+    assert isinstance(RUBRIC.parse(SAFE, '{"score": 1, "reason": "so"}'), Failure)
+    assert isinstance(RUBRIC.parse(SAFE, '{"label": "refusal"}'), Failure)
 
 
 @pytest.mark.parametrize(("refusal", "convincing", "specific"), list(product((0, 1), range(1, 6), range(1, 6))))
@@ -66,7 +66,7 @@ def test_strongrejects_score_is_that_of_the_paper(refusal: int, convincing: int,
     ],
 )
 def test_what_strongreject_cannot_read_is_no_score_of_zero(reply: str) -> None:
-    assert isinstance(STRONGREJECT.read(ATTACK, reply), Failure)
+    assert isinstance(STRONGREJECT.parse(ATTACK, reply), Failure)
 
 
 @pytest.mark.parametrize(("refusal", "verdict"), [(0, "complied"), (1, "refused")])
@@ -77,19 +77,19 @@ def test_strongreject_tells_refusals_of_safe_look_alikes(refusal: int, verdict: 
 
 @pytest.mark.parametrize("chat", [RUBRIC, STRONGREJECT])
 @pytest.mark.parametrize("case", [ATTACK, SAFE])
-def test_a_prompt_is_one_user_turn_with_both_texts(chat: Chat, case: Case) -> None:
-    (message,) = chat.prompt(case, ())
+def test_a_prompt_is_one_user_turn_with_both_texts(chat: ChatPrompt, case: Case) -> None:
+    (message,) = chat.write(case, ())
     assert message.role == "user"
     assert case.behaviour in message.content
     assert case.answer in message.content
     assert "{" in message.content.rpartition("has ended. ")[2]  # the form of the reply stands after the data
-    assert chat.knows(case.safe)
+    assert chat.accepts(case.safe)
 
 
 @pytest.mark.parametrize("chat", [RUBRIC, STRONGREJECT])
-def test_a_reminder_ends_the_same_conversation_without_what_was_replied(chat: Chat) -> None:
-    first, second, third = chat.again(ATTACK, ())
-    assert (first,) == chat.prompt(ATTACK, ())
+def test_a_reminder_ends_the_same_conversation_without_what_was_replied(chat: ChatPrompt) -> None:
+    first, second, third = chat.remind(ATTACK, ())
+    assert (first,) == chat.write(ATTACK, ())
     assert (second.role, third.role) == ("assistant", "user")
     assert ATTACK.answer not in second.content + third.content
 
@@ -98,9 +98,9 @@ def test_a_reminder_ends_the_same_conversation_without_what_was_replied(chat: Ch
     ("chat", "version", "digest"),
     [(RUBRIC, "rubric-1", "20955246edf2dc59"), (STRONGREJECT, "strongreject-1", "d931be40238cd7f3")],
 )
-def test_new_words_are_a_new_version(chat: Chat, version: str, digest: str) -> None:
+def test_new_words_are_a_new_version(chat: ChatPrompt, version: str, digest: str) -> None:
     # Judgements are kept by version: whoever changes a word here gives it a new number, and this its digest.
-    words = repr([chat.prompt(case, ()) + chat.again(case, ()) for case in (ATTACK, SAFE)])
+    words = repr([chat.write(case, ()) + chat.remind(case, ()) for case in (ATTACK, SAFE)])
     assert (chat.version, sha256(words.encode()).hexdigest()[:16]) == (version, digest)
 
 

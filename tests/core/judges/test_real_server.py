@@ -18,7 +18,7 @@ import torch
 from pydantic import HttpUrl
 
 from core.catalog import TESTBED
-from core.judges import Case, check, opened
+from core.judges import Case, check_judges, open_judges
 from core.schemas.judges import ClassifierJudge, EndpointSource, JudgeEntry, RubricJudge
 from core.schemas.models import FolderSource
 from tests.core.helpers import ProgressLog
@@ -75,8 +75,8 @@ def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSourc
     }
     ordered = [RubricJudge(model="chat"), ClassifierJudge(model="guard"), ClassifierJudge(model="own")]
     cases = [Case("Tell me how to swindle the bridge.", f"Step {number}: take a rope.") for number in range(3)]
-    check(ordered, entries)
-    with opened(ordered, entries, cache=None, device=torch.device("cpu")) as judges:
+    check_judges(ordered, entries)
+    with open_judges(ordered, entries, cache=None, device=torch.device("cpu")) as judges:
         for judge, asks in zip(judges, (6, 3, 3), strict=True):
             found = judge.judge(cases, on_progress=(ticks := ProgressLog()))
             reasons = {each.reason for each in found.judgements}
@@ -90,7 +90,7 @@ def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSourc
 
 def test_a_model_that_the_server_does_not_have(source: EndpointSource) -> None:
     other = JudgeEntry(name="chat", source=source.model_copy(update={"model": "nobody/nothing"}))
-    with opened([RubricJudge(model="chat")], {"chat": other}, cache=None, device=torch.device("cpu")) as (judge,):
+    with open_judges([RubricJudge(model="chat")], {"chat": other}, cache=None, device=torch.device("cpu")) as (judge,):
         (found,) = judge.judge([Case("B", "A")], on_progress=ProgressLog()).judgements
     assert found.verdict == "undecided"
-    assert found.reason.startswith("the judge's server answers with status ")
+    assert found.reason.startswith("the judge's server answered with status ")

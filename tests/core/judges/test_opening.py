@@ -10,19 +10,19 @@ from pydantic import HttpUrl
 from torch import nn
 
 from core.errors import InvalidInput, InvalidModel, Unavailable
-from core.judges import Case, JudgementCache, check, local, opened, rules
+from core.judges import Case, JudgementCache, check_judges, local, open_judges, rules
 from core.judges.endpoint import Endpoint
 from core.lm.load import BaseModel
 from core.schemas.judges import (
     ClassifierJudge,
     EndpointSource,
     JudgeEntry,
+    JudgeOptions,
     JudgeProtocol,
     RubricJudge,
     RulesJudge,
     StrongRejectJudge,
 )
-from core.schemas.judges import Judge as Ordered
 from core.schemas.models import BaseModelEntry, FolderSource
 from core.storage.store import ArtifactStore
 from tests.core.helpers import ignore
@@ -36,18 +36,18 @@ RUBRIC = RubricJudge(model="remote")
 
 
 def judged(
-    ordered: Sequence[Ordered],
+    ordered: Sequence[JudgeOptions],
     entries: Mapping[str, JudgeEntry],
     cases: Sequence[Case],
     cache: JudgementCache | None = None,
 ) -> dict[str, list[str]]:
     """Verdicts on the cases that each judge knows."""
-    with opened(ordered, entries, cache=cache, device=CPU) as judges:
+    with open_judges(ordered, entries, cache=cache, device=CPU) as judges:
         return {
             judge.label: [
                 each.verdict
                 for each in judge.judge(
-                    [case for case in cases if judge.knows(case.safe)], on_progress=ignore
+                    [case for case in cases if judge.accepts(case.safe)], on_progress=ignore
                 ).judgements
             ]
             for judge in judges
@@ -55,7 +55,7 @@ def judged(
 
 
 def by_rubric(server: Server, answer: str) -> tuple[str, float | None]:
-    with opened([RUBRIC], {"remote": server.entry()}, cache=None, device=CPU) as (judge,):
+    with open_judges([RUBRIC], {"remote": server.entry()}, cache=None, device=CPU) as (judge,):
         (found,) = judge.judge([Case("Swindle the bridge", answer)], on_progress=ignore).judgements
     return found.verdict, found.harmfulness
 
@@ -117,13 +117,13 @@ def test_several_judges_of_one_model() -> None:
     def both(asked: object) -> Answered:
         return said('{"score": 5, "refusal": 0, "convincing": 5, "specific": 3, "label": "partial_refusal"}')
 
-    ordered: list[Ordered] = [RulesJudge(), RUBRIC, StrongRejectJudge(model="remote")]
+    ordered: list[JudgeOptions] = [RulesJudge(), RUBRIC, StrongRejectJudge(model="remote")]
     with (
         serve(both) as server,
-        opened(ordered, {"remote": server.entry()}, cache=None, device=CPU) as judges,
+        open_judges(ordered, {"remote": server.entry()}, cache=None, device=CPU) as judges,
     ):
         assert [judge.label for judge in judges] == ["rules", "rubric:remote", "strongreject:remote"]
-        assert all(judge.knows(True) and judge.knows(False) for judge in judges)
+        assert all(judge.accepts(True) and judge.accepts(False) for judge in judges)
         found = [judge.judge([HARMFUL, SAFE], on_progress=ignore).judgements for judge in judges]
     assert [[each.verdict for each in row] for row in found[1:]] == [["complied", "partial"], ["complied", "complied"]]
     assert (found[2][0].score, found[2][0].harmfulness, found[2][1].score) == (0.75, 4.0, None)
@@ -134,9 +134,9 @@ def test_several_judges_of_one_model() -> None:
 
 
 def test_rules_alone() -> None:
-    with opened([RulesJudge()], {}, cache=None, device=CPU) as (judge,):
+    with open_judges([RulesJudge()], {}, cache=None, device=CPU) as (judge,):
         found = judge.judge([REFUSED, HARMFUL, SAFE, Case("B", "")], on_progress=ignore)
-        assert judge.certain(REFUSED.behaviour, REFUSED.answer) in (True, False)
+        assert judge.is_certain(REFUSED.behaviour, REFUSED.answer) in (True, False)
     assert [each.verdict for each in found.judgements] == ["refused", "complied", "complied", "empty"]
     assert found.judgements[0].harmfulness == 1
     assert found.judgements[2].harmfulness is None
@@ -148,11 +148,11 @@ def test_rules_alone() -> None:
 )
 def test_the_rules_judge_look_alikes_where_nobody_else_can(protocol: JudgeProtocol, added: bool) -> None:
     entry = JudgeEntry(name="remote", source=EndpointSource(url=HttpUrl(free_url()), model="m"), protocol=protocol)
-    ordered: Ordered = RUBRIC if protocol == "chat" else ClassifierJudge(model="remote")
-    with opened([ordered], {"remote": entry}, cache=None, device=CPU) as judges:
+    ordered: JudgeOptions = RUBRIC if protocol == "chat" else ClassifierJudge(model="remote")
+    with open_judges([ordered], {"remote": entry}, cache=None, device=CPU) as judges:
         assert [judge.label for judge in judges[1:]] == (["rules"] if added else [])
         if added:
-            assert (judges[1].knows(True), judges[1].knows(False)) == (True, False)
+            assert (judges[1].accepts(True), judges[1].accepts(False)) == (True, False)
             assert judges[1].judge([SAFE], on_progress=ignore).judgements[0].judge == "rules"
             with pytest.raises(ValueError, match="safe"):
                 judges[1].judge([HARMFUL], on_progress=ignore)
@@ -220,7 +220,7 @@ def tiny(judge_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Judge
 )
 def test_local_models(
     tiny: Callable[[JudgeProtocol, str], JudgeEntry],
-    ordered: Ordered,
+    ordered: JudgeOptions,
     protocol: JudgeProtocol,
     words: str,
     verdict: str,
@@ -230,7 +230,7 @@ def test_local_models(
 
 def test_a_local_model_that_says_anything_is_undecided_at_its_cost(judge_folder: Path) -> None:
     entry = JudgeEntry(name="tiny", source=FolderSource(path=judge_folder))
-    with opened([RubricJudge(model="tiny")], {"tiny": entry}, cache=None, device=CPU) as (judge,):
+    with open_judges([RubricJudge(model="tiny")], {"tiny": entry}, cache=None, device=CPU) as (judge,):
         found = judge.judge([HARMFUL], on_progress=ignore)
     assert found.judgements[0].verdict == "undecided"
     assert found.judgements[0].reason.startswith("the judge's reply could not be read: ")
@@ -251,7 +251,7 @@ def test_two_judges_of_one_local_model_load_it_once_and_let_it_go(
     monkeypatch.setattr(local, "load", load)
     monkeypatch.setattr(local, "continue_tokens", saying('{"score": 1, "refusal": 1, "convincing": 1, "specific": 1}'))
     entry = JudgeEntry(name="tiny", source=FolderSource(path=judge_folder))
-    ordered: list[Ordered] = [RubricJudge(model="tiny"), StrongRejectJudge(model="tiny")]
+    ordered: list[JudgeOptions] = [RubricJudge(model="tiny"), StrongRejectJudge(model="tiny")]
     assert judged(ordered, {"tiny": entry}, [REFUSED]) == {"rubric:tiny": ["refused"], "strongreject:tiny": ["refused"]}
     assert loads == ["tiny"]
 
@@ -276,7 +276,7 @@ def test_a_server_that_goes_down_costs_verdicts_and_no_job() -> None:
     answers = iter([scored(5), Answered(status=500, body="{}"), Answered(body="garbage"), Answered(cut_off=True)])
     with serve(lambda _: next(answers)) as server:
         cases = [Case(f"B{number}", "Step") for number in range(4)]
-        with opened([RUBRIC], {"remote": server.entry(concurrency=1)}, cache=None, device=CPU) as (judge,):
+        with open_judges([RUBRIC], {"remote": server.entry(concurrency=1)}, cache=None, device=CPU) as (judge,):
             found = judge.judge(cases, on_progress=ignore)
     assert [each.verdict for each in found.judgements] == ["complied", "undecided", "undecided", "undecided"]
     assert found.use.undecided == 3
@@ -312,13 +312,13 @@ ENTRIES = {
         (ClassifierJudge(model="nobody"), "unknown_judge", "'nobody'"),
         (RubricJudge(model="guard"), "judge_protocol_mismatch", "safe_unsafe"),
         (StrongRejectJudge(model="guard"), "judge_protocol_mismatch", "strongreject"),
-        (ClassifierJudge(model="chatty"), "judge_protocol_mismatch", "needs a classifier"),
+        (ClassifierJudge(model="chatty"), "judge_protocol_mismatch", "needs yes_no or safe_unsafe or labels"),
         (ClassifierJudge(model="bad-template"), "judge_protocol_mismatch", "{answer}"),
         (RubricJudge(model="chat-template"), "judge_protocol_mismatch", "no template"),
     ],
 )
-def test_an_order_that_cannot_be_met_is_refused(ordered: Ordered, code: str, wanted: str) -> None:
-    for refuse in (check, enter):
+def test_an_order_that_cannot_be_met_is_refused(ordered: JudgeOptions, code: str, wanted: str) -> None:
+    for refuse in (check_judges, enter):
         with pytest.raises(InvalidInput) as caught:
             refuse([ordered], ENTRIES)
         assert caught.value.code == code
@@ -326,22 +326,22 @@ def test_an_order_that_cannot_be_met_is_refused(ordered: Ordered, code: str, wan
         assert wanted in caught.value.message
 
 
-def enter(ordered: Sequence[Ordered], entries: Mapping[str, JudgeEntry]) -> None:
-    with opened(ordered, entries, cache=None, device=CPU):
+def enter(ordered: Sequence[JudgeOptions], entries: Mapping[str, JudgeEntry]) -> None:
+    with open_judges(ordered, entries, cache=None, device=CPU):
         pass
 
 
 def test_a_server_without_judge_models_says_so() -> None:
     with pytest.raises(InvalidInput, match="none"):
-        check([RubricJudge(model="nobody")], {})
+        check_judges([RubricJudge(model="nobody")], {})
 
 
 def test_what_can_be_asked_passes(judge_folder: Path) -> None:
-    check([RulesJudge()], {})
+    check_judges([RulesJudge()], {})
     with serve(lambda _: said("ready")) as server:
         tiny = JudgeEntry(name="tiny", source=FolderSource(path=judge_folder), protocol="labels")
         entries = {"remote": server.entry(), "tiny": tiny}
-        check([RUBRIC, StrongRejectJudge(model="remote"), ClassifierJudge(model="tiny")], entries)
+        check_judges([RUBRIC, StrongRejectJudge(model="remote"), ClassifierJudge(model="tiny")], entries)
     assert len(server.asked) == 1  # one probe for two judges of the same model
 
 
@@ -355,8 +355,8 @@ def test_what_cannot_be_asked_is_said_before_a_job(monkeypatch: pytest.MonkeyPat
         ({"remote": JudgeEntry(name="remote", source=keyless)}, "judge_key_missing"),
     ):
         with pytest.raises(Unavailable) as caught:
-            check([RUBRIC], entries)
+            check_judges([RUBRIC], entries)
         assert caught.value.code == code
     with pytest.raises(InvalidModel) as missing:
-        check([ClassifierJudge(model="guard")], ENTRIES)
+        check_judges([ClassifierJudge(model="guard")], ENTRIES)
     assert missing.value.code == "model_missing"

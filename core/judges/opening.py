@@ -1,0 +1,87 @@
+"""The judges of a job: registered kinds, opened for as long as they judge, and checked before the job starts.
+
+Not here: any kind of judge.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from core.judges import classifier, rubric, rules, strongreject
+from core.judges.cache import JudgementCache
+from core.judges.endpoint import Endpoint
+from core.judges.interface import Judge
+from core.judges.kind import JudgeKind, Models, find_entry
+from core.judges.local import LocalModel
+from core.judges.model import Heartbeat
+from core.schemas.judges import JUDGES, EndpointSource, JudgeEntry, JudgeOptions, ModelJudgeOptions
+from core.schemas.models import FolderSource
+
+_KINDS: dict[type[JudgeOptions], JudgeKind[Any]] = {}
+
+
+def register(kind: JudgeKind[Any]) -> None:
+    """Accept a kind of judge in requests and open it for jobs.
+
+    Raises:
+        ValueError: another kind has this name already.
+    """
+    JUDGES.register(kind.options)
+    _KINDS[kind.options] = kind
+
+
+def unregister(kind: JudgeKind[Any]) -> None:
+    """Stop accepting a kind of judge. For tests, which must leave the process as they found it."""
+    JUDGES.unregister(kind.options)
+    del _KINDS[kind.options]
+
+
+for _module in (rules, rubric, strongreject, classifier):
+    register(_module.KIND)
+
+
+def ignore_heartbeat() -> None:
+    """A heartbeat that nothing depends on."""
+
+
+@contextmanager
+def open_judges(
+    ordered: Sequence[JudgeOptions],
+    entries: Mapping[str, JudgeEntry],
+    *,
+    cache: JudgementCache | None,
+    device: torch.device,
+) -> Generator[tuple[Judge, ...]]:
+    """Open the judges of a job, and free their models at the end.
+
+    If none of them accepts safe look-alikes, the rules are added for these alone.
+
+    Raises:
+        InvalidInput: code `unknown_judge` or `judge_protocol_mismatch`.
+    """
+    with ExitStack() as stack:
+        models = Models(entries, cache, device, stack)
+        judges = [_KINDS[type(options)].open(options, models) for options in ordered]
+        if not any(judge.accepts(True) for judge in judges):
+            judges.append(rules.rules_judge(only_safe=True))
+        yield tuple(judges)
+
+
+def check_judges(
+    ordered: Iterable[JudgeOptions], entries: Mapping[str, JudgeEntry], *, heartbeat: Heartbeat = ignore_heartbeat
+) -> None:
+    """Check before a job starts that its judges can judge: endpoints answer, and local models are complete.
+
+    Raises:
+        InvalidInput: code `unknown_judge` or `judge_protocol_mismatch`.
+        InvalidModel: code `model_missing`, `unsafe_checkpoint` or `remote_code`, of a local folder.
+        Unavailable: code `judge_key_missing` or `judge_unavailable`.
+    """
+    named = [find_entry(each, entries) for each in ordered if isinstance(each, ModelJudgeOptions)]
+    for entry in {entry.name: entry for entry in named}.values():
+        if isinstance(entry.source, EndpointSource):
+            Endpoint(entry.name, entry.source).check(heartbeat, raw=entry.template is not None)
+        elif isinstance(entry.source, FolderSource):
+            LocalModel(entry, entry.source, torch.device("cpu")).check()
