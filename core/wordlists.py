@@ -1,7 +1,7 @@
-"""Word lists in data files (TOML): reading, the notation of entries, which duplicates are rejected, and the search.
+"""Word lists in data files (TOML): reading them, the notation of entries, rejection of duplicates, and the search.
 
-In an entry, blanks separate words, `a|b` is either word, `a_b` is two words within an alternative, and `-` is none.
-`{name}` stands for the alternatives of that name in the table `words` of the same file. Not here: the lists and what
+In an entry, spaces separate words, `a|b` stands for either word, `a_b` for two words within an alternative, and `-` for
+no word. `{name}` stands for the alternatives of that name in the table `words` of the same file. Not here: the lists and what
 they mean (core.screening, core.judges).
 """
 
@@ -22,8 +22,8 @@ from core.schemas.base import Frozen
 Phrase = tuple[str, ...]
 """A phrase as its words."""
 Inflect = Literal["none", "first", "last"]
-"""`none`: phrases occur as they stand. `first`: the first word is a verb in any form. `last`: the last word is a noun,
-also in the plural."""
+"""`none`: phrases match as written. `first`: the first word is a verb and matches in any form. `last`: the last word is
+a noun and matches in the plural too."""
 _NAME = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -34,31 +34,31 @@ def _distinct(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Distinct = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
-"""Texts, no two of them equal."""
+"""Texts without duplicates; at least one."""
 
 
 class WordList(Frozen):
-    """Phrases that are searched together. No two entries spell out the same phrase, inflected forms included."""
+    """Phrases that are searched together. No two entries stand for the same phrase, inflected forms included."""
 
     inflect: Inflect = "none"
-    """Which word of a phrase may be inflected."""
+    """Which word of a phrase matches in inflected forms."""
     entries: Distinct
     """Phrases in the notation of this module, in lower case."""
 
     @cached_property
     def bases(self) -> tuple[Phrase, ...]:
-        """Every phrase, not inflected."""
+        """Every phrase without inflected forms."""
         return tuple(chain.from_iterable(map(spell_out, self.entries)))
 
     @cached_property
     def phrases(self) -> frozenset[Phrase]:
-        """Every phrase in every form."""
+        """Every phrase in all its forms."""
         return frozenset(form for base in self.bases for form in _forms(base, self.inflect))
 
     @model_validator(mode="after")
     def _reject_duplicates(self) -> Self:
-        if shouted := [entry for entry in self.entries if entry != entry.lower()]:
-            raise ValueError(f"not in lower case: {', '.join(shouted)}")
+        if upper := [entry for entry in self.entries if entry != entry.lower()]:
+            raise ValueError(f"not in lower case: {', '.join(upper)}")
         spelled = Counter(form for base in self.bases for form in _forms(base, self.inflect))
         if repeated := [" ".join(base) for base in self.bases if spelled[base] > 1]:
             raise ValueError(f"spelled out by more than one entry: {', '.join(repeated)}")
@@ -66,11 +66,11 @@ class WordList(Frozen):
 
 
 def read_data(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file with names filled in; the caller validates them.
+    """The tables of a TOML file with names replaced by their alternatives. They are not validated here.
 
     Raises:
-        ValueError: not TOML, a table or key given twice, or a repeated alternative.
-        KeyError: a name that `words` lacks, or has only further down.
+        ValueError: the file is not TOML, repeats a table or key, or repeats an alternative.
+        KeyError: a name is not defined in `words`, or only further down.
     """
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     words: dict[str, str] = {}
@@ -80,7 +80,7 @@ def read_data(path: Path) -> dict[str, Any]:
 
 
 def spell_out(entry: str) -> list[Phrase]:
-    """Every phrase that an entry stands for, not inflected."""
+    """Every phrase that an entry stands for, without inflected forms."""
     choices = product(*(part.split("|") for part in entry.split(" ")))
     return [tuple(word for part in choice if part != "-" for word in part.split("_")) for choice in choices]
 
@@ -93,7 +93,7 @@ def require_disjoint(lists: Mapping[str, WordList]) -> None:
 
 
 def require_no_extensions(name: str, words: WordList) -> None:
-    """Raise ValueError if an entry only extends others: it adds nothing if just the start of a match counts."""
+    """Raise ValueError if an entry starts with another entry. It has no effect if only the start of a match counts."""
     for entry in words.entries:
         if all(any(base[:end] in words.phrases for end in range(1, len(base))) for base in spell_out(entry)):
             raise ValueError(f"{name}: {entry} begins with another entry")
@@ -140,7 +140,7 @@ class PhraseSearch:
 
 
 def inflect_verb(verb: str) -> Iterable[str]:
-    """The forms of a regular verb, and some that nobody writes."""
+    """The forms of a regular verb, and some that do not exist, such as `makinged`."""
     stem = verb[:-1] if verb.endswith("e") else verb
     doubled = f"{verb}{verb[-1]}"
     forms = {verb, f"{verb}s", f"{stem}ing", f"{stem}ed", f"{doubled}ing", f"{doubled}ed"}
