@@ -1,8 +1,8 @@
 """How the robustness of modules is measured: the analysis that module-wise learning rates rest on.
 
-Covers: the closed union of perturbations, proxies, what is moved together, and how the robust set is searched. Not
-here: what they do (core.robustness), strategies (core.schemas.strategy). Method: arXiv 2410.04524. Sizes and budgets
-are this project's choice: the paper's are not public.
+Covers: perturbations, security proxies, units, and the search for the robust set. Not here: what they do
+(core.robustness), strategies (core.schemas.strategy). Method: arXiv 2410.04524. Sizes and budgets are this
+project's choice: the paper's are not public.
 """
 
 from typing import Annotated, Literal
@@ -20,48 +20,49 @@ class NoisePerturbation(Frozen):
     """Adds Gaussian noise to a module's weight."""
 
     kind: Literal["noise"] = "noise"
-    """Random change."""
+    """Kind of perturbation: Gaussian noise."""
     relative_norm: float = Field(default=0.3, gt=0, le=10)
-    """Frobenius norm of the noise as a share of the weight's own."""
+    """Frobenius norm of the noise as a share of the weight's norm, above 0 and at most 10."""
     seeds: int = Field(default=3, ge=1, le=32)
-    """Draws per module; mean and spread are reported."""
+    """Number of draws per module, 1 to 32; mean and spread are reported."""
 
 
 class _Probe(Frozen):
-    """A throw-away adapter tuned on the job's own data, at the job's standard rate for every module."""
+    """A temporary adapter that is trained on the job's own data, at the job's standard rate for every module."""
 
     steps: int = Field(default=40, ge=1, le=10_000)
-    """Optimizer steps of the probe at most; never more than the job's own."""
+    """Largest number of optimizer steps of the probe, 1 to 10,000; never more than the job's own."""
     stop_at_drift: float = Field(default=4.0, gt=0)
-    """The probe stops where moving everything drifts the refusals by so much (nats per token): all is broken then, and
-    what comes after it tells modules apart no better. Looked at every tenth step."""
+    """The probe ends once refusal drift with all updates applied reaches this value, in nats per token. Refusals
+    are broken then, and further training does not separate modules better. Checked every tenth step."""
     update_scale: float = Field(default=1.0, ge=1, le=10)
-    """For the search, a set's update is moved alone, and so many times as large at least."""
+    """Smallest factor on a set's update in the search, which applies the update of the set alone; 1 to 10."""
     scale_until_drift: float = Field(default=1.0, ge=0)
-    """It is stretched further, ten times at most, until moving everything so drifts the refusals by so much (nats per
-    token): the search reads sets where the whole breaks, however short the probe or low the rate. 0 leaves it at
-    `stretch`."""
+    """The factor grows, up to 10, until refusal drift with all updates applied reaches this value, in nats per
+    token. So the search works where refusals break, even if the probe is short or the rate is low. 0 keeps
+    `update_scale`."""
     seeds: int = Field(default=1, ge=1, le=8)
-    """Probes with their own order of rows; mean and spread are reported."""
+    """Number of probes, each with its own order of rows, 1 to 8; mean and spread are reported."""
 
 
 class SwapPerturbation(_Probe):
-    """Moves the update of a module, or of a group, between probe and base, and reads each state: exact, many passes."""
+    """Applies the probe's update to one module or group at a time and measures each state. Exact, but needs many
+    passes."""
 
     kind: Literal["swap"] = "swap"
-    """The change that training really makes."""
+    """Kind of perturbation: the update of a probe, one module or group at a time."""
 
 
 class GradientPerturbation(_Probe):
-    """Attributes the probe's drift to all modules at once: integrated gradients on the way from the base to the probe.
+    """Attributes the probe's drift to all modules at once, by integrated gradients from the base to the probe.
 
-    The figures of all modules add up to the joint ones, up to the error of the quadrature (Sundararajan et al. 2017).
+    The figures of all modules add up to the joint figures, up to the quadrature error (Sundararajan et al. 2017).
     """
 
     kind: Literal["gradient"] = "gradient"
-    """The same change, to first order along its path."""
+    """Kind of perturbation: the update of a probe, to first order along its path."""
     points: int = Field(default=3, ge=1, le=64)
-    """Points of the Gauss-Legendre quadrature; each costs a forward and a backward pass."""
+    """Number of points of the Gauss-Legendre quadrature, 1 to 64; each costs a forward and a backward pass."""
 
 
 Perturbation = Annotated[NoisePerturbation | SwapPerturbation | GradientPerturbation, Field(discriminator="kind")]
@@ -71,28 +72,32 @@ class AnalysisSpec(Frozen):
     """How the robustness of modules is measured, and how the robust subset is searched."""
 
     perturbation: Perturbation = GradientPerturbation()
-    """How a module is changed."""
+    """How the weights of a module are changed to measure its effect."""
     proxy: Proxy = "refusal_drift"
-    """Which security proxy orders the modules and bounds the search; both are reported."""
+    """The security measure that ranks modules and bounds the search: drift of refusals or of features. Both are
+    reported."""
     unit: UnitKind = "circuit"
-    """What enters the robust set together: single modules; a circuit in all layers (q and k, v and o, the maps of the
-    MLP), which acts as one; a type in all layers; a band of layers; a type in a band."""
+    """What enters the robust set together: a single module; a circuit in all layers (q and k, v and o, or the MLP);
+    a type in all layers; a band of layers; or a type in a band."""
     bands: int = Field(default=3, ge=1, le=64)
-    """Depth bands of equal height; never more than the model has layers."""
+    """Number of depth bands of equal height, 1 to 64; never more than the model has layers."""
     order: SearchOrder = "drift_per_task_gain"
-    """Units enter the robust set by least drift in the map, or by least drift for what they give the task. Where they
-    are few, as circuits are, next is the one with which the set moved so far drifts least."""
+    """Units enter the robust set in order of least drift, or of least drift per task gain. If there are few units,
+    such as circuits, each next unit is the one with which the set drifts least."""
     budget: float = Field(default=0.35, gt=0, le=1)
-    """The robust set may move the proxy by this share of what moving every module at once does."""
+    """Largest drift of the robust set, as a share of the drift of all modules together, above 0 and at most 1."""
     parameter_share: float | None = Field(default=None, gt=0, le=1)
-    """Instead of `budget`: the robust set grows, in the same order, to this share of the parameters."""
+    """Replaces `budget`: the robust set grows, in the same order, to this share of the parameters, above 0 and at
+    most 1."""
     probes: int = Field(default=48, ge=8, le=512)
-    """Harmful prompts that features and refusals are read from, and as many benign ones."""
+    """Number of harmful prompts that features and refusals are measured on, and of benign prompts, 8 to 512."""
     rows: int = Field(default=24, ge=1, le=1024)
-    """Rows of the job's data that the task gain is read from."""
+    """Number of rows of the job's data that the task gain is measured on, 1 to 1024."""
     min_auroc: float = Field(default=0.9, ge=0.5, le=1)
-    """Below this the base model shows no security feature, and the map would mean nothing."""
+    """Smallest AUROC of the harmful-prompt classifier, 0.5 to 1. Below it the base model has no usable security
+    feature."""
     on_no_signal: Literal["fail", "uniform"] = "fail"
-    """What to do then: end the job with the code `no_security_feature`, or train every module at the standard rate."""
+    """What happens below `min_auroc`: the job fails with `no_security_feature`, or every module gets the standard
+    rate."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Decides noise, the probe's order of rows, and the classifier's split."""
+    """Seed of the noise, the probe's order of rows and the classifier's split."""

@@ -24,7 +24,7 @@ class AttackOptions(Frozen):
     """What the family does, as a noun phrase; reports list the families that a job did not run with it."""
 
     family: str
-    """Family name."""
+    """Name of the attack family."""
 
 
 ATTACK_FAMILIES = Registry[AttackOptions]("family")
@@ -37,7 +37,7 @@ class Direct(AttackOptions):
     summary: ClassVar[str] = "harmful requests as they are"
 
     family: Literal["direct"] = "direct"
-    """Family name."""
+    """Name of the attack family."""
 
 
 @ATTACK_FAMILIES.register
@@ -47,7 +47,7 @@ class PromptInjection(AttackOptions):
     summary: ClassVar[str] = "instructions hidden in other tasks or documents"
 
     family: Literal["prompt_injection"] = "prompt_injection"
-    """Family name."""
+    """Name of the attack family."""
 
 
 @ATTACK_FAMILIES.register
@@ -57,7 +57,7 @@ class RefusalBreaking(AttackOptions):
     summary: ClassVar[str] = "demands for an affirmative opening"
 
     family: Literal["refusal_breaking"] = "refusal_breaking"
-    """Family name."""
+    """Name of the attack family."""
 
 
 @ATTACK_FAMILIES.register
@@ -67,7 +67,7 @@ class Distractor(AttackOptions):
     summary: ClassVar[str] = "harmful requests between harmless ones"
 
     family: Literal["distractor"] = "distractor"
-    """Family name."""
+    """Name of the attack family."""
 
 
 @ATTACK_FAMILIES.register
@@ -77,7 +77,7 @@ class RolePlay(AttackOptions):
     summary: ClassVar[str] = "personas that decline nothing"
 
     family: Literal["role_play"] = "role_play"
-    """Family name."""
+    """Name of the attack family."""
 
 
 @ATTACK_FAMILIES.register
@@ -87,7 +87,7 @@ class Encoding(AttackOptions):
     summary: ClassVar[str] = "requests in base64, rot13 or other codes"
 
     family: Literal["encoding"] = "encoding"
-    """Family name."""
+    """Name of the attack family."""
 
 
 @ATTACK_FAMILIES.register
@@ -97,7 +97,7 @@ class MultiTurn(AttackOptions):
     summary: ClassVar[str] = "attacks over several turns"
 
     family: Literal["multi_turn"] = "multi_turn"
-    """Family name."""
+    """Name of the attack family."""
 
 
 @ATTACK_FAMILIES.register
@@ -107,7 +107,7 @@ class Prefill(AttackOptions):
     summary: ClassVar[str] = "answers begun for the model"
 
     family: Literal["prefill"] = "prefill"
-    """Family name."""
+    """Name of the attack family."""
     tokens: int = Field(default=8, ge=1, le=64)
     """Length of the compliant beginning, in tokens of the attacked model, from 1 to 64."""
 
@@ -119,7 +119,7 @@ class BestOfN(AttackOptions):
     summary: ClassVar[str] = "many samples of one prompt"
 
     family: Literal["best_of_n"] = "best_of_n"
-    """Family name."""
+    """Name of the attack family."""
     samples: int = Field(default=8, ge=2, le=128)
     """Number of answers to each behaviour, from 2 to 128."""
     temperature: float = Field(default=1.0, gt=0, le=2)
@@ -157,7 +157,7 @@ class Templates(AttackOptions):
     summary: ClassVar[str] = "templates of your own"
 
     family: Literal["templates"] = "templates"
-    """Family name."""
+    """Name of the attack family."""
     templates: Annotated[
         tuple[Annotated[AttackTemplate, AfterValidator(_check_slot)], ...],
         Field(min_length=1, max_length=200),

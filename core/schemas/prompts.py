@@ -58,7 +58,7 @@ class EvaluationPrompts(Frozen):
 
 
 class ProbePrompts(Frozen):
-    """Prompts that the robustness analysis reads security features from."""
+    """Prompts that the robustness analysis and safeguards use; figures are never measured on them."""
 
     harmful: tuple[str, ...] = Field(min_length=FEWEST_PROBES)
     """Behaviours that an aligned model refuses."""
@@ -74,9 +74,9 @@ class PromptSet(Frozen):
     name: str
     """Where they are from, as it stands in the report."""
     evaluation: EvaluationPrompts
-    """The reported half."""
+    """Prompts that figures are measured on."""
     probe: ProbePrompts
-    """The analysed half."""
+    """Prompts for the analysis and for safeguards."""
 
 
 def is_uploaded(name: str) -> bool:
@@ -85,12 +85,12 @@ def is_uploaded(name: str) -> bool:
 
 
 class ChosenPrompts(Frozen):
-    """Sets that the reported prompts are taken from. What is analysed stays as with `auto`."""
+    """Prompt sets that figures are measured on. The probe prompts stay those of `auto`."""
 
     harmful: PromptSetName | None = None
-    """Set of harmful behaviours: the id of an uploaded one, or a name in the server's list. Null: as with `auto`."""
+    """Set of harmful requests: the id of an uploaded set or a name in the server's list. Null uses that of `auto`."""
     safe: PromptSetName | None = None
-    """Set of safe look-alikes, in the same way."""
+    """Set of safe look-alikes: an id or a name. Null uses that of `auto`."""
 
     @property
     def named(self) -> dict[Use, str]:
@@ -113,9 +113,9 @@ class PromptFileSource(Frozen):
     """A file on the server's disk."""
 
     kind: Literal["file"] = "file"
-    """A local file."""
+    """Kind of source: a file on the server's disk."""
     path: Path
-    """Where it is."""
+    """Path of the file, or hub repository."""
 
 
 class HubFileSource(HubSource):
@@ -140,7 +140,7 @@ class PromptSetEntry(Frozen):
     name: Annotated[PromptSetName, AfterValidator(_no_id)]
     """What a job calls it."""
     source: FileSource
-    """Where it is."""
+    """Path of the file, or hub repository."""
     layout: Layout
     """How its columns are named."""
     description: str = Field(default="", max_length=500)

@@ -17,45 +17,45 @@ BenchmarkName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A
 
 
 class ExactMatch(Frozen):
-    """Answers to validation rows that say what the rows' own answers say."""
+    """Exact match between answers to validation rows and the rows' own answers."""
 
     kind: Literal["exact_match"] = "exact_match"
-    """Share of exact answers."""
+    """Kind of task: the share of exact answers."""
     extract: Extraction = "auto"
-    """What is compared. `whole`: the whole answer, without regard to case, punctuation and spaces. `number`: what
-    follows `####` (GSM8K), or else the last number. `choice`: the letter that is chosen. `auto`: `number` where the
-    row's own answer has `####`, else `whole`."""
+    """What is compared. `whole`: the whole answer, ignoring case, punctuation and spaces. `number`: the number
+    after `####` (GSM8K), else the last number. `choice`: the chosen letter. `auto`: `number` if the row's answer
+    has `####`, else `whole`."""
 
 
 class RougeL(Frozen):
     """Longest common subsequence of words between an answer and the row's own (Lin 2004), as F1."""
 
     kind: Literal["rouge_l"] = "rouge_l"
-    """Mean ROUGE-L."""
+    """Kind of task: the mean ROUGE-L score."""
 
 
 class MultipleChoice(Frozen):
     """Questions with choices, answered by the log-likelihood of each choice's letter (as MMLU is)."""
 
     kind: Literal["multiple_choice"] = "multiple_choice"
-    """Share of right choices."""
+    """Kind of task: the share of correct choices."""
     benchmark: BenchmarkName
-    """A benchmark in the server's list."""
+    """Name of a benchmark in the server's list."""
     max_questions: int = Field(default=200, ge=1, le=100_000)
-    """At most so many of its questions; the first ones."""
+    """Largest number of questions, 1 to 100,000; the first ones are used."""
 
 
 class LmEval(Frozen):
     """A task of lm-evaluation-harness, by name; the worker needs `securetune[lm-eval]`."""
 
     kind: Literal["lm_eval"] = "lm_eval"
-    """The harness's own figures."""
+    """Kind of task: figures of lm-evaluation-harness."""
     task: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*$")
-    """The task's name there."""
+    """Name of the task in lm-evaluation-harness."""
     limit: int | None = Field(default=200, ge=1, le=100_000)
-    """At most so many of its questions; null for all."""
+    """Largest number of questions, 1 to 100,000; null uses all."""
     shots: int | None = Field(default=None, ge=0, le=64)
-    """Solved examples in each prompt; the task's own number where it is null."""
+    """Number of solved examples in each prompt, 0 to 64; null uses the task's own number."""
 
 
 QualityTask = Annotated[ExactMatch | RougeL | MultipleChoice | LmEval, Field(discriminator="kind")]
@@ -65,16 +65,16 @@ class QualitySpec(Frozen):
     """Task figures before and after training, on rows not trained on. Loss and perplexity are always measured."""
 
     max_rows: int = Field(default=200, ge=1, le=100_000)
-    """At most so many validation rows are scored by their loss."""
+    """Largest number of validation rows whose loss is measured, 1 to 100,000."""
     domain: Domain = "general"
-    """What the tasks are where they are left out. `general`, `medical`, `legal`: ROUGE-L. `mathematics`: exact match of
-    numbers. `finance`: both. Each with the benchmarks that the server lists for the domain."""
+    """Default tasks if `tasks` is null. `general`, `medical`, `legal`: ROUGE-L. `mathematics`: exact match of numbers.
+    `finance`: both. The benchmarks listed for the domain are added."""
     tasks: tuple[QualityTask, ...] | None = Field(default=None, max_length=20)
-    """Tasks; null for those of the domain."""
+    """Tasks to measure; null uses those of the domain."""
     max_answers: int = Field(default=50, ge=1, le=10_000)
-    """At most so many validation rows are answered, for exact match and ROUGE-L; the first ones."""
+    """Largest number of validation rows that are answered for exact match and ROUGE-L, 1 to 10,000; the first ones."""
     max_new_tokens: int = Field(default=256, ge=1, le=4096)
-    """Length of such an answer, in tokens."""
+    """Longest answer to a validation row in tokens, 1 to 4096."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -93,12 +93,12 @@ class BenchmarkEntry(Frozen):
     """One benchmark in the server's list."""
 
     name: Annotated[BenchmarkName, AfterValidator(_no_suite)]
-    """What a job calls it."""
+    """Name of the benchmark in jobs."""
     source: FileSource
-    """Where its questions are."""
+    """File or hub repository with the questions."""
     layout: Literal["mmlu"] = "mmlu"
     """Rows with `question`, `choices` (a list) and `answer` (an index or a letter)."""
     domain: Domain = "general"
-    """Jobs of this domain are measured on it too."""
+    """Domain whose jobs are measured on the benchmark by default."""
     description: str = Field(default="", max_length=500)
-    """A sentence for its users."""
+    """A sentence about the benchmark for its users."""

@@ -167,7 +167,7 @@ class Report(Frozen):
     dataset: DatasetRef
     """The dataset that was trained on."""
     data: DataResult
-    """How the dataset was split and tokenised."""
+    """Row and token counts of the data after splitting and tokenising."""
     prompt_set: str
     """Name of the prompt set that attacks are built from."""
     figures: tuple[Figure, ...]

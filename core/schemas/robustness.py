@@ -43,8 +43,7 @@ class ModuleRobustness(Frozen):
     parameters: int
     """Number of parameters of its weight."""
     feature_drift: float
-    """Shift of harmful prompts along the base classifier's direction, in units of the distance between the class means.
-    """
+    """Shift of harmful prompts along the base classifier's direction, in distances between the class means."""
     refusal_drift: float
     """Increase of the negative log-likelihood of the base model's own first answer tokens, nats per token."""
     task_gain: float

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from core.schemas.base import Frozen
 
 DEFAULT_EPOCHS = 3.0
-"""Length of a run whose order names none."""
+"""Epochs of a run if the order names neither epochs nor steps."""
 FULL_RATE_SHARE = 0.1
-"""A full run takes this share of the rate that an adapter takes on the same model."""
+"""Learning rate of a full run as a share of an adapter's rate on the same model."""
 
 Schedule = Literal["constant", "linear", "cosine"]
 Method = Literal["lora", "full", "qlora"]
@@ -24,63 +24,66 @@ class LoraSpec(Frozen):
     """Low-rank adaptation (Hu et al. 2021): each chosen module gets an update B A of small rank."""
 
     rank: int = Field(default=16, ge=1, le=256)
-    """Rank of the update. Serving engines often refuse ranks above their own limit (vLLM: 16 by default)."""
+    """Rank of the update, 1 to 256. Serving engines often reject ranks above their limit (vLLM: 16 by default)."""
     alpha: int = Field(default=32, ge=1, le=4096)
-    """Scale: the update is multiplied by alpha / rank."""
+    """Scale of the update, which is multiplied by alpha / rank; 1 to 4096."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the input of the update."""
+    """Dropout probability on the input of the update, from 0 to below 1."""
     targets: Literal["all"] | Annotated[tuple[ModuleType, ...], Field(min_length=1, max_length=64)] = "all"
-    """Module types that are trained (`q`, `k`, `v`, `o`, `gate`, `up`, `down`, or what else the model has), or `all` of
-    them but the routers of experts (`router`)."""
+    """Module types that are trained: `q`, `k`, `v`, `o`, `gate`, `up`, `down` or others of the model. `all` means
+    all types except the routers of experts (`router`)."""
 
 
 class TrainingSpec(Frozen):
-    """One training run. Every arm of a job (its strategy and those it is compared with) uses the same."""
+    """Settings of a training run. All runs of a job, the strategy and its baselines, use the same."""
 
     method: Method = "lora"
-    """What is trained: an adapter (`lora`), the modules' own weights (`full`; the whole model is handed out), or an
-    adapter on a base of 4-bit weights (`qlora`; needs a CUDA GPU)."""
+    """What is trained: an adapter (`lora`), the modules' own weights (`full`, which results in a whole model), or
+    an adapter on 4-bit base weights (`qlora`, which needs a CUDA GPU)."""
     epochs: float | None = Field(default=None, gt=0, le=100)
-    """Passes over the training rows; 3 when neither this nor `steps` is given."""
+    """Passes over the training rows, above 0 and at most 100; 3 if neither this nor `steps` is given."""
     steps: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Optimizer steps, instead of `epochs`."""
+    """Number of optimizer steps, 1 to 1,000,000, instead of `epochs`."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """Standard learning rate, which robust modules get; null takes the base model's own, as `GET /models` shows it, or
-    a tenth of it where `method` is `full`."""
+    """Standard learning rate, which robust modules get, above 0 and at most 1. Null uses the base model's rate from
+    `GET /models`, or a tenth of it if `method` is `full`."""
     batch_size: int = Field(default=16, ge=1, le=4096)
-    """Rows in one optimizer step."""
+    """Number of rows in one optimizer step, 1 to 4096."""
     micro_batch_size: int | None = Field(default=None, ge=1, le=4096)
-    """Rows in one forward pass, to need less memory: gradients add up to those of the whole batch. Null: all of it."""
+    """Number of rows in one forward pass, 1 to 4096. Smaller values need less memory and give the same gradient.
+    Null uses the whole batch."""
     group_by_length: bool = False
-    """Whether a batch holds rows of like length, which saves padding; the order of the batches is still shuffled."""
+    """Whether rows of similar length share a batch, which saves padding. The order of the batches is still shuffled."""
     precision: Precision = "auto"
-    """What the forward pass is computed in: `auto` is bfloat16 on a GPU and float32 on a CPU. Trained weights and the
+    """Number format of the forward pass: `auto` is bfloat16 on a GPU and float32 on a CPU. Trained weights and
     optimizer are always float32."""
     max_length: int = Field(default=1024, ge=16, le=131_072)
-    """Longest row in tokens; longer ones are cut, and rows whose prompt alone fills it are dropped and counted."""
+    """Longest row in tokens, 16 to 131,072. Longer rows are cut; rows whose prompt alone fills it are dropped and
+    counted."""
     lora: LoraSpec = LoraSpec()
-    """Shape of the adapter; where `method` is `full`, only its `targets` count."""
+    """Shape of the adapter. If `method` is `full`, only its `targets` apply."""
     schedule: Schedule = "cosine"
-    """How the rate falls after the warm-up: not at all, to 0 in a line, or to 0 along a half cosine."""
+    """How the learning rate falls after the warm-up: not at all, linearly to 0, or along a half cosine to 0."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    """Share of the steps in which the rate rises linearly from 0."""
+    """Share of the steps in which the learning rate rises linearly from 0; 0 to below 1."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
-    """Decoupled weight decay (AdamW)."""
+    """Decoupled weight decay of AdamW, 0 to 1."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Largest norm of the gradient, above 0; larger gradients are scaled down to it."""
     validation_split: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the rows held out when the job names no validation dataset (at most 200 rows)."""
+    """Share of rows held out for validation if the job names no validation dataset, at most 200 rows; above 0,
+    below 1."""
     validate_every: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Steps between two measurements of the validation loss, and one at the end; null measures it after training only.
-    It changes nothing about what is trained, unless `patience` is given."""
+    """Steps between two measurements of the validation loss. Null measures it only after training. It does not
+    affect the training unless `patience` is given."""
     patience: int | None = Field(default=None, ge=1, le=10_000)
-    """Training stops after so many measurements in a row without a lower validation loss, and the weights of the best
-    one are kept. Null trains to the end and keeps the last."""
+    """Early stopping after this many measurements in a row without a lower validation loss; the best weights are
+    kept. Null trains to the end and keeps the last weights."""
     checkpoint_every: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Steps between checkpoints, from which an interrupted run goes on; null takes one every ten minutes, so that short
-    runs take none. A run that was interrupted ends as one that was not."""
+    """Steps between two checkpoints, from which an interrupted run resumes. Null saves one every ten minutes. A
+    resumed run ends with the same weights as an uninterrupted one."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Decides the hold-out, the order of rows, the adapter's first weights and dropout."""
+    """Seed of the validation split, the order of rows, the adapter's initial weights and dropout."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -95,21 +98,22 @@ class TrainingSpec(Frozen):
         return self
 
     def rate(self, of_model: float) -> float:
-        """The standard learning rate on a model whose own rate, for adapters, is `of_model`."""
+        """Return the standard learning rate on a model whose rate for adapters is `of_model`."""
         return self.learning_rate or of_model * (FULL_RATE_SHARE if self.method == "full" else 1.0)
 
 
 class LearningPlan(Frozen):
-    """What a strategy decided: a factor on the learning rate for each trained module, which may differ at the start."""
+    """The decision of a strategy: a factor on the learning rate of each trained module, with an optional warm-up
+    phase."""
 
     strategy: str
-    """Label of the strategy."""
+    """Label of the strategy that made the plan."""
     scales: dict[str, float]
-    """Module name to factor; 1 is the standard rate, 0 freezes the module."""
+    """Factor on the learning rate by module name; 1 is the standard rate, 0 freezes the module."""
     warmup_scales: dict[str, float] | None = None
-    """Factors that hold instead of `scales` in the first steps, of the same modules; null: there is no such phase."""
+    """Factors that replace `scales` in the first steps, for the same modules; null if there is no such phase."""
     warmup_ratio: float = Field(default=0.0, ge=0, le=1)
-    """Share of the steps in which they hold, rounded up to whole steps."""
+    """Share of the steps in which `warmup_scales` apply, rounded up to whole steps; 0 to 1."""
 
     @model_validator(mode="after")
     def _same_modules(self) -> Self:
@@ -119,5 +123,5 @@ class LearningPlan(Frozen):
 
     @property
     def full_rate(self) -> tuple[str, ...]:
-        """Names of the modules that get the standard rate or more."""
+        """Return the names of the modules that get the standard rate or more."""
         return tuple(name for name, scale in self.scales.items() if scale >= 1)
