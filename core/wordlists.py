@@ -1,8 +1,8 @@
 """Word lists in data files (TOML): reading them, the notation of entries, rejection of duplicates, and the search.
 
-In an entry, spaces separate words, `a|b` stands for either word, `a_b` for two words within an alternative, and `-` for
-no word. `{name}` stands for the alternatives of that name in the table `words` of the same file. Not here: the lists and
-what they mean (core.screening, core.judges).
+In an entry, spaces separate words, `a|b` stands for either word, `a_b` for two words within an alternative, and `-`
+for no word. `{name}` stands for the alternatives of that name in the table `words` of the same file. Not here: the
+lists and what they mean (core.screening, core.judges).
 """
 
 import re

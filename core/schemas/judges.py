@@ -66,7 +66,7 @@ class JudgeOptions(Frozen):
     """Whether it can judge only answers in English; reports list this as a limitation."""
 
     kind: str
-    """Kind of judge."""
+    """Name of the kind of judge."""
 
     @property
     def label(self) -> str:

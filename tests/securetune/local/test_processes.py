@@ -14,7 +14,7 @@ import pytest
 from typing_extensions import override
 
 from core.errors import Unavailable
-from securetune.local.processes import Command, Program, end_leftovers, describe_exit, living, spawn, stop_together
+from securetune.local.processes import Command, Program, describe_exit, end_leftovers, living, spawn, stop_together
 
 
 class Shell(Program):
