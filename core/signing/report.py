@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from core.errors import TooLarge
 from core.schemas.signing import GateSummary, ReportSummary, SignedFile, TrustedKey, TrustedKeys, Verification
-from core.schemas.upgrade import upgrade_report
 from core.signing.envelope import MAX_BYTES, Envelope, Signature, as_object, get_text, pae, parse, read, write
 from core.signing.keys import Signer, public_key
 
@@ -218,7 +217,7 @@ def _rfc3339(moment: datetime) -> str:
 
 def _summarize(report: dict[str, object]) -> ReportSummary:
     """Summarize a report of any version: fields that this version does not find are null."""
-    decisions = upgrade_report(report).get("gate")
+    decisions = report.get("gate")
     version = report.get("version")
     return ReportSummary(
         version=version if isinstance(version, int) else None,
@@ -237,7 +236,7 @@ def _summarize_decision(decision: object) -> GateSummary:
         [_text_at(each, "message") or _text_at(each, "code") for each in reasons] if isinstance(reasons, list) else []
     )
     return GateSummary(
-        run=_text_at(decision, "run"),
+        run=_text_at(decision, "run") or _text_at(decision, "arm"),  # `arm` in version 1
         outcome=_text_at(decision, "outcome"),
         reasons=tuple(each for each in messages if each),
     )

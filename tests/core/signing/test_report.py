@@ -235,6 +235,12 @@ def test_report_of_a_newer_version_is_verified_and_partly_summarized() -> None:
     assert found.summary == ReportSummary(version=9, job_id="job_2")
 
 
+def test_summary_of_version_1_names_the_run() -> None:
+    gate = [{"arm": "ml_lr", "outcome": "released", "reasons": []}]
+    found = verify(sign_report(json.dumps({"version": 1, "gate": gate}).encode(), {"a": ADAPTER}, ME), KEYS)
+    assert found.summary == ReportSummary(version=1, gate=(GateSummary(run="ml_lr", outcome="released"),))
+
+
 def test_summary_uses_the_field_names_of_the_current_report() -> None:
     """Built without validation: only the fields that a summary needs."""
     reasons = (GateReason(code="attack_success_rise", message="It rose."),)
