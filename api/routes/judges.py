@@ -5,7 +5,7 @@ from typing import assert_never
 from fastapi import APIRouter
 
 from api.deps import PartsDep
-from core.schemas.judges import JUDGES, EndpointSource, JudgeEntry, JudgeProtocol, ModelJudgeOptions
+from core.schemas.judges import EndpointSource, JudgeEntry, kinds_for
 from core.schemas.models import FolderSource, HubSource
 from core.schemas.replies import JudgeReply, Page
 
@@ -24,17 +24,11 @@ def _reply(entry: JudgeEntry) -> JudgeReply:
         name=entry.name,
         description=entry.description,
         protocol=entry.protocol,
-        kinds=_kinds(entry.protocol),
+        kinds=kinds_for(entry.protocol),
         source=entry.source.kind,
         model=model,
         revision=revision,
     )
-
-
-def _kinds(protocol: JudgeProtocol) -> tuple[str, ...]:
-    """Kinds of judge that can query a model with this protocol."""
-    found = ((kind, JUDGES[kind]) for kind in JUDGES)
-    return tuple(kind for kind, judge in found if issubclass(judge, ModelJudgeOptions) and protocol in judge.protocols)
 
 
 def _identity(entry: JudgeEntry) -> tuple[str | None, str | None]:

@@ -92,10 +92,9 @@ class ModelJudgeOptions(JudgeOptions):
     def mismatch(self, entry: JudgeEntry) -> str | None:
         """Why this judge cannot query the model of `entry`, as a clause without a full stop; None if it can."""
         if entry.protocol not in self.protocols:
-            usable = [kind for kind in JUDGES if entry.protocol in getattr(JUDGES[kind], "protocols", ())]
             return (
                 f"the judge model {entry.name!r} has the protocol {entry.protocol}, and the judge {self.kind} needs "
-                f"{' or '.join(self.protocols)}: name another model, or use it as {' or '.join(usable)}"
+                f"{' or '.join(self.protocols)}: name another model, or use it as {' or '.join(kinds_for(entry.protocol))}"
             )
         if entry.template is None:
             return None
@@ -107,6 +106,12 @@ class ModelJudgeOptions(JudgeOptions):
 
 
 JUDGES = Registry[JudgeOptions]("kind")
+
+
+def kinds_for(protocol: JudgeProtocol) -> tuple[str, ...]:
+    """List the judges that can query a model with this protocol."""
+    options = ((kind, JUDGES[kind]) for kind in JUDGES)
+    return tuple(kind for kind, each in options if issubclass(each, ModelJudgeOptions) and protocol in each.protocols)
 
 
 @JUDGES.register
