@@ -114,7 +114,7 @@ def _in_words(error: ErrorDetails) -> str:
 
 def _refused(name: str, why: str) -> InvalidModel:
     return InvalidModel(
-        f"{name} beside the base model is no prompt set that can be used: {why}. Mend it, or set security.prompts to "
+        f"{name} beside the base model is not a valid prompt set: {why}. Correct it, or set security.prompts to "
         "builtin.",
         code="invalid_prompt_set",
         param="security.prompts",

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from core.data.records import MAX_ROW_BYTES, STOPPED, TOO_LONG, Header, Record, Slice, not_utf8
 from core.schemas.data import RowError
 
-_QUOTING = "Fields that hold commas, quotes or line breaks stand in double quotes, and a quote inside is doubled."
+_QUOTING = "Put fields with commas, quotes or line breaks in double quotes, and double each quote inside."
 
 
 def read_csv(stream: BinaryIO) -> Iterator[Header | Record | RowError]:

@@ -157,7 +157,7 @@ class _Elements:
             content = raw.lstrip(_BLANK)
             self._pass(len(raw) - len(content))
             if content:
-                yield self._error("not valid JSON: text stands after the end of the array")
+                yield self._error("not valid JSON: there is text after the end of the array")
                 return
             if not self._fill():
                 return

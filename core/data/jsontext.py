@@ -60,7 +60,7 @@ class StrictDecoder:
         found = dict(pairs)
         if len(found) != len(pairs):
             twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-            self._note(f"the key {clip(twice)} stands twice in one object; keep one of them")
+            self._note(f"duplicate key {clip(twice)} in one object; keep one of them")
         return found
 
     def _constant(self, name: str) -> float:

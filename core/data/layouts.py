@@ -207,7 +207,7 @@ def checked_text(value: object, where: str, *, may_be_empty: bool) -> str:
     if not isinstance(value, str):
         raise InvalidRow(where, f"expected text, found {kind(value)}")
     if "\0" in value:
-        raise InvalidRow(where, f"a NUL character stands at character {value.index(chr(0)) + 1}; remove it")
+        raise InvalidRow(where, f"there is a NUL at character {value.index(chr(0)) + 1}; remove it")
     if not value.isascii():
         try:
             value.encode()

@@ -26,7 +26,7 @@ MAX_CHARACTERS = 8000
 MAX_CONTEXT = 32_000
 """Characters of a text that a prompt is about."""
 MAX_CATEGORIES = 200
-"""Different categories in one file: figures are told for each."""
+"""Largest number of categories in one file; figures are reported for each."""
 _LONGEST_CATEGORY = 200
 _CODE = "invalid_prompt_set"
 
@@ -157,7 +157,7 @@ class _File:
         if prompt is not None and prompt.behaviour.category is not None:
             self._categories.add(prompt.behaviour.category)
         if len(self._categories) > MAX_CATEGORIES:
-            reason = f"more than {MAX_CATEGORIES} different categories; figures are told for each, so name fewer"
+            reason = f"more than {MAX_CATEGORIES} different categories; figures are reported for each, so use fewer"
             raise invalid_at(record.line, self._columns.category, reason)
         return prompt
 

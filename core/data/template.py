@@ -111,7 +111,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
 def _unsupported(why: str) -> NoReturn:
     raise InvalidInput(
         f"The base model's chat template cannot be trained with: {why}. "
-        "Choose another base model, or give it a template that writes every turn the same way wherever it stands.",
+        "Choose another base model, or give it a template that renders a turn the same way at every position.",
         code="chat_template_unsupported",
         param="base_model",
     )

@@ -88,7 +88,7 @@ def check_harness() -> None:
     """Raises `Unavailable`, code `lm_eval_missing`, where lm-evaluation-harness is not installed."""
     if find_spec("lm_eval") is None:
         raise Unavailable(
-            "A task of lm-evaluation-harness is asked for, and this worker lacks it: install securetune[lm-eval], or "
+            "A task needs lm-evaluation-harness, which this worker does not have: install securetune[lm-eval], or "
             "leave the task out.",
             code="lm_eval_missing",
             param=_PARAM,

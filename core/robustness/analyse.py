@@ -255,7 +255,7 @@ class _Run:
 def _no_ground(analysis: AnalysisSpec, otherwise: RobustnessResult) -> RobustnessResult:
     if analysis.on_no_signal == "fail":
         raise InvalidModel(
-            f"The base model does not tell harmful from benign prompts: its security feature has an AUROC of "
+            f"The base model does not separate harmful from benign prompts: its security feature has an AUROC of "
             f"{otherwise.classifier.auroc:.2f} on held-out prompts, and {analysis.min_auroc:g} is asked for. A "
             "robustness map would mean nothing. Use an aligned base model, or set `on_no_signal` to `uniform`.",
             code="no_security_feature",

@@ -94,7 +94,8 @@ class ModelJudgeOptions(JudgeOptions):
         if entry.protocol not in self.protocols:
             return (
                 f"the judge model {entry.name!r} has the protocol {entry.protocol}, and the judge {self.kind} needs "
-                f"{' or '.join(self.protocols)}: name another model, or use it as {' or '.join(kinds_for(entry.protocol))}"
+                f"{' or '.join(self.protocols)}: name another model, or use it as "
+                f"{' or '.join(kinds_for(entry.protocol))}"
             )
         if entry.template is None:
             return None

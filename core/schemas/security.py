@@ -33,7 +33,7 @@ class Suite(Frozen):
     attacks: tuple[Attack, ...]
     """Attack families of the suite."""
     max_prompts: int
-    """Prompts of each kind."""
+    """Largest number of prompts of each kind, 4 to 5000. They are taken from the categories of the set in turn."""
     max_new_tokens: int
     """Length of an answer."""
 
@@ -53,30 +53,32 @@ class SecuritySpec(Frozen):
     """Which attacks are run before and after training, on which prompts, and who judges the answers."""
 
     suite: SuiteName = _DEFAULT
-    """What `attacks`, `max_prompts` and `max_new_tokens` are where they are left out. `quick`: three families on 24
-    prompts, to see that a job works. `standard`: six on 80. `full`: nine on up to 200, with eight samples a prompt for
-    best of N."""
+    """Defaults of `attacks`, `max_prompts` and `max_new_tokens`. `quick`: three families with 24 prompts, to check
+    that a job works. `standard`: six with 80. `full`: nine with up to 200, and eight samples per prompt for best of
+    N."""
     attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1, max_length=20)
-    """Attack families, with their options or by their bare names; each is reported on its own."""
+    """Attack families, as objects with options or as names; each is reported separately."""
     prompts: PromptSource = "auto"
-    """`auto`: the prompt set that comes with the base model if it has one, else the built-in one. Or name sets."""
+    """`auto` uses the base model's own prompt set if it has one, else the built-in set. An object names other sets."""
     max_prompts: int = Field(default=SUITES[_DEFAULT].max_prompts, ge=4, le=5000)
-    """At most so many prompts of each kind: the first ones, from each category of the set in turn."""
+    """Largest number of prompts of each kind, 4 to 5000, taken from the categories of the set in turn."""
     judges: tuple[Annotated[JudgeOptions, JUDGES], ...] = Field(default=(RulesJudge(),), min_length=1, max_length=5)
-    """Who judges. Each judges every answer that its protocol knows, and agreement is reported. Over-refusal needs a
-    judge that tells refusals: the rules do it where no other of them can."""
+    """The judges, 1 to 5. Each judges every answer that its protocol can judge, and their agreement is reported.
+    Over-refusal needs a judge that recognises refusals; `rules` is added if no other judge does."""
     max_new_tokens: int = Field(default=SUITES[_DEFAULT].max_new_tokens, ge=1, le=4096)
-    """Length of an answer, in tokens."""
+    """Largest length of an answer in tokens, 1 to 4096."""
     system_prompt: str | None = Field(default=None, max_length=8000)
-    """System turn put before every prompt; none by default."""
+    """System turn before every prompt, at most 8000 characters; none by default."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Of everything that is sampled."""
+    """Seed of everything that is sampled."""
     stop_when_certain: bool = False
-    """End an answer as soon as every judge's verdict is certain: faster, but raw answers break off there."""
+    """Whether an answer ends as soon as the verdict of every judge is certain. This is faster, but truncates raw
+    answers."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """Who generates answers. `vllm` needs a GPU and vLLM installed on the worker."""
+    """The engine that generates answers. `vllm` needs a GPU and vLLM installed on the worker."""
     threshold: float = Field(default=0.05, gt=0, lt=1)
-    """Attack success rate that must be told from nothing: a note says which figures have too few answers for that."""
+    """Attack success rate that must be distinguishable from 0, above 0 and below 1. A note marks figures with too
+    few answers for that."""
 
     @model_validator(mode="before")
     @classmethod

@@ -20,7 +20,7 @@ def finite(loss: float, *, step: int, total: int, rate: float) -> None:
         TrainingFailed: code `loss_not_finite`.
     """
     if not math.isfinite(loss):
-        raise _failed("loss_not_finite", f"The loss is no finite number any more at step {step} of {total}.", rate)
+        raise _failed("loss_not_finite", f"The loss became NaN or infinite at step {step} of {total}.", rate)
 
 
 def steps_far_above(loss: float, *, first: float, before: int, step: int, total: int, rate: float) -> int:

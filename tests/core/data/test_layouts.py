@@ -112,7 +112,7 @@ def test_mapped() -> None:
         (chat((1, "a"), ("assistant", "b")), "messages[0].role", "found a number"),
         (chat((["user"], "a"), ("assistant", "b")), "messages[0].role", "found a list"),
         (chat(("user", "a"), ("tool", "b"), ("assistant", "c")), "messages[1].role", "tool turns are not supported"),
-        (chat(("user", "a\0b"), ("assistant", "c")), "messages[0].content", "NUL character stands at character 2"),
+        (chat(("user", "a\0b"), ("assistant", "c")), "messages[0].content", "NUL at character 2"),
         (chat(("user", "é\ud800"), ("assistant", "c")), "messages[0].content", "U+D800) stands at character 2"),
         ({"messages": "a"}, "messages", "expected a list of messages, found text"),
         ({"messages": ["a"]}, "messages[0]", "found text"),
