@@ -79,7 +79,7 @@ def test_rights_and_project_are_named_and_listed(given_database: str) -> None:
     assert run("key", "create", "x", "--right", "everything").exit_code == 2
     odd = run("key", "create", "x", "--project", "Team A")
     assert odd.exit_code == 1
-    assert "no name of a project" in odd.stderr
+    assert "is not a valid project name" in odd.stderr
 
 
 def test_the_signing_key_is_exchanged(tmp_path: Path) -> None:
