@@ -236,7 +236,7 @@ def test_report_of_a_newer_version_is_verified_and_partly_summarized() -> None:
 
 
 def test_summary_of_version_1_names_the_run() -> None:
-    gate = [{"arm": "ml_lr", "outcome": "released", "reasons": []}]
+    gate: list[dict[str, object]] = [{"arm": "ml_lr", "outcome": "released", "reasons": []}]
     found = verify(sign_report(json.dumps({"version": 1, "gate": gate}).encode(), {"a": ADAPTER}, ME), KEYS)
     assert found.summary == ReportSummary(version=1, gate=(GateSummary(run="ml_lr", outcome="released"),))
 
