@@ -15,13 +15,13 @@ from core.attacks.families import build, sampling_of
 from core.attacks.family import AttackPrompt, Sampling
 from core.schemas.attacks import AttackOptions, Direct
 from core.schemas.data import Message
-from core.schemas.evaluation import Said
+from core.schemas.evaluation import RawAnswer
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import Behaviour, EvaluationPrompts
 from core.schemas.security import SecuritySpec
 
-Keep = Callable[["Suite", Callable[[], tuple[Said, ...]]], tuple[Said, ...]]
+Keep = Callable[["Suite", Callable[[], tuple[RawAnswer, ...]]], tuple[RawAnswer, ...]]
 """Gives a suite's answers as an earlier attempt has kept them, or computes and keeps them."""
 Certain = Callable[[str, str], bool]
 """Whether every judge's verdict on (behaviour, answer so far) is certain, whatever follows."""
@@ -70,10 +70,10 @@ def suites(prompts: EvaluationPrompts, spec: SecuritySpec, tokenizer: PreTrained
 
 def ask(
     whole: Sequence[Suite], answers: Answers, *, keep: Keep, certain: Certain | None, on_progress: OnProgress
-) -> tuple[Said, ...]:
+) -> tuple[RawAnswer, ...]:
     """Every raw answer, suite by suite; each suite is kept when it is done."""
     total = sum(suite.size for suite in whole)
-    found: list[Said] = []
+    found: list[RawAnswer] = []
     for suite in whole:
         before = len(found)
         found += keep(
@@ -103,7 +103,7 @@ class _Row:
     sample: int
     messages: tuple[Message, ...]
     left: tuple[str, ...]
-    said: Said | None = None
+    said: RawAnswer | None = None
 
     def heard(self, suite: str, text: str | None) -> None:
         """Take an answer. The last one is kept, and so is that there was no room; any other leads to the next turn."""
@@ -112,7 +112,7 @@ class _Row:
             self.messages += (Message(role="assistant", content=text), Message(role="user", content=turn))
             self.left = tuple(rest)
             return
-        self.said = Said(
+        self.said = RawAnswer(
             suite=suite,
             prompt=self.number,
             template=self.prompt.template,
@@ -121,11 +121,11 @@ class _Row:
             sample=self.sample,
             messages=self.messages,
             answer=text or "",
-            asked=text is not None,
+            sent=text is not None,
         )
 
 
-def _asked(suite: Suite, answers: Answers, certain: Certain | None, on_progress: OnProgress) -> tuple[Said, ...]:
+def _asked(suite: Suite, answers: Answers, certain: Certain | None, on_progress: OnProgress) -> tuple[RawAnswer, ...]:
     rows = [
         _Row(prompt, number, sample, prompt.messages, prompt.followups)
         for number, prompt in enumerate(suite.prompts)

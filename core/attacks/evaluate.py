@@ -12,14 +12,14 @@ from core.attacks.count import agreements, categories, figures
 from core.attacks.engines import by_transformers
 from core.judges import Case, Counts, Judge, rules_judge
 from core.lm.load import BaseModel
-from core.schemas.evaluation import Answer, Evaluation, Judgement, JudgeUse, Said
+from core.schemas.evaluation import Answer, Evaluation, Judgement, JudgeUse, RawAnswer
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import EvaluationPrompts
 from core.schemas.security import SecuritySpec
 
 
-def evaluate(run: str, said: Sequence[Said], judges: Sequence[Judge], *, on_progress: OnProgress) -> Evaluation:
+def evaluate(run: str, said: Sequence[RawAnswer], judges: Sequence[Judge], *, on_progress: OnProgress) -> Evaluation:
     """Every answer judged by each judge that knows its kind, and the figures that follow.
 
     A judge sees the behaviour and the answer, never the attack around it. What was not asked is undecided.
@@ -28,7 +28,7 @@ def evaluate(run: str, said: Sequence[Said], judges: Sequence[Judge], *, on_prog
     uses: list[JudgeUse] = []
     for number, judge in enumerate(judges):
         known = [place for place, each in enumerate(said) if judge.accepts(each.suite == OVER_REFUSAL)]
-        asked = [place for place in known if said[place].asked]
+        asked = [place for place in known if said[place].sent]
         before, whole = number * len(said), len(judges) * len(said)
         judged = judge.judge(
             [_case(said[place]) for place in asked],
@@ -52,7 +52,7 @@ def evaluate(run: str, said: Sequence[Said], judges: Sequence[Judge], *, on_prog
     )
 
 
-def _case(said: Said) -> Case:
+def _case(said: RawAnswer) -> Case:
     return Case(behaviour=said.behaviour, answer=said.answer, safe=said.suite == OVER_REFUSAL)
 
 

@@ -96,7 +96,7 @@ def deal(templates: Sequence[Template]) -> Write[AttackOptions]:
 
     def write(_options: AttackOptions, behaviour: Behaviour, index: int) -> AttackPrompt:
         template = templates[index % len(templates)]
-        user = Message(role="user", content=template.fill(behaviour.asked))
+        user = Message(role="user", content=template.fill(behaviour.full_text))
         return AttackPrompt(template.id, behaviour, (user,))
 
     return write

@@ -18,11 +18,11 @@ from core.schemas.security import SecuritySpec
 _FILE = "security_prompts.json"
 _BUILTIN = Path(__file__).parent / "builtin_prompts.json"
 
-Brought = Mapping[Use, tuple[str, tuple[Behaviour, ...]]]
+NamedPromptSets = Mapping[Use, tuple[str, tuple[Behaviour, ...]]]
 """Sets that the job names, by what they are used for: name and prompts."""
 
 
-def choose(spec: SecuritySpec, model_folder: Path, brought: Brought | None = None) -> PromptSet:
+def choose(spec: SecuritySpec, model_folder: Path, brought: NamedPromptSets | None = None) -> PromptSet:
     """The prompt set of a job, cut to its `max_prompts`.
 
     Sets that the job names take the place of the reported prompts. What is analysed is the base model's own or the

@@ -114,10 +114,10 @@ def _prompts(path: Path, layout: Layout) -> Iterator[_Prompt | None]:
     """A prompt for every row, or None for a row that is left out; then `InvalidDataset` if any row is invalid."""
     seen: set[str] = set()
     for prompt in only_valid(_File(path, layout)):
-        if prompt is None or prompt.behaviour.asked in seen:
+        if prompt is None or prompt.behaviour.full_text in seen:
             yield None
         else:
-            seen.add(prompt.behaviour.asked)
+            seen.add(prompt.behaviour.full_text)
             yield prompt
 
 

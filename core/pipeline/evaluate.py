@@ -30,7 +30,7 @@ from core.quality.evaluate import Held
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
 from core.schemas.base import Frozen
-from core.schemas.evaluation import Evaluation, Figure, JudgeUse, Said, TaskAnswer
+from core.schemas.evaluation import Evaluation, Figure, JudgeUse, RawAnswer, TaskAnswer
 from core.schemas.events import Figures, Warned
 from core.schemas.job import BASE_RUN
 from core.schemas.policy import Policy
@@ -45,7 +45,7 @@ _MAX_UNDECIDED_SHARE = 0.2
 class _SuiteAnswers(Frozen):
     """The stored answers to one suite."""
 
-    answers: tuple[Said, ...]
+    answers: tuple[RawAnswer, ...]
 
 
 class _TaskResult(Frozen):
@@ -119,7 +119,7 @@ def _measure(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, Js
     entries = {entry.name: entry for entry in job.assignment.judges}
     with open_judges(spec.judges, entries, cache=JudgementCache(job.store), device=job.base.device) as judges:
 
-        def keep(suite: Suite, compute: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+        def keep(suite: Suite, compute: Callable[[], tuple[RawAnswer, ...]]) -> tuple[RawAnswer, ...]:
             stored = job.stages.cached(
                 f"{model.run}-{suite.name}",
                 _SuiteAnswers,

@@ -7,7 +7,7 @@ order of things (core.pipeline.run).
 from collections.abc import Sequence
 
 from core import judges, safeguards
-from core.attacks.prompts import Brought
+from core.attacks.prompts import NamedPromptSets
 from core.data import Conversation, files
 from core.data.batches import encode_all, masked_sample, split
 from core.data.benchmarks import Question
@@ -73,7 +73,7 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
         )
 
 
-def load_prompt_sets(assignment: Assignment, store: ArtifactStore) -> Brought:
+def load_prompt_sets(assignment: Assignment, store: ArtifactStore) -> NamedPromptSets:
     """The prompts of the sets that the job names."""
     chosen: dict[Use, PromptFile | None] = {"harmful": assignment.harmful, "safe": assignment.safe}
     return {use: (file.name, files.prompts(file, store, use)) for use, file in chosen.items() if file is not None}

@@ -28,7 +28,7 @@ ANSWERS = pa.schema(
         pa.field("sample", _count, nullable=False),
         pa.field("messages", pa.list_(pa.struct([("role", _text), ("content", _text)])), nullable=False),
         pa.field("answer", _text, nullable=False),
-        pa.field("asked", pa.bool_(), nullable=False),
+        pa.field("sent", pa.bool_(), nullable=False),
         pa.field(
             "judgements",
             pa.list_(

@@ -71,7 +71,7 @@ class Judgement(Frozen):
     """The judge's explanation of its verdict."""
 
 
-class Said(Frozen):
+class RawAnswer(Frozen):
     """One raw answer, before it is judged."""
 
     suite: str
@@ -90,12 +90,12 @@ class Said(Frozen):
     """The conversation that the model received. An assistant turn at the end is a prefill: the model continues it."""
     answer: str
     """The text that the model generated."""
-    asked: bool = True
+    sent: bool = True
     """False if the prompt leaves no room for an answer in the model's context. Such a prompt is not sent, because
     cutting it would make it a different attack."""
 
 
-class Answer(Said):
+class Answer(RawAnswer):
     """One raw answer with its judgements."""
 
     run: str

@@ -36,7 +36,7 @@ class Behaviour(Frozen):
     """A text that the request is about, put before it when the model is asked (HarmBench's contextual behaviours)."""
 
     @property
-    def asked(self) -> str:
+    def full_text(self) -> str:
         """What the model is asked: the request, with its context before it."""
         return f"{self.context}\n\n{self.text}" if self.context else self.text
 

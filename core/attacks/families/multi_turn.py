@@ -44,7 +44,7 @@ def _write(_options: MultiTurn, behaviour: Behaviour, index: int) -> AttackPromp
     escalation = _ESCALATIONS[index % len(_ESCALATIONS)]
     topic = behaviour.category.replace("_", " ") if behaviour.category else _DEFAULT_TOPIC
     first, *rest = (
-        Template(escalation.id, turn.replace("{topic}", topic)).fill(behaviour.asked) for turn in escalation.turns
+        Template(escalation.id, turn.replace("{topic}", topic)).fill(behaviour.full_text) for turn in escalation.turns
     )
     return AttackPrompt(escalation.id, behaviour, (Message(role="user", content=first),), tuple(rest))
 

@@ -10,7 +10,7 @@ from core.attacks.family import Sampling
 from core.lm.load import BaseModel
 from core.schemas.attacks import BestOfN, Direct, MultiTurn, Prefill, RolePlay
 from core.schemas.data import Message
-from core.schemas.evaluation import Said
+from core.schemas.evaluation import RawAnswer
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import Behaviour, EvaluationPrompts
 from core.schemas.security import SecuritySpec
@@ -51,11 +51,11 @@ class Scripted:
         ]
 
 
-def compute(_suite: Suite, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+def compute(_suite: Suite, work: Callable[[], tuple[RawAnswer, ...]]) -> tuple[RawAnswer, ...]:
     return work()
 
 
-def of(said: Sequence[Said], suite: str) -> list[Said]:
+def of(said: Sequence[RawAnswer], suite: str) -> list[RawAnswer]:
     return [each for each in said if each.suite == suite]
 
 
@@ -67,7 +67,7 @@ def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> No
     assert [each.prompt for each in said] == [*range(6), *range(6), 0, 1]
     assert [each.behaviour for each in of(said, "over_refusal")] == ["What is 0?", "What is 1?"]
     assert {each.category for each in of(said, "direct")} == {"odd"}
-    assert all(each.messages[0].content == "Be kind." and each.asked for each in said)
+    assert all(each.messages[0].content == "Be kind." and each.sent for each in said)
     assert len(model.calls) == 3
 
 
@@ -89,9 +89,9 @@ def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) 
     spec = SecuritySpec(attacks=(MultiTurn(), Direct()))
     model = Scripted(too_long="Do 2.")  # asked_again says so at once, closer_and_closer at the end
     said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore)
-    assert [each.asked for each in of(said, "direct")] == [True, True, False, True, True, True]
+    assert [each.sent for each in of(said, "direct")] == [True, True, False, True, True, True]
     lost = of(said, "multi_turn")[2]
-    assert (lost.asked, lost.answer) == (False, "")
+    assert (lost.sent, lost.answer) == (False, "")
     assert len(said) == 14
 
 
@@ -133,9 +133,9 @@ def test_judges_may_end_an_answer_but_not_a_turn_on_the_way(base: BaseModel) -> 
 def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(Direct(), MultiTurn(), BestOfN(samples=2)))
     whole = suites(PROMPTS, spec, base.tokenizer)
-    shelf: dict[str, tuple[Said, ...]] = {}
+    shelf: dict[str, tuple[RawAnswer, ...]] = {}
 
-    def keep(suite: Suite, work: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+    def keep(suite: Suite, work: Callable[[], tuple[RawAnswer, ...]]) -> tuple[RawAnswer, ...]:
         if suite.name not in shelf:
             shelf[suite.name] = work()
         return shelf[suite.name]

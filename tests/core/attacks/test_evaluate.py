@@ -11,7 +11,7 @@ from core.judges.rules import judge
 from core.lm.load import BaseModel
 from core.schemas.attacks import Direct, MultiTurn, Prefill
 from core.schemas.data import Message
-from core.schemas.evaluation import Judgement, Said
+from core.schemas.evaluation import Judgement, RawAnswer
 from core.schemas.progress import OnProgress
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
@@ -40,9 +40,9 @@ class Scripted:
         return Judgements(found, Counts(judged=len(cases), cached=1, prompt_tokens=10, completion_tokens=2))
 
 
-def said(suite: str, prompt: int, answer: str, *, asked: bool = True) -> Said:
+def said(suite: str, prompt: int, answer: str, *, sent: bool = True) -> RawAnswer:
     secret = Message(role="user", content="the attack's own words")
-    return Said(
+    return RawAnswer(
         suite=suite,
         prompt=prompt,
         template="plain",
@@ -50,13 +50,13 @@ def said(suite: str, prompt: int, answer: str, *, asked: bool = True) -> Said:
         category="odd",
         messages=(secret,),
         answer=answer,
-        asked=asked,
+        sent=sent,
     )
 
 
 SAID = (
     said("direct", 0, "Sure, here is how: first do this, then do that."),
-    said("direct", 1, "", asked=False),
+    said("direct", 1, "", sent=False),
     said("direct", 2, "I'm sorry, but I can't help with that."),
     said("over_refusal", 0, "I'm sorry, but I can't help with that."),
 )

@@ -35,7 +35,7 @@ def test_a_published_set_is_read_and_run(base: BaseModel, public_data: Path, lay
     assert asked <= {each.text for each in harmful}
     assert {row.behaviour for row in found.answers if row.suite == "direct"} == asked
     assert len(found.answers) == 36
-    assert all(row.asked for row in found.answers)
+    assert all(row.sent for row in found.answers)
     # The testbed knows none of these words, but it does say something that a judge can read.
     verdicts = [row.judgements[0].verdict for row in found.answers]
     assert sum(verdict in DECIDED for verdict in verdicts) > 18

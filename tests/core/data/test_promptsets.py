@@ -55,7 +55,7 @@ def test_published_sets_are_read_as_they_are(
     assert sum(found.categories.values()) in (0, max(harmful, safe), harmful + safe)
     for use, count in zip(USES, (harmful, safe), strict=True):
         prompts = read(path, layout, use)
-        assert len(prompts) == count == len({prompt.asked for prompt in prompts})
+        assert len(prompts) == count == len({prompt.full_text for prompt in prompts})
         assert all(prompt.text == prompt.text.strip() for prompt in prompts)
 
 
@@ -155,7 +155,7 @@ def test_category_and_context_may_be_left_out(write: Write) -> None:
 
 def test_a_prompt_that_comes_again_is_left_out_and_counted(write: Write) -> None:
     path = write("text,category,context\na,x,\na ,y,\nb,x,\na,x,with a text\n a,,\n")
-    assert [prompt.asked for prompt in read(path, "plain", "harmful")] == ["a", "b", "with a text\n\na"]
+    assert [prompt.full_text for prompt in read(path, "plain", "harmful")] == ["a", "b", "with a text\n\na"]
     assert summarise(path, "plain") == PromptFileSummary(
         layout="plain", harmful=3, safe=3, categories={"x": 3}, left_out=2
     )
@@ -218,7 +218,7 @@ def test_what_is_refused_and_where(
 
 def test_the_longest_text_is_taken(write: Write) -> None:
     path = write(f"text,context\n{'x' * MAX_CHARACTERS},{'y' * MAX_CONTEXT}\n")
-    assert len(read(path, "plain", "safe")[0].asked) == MAX_CHARACTERS + MAX_CONTEXT + 2
+    assert len(read(path, "plain", "safe")[0].full_text) == MAX_CHARACTERS + MAX_CONTEXT + 2
 
 
 def test_many_wrong_rows_are_counted(write: Write) -> None:

@@ -15,7 +15,7 @@ from core.errors import InvalidInput
 from core.judges import Case, FunctionJudge, JudgeKind, Ruling, check_judges, open_judges, register, unregister
 from core.judges.rubric import RUBRIC
 from core.schemas.data import Message
-from core.schemas.evaluation import Said
+from core.schemas.evaluation import RawAnswer
 from core.schemas.judges import JUDGES, JudgeEntry, JudgeOptions, JudgeProtocol, ModelJudgeOptions
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
@@ -59,9 +59,9 @@ def registered() -> Iterator[None]:
         unregister(kind)
 
 
-def raw_answer(suite: str, answer: str) -> Said:
+def raw_answer(suite: str, answer: str) -> RawAnswer:
     turns = (Message(role="user", content="Do it."),)
-    return Said(suite=suite, prompt=0, template="plain", behaviour="Do it.", messages=turns, answer=answer)
+    return RawAnswer(suite=suite, prompt=0, template="plain", behaviour="Do it.", messages=turns, answer=answer)
 
 
 def test_a_request_names_the_judge_and_gets_its_figures() -> None:

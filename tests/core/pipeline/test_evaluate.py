@@ -83,7 +83,7 @@ def test_every_family_is_measured_before_and_after_by_two_judges(store: Artifact
     assert sum(use.prompt_tokens for use in rubric) > 0
     assert calls > 0
     assert len({(row.suite, row.prompt, row.sample) for row in rows if row.run == "base"}) == 8 * 4 + 4 * 8 + 4
-    turns = [row for row in rows if row.suite == "multi_turn" and row.asked]
+    turns = [row for row in rows if row.suite == "multi_turn" and row.sent]
     assert all(sum(message.role == "assistant" for message in row.messages) >= 1 for row in turns)
     assert recorded.fractions == sorted(recorded.fractions)
 

@@ -17,7 +17,7 @@ def test_answers_are_read_back_unchanged(evaluations: Sequence[Evaluation], tmp_
     odd = first.answers[0].model_copy(
         update={
             "answer": 'tab\t, quote ", \u6f22\u5b57, \U0001f600, \x00 and\nlines',
-            "asked": False,
+            "sent": False,
             "sample": 3,
             "messages": (Message(role="user", content="a"), Message(role="assistant", content="")),
             "judgements": (
@@ -33,7 +33,7 @@ def test_answers_are_read_back_unchanged(evaluations: Sequence[Evaluation], tmp_
     table = parquet.read_table(path)
     assert table.column_names == [
         *("run", "suite", "prompt", "template", "behaviour", "category"),
-        *("sample", "messages", "answer", "asked", "judgements"),
+        *("sample", "messages", "answer", "sent", "judgements"),
     ]
     found = [Answer.model_validate_json(json.dumps(row)) for row in table.to_pylist()]
     assert found == [answer for each in wanted for answer in each.answers]

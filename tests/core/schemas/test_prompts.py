@@ -12,8 +12,8 @@ SOURCE: TypeAdapter[PromptSource] = TypeAdapter(PromptSource)
 
 
 def test_a_context_stands_before_what_is_asked() -> None:
-    assert Behaviour(text="Shorten it.").asked == "Shorten it."
-    assert Behaviour(text="Shorten it.", context="A text.").asked == "A text.\n\nShorten it."
+    assert Behaviour(text="Shorten it.").full_text == "Shorten it."
+    assert Behaviour(text="Shorten it.", context="A text.").full_text == "A text.\n\nShorten it."
 
 
 def test_a_job_chooses_sets_by_use() -> None:

@@ -95,7 +95,7 @@ def test_a_bare_text_is_a_behaviour_without_category() -> None:
     evaluation = {"harmful": ["a", {"text": "b", "category": "c", "context": "d"}], "safe": ["e"]}
     found = PromptSet.model_validate({"name": "x", "evaluation": evaluation, "probe": probe})
     assert found.evaluation.harmful == (Behaviour(text="a"), Behaviour(text="b", category="c", context="d"))
-    assert [each.asked for each in found.evaluation.harmful] == ["a", "d\n\nb"]
+    assert [each.full_text for each in found.evaluation.harmful] == ["a", "d\n\nb"]
 
 
 def test_sets_are_named_and_no_path_is_taken() -> None:
