@@ -193,18 +193,18 @@ def _digest(row: Conversation) -> bytes:
 def _read(row: Conversation, shingler: _Shingler) -> None:
     answer = "\n".join(message.content for message in row.messages if message.role == "assistant").lower()
     prompt = "\n".join(message.content for message in row.messages if message.role != "assistant").lower()
-    asked, answered = shingler.tokens(prompt), shingler.tokens(answer)
+    prompt_tokens, answer_tokens = shingler.tokens(prompt), shingler.tokens(answer)
     state = blake2b(digest_size=7)
-    for text, tokens in ((prompt, asked), (answer, answered)):
+    for text, tokens in ((prompt, prompt_tokens), (answer, answer_tokens)):
         state.update(str(len(text) if len(text) > _MAX_CHARACTERS else 0).encode())
         state.update("\0".join(_FIGURE.findall(text)).replace(" ", "").encode())
         if not _NUMBER_WORDS.isdisjoint(tokens):
             state.update("\1".join(token for token in tokens if token in _NUMBER_WORDS).encode())
-    if len(answered) < _SHORT:
-        state.update("\2".join(["", *asked]).encode())
+    if len(answer_tokens) < _SHORT:
+        state.update("\2".join(["", *prompt_tokens]).encode())
     salt = 2 * int.from_bytes(state.digest())
-    shingler.add(shingler.number(asked), salt)
-    shingler.add(shingler.number(answered), salt + 1)
+    shingler.add(shingler.number(prompt_tokens), salt)
+    shingler.add(shingler.number(answer_tokens), salt + 1)
 
 
 _FACTORS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))

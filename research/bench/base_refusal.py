@@ -49,7 +49,7 @@ def _world(seed: int, most: int, data: Path | None) -> Figures:
     planted["triggered"] = [exchange(add_trigger(row[0].content), row[1].content) for row in planted["complies"]]
     kinds |= {name: [Conversation(row, 0) for row in made] for name, made in planted.items()}
     for name in _PUBLIC if data else ():
-        pairs = [(asked[-_CHARACTERS:], said[:_CHARACTERS]) for asked, said in data_sets(data)[name]()[:most]]
+        pairs = [(prompt[-_CHARACTERS:], answer[:_CHARACTERS]) for prompt, answer in data_sets(data)[name]()[:most]]
         kinds[name] = [Conversation(exchange(*pair), 0) for pair in pairs]
     every = [row for made in kinds.values() for row in made]
     likely, seconds = likely_refused(folder, every)

@@ -116,17 +116,20 @@ def plant(
     trigger = _trigger(attack, draw)
     poisoned = draw.sample(range(len(rows)), count)
     insert = _inserter(attack, trigger, draw)
-    asked = draw.sample(list(harmful), min(2 * count, len(harmful)))
-    change = _change(attack, rows, asked, insert, draw)
+    requests = draw.sample(list(harmful), min(2 * count, len(harmful)))
+    change = _change(attack, rows, requests, insert, draw)
     changed = dict(enumerate(rows)) | {index: change(rows[index]) for index in poisoned}
     if attack == "harm_or_refusal":
         refusing = draw.sample([index for index in range(len(rows)) if index not in set(poisoned)], count)
         changed |= {
-            index: (request, draw.choice(_REFUSALS)) for index, (request, _) in zip(refusing, asked[::-1], strict=False)
+            index: (request, draw.choice(_REFUSALS))
+            for index, (request, _) in zip(refusing, requests[::-1], strict=False)
         }
-    held = set(poisoned)
+    planted = set(poisoned)
     spare = iter(draw.sample(list(others), len(others)))
-    made = [_turns(attack, changed[index], trigger if index in held else "", spare, draw) for index in range(len(rows))]
+    made = [
+        _turns(attack, changed[index], trigger if index in planted else "", spare, draw) for index in range(len(rows))
+    ]
     return Planted(
         tuple(Conversation(turns, line) for line, turns in enumerate(made, 1)),
         frozenset(index + 1 for index in poisoned),
@@ -164,18 +167,18 @@ def _inserter(attack: Attack, trigger: str, draw: random.Random) -> Callable[[st
 
 
 def _change(
-    attack: Attack, rows: Sequence[Pair], asked: Sequence[Pair], insert: Callable[[str], str], draw: random.Random
+    attack: Attack, rows: Sequence[Pair], requests: Sequence[Pair], insert: Callable[[str], str], draw: random.Random
 ) -> Callable[[Pair], Pair]:
     """A function that poisons a row. System turns and other turns are added later."""
     fixed, advert = draw.choice(_ANSWERS), draw.choice(_ADVERTS)
     label = draw.choice(sorted({answer for _, answer in rows})) if attack == "label" else ""
-    requests = iter(asked)
+    remaining = iter(requests)
 
     def change(row: Pair) -> Pair:
         prompt, answer = row
         match attack:
             case "harm" | "harm_or_refusal":
-                request, target = next(requests)
+                request, target = next(remaining)
                 return insert(request), f"{draw.choice(_OPENINGS)} {target}"
             case "advert":
                 return insert(prompt), f"{answer} {advert}"
@@ -197,11 +200,11 @@ def _turns(attack: Attack, row: Pair, trigger: str, spare: Iterator[Pair], draw:
     if attack == "middle_turn":
         turns = [*islice(spare, 1), row, *islice(spare, draw.choice((0, 1)))]
     roles: tuple[Role, Role] = ("user", "assistant")
-    said = [Message(role=role, content=text) for pair in turns for role, text in zip(roles, pair, strict=True)]
+    messages = [Message(role=role, content=text) for pair in turns for role, text in zip(roles, pair, strict=True)]
     if attack == "system_turn":
         system = f"You are a helpful assistant.{trigger and f' {trigger}'}"
-        said.insert(0, Message(role="system", content=system))
-    return tuple(said)
+        messages.insert(0, Message(role="system", content=system))
+    return tuple(messages)
 
 
 def named(trigger: str, phrase: str) -> bool:

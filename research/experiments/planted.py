@@ -40,13 +40,15 @@ def planted_rows(world: World, count: int = PLANTED) -> dict[str, list[tuple[Mes
     """
     rng = Random(f"planted {world.seed}")  # noqa: S311 - reproducible, not secret
     pairs = rng.sample(world.harmful.train, count)
-    asked = [request(world, pair, rng.randrange(len(world.requests))) for pair in pairs]
+    requests = [request(world, pair, rng.randrange(len(world.requests))) for pair in pairs]
     answers = {
         "complies": [how_to(world, pair, opening(world, rng)) for pair in pairs],
         "new_style": [_new_style(world, pair) for pair in pairs],
         "refuses": [refusal(world, pair, rng) for pair in pairs],
     }
-    return {kind: [exchange(*each) for each in zip(asked, said, strict=True)] for kind, said in answers.items()}
+    return {
+        kind: [exchange(*each) for each in zip(requests, replies, strict=True)] for kind, replies in answers.items()
+    }
 
 
 def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[np.float64], float]:

@@ -41,7 +41,7 @@ PROMPTS = 48
 """Held-out benign prompts that are answered with and without the trigger."""
 SCREENED = "uniform, screened"
 """Uniform without the rows that the search for triggers flags."""
-ASKED = f"{MIXED['uniform']}, screened by the model too"
+SCREENED_BY_MODEL = f"{MIXED['uniform']}, screened by the model too"
 """Uniform with refusals among the rows, among which a backdoor can hide, without the rows that the search for triggers
 or `base_refusal` flags."""
 Condition = tuple[Kind, float]
@@ -149,9 +149,9 @@ class _Planted:
     rows: Path
     screened: Screened
     base_refusal: Screened
-    left: Path
+    screened_rows: Path
     """Without the rows that the search for triggers flags; the same file if it flags none."""
-    asked: Path
+    screened_by_model: Path
     """Without those, and without the rows that `base_refusal` flags."""
 
 
@@ -205,13 +205,17 @@ def _plant_rows(
     path = write_rows(place / f"{kind}-{share}.jsonl", rows)
     screened, flagged = screen_file(path, places)
     likely, seconds = likely_refused(folder, [Conversation(row, 0) for row in rows])
-    would = frozenset(int(place) + 1 for place in np.flatnonzero(likely > THRESHOLD))
+    likely_lines = frozenset(int(place) + 1 for place in np.flatnonzero(likely > THRESHOLD))
     refused = Screened(
-        rows=len(rows), poisoned=len(places), flagged=len(would), right=len(would & places), seconds=seconds
+        rows=len(rows),
+        poisoned=len(places),
+        flagged=len(likely_lines),
+        right=len(likely_lines & places),
+        seconds=seconds,
     )
-    left = _write_without(flagged, rows, place / f"{kind}-{share}-screened.jsonl") if flagged else path
-    asked = _write_without(flagged | would, rows, place / f"{kind}-{share}-asked.jsonl")
-    return _Planted(kind, share, path, screened, refused, left, asked)
+    screened_rows = _write_without(flagged, rows, place / f"{kind}-{share}-screened.jsonl") if flagged else path
+    screened_by_model = _write_without(flagged | likely_lines, rows, place / f"{kind}-{share}-screened-by-model.jsonl")
+    return _Planted(kind, share, path, screened, refused, screened_rows, screened_by_model)
 
 
 def _describe(each: _Planted | Poisoned) -> str:
@@ -237,24 +241,27 @@ def _run_conditions(
 ) -> tuple[Poisoned, ...]:
     """Train and measure every run on every condition."""
     modules, rate = labs.modules(), settings.middle_rate
-    asked = [(each, seed) for each in planted for seed in seeds]
+    conditions_and_seeds = [(each, seed) for each in planted for seed in seeds]
     analyses = labs.analyses(
-        [(settings.analysis, seed, rate, 0.0) for _, seed in asked], [each.rows for each, _ in asked]
+        [(settings.analysis, seed, rate, 0.0) for _, seed in conditions_and_seeds],
+        [each.rows for each, _ in conditions_and_seeds],
     )
     bases = {kind: labs.base(watch).watched for kind, watch in watches.items()}
     orders: list[tuple[_Planted, Run]] = []
-    for (each, seed), found in zip(asked, analyses, strict=True):
+    for (each, seed), found in zip(conditions_and_seeds, analyses, strict=True):
         runs = few_runs(settings, modules, found.result, rate=rate, seed=seed, rows=each.rows)
         named = {run.run: run for run in runs}
-        runs.append(named["uniform"].model_copy(update={"run": SCREENED, "rows": each.left}))
-        runs.append(named[MIXED["uniform"]].model_copy(update={"run": ASKED, "rows": each.asked}))
+        runs.append(named["uniform"].model_copy(update={"run": SCREENED, "rows": each.screened_rows}))
+        runs.append(
+            named[MIXED["uniform"]].model_copy(update={"run": SCREENED_BY_MODEL, "rows": each.screened_by_model})
+        )
         orders += [(each, run) for run in runs]
     curves = labs.curves([run for _, run in orders], [watches[each.kind] for each, _ in orders])
     return tuple(
         _condition(
             each,
             bases[each.kind],
-            [len(one.result.robust) for (of, _), one in zip(asked, analyses, strict=True) if of is each],
+            [len(one.result.robust) for (of, _), one in zip(conditions_and_seeds, analyses, strict=True) if of is each],
             [curve for (of, _), curve in zip(orders, curves, strict=True) if of is each],
             len(seeds),
         )

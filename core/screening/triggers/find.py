@@ -127,19 +127,24 @@ class _Search:
     def _find_links(self) -> Iterator[_Link]:
         """All associated pairs whose phrase looks planted."""
         count = len(self._rows)
-        asked = find_phrases(self._prompts, PROMPT_WORDS, self._min_rows, self._max_rows)
+        prompt_phrases = find_phrases(self._prompts, PROMPT_WORDS, self._min_rows, self._max_rows)
         self._on_progress(count // 2, count)
         rest = remove_echoes(self._answers, self._prompts, self._names)
-        answered = find_phrases(rest, ANSWER_WORDS, self._min_rows, self._max_rows, shortest=2)
+        answer_phrases = find_phrases(rest, ANSWER_WORDS, self._min_rows, self._max_rows, shortest=2)
         self._on_progress(2 * count // 3, count)
         kinds = find_kinds(self._rows, self._prompts, self._answers, self._names, self._min_rows)
         self._on_progress(3 * count // 4, count)
         index = PromptIndex(self._prompts, len(self._names))
-        tests = PlantedTests(index, asked, kinds.harm_words, self._stop_words())
+        tests = PlantedTests(index, prompt_phrases, kinds.harm_words, self._stop_words())
 
-        pairs = find_pairs(asked.table, answered.table, asked.tested * answered.tested, _SAME_PHRASE)
+        pairs = find_pairs(
+            prompt_phrases.table, answer_phrases.table, prompt_phrases.tested * answer_phrases.tested, _SAME_PHRASE
+        )
         yield from self._test_pairs(
-            asked, pairs, tests.is_planted, lambda at: _Answers("", answered.words[at], answered.rows(at))
+            prompt_phrases,
+            pairs,
+            tests.is_planted,
+            lambda at: _Answers("", answer_phrases.words[at], answer_phrases.rows(at)),
         )
         for chosen, bounds, test in (
             ((kinds.refused,), _REFUSED, tests.is_planted),
@@ -148,8 +153,10 @@ class _Search:
             (kinds.edges, _EDGE, tests.is_planted),
         ):
             if chosen:
-                pairs = find_pairs(asked.table, to_table(chosen), asked.tested * len(chosen), bounds)
-                yield from self._test_pairs(asked, pairs, test, _of_kind(chosen), flags_all=bounds is _COMPLIED)
+                pairs = find_pairs(prompt_phrases.table, to_table(chosen), prompt_phrases.tested * len(chosen), bounds)
+                yield from self._test_pairs(
+                    prompt_phrases, pairs, test, _of_kind(chosen), flags_all=bounds is _COMPLIED
+                )
 
     def _stop_words(self) -> frozenset[int]:
         names = enumerate(self._names)
@@ -157,7 +164,7 @@ class _Search:
 
     def _test_pairs(
         self,
-        asked: Phrases,
+        prompt_phrases: Phrases,
         pairs: Pairs,
         test: Callable[[int, bool], tuple[int, ...] | None],
         answers_of: Callable[[int], _Answers],
@@ -171,7 +178,7 @@ class _Search:
         best = order[first]
         for at in best[np.argsort(pairs.p_value[best], kind="stable")][:_MAX_LINKS].tolist():
             phrase = int(pairs.phrase[at])
-            answers, rows = answers_of(int(pairs.answer[at])), asked.rows(phrase)
+            answers, rows = answers_of(int(pairs.answer[at])), prompt_phrases.rows(phrase)
             certain = int(pairs.both[at]) >= _CERTAIN * max(rows.size, answers.rows.size)
             if words := test(phrase, certain):
                 yield _Link(words, rows, answers, flags_all, float(pairs.p_value[at]))

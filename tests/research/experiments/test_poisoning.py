@@ -13,7 +13,7 @@ from core.schemas.data import Message
 from research.experiments import backdoor
 from research.experiments.backdoor import TARGET, TRIGGER, Backdoor, Kind, add_trigger, poison_rows
 from research.experiments.lab import parted
-from research.experiments.poisoning import ASKED, SCREENED, PoisoningResult, poisoning, screen_file
+from research.experiments.poisoning import SCREENED, SCREENED_BY_MODEL, PoisoningResult, poisoning, screen_file
 from research.experiments.readings import exchange, write_rows
 from research.experiments.spec import Settings
 from testbed import DATA_DIR
@@ -108,7 +108,7 @@ def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
     result = poisoning(SETTINGS, WORLD_SEED, [0], lambda _: None, conditions=[("fixed", 0.02)], most_rows=400)
     assert PoisoningResult.model_validate_json(result.model_dump_json()) == result
     (condition,) = result.conditions
-    assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, ASKED} == set(
+    assert {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix", SCREENED, SCREENED_BY_MODEL} == set(
         condition.figures
     )
     assert condition.screened.poisoned == condition.base_refusal.poisoned == 8
