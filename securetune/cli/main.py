@@ -78,14 +78,14 @@ def up(
     from core.config import settings  # noqa: PLC0415
     from securetune.local import up as local  # noqa: PLC0415
 
-    def say(line: str) -> None:
+    def show(line: str) -> None:
         typer.echo(line, err=as_json)
 
     def ready(address: "Address", new_key: bool) -> None:
         typer.echo(address.to_json() if as_json else local.welcome(address, new_key))
 
     with _report_errors():
-        local.up(local.Options(state or settings().state, host, port), settings(), say, ready)
+        local.up(local.Options(state or settings().state, host, port), settings(), show, ready)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Runs everything on one machine: PostgreSQL and Valkey from wheels, the API and a worker, under one supervisor."""
+"""Runs the whole service on one machine: PostgreSQL and Valkey from wheels, the API and a worker."""
 
 from securetune.local.address import Address
 from securetune.local.running import running

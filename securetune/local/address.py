@@ -1,6 +1,6 @@
-"""What a caller needs to know of a running `securetune up`.
+"""The address, first key and state folder of a running `securetune up`.
 
-Not here: the HTTP client (client/).
+Not here: the HTTP client (securetune.client).
 """
 
 import json
@@ -11,13 +11,14 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Address:
-    """Where a service runs, and where its things are. One line of JSON, for programs."""
+    """The address of a running service and its files; serialised as one line of JSON."""
 
     address: str
-    """Such as `http://127.0.0.1:8000`."""
+    """Base URL, such as `http://127.0.0.1:8000`."""
     api_key_file: Path
-    """Readable by its owner only."""
+    """File with the first API key; only its owner can read it."""
     state: Path
+    """State folder of the service."""
     pid: int
     """Process id of the supervisor."""
 
@@ -27,15 +28,15 @@ class Address:
         return self.api_key_file.read_text().strip()
 
     def to_json(self) -> str:
-        """One line."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, line: str) -> Self:
-        """Read `to_json`'s line.
+        """Parse the output of `to_json`.
 
         Raises:
-            ValueError, KeyError: it is no such line.
+            ValueError, KeyError: the line is not JSON, or a field is missing.
         """
-        found = json.loads(line)
-        return cls(found["address"], Path(found["api_key_file"]), Path(found["state"]), int(found["pid"]))
+        fields = json.loads(line)
+        return cls(fields["address"], Path(fields["api_key_file"]), Path(fields["state"]), int(fields["pid"]))

@@ -18,8 +18,8 @@ _SOCKET_PATH_BYTES = 107
 _NEEDS_NO_QUOTING = re.compile(r"[A-Za-z0-9_./-]+")
 
 
-class Held(Conflict):
-    """Another process holds the lock. `note` is the text that it wrote into the file."""
+class InUse(Conflict):
+    """Another process has locked the file. `note` is the text that it wrote into the file."""
 
     code = "already_running"
 
@@ -30,17 +30,17 @@ class Held(Conflict):
 
 @contextmanager
 def locked(path: Path) -> Generator[TextIO]:
-    """Hold a lock on a file, and yield the file to write the owner's name into it. The kernel releases it on exit.
+    """Lock a file, and yield it so that the caller can write its name into it. The kernel unlocks it on exit.
 
     Raises:
-        Held: another process has it.
+        InUse: another process has locked it.
     """
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise Held(path, file.read()) from None
+            raise InUse(path, file.read()) from None
         file.truncate(0)
         yield file
         file.truncate(0)

@@ -1,4 +1,4 @@
-"""`securetune up` as a child process, for the demo, the benchmarks and the end-to-end tests.
+"""Runs `securetune up` as a child process, for the demo, the benchmarks and the end-to-end tests.
 
 Not here: what it starts (securetune.local.up).
 """
@@ -18,13 +18,13 @@ from securetune.local.processes import Command, spawn
 
 @contextmanager
 def running(state: Path, port: int = 0, env: Mapping[str, str] | None = None) -> Generator[Address]:
-    """A whole service for as long as the block runs; its own messages go to `state/logs/up.log`.
+    """Run a whole service while the block runs. The messages of the supervisor go to `state/logs/up.log`.
 
-    Port 0 takes any free one. `env` is put over our own environment; an empty value counts as unset. The service ends
-    with the thread that enters (on Linux, also when that is killed).
+    Port 0 chooses a free one. `env` overrides the current environment; an empty value counts as unset. The service also
+    ends when the calling thread ends, for whatever reason.
 
     Raises:
-        Unavailable: code `start_failed`, with what it said.
+        Unavailable: code `start_failed`; the message contains the output of the supervisor.
     """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = state / "logs" / "up.log"
@@ -41,11 +41,11 @@ def running(state: Path, port: int = 0, env: Mapping[str, str] | None = None) ->
         finally:
             os.close(writer)
         try:
-            line = lines.readline()  # or the end of the file, when it ends first
-            if not line:
+            line = lines.readline()
+            if not line:  # it ended before it was ready
                 process.wait()
-                said = log.read_bytes()[log_start:].decode(errors="replace").strip()
-                raise Unavailable(f"securetune up did not start: {said}", code="start_failed")
+                output = log.read_bytes()[log_start:].decode(errors="replace").strip()
+                raise Unavailable(f"securetune up did not start: {output}", code="start_failed")
             yield Address.from_json(line)
         finally:
             _end(process)

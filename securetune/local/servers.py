@@ -1,22 +1,22 @@
-"""PostgreSQL and Valkey from wheels, under a folder of ours: start, stop, start again after a crash. Unix sockets only.
+"""PostgreSQL and Valkey from wheels: start, stop, restart after a crash. They listen on Unix sockets only.
 
     with PostgresServer(folder) as database, ValkeyServer(other) as broker:
         connect(database.url, broker.url)
 
-Each server works in its data folder and binds its socket there, so no TCP port is opened and the length of the path
-does not matter. A lock in the folder keeps two supervisors apart; whoever holds it may end what an earlier one left.
+The working directory of each server is its data folder, and it binds its socket there. So no TCP port is opened, and
+the path may have any length. A lock in the folder excludes a second supervisor; the owner of the lock may end the
+processes that an earlier supervisor left running.
 
-PostgreSQL refuses to run as root. Then it runs as the owner of the data folder, which is `nobody` in a new one. That
-account need not be able to walk to the folder, which often lies below a private home: the server is started *in* the
-folder and finds it again as `/proc/self/cwd`. So the data stays in the state directory, and no mode is changed on any
-folder that is not ours. The programs must be within its reach, see securetune.local.wheels.
+PostgreSQL refuses to run as root, so root runs it as another account (securetune.local.wheels). That account often
+cannot traverse the path to the data folder, which may be below a private home directory. Therefore the server is
+started *in* the folder and refers to it as `/proc/self/cwd`: the data stays in the state directory, and the modes of
+other folders are not changed.
 
-Not here: when to start again (securetune.local.supervisor), the schema (core.db.migrate).
+Not here: when to restart (securetune.local.supervisor), the schema (core.db.migrate).
 """
 
 import errno
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -51,7 +51,7 @@ _WAL_SEGMENT_BYTES = 16 * 2**20
 
 
 class Server(Program):
-    """A server that keeps its data in `folder`."""
+    """A server that stores its data in `folder/data`."""
 
     socket_name: ClassVar[str]
 
@@ -59,79 +59,79 @@ class Server(Program):
         super().__init__(title, log or folder / "log")
         self.folder = folder
         self.data = folder / "data"
-        self._held = ExitStack()
+        self._claims = ExitStack()
         self._address: Path | None = None
 
     @property
     def url(self) -> str:
-        """Where clients find it. Stays the same for as long as the server is held, also when it is started again."""
+        """The URL for clients. A restart does not change it; only `release` does."""
         assert self._address is not None, f"{self.title} was not started"  # noqa: S101
         return self.url_in(self._address)
 
     @staticmethod
     @abstractmethod
     def url_in(folder: Path) -> str:
-        """Where clients find a server whose data folder, or a link to it, this is."""
+        """Return the URL of a server whose data folder is `folder`, which may be a link."""
 
     def start(self, pause: Pause = time.sleep) -> str:
-        """Start it and wait until it takes connections; returns its address.
+        """Start the server, wait until it accepts connections, and return its URL.
 
         Raises:
-            Held: another supervisor has it.
-            Unavailable: it does not start; the code says why.
+            InUse: another supervisor uses the folder.
+            Unavailable: the server did not start; the code says why.
         """
         try:
             self.launch(pause)
             self.await_ready(pause)
-        except BaseException:  # also when `pause` breaks the wait off
+        except BaseException:  # also if `pause` interrupts the wait
             self.stop()
             raise
         return self.url
 
     def stop(self) -> None:
-        """End it, and let go of the folder."""
+        """Stop the server and release the folder."""
         stop_together([self])
         self.release()
 
     def release(self) -> None:
-        """Let go of the folder, once it has ended."""
-        self._held.close()
+        """Release the lock on the folder; call it after the server has ended."""
+        self._claims.close()
         self._address = None
 
     @override
     def prepare(self, pause: Pause) -> None:
-        """Take the folder, once, and end what an earlier run left in it."""
+        """Lock the folder on the first start; at every start, end leftover processes and create missing data."""
         try:
             if self._address is None:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._held.enter_context(locked(self.folder / "lock"))
-                self._address = self._held.enter_context(short_path(self.data, self.socket_name))
+                self._claims.enter_context(locked(self.folder / "lock"))
+                self._address = self._claims.enter_context(short_path(self.data, self.socket_name))
             self.clean(pause)
             if not self.data.exists():
                 self.create(pause)
         except OSError as error:
             code = "disk_full" if error.errno == errno.ENOSPC else "folder_unusable"
-            where = error.filename or self.folder
-            raise Unavailable(f"{self.title} cannot use {where}: {error.strerror}.", code=code) from error
+            path = error.filename or self.folder
+            raise Unavailable(f"{self.title} cannot use {path}: {error.strerror}.", code=code) from error
 
     def clean(self, pause: Pause) -> None:
-        """End what an earlier run left behind."""
+        """End the processes of an earlier run."""
 
-    def create(self, pause: Pause) -> None:  # noqa: ARG002 - PostgreSQL's takes a while
-        """Make the data folder."""
+    def create(self, pause: Pause) -> None:  # noqa: ARG002 - PostgreSQL waits for initdb
+        """Create the data folder."""
         self.data.mkdir(mode=0o700)
 
     def leftovers(self, name: str) -> list[psutil.Process]:
-        """Living processes of this name that work in the data folder."""
+        """Return running processes whose name starts with `name` and whose working directory is the data folder."""
         data = str(self.data.resolve())
         return living(lambda process: process.name().startswith(name) and process.cwd() == data)
 
     @override
     def diagnose(self, what: str) -> Unavailable:
-        """A full disk says so in a log on the same disk, so ask the disk as well."""
+        """Report a full disk as such. The log may be on the same disk, so its free space is checked as well."""
         full = "No space left on device" in self._written()
         if full or shutil.disk_usage(self.folder).free < _WAL_SEGMENT_BYTES:
-            return Unavailable(f"{what}: there is no room left below {self.folder}. Free some.", code="disk_full")
+            return Unavailable(f"{what}: no space left in {self.folder}. Free some.", code="disk_full")
         return super().diagnose(what)
 
     def __enter__(self) -> Self:
@@ -145,15 +145,15 @@ class Server(Program):
 
 
 class PostgresServer(Server):
-    """PostgreSQL: one superuser `securetune`, who is whoever reaches the socket, and the database `postgres`."""
+    """PostgreSQL with the database `postgres`. Every client of the socket is the superuser `securetune`."""
 
-    # Fast shutdown; then without a checkpoint, which the next start makes up for; SIGKILL would do no more harm.
+    # Fast shutdown, then immediate shutdown without a checkpoint, then SIGKILL. The next start recovers the data.
     stop_signals = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 10.0))
-    ready_within = 180.0  # recovery after a crash may have much to read
+    ready_within = 180.0  # recovery after a crash may replay a long log
     socket_name = ".s.PGSQL.5432"
 
     def __init__(self, folder: Path, *, log: Path | None = None, durable: bool = True) -> None:
-        """`durable=False` is for tests: quicker, and a power cut may lose the data."""
+        """With `durable=False` (for tests) it is faster, but a power failure may lose the data."""
         super().__init__("PostgreSQL", folder, log)
         self._durable = durable
         self._account: Account | None = None
@@ -169,18 +169,18 @@ class PostgresServer(Server):
         found = stamp.read_text().strip() if stamp.exists() else "(none)"
         if found != str(major):
             raise Unavailable(
-                f"{self.data} was made by PostgreSQL {found}, and this is PostgreSQL {major}: move the folder away to "
-                "start afresh, or bring its data over with pg_dump of the old version.",
+                f"{self.data} was created by PostgreSQL {found}, but the installed version is {major}. Export the data "
+                "with pg_dump of the old version, or move the folder away to start with an empty database.",
                 code="data_version",
             )
 
     @override
     def clean(self, pause: Pause) -> None:
-        """End a postmaster whose supervisor was killed, wait for its children, and remove its claim on the folder.
+        """End a postmaster whose supervisor was killed, wait for its children, and remove its `postmaster.pid`.
 
-        PostgreSQL itself refuses to start when the process id in a stale claim has been given to another process.
+        With a stale `postmaster.pid`, PostgreSQL refuses to start if another process has that process id now.
         """
-        self._account = database_account(self.data)
+        self._account = wheels.postgres_account(self.data)
         self._programs = wheels.postgres_programs(self._account)
         if self.data.exists():
             self._check_version(self._programs.major)
@@ -192,11 +192,11 @@ class PostgresServer(Server):
             if str(process.pid) == pid:
                 try_signal(process, signal.SIGINT)
         end_leftovers(lambda: self.leftovers("postgres"), pause, grace=10)
-        claim.unlink(missing_ok=True)  # nobody works in the folder any more, and we hold its lock
+        claim.unlink(missing_ok=True)  # no process uses the folder any more, and we own its lock
 
     @override
     def create(self, pause: Pause) -> None:
-        """Make a new cluster beside the data folder, and rename it when it is whole."""
+        """Create a cluster in a temporary folder and rename it once it is complete."""
         scratch = Path(tempfile.mkdtemp(prefix="init-", dir=self.folder))
         if self._account:
             os.chown(scratch, self._account.uid, self._account.gid)
@@ -209,13 +209,13 @@ class PostgresServer(Server):
             while (status := initdb.poll()) is None:
                 pause(0.01)
             if status != 0:
-                raise self.diagnose("PostgreSQL's data folder cannot be made")
+                raise self.diagnose("The data folder of PostgreSQL cannot be created")
             scratch.rename(self.data)
         finally:
             if initdb.poll() is None:
                 signal_group(initdb.pid, signal.SIGKILL)
                 initdb.wait()
-            shutil.rmtree(scratch, ignore_errors=True)  # there is none after the rename
+            shutil.rmtree(scratch, ignore_errors=True)  # it does not exist after the rename
 
     @override
     def command(self) -> Command:
@@ -228,13 +228,13 @@ class PostgresServer(Server):
             "cluster_name": "securetune",
         }
         if not self._durable:
-            settings |= {"fsync": "off", "full_page_writes": "off"}  # a killed server loses nothing even so
+            settings |= {"fsync": "off", "full_page_writes": "off"}  # a killed server still loses nothing
         return self._in_folder("postgres", [f"--{name}={value}" for name, value in settings.items()], self.data)
 
     def _in_folder(self, program: str, arguments: list[str], folder: Path) -> Command:
-        assert self._programs is not None  # noqa: S101 - `clean` comes first
+        assert self._programs is not None  # noqa: S101 - set by `clean`
         here = "/proc/self/cwd" if self._account else "."
-        env = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}  # and none of PG*
+        env = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}  # no PG* variables
         return Command(
             argv=[self._programs.folder / "bin" / program, "-D", here, *arguments],
             env=env | {"LC_ALL": "C"},
@@ -244,35 +244,14 @@ class PostgresServer(Server):
 
     @override
     def ready(self) -> bool:
-        """Its claim on the folder has a line that says so, as pg_ctl reads it."""
+        """Whether `postmaster.pid` reports `ready` in its eighth line, which is how pg_ctl waits."""
         claim = self.data / "postmaster.pid"
         lines = claim.read_text().splitlines() if claim.exists() else []
         return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
 
-def database_account(data: Path) -> Account | None:
-    """Who PostgreSQL must run as: None for ourselves, or some other account when we are root.
-
-    Raises:
-        Unavailable: code `root_unsupported`, when there is no user `nobody`.
-    """
-    if os.geteuid() != 0:
-        return None
-    if data.exists() and (owner := data.stat()).st_uid != 0:
-        return Account(owner.st_uid, owner.st_gid)
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError as error:
-        raise Unavailable(
-            "PostgreSQL does not run as root, and this system has no user `nobody` to run it as: run securetune as an "
-            "ordinary user, or set DATABASE_URL.",
-            code="root_unsupported",
-        ) from error
-    return Account(nobody.pw_uid, nobody.pw_gid)
-
-
 class ValkeyServer(Server):
-    """Valkey, as a broker: it carries wake-ups, so what a crash loses is sent again by the sweep."""
+    """Valkey as the broker. Messages only wake workers up, and the periodic sweep resends those lost in a crash."""
 
     stop_signals = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 10.0))
     socket_name = "valkey.sock"
@@ -287,7 +266,7 @@ class ValkeyServer(Server):
 
     @override
     def clean(self, pause: Pause) -> None:
-        """End a server whose supervisor was killed."""
+        """End a Valkey server whose supervisor was killed."""
         for process in self.leftovers("valkey"):
             try_signal(process, signal.SIGTERM)
         end_leftovers(lambda: self.leftovers("valkey"), pause, grace=5)
@@ -301,7 +280,7 @@ class ValkeyServer(Server):
             "dir": ".",
             "save": "300 1",
             "appendonly": "no",
-            # A full disk must stop neither the broker nor its end.
+            # A full disk must neither stop the broker nor block its shutdown.
             "stop-writes-on-bgsave-error": "no",
             "shutdown-on-sigterm": "force",
         }
@@ -310,7 +289,7 @@ class ValkeyServer(Server):
 
     @override
     def ready(self) -> bool:
-        """It answers a ping."""
+        """Whether it responds to PING."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)
             try:

@@ -1,7 +1,7 @@
-"""The two programs of our own: the API under uvicorn, and the Celery worker.
+"""The two programs of securetune itself: the API under uvicorn, and the Celery worker.
 
-Both are started through this interpreter. The API gets a socket that listens already: whether the port is free is known
-before anything starts, and a client that calls while the API is started again waits instead of being refused.
+Both run with the current Python interpreter. The API inherits a listening socket. So a taken port is reported before
+anything starts, and requests wait during a restart of the API instead of failing.
 Not here: the servers they need (securetune.local.servers).
 """
 
@@ -20,28 +20,29 @@ from core.errors import Conflict, InvalidInput, Unavailable
 from securetune.local.processes import Command, Pause, Program, end_leftovers, living, try_signal
 
 MARKER = "SECURETUNE_SUPERVISOR"
-"""The variable by which processes that we started, and theirs, are found again."""
-_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
+"""Environment variable that marks the API, the worker and their child processes."""
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - only compared, not bound
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address; port 0 takes any free one.
+    """Return a socket that listens on the address; port 0 chooses a free one.
 
     Raises:
-        InvalidInput: code `unknown_host`, when the host has no address.
-        Conflict: code `port_taken`.
-        Unavailable: code `cannot_listen`, for any other reason.
+        InvalidInput: code `unknown_host`; the host name has no address.
+        Conflict: code `port_taken`; another program listens on the port.
+        Unavailable: code `cannot_listen`; any other error.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, OverflowError) as error:
-        raise InvalidInput(f"{host}:{port} is no address to listen on.", code="unknown_host", param="host") from error
+        message = f"Cannot resolve {host}:{port}. Give --host an address of this machine, such as 127.0.0.1."
+        raise InvalidInput(message, code="unknown_host", param="host") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # asyncio sets this on each connection, but not when uvicorn has the socket from someone else; it is inherited.
+        # Connections inherit the option. asyncio would set it, but not if uvicorn receives an open socket.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
         listener.listen(2048)
@@ -49,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise Conflict(
-                f"Port {port} on {host} is taken by another program: choose another with --port, or --port 0 for any.",
+                f"Port {port} on {host} is taken by another program. Choose another --port, or --port 0 for any.",
                 code="port_taken",
                 param="port",
             ) from error
@@ -58,7 +59,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address that a browser on this machine can open."""
+    """Return a URL that a browser on this machine can open."""
     host, port = listener.getsockname()[:2]
     if host in _ANY:
         host = "::1" if listener.family == socket.AF_INET6 else "127.0.0.1"
@@ -66,7 +67,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 class Api(Program):
-    """The API on a socket that listens already."""
+    """The API, which serves a listening socket."""
 
     def __init__(self, listener: socket.socket, env: Mapping[str, str], log: Path) -> None:
         super().__init__("API", log)
@@ -77,7 +78,7 @@ class Api(Program):
     @override
     def command(self) -> Command:
         descriptor = self._listener.fileno()
-        # The last: how long open connections, such as event streams, may delay a stop.
+        # The timeout limits how long open connections, such as event streams, can delay a stop.
         arguments = ["--factory", "--fd", str(descriptor), "--timeout-graceful-shutdown", "5"]
         return Command(
             [sys.executable, "-m", "uvicorn", "api.main:create_app", *arguments],
@@ -87,12 +88,12 @@ class Api(Program):
 
     @override
     def prepare(self, pause: Pause) -> None:
-        """Forget a question that the last process left unanswered."""
-        self._forget()
+        """Close a probe that the previous process did not answer."""
+        self._close_probe()
 
     @override
     def ready(self) -> bool:
-        """It has answered `GET /healthz`. The question waits in the socket's queue until the API takes it."""
+        """Whether `GET /healthz` has been answered. The request waits in the socket's queue until then."""
         try:
             if self._probe is None:
                 host, port = url_of(self._listener).removeprefix("http://").rsplit(":", 1)
@@ -104,17 +105,17 @@ class Api(Program):
             return False
         except OSError:
             answer = b""
-        self._forget()
+        self._close_probe()
         return answer.split(b" ")[1:2] == [b"200"]
 
-    def _forget(self) -> None:
+    def _close_probe(self) -> None:
         if self._probe is not None:
             self._probe.close()
             self._probe = None
 
 
 class Worker(Program):
-    """The Celery worker. Its tasks only watch training processes, so threads do."""
+    """The Celery worker. It uses threads, because its tasks only supervise training processes."""
 
     def __init__(self, env: Mapping[str, str], log: Path) -> None:
         super().__init__("Worker", log)
@@ -122,14 +123,14 @@ class Worker(Program):
 
     @override
     def command(self) -> Command:
-        # It has no neighbours to look for, which would take a second.
-        alone = ["--without-mingle", "--without-gossip"]
-        arguments = ["worker", "--pool", "threads", "--concurrency", "1", "--loglevel", "INFO", *alone]
+        # There are no other workers; searching for them takes a second.
+        single = ["--without-mingle", "--without-gossip"]
+        arguments = ["worker", "--pool", "threads", "--concurrency", "1", "--loglevel", "INFO", *single]
         return Command([sys.executable, "-m", "celery", "-A", "worker.main", *arguments], env=self._env)
 
 
 def environment(state: Path, database_url: str, redis_url: str) -> dict[str, str]:
-    """What the API and the worker find in their environment: ours, where things are, and whose they are."""
+    """Return the environment of the API and the worker: the current one, the URLs, the state folder and the marker."""
     return dict(os.environ) | {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -140,10 +141,10 @@ def environment(state: Path, database_url: str, redis_url: str) -> dict[str, str
 
 
 def end_strays(state: Path, pause: Pause, *, grace: float) -> None:
-    """End every process that an `up` on this state has started, directly or not, and that still runs.
+    """End the processes that an earlier `up` on this state, or one of its children, has left running.
 
     Raises:
-        Unavailable: code `leftover_process`, when one cannot be ended.
+        Unavailable: code `leftover_process`; a process cannot be ended.
     """
 
     def find() -> list[psutil.Process]:

@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and the death of children, as things to wait for instead of interruptions anywhere.
+"""Turns SIGINT, SIGTERM, SIGHUP and SIGCHLD into events to wait for, so that no handler interrupts other code.
 
-Not here: what to do about them (securetune.local.supervisor).
+Not here: how the events are handled (securetune.local.supervisor).
 """
 
 import select
@@ -15,15 +15,15 @@ _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequested(Exception):
-    """The user wants us to end."""
+    """The user has requested a stop, for example with Ctrl-C."""
 
 
 class Signals:
-    """While entered (main thread only), signals are noted and wake `wait` up. Handlers are put back at the end."""
+    """Context manager that counts stop signals and wakes `wait`; main thread only. It restores the handlers on exit."""
 
     def __init__(self) -> None:
         self.stops = 0
-        """How often the user has asked us to end."""
+        """Number of stop signals received."""
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -34,12 +34,12 @@ class Signals:
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._undo.callback(signal.set_wakeup_fd, before)
         for number in _STOPS:
-            # What nohup has set is for us to leave. That a shell has its background jobs ignore Ctrl-C is not: whoever
-            # sends SIGINT to this process wants it to end.
+            # nohup ignores SIGHUP, and that stays. A shell also makes background jobs ignore SIGINT, but a SIGINT that
+            # somebody sends to this process is meant to end it.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                self._undo.callback(signal.signal, number, signal.signal(number, self._note))
-        # A handler of Python's must be there, or the signal is not written to the socket.
-        self._undo.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, _nothing))
+                self._undo.callback(signal.signal, number, signal.signal(number, self._count_stop))
+        # Python writes a signal to the wakeup socket only if the signal has a Python handler.
+        self._undo.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, _do_nothing))
         return self
 
     def __exit__(
@@ -47,11 +47,11 @@ class Signals:
     ) -> None:
         self._undo.close()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the handler's signature
+    def _count_stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the handler's signature
         self.stops += 1
 
     def wait(self, seconds: float | None) -> None:
-        """Wait until any signal arrives, or the time is over. None waits for a signal alone."""
+        """Wait until a signal arrives or the time is over; None waits without a limit."""
         select.select((self._reader,), (), (), None if seconds is None else max(seconds, 0))
         try:
             while self._reader.recv(4096):
@@ -60,21 +60,21 @@ class Signals:
             return
 
     def pause(self, seconds: float) -> None:
-        """Wait as `wait` does, but break off with an exception once the user has asked us to end.
+        """Wait like `wait`, but raise once a stop has been requested.
 
         Raises:
-            StopRequested: as soon as that is so.
+            StopRequested: a stop was requested before or during the wait.
         """
         if not self.stops:
             self.wait(seconds)
         if self.stops:
             raise StopRequested
 
-    def hurry(self) -> Callable[[], bool]:
-        """A question to ask while stopping: has the user asked again since now?"""
+    def watch_repeated_stop(self) -> Callable[[], bool]:
+        """Return a function that tells whether another stop signal has arrived since this call."""
         before = max(self.stops, 1)
         return lambda: self.stops > before
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """Only there to be called."""
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """Handle a signal that only has to wake `wait`."""

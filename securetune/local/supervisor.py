@@ -1,6 +1,6 @@
-"""Keeps programs running: starts again what has died, with a growing delay, and gives up on what dies every time.
+"""Keeps programs running: restarts those that die, with a growing delay, and gives up after repeated early deaths.
 
-Not here: which programs (securetune.local.services), and how they are stopped
+Not here: which programs run (securetune.local.servers, securetune.local.services), and how they are stopped
 (securetune.local.processes.stop_together).
 """
 
@@ -12,74 +12,78 @@ from core.errors import Unavailable
 from securetune.local.processes import Program, describe_exit
 from securetune.local.signals import Signals
 
-Say = Callable[[str], None]
-"""Tells the user one line."""
+ShowLine = Callable[[str], None]
+"""Shows one line of text to the user."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """When to start again, and when to stop trying."""
+class RestartPolicy:
+    """When a program is restarted, and when the supervisor gives up."""
 
-    quick: float = 10.0
-    """A program that lives shorter than these seconds has died at once."""
-    tries: int = 5
-    """So many deaths at once in a row are too many."""
+    early_seconds: float = 10.0
+    """A death is early if the program ran for less than these seconds."""
+    max_early_deaths: int = 5
+    """Number of consecutive early deaths at which the supervisor gives up."""
     first_delay: float = 0.25
-    """Seconds until the first new start; doubled with each death at once."""
-    longest_delay: float = 5.0
+    """Seconds before the first restart; doubled with each consecutive early death."""
+    max_delay: float = 5.0
+    """Longest delay in seconds."""
 
     def delay(self, deaths: int) -> float:
-        """Seconds to wait after so many deaths at once in a row."""
-        return min(self.first_delay * 2 ** max(deaths - 1, 0), self.longest_delay)
+        """Return the seconds to wait after `deaths` consecutive early deaths."""
+        return min(self.first_delay * 2 ** max(deaths - 1, 0), self.max_delay)
 
 
 @dataclass
 class _Watched:
     program: Program
     started: float
-    deaths: int = 0
-    again_at: float | None = None
+    early_deaths: int = 0
+    restart_at: float | None = None
 
 
-def supervise(programs: Sequence[Program], signals: Signals, say: Say, patience: Patience = Patience()) -> None:
-    """Return when the user asks us to end; until then, start again whatever dies. The programs run already.
+def supervise(
+    programs: Sequence[Program], signals: Signals, show: ShowLine, policy: RestartPolicy = RestartPolicy()
+) -> None:
+    """Restart the running `programs` whenever they die; return when the user requests a stop.
 
     Raises:
-        Unavailable: code `keeps_dying`, when one of them dies at once too often.
+        Unavailable: code `keeps_dying`; a program had too many consecutive early deaths.
     """
     watched = [_Watched(program, time.monotonic()) for program in programs]
     while not signals.stops:
-        for one in watched:
-            _look_after(one, signals, say, patience)
-        waiting = [one.again_at for one in watched if one.again_at is not None]
-        signals.wait(min(waiting) - time.monotonic() if waiting else None)
+        for each in watched:
+            _check(each, signals, show, policy)
+        due = [each.restart_at for each in watched if each.restart_at is not None]
+        signals.wait(min(due) - time.monotonic() if due else None)
 
 
-def _look_after(one: _Watched, signals: Signals, say: Say, patience: Patience) -> None:
+def _check(watched: _Watched, signals: Signals, show: ShowLine, policy: RestartPolicy) -> None:
     now = time.monotonic()
-    if one.again_at is not None:
-        if now >= one.again_at:
-            _start_again(one, signals, say, patience)
+    if watched.restart_at is not None:
+        if now >= watched.restart_at:
+            _restart(watched, signals, show, policy)
         return
-    if (status := one.program.poll()) is not None:
-        _note_death(one, f"ended ({describe_exit(status)})", say, patience)
+    if (status := watched.program.poll()) is not None:
+        _record_death(watched, f"ended ({describe_exit(status)})", show, policy)
 
 
-def _start_again(one: _Watched, signals: Signals, say: Say, patience: Patience) -> None:
-    one.started, one.again_at = time.monotonic(), None
+def _restart(watched: _Watched, signals: Signals, show: ShowLine, policy: RestartPolicy) -> None:
+    watched.started, watched.restart_at = time.monotonic(), None
     try:
-        one.program.launch(signals.pause)
+        watched.program.launch(signals.pause)
     except Unavailable as error:
-        _note_death(one, f"cannot be started: {error.message}", say, patience)
+        _record_death(watched, f"cannot be started: {error.message}", show, policy)
 
 
-def _note_death(one: _Watched, what: str, say: Say, patience: Patience) -> None:
+def _record_death(watched: _Watched, what: str, show: ShowLine, policy: RestartPolicy) -> None:
     now = time.monotonic()
-    one.deaths = one.deaths + 1 if now - one.started < patience.quick else 1
-    title = one.program.title
-    if one.deaths >= patience.tries:
+    watched.early_deaths = watched.early_deaths + 1 if now - watched.started < policy.early_seconds else 1
+    program, deaths = watched.program, watched.early_deaths
+    if deaths >= policy.max_early_deaths:
         raise Unavailable(
-            f"{title} {what}, {one.deaths} times in a row: giving up. {one.program.log_tail()}", code="keeps_dying"
+            f"{program.title} {what}, {deaths} times in a row. Giving up. {program.log_tail()}", code="keeps_dying"
         )
-    one.again_at = now + patience.delay(one.deaths)
-    say(f"{title} {what}; starting it again in {patience.delay(one.deaths):.2g} s. Its log is {one.program.log}.")
+    delay = policy.delay(deaths)
+    watched.restart_at = now + delay
+    show(f"{program.title} {what}. Restarting it in {delay:.2g} s. Its log is {program.log}.")

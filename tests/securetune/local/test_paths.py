@@ -1,4 +1,4 @@
-"""securetune.local.paths: what two processes do with one lock, and how a long path becomes a short one."""
+"""securetune.local.paths: locks between processes, short paths for sockets, log rotation, private files."""
 
 import stat
 import subprocess
@@ -7,43 +7,43 @@ from pathlib import Path
 
 import pytest
 
-from securetune.local.paths import Held, locked, rotate, short_path, write_private
+from securetune.local.paths import InUse, locked, rotate, short_path, write_private
 
-HOLD = """
+LOCK = """
 import sys
 from pathlib import Path
 from securetune.local.paths import locked
 with locked(Path(sys.argv[1])) as file:
-    print("the holder's note", file=file, flush=True)
-    print("held", flush=True)
+    print("the owner's note", file=file, flush=True)
+    print("locked", flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_lock_is_held_by_one_process_and_says_by_whom(tmp_path: Path) -> None:
+def test_a_second_process_cannot_lock_and_gets_the_note_of_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(Held) as refused, locked(path):
+        [sys.executable, "-c", LOCK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "locked\n"
+        with pytest.raises(InUse) as in_use, locked(path):
             pass
-        assert refused.value.note == "the holder's note\n"
-        assert refused.value.code == "already_running"
-        holder.kill()
-        holder.wait()
+        assert in_use.value.note == "the owner's note\n"
+        assert in_use.value.code == "already_running"
+        owner.kill()
+        owner.wait()
         with locked(path):
             assert path.read_text() == ""
 
 
-def test_a_short_path_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_short_path_is_used_unchanged() -> None:
     with short_path(Path("/run/x"), "socket") as path:
         assert path == Path("/run/x").resolve()
 
 
 @pytest.mark.parametrize("name", ["n" * 120, "with space", "ümlaut", "per%cent"])
-def test_a_long_or_odd_path_gets_a_private_link(tmp_path: Path, name: str) -> None:
+def test_a_long_or_unusual_path_gets_a_private_link(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     with short_path(folder, "socket") as path:
@@ -65,9 +65,9 @@ def test_only_a_large_log_is_moved_aside(tmp_path: Path) -> None:
     assert old.read_text() == "0123456789+"
 
 
-def test_a_private_file_is_readable_by_its_owner_only_and_replaced_whole(tmp_path: Path) -> None:
+def test_a_private_file_is_readable_by_its_owner_only_and_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    path.write_text("an old one, world-readable")
+    path.write_text("an old key, world-readable")
     write_private(path, "secret")
     assert path.read_text() == "secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -1,4 +1,7 @@
-"""securetune.local.processes: children end with us, in order, and completely. A pipe shows when a child is gone."""
+"""securetune.local.processes: starting, stopping and cleaning up child processes.
+
+Children inherit a pipe, so that the end of the last one can be observed.
+"""
 
 import os
 import signal
@@ -18,7 +21,7 @@ from securetune.local.processes import Command, Program, describe_exit, end_left
 
 
 class Shell(Program):
-    """A shell script as a program. Whatever runs in it holds a pipe."""
+    """A shell script as a program. Its processes inherit the pipe."""
 
     def __init__(self, script: str, log: Path, pipe: int | None = None) -> None:
         super().__init__("Script", log)
@@ -39,7 +42,7 @@ class NeverReady(Shell):
 
 
 class Traps(Shell):
-    """Is ready when it has set its traps."""
+    """Ready once the script has set its traps."""
 
     stop_signals = ((signal.SIGTERM, 0.1), (signal.SIGKILL, 10.0))
 
@@ -57,7 +60,7 @@ def pipe() -> Generator[tuple[int, int]]:
         for end in (reader, writer):
             try:
                 os.close(end)
-            except OSError:  # a test has closed it already
+            except OSError:  # the test has already closed it
                 continue
 
 
@@ -69,10 +72,10 @@ def test_sigkill_reaches_the_whole_group_when_sigterm_is_ignored(tmp_path: Path)
         os.close(writer)
         assert stop_together([program]) == []
         assert program.poll() == -signal.SIGKILL
-        assert os.read(reader, 1) == b""  # nobody holds the pipe any more, the grandchild neither
+        assert os.read(reader, 1) == b""  # the grandchild has ended as well
 
 
-def test_what_a_dead_program_left_in_its_group_is_ended(tmp_path: Path) -> None:
+def test_leftovers_in_the_group_of_a_dead_program_are_ended(tmp_path: Path) -> None:
     with pipe() as (reader, writer):
         program = Shell("sleep 1000 & exit 3", tmp_path / "log", writer)
         program.launch()
@@ -83,7 +86,7 @@ def test_what_a_dead_program_left_in_its_group_is_ended(tmp_path: Path) -> None:
         assert os.read(reader, 1) == b""
 
 
-def test_a_hurried_stop_does_not_wait_for_the_grace(tmp_path: Path) -> None:
+def test_a_hurried_stop_does_not_wait_for_the_grace_period(tmp_path: Path) -> None:
     program = Traps("trap '' TERM; echo trapped; while :; do sleep 0.1; done", tmp_path / "log")
     program.stop_signals = ((signal.SIGTERM, 1000.0), (signal.SIGKILL, 10.0))
     program.launch()
@@ -113,7 +116,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         assert os.read(reader, 1) == b""
 
 
-def test_a_program_that_ends_while_starting_says_why(tmp_path: Path) -> None:
+def test_the_error_of_a_program_that_ends_while_starting_has_the_reason(tmp_path: Path) -> None:
     program = NeverReady("echo the reason; exit 7", tmp_path / "log")
     program.ready_within = 60
     program.launch()
@@ -131,23 +134,23 @@ def test_a_program_that_is_never_ready_is_stopped(tmp_path: Path) -> None:
     assert program.pid is None
 
 
-def test_only_words_of_the_last_start_are_quoted(tmp_path: Path) -> None:
+def test_only_output_since_the_last_start_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("from an earlier run\n")
-    program = Shell("echo from this one", tmp_path / "log")
+    program = Shell("echo from this run", tmp_path / "log")
     program.launch()
     while program.poll() is None:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-    assert "from this one" in program.log_tail()
+    assert "from this run" in program.log_tail()
     assert "earlier" not in program.log_tail()
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_program_names_it(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no-such-program") as failed:
         spawn(Command([tmp_path / "no-such-program"]), tmp_path / "log")
     assert failed.value.code == "cannot_start"
 
 
-def test_leftovers_are_killed_after_their_grace(tmp_path: Path) -> None:
+def test_leftovers_are_killed_after_the_grace_period(tmp_path: Path) -> None:
     process = spawn(Command(["sleep", "1000"], cwd=tmp_path), tmp_path / "log")
 
     def find() -> list[psutil.Process]:
@@ -155,10 +158,10 @@ def test_leftovers_are_killed_after_their_grace(tmp_path: Path) -> None:
 
     assert [found.pid for found in find()] == [process.pid]
     end_leftovers(find, time.sleep, grace=0.05)
-    assert find() == []  # dead, though nobody has reaped it yet
+    assert find() == []  # dead, although it is still a zombie
     assert process.wait() == -signal.SIGKILL
 
 
-def test_endings_are_told_in_words() -> None:
+def test_exit_statuses_and_signals_are_described() -> None:
     assert describe_exit(-9) == "signal SIGKILL"
     assert describe_exit(1) == "exit status 1"

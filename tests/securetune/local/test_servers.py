@@ -1,4 +1,4 @@
-"""securetune.local.servers: the real PostgreSQL and Valkey, started, stopped, killed and restarted on one folder."""
+"""securetune.local.servers: real PostgreSQL and Valkey servers are started, stopped, killed and restarted."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from core.errors import Unavailable
-from securetune.local.paths import Held
+from securetune.local.paths import InUse
 from securetune.local.servers import PostgresServer, Server, ValkeyServer
 
 
@@ -24,22 +24,22 @@ def postgres(folder: Path) -> PostgresServer:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where a stopped PostgreSQL has its data, with an answer in it. Leave it so: making one takes a second."""
+    """Folder of a stopped PostgreSQL with one table. Tests leave it stopped, because a new cluster takes a second."""
     with tempfile.TemporaryDirectory(prefix="securetune-test-") as private:
         folder = Path(private, "postgres")
         with postgres(folder) as server, psycopg.connect(server.url, autocommit=True) as session:
-            session.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+            session.execute("CREATE TABLE stored AS SELECT 42 AS answer")
         yield folder
 
 
 def answer(server: PostgresServer) -> object:
     with psycopg.connect(server.url) as session:
-        row = session.execute("SELECT answer FROM kept").fetchone()
+        row = session.execute("SELECT answer FROM stored").fetchone()
         return row and row[0]
 
 
 def families(process: psutil.Process) -> set[str]:
-    """Kinds of address it has a socket of. As a set: it may not have hung up yet on whoever asked if it is ready."""
+    """Address families of its sockets; a set, because the connection of the readiness check may still be open."""
     return {connection.family.name for connection in process.net_connections(kind="all")}
 
 
@@ -89,7 +89,7 @@ def test_postgres_starts_after_it_was_killed(folder: Path) -> None:
             session.execute("DROP TABLE late")
 
 
-def test_postgres_is_not_kept_out_by_a_pid_that_somebody_else_has_now(folder: Path) -> None:
+def test_postgres_starts_despite_a_stale_pid_that_another_process_has_now(folder: Path) -> None:
     owner = (folder / "data").stat()
     stale = folder / "data" / "postmaster.pid"
     other = subprocess.Popen(["sleep", "1000"], user=owner.st_uid if os.geteuid() == 0 else None)
@@ -104,12 +104,12 @@ def test_postgres_is_not_kept_out_by_a_pid_that_somebody_else_has_now(folder: Pa
         other.wait()
 
 
-def test_postgres_of_a_vanished_supervisor_is_ended_first(folder: Path) -> None:
+def test_the_postgres_of_a_killed_supervisor_is_ended_first(folder: Path) -> None:
     lost = postgres(folder)
     lost.start()
     assert lost.pid is not None
     old = psutil.Process(lost.pid)
-    lost.release()  # as the kernel does when the supervisor dies
+    lost.release()  # the kernel does so when the supervisor dies
     with postgres(folder) as server:
         assert server.pid != old.pid
         assert not old.is_running() or old.status() == psutil.STATUS_ZOMBIE
@@ -117,12 +117,13 @@ def test_postgres_of_a_vanished_supervisor_is_ended_first(folder: Path) -> None:
     assert lost.poll() == 0  # a fast shutdown, not a kill
 
 
-def test_postgres_of_another_version_is_left_alone(folder: Path) -> None:
+def test_the_data_of_another_postgres_version_is_not_touched(folder: Path) -> None:
     stamp = folder / "data" / "PG_VERSION"
     version = stamp.read_text()
     stamp.write_text("9.6\n")
     try:
-        with pytest.raises(Unavailable, match=r"made by PostgreSQL 9\.6, and this is PostgreSQL \d+: move") as refused:
+        message = r"created by PostgreSQL 9\.6, but the installed version is \d+\. Export the data .* or move"
+        with pytest.raises(Unavailable, match=message) as refused:
             postgres(folder).start()
     finally:
         stamp.write_text(version)
@@ -131,8 +132,8 @@ def test_postgres_of_another_version_is_left_alone(folder: Path) -> None:
         assert answer(server) == 42
 
 
-def test_a_half_made_data_folder_is_made_again(tmp_path: Path) -> None:
-    """The maker is stopped in the middle: by a user, and by a kill that let nobody tidy up."""
+def test_an_incomplete_data_folder_is_created_again(tmp_path: Path) -> None:
+    """initdb is interrupted by the user, and by a kill after which nothing was cleaned up."""
     folder = tmp_path / "postgres"
 
     def interrupt(seconds: float) -> None:
@@ -148,7 +149,7 @@ def test_a_half_made_data_folder_is_made_again(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"data", "lock", "log"}
 
 
-def test_postgres_that_cannot_start_says_why(folder: Path) -> None:
+def test_the_error_of_a_failed_postgres_start_has_the_reason(folder: Path) -> None:
     configuration = folder / "data" / "postgresql.conf"
     before = configuration.read_text()
     configuration.write_text(before + "\nno_such_setting = 1\n")
@@ -160,13 +161,13 @@ def test_postgres_that_cannot_start_says_why(folder: Path) -> None:
         configuration.write_text(before)
     assert failed.value.code == "start_failed"
     assert str(server.log) in failed.value.message
-    server.start()  # the folder was let go of
+    server.start()  # the folder was released
     server.stop()
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Path:
-    """A file system with room for 8 MB."""
+    """A file system of 8 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.geteuid() != 0 or not shutil.which("mount"):
@@ -177,9 +178,9 @@ def small_disk(tmp_path: Path) -> Path:
     return disk
 
 
-def test_postgres_on_a_full_disk_says_so(small_disk: Path) -> None:
+def test_postgres_reports_a_full_disk(small_disk: Path) -> None:
     try:
-        with pytest.raises(Unavailable, match=r"room|space") as full:
+        with pytest.raises(Unavailable, match="space") as full:
             postgres(small_disk / "postgres").start()
         assert full.value.code == "disk_full"
         assert not (small_disk / "postgres" / "data").exists()
@@ -213,7 +214,7 @@ def test_valkey_starts_after_it_was_killed(tmp_path: Path) -> None:
         assert server.ready()
 
 
-def test_valkey_of_a_vanished_supervisor_is_ended_first(tmp_path: Path) -> None:
+def test_the_valkey_of_a_killed_supervisor_is_ended_first(tmp_path: Path) -> None:
     lost = ValkeyServer(tmp_path / "valkey")
     lost.start()
     lost.release()
@@ -223,8 +224,7 @@ def test_valkey_of_a_vanished_supervisor_is_ended_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["n" * 120, "a b%c"])
-def test_any_folder_will_do(tmp_path: Path, folder: Path, name: str) -> None:
-    """However long its path, and whatever is in it."""
+def test_servers_work_in_folders_with_long_or_unusual_paths(tmp_path: Path, folder: Path, name: str) -> None:
     moved = folder.rename(folder.with_name(name))
     try:
         with postgres(moved) as database, ValkeyServer(tmp_path / name) as broker:
@@ -235,13 +235,13 @@ def test_any_folder_will_do(tmp_path: Path, folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("make", [postgres, ValkeyServer])
-def test_a_folder_in_use_is_refused(
+def test_a_second_server_on_a_folder_is_an_error(
     make: Callable[[Path], Server], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     place: Path = request.getfixturevalue("folder") if make is postgres else tmp_path / "valkey"
     with make(place) as server:
         pid = server.pid
-        with pytest.raises(Held):
+        with pytest.raises(InUse):
             make(place).start()
         assert server.pid == pid
         assert server.ready()

