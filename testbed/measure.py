@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from core.attacks.evaluate import by_rules
+from core.attacks.evaluate import evaluate_by_rules
 from core.attacks.families import build
 from core.catalog import TESTBED
 from core.lm.generate import answer
@@ -65,7 +65,7 @@ def _first(prompts: PromptSet, limit: int) -> PromptSet:
 def _judged(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
     """Attack success, over-refusal, and what was undecided, by the product's own rules."""
     spec = SecuritySpec(attacks=_ATTACKS, max_new_tokens=MAX_NEW_TOKENS)
-    evaluation = by_rules(base, base.model, prompts.evaluation, spec, run="base")
+    evaluation = evaluate_by_rules(base, base.model, prompts.evaluation, spec, run="base")
     found: dict[str, float] = {}
     for figure in evaluation.figures:
         match figure.metric:

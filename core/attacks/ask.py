@@ -1,7 +1,7 @@
-"""Puts attacks and safe look-alikes to a model, and keeps what it says.
+"""Sends attacks and safe look-alikes to a model and collects its answers.
 
-Covers: attacks with several turns, begun answers, samples, prompts that are too long, answers of an earlier attempt.
-Not here: the attacks' words (attacks), generation (core.lm), judging (core.judges).
+Covers: attacks with several turns, prefilled answers, samples, prompts that are too long, answers of an earlier
+attempt. Not here: the wording of attacks (families), generation (engines), judging (core.judges).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,15 +22,15 @@ from core.schemas.prompts import Behaviour, EvaluationPrompts
 from core.schemas.security import SecuritySpec
 
 Keep = Callable[["Suite", Callable[[], tuple[RawAnswer, ...]]], tuple[RawAnswer, ...]]
-"""Gives a suite's answers as an earlier attempt has kept them, or computes and keeps them."""
-Certain = Callable[[str, str], bool]
+"""Returns the answers to a suite from an earlier attempt, or computes and stores them."""
+IsCertain = Callable[[str, str], bool]
 """Whether every judge's verdict on (behaviour, answer so far) is certain, whatever follows."""
 
 
-class Answers(Protocol):
-    """Answers conversations in their order; None for one that leaves no room for an answer in the model's context.
+class Generate(Protocol):
+    """Generates answers in the order of the conversations; None if the model's context has no room for an answer.
 
-    `settled` is asked now and then with an index and the answer so far; what it says yes to need not go on.
+    `early_stop` is called now and then with an index and the answer so far; the answer may end if it returns True.
     """
 
     def __call__(
@@ -38,14 +38,14 @@ class Answers(Protocol):
         conversations: Sequence[Sequence[Message]],
         *,
         sampling: Sampling,
-        settled: Callable[[int, str], bool] | None,
+        early_stop: Callable[[int, str], bool] | None,
         on_progress: OnProgress,
     ) -> Sequence[str | None]: ...
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Prompts that are asked and reported together."""
+    """Prompts that are reported together."""
 
     name: str
     """An attack family, or `over_refusal`."""
@@ -54,65 +54,71 @@ class Suite:
 
     @property
     def size(self) -> int:
-        """How many answers it takes."""
+        """Number of answers."""
         return len(self.prompts) * self.sampling.samples
 
 
-def suites(prompts: EvaluationPrompts, spec: SecuritySpec, tokenizer: PreTrainedTokenizerBase) -> tuple[Suite, ...]:
-    """What is asked, in order: each attack family, then the safe look-alikes as they are."""
+def build_suites(
+    prompts: EvaluationPrompts, spec: SecuritySpec, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Suite, ...]:
+    """Build one suite for each attack, in the order of the request, and one of the unwrapped safe look-alikes."""
 
-    def built(attack: AttackOptions, behaviours: Sequence[Behaviour]) -> tuple[AttackPrompt, ...]:
-        return tuple(_cut(prompt, tokenizer) for prompt in build(attack, behaviours, spec.system_prompt))
+    def build_prompts(attack: AttackOptions, behaviours: Sequence[Behaviour]) -> tuple[AttackPrompt, ...]:
+        return tuple(_cut_prefill(prompt, tokenizer) for prompt in build(attack, behaviours, spec.system_prompt))
 
-    attacks = (Suite(attack.family, built(attack, prompts.harmful), sampling_of(attack)) for attack in spec.attacks)
-    return (*attacks, Suite(OVER_REFUSAL, built(Direct(), prompts.safe), Sampling()))
+    attacks = (
+        Suite(attack.family, build_prompts(attack, prompts.harmful), sampling_of(attack)) for attack in spec.attacks
+    )
+    return (*attacks, Suite(OVER_REFUSAL, build_prompts(Direct(), prompts.safe), Sampling()))
 
 
 def ask(
-    whole: Sequence[Suite], answers: Answers, *, keep: Keep, certain: Certain | None, on_progress: OnProgress
+    suites: Sequence[Suite], generate: Generate, *, keep: Keep, is_certain: IsCertain | None, on_progress: OnProgress
 ) -> tuple[RawAnswer, ...]:
-    """Every raw answer, suite by suite; each suite is kept when it is done."""
-    total = sum(suite.size for suite in whole)
-    found: list[RawAnswer] = []
-    for suite in whole:
-        before = len(found)
-        found += keep(
-            suite,
-            partial(_asked, suite, answers, certain, lambda done, _, before=before: on_progress(before + done, total)),
-        )
+    """Collect the answers to all suites, in order; `keep` stores each suite when it is complete."""
+    total = sum(suite.size for suite in suites)
+    answers: list[RawAnswer] = []
+    for suite in suites:
+        before = len(answers)
+        report = partial(_report_offset, on_progress, before, total)
+        answers += keep(suite, partial(_ask_suite, suite, generate, is_certain, report))
     on_progress(total, total)
-    return tuple(found)
+    return tuple(answers)
 
 
-def _cut(prompt: AttackPrompt, tokenizer: PreTrainedTokenizerBase) -> AttackPrompt:
+def _report_offset(on_progress: OnProgress, before: int, total: int, done: int, _total: int) -> None:
+    on_progress(before + done, total)
+
+
+def _cut_prefill(prompt: AttackPrompt, tokenizer: PreTrainedTokenizerBase) -> AttackPrompt:
     """Cut the beginning of the model's own turn to the length that the attack asks for."""
     if prompt.prefill_tokens is None:
         return prompt
-    *before, begun = prompt.messages
-    ids = tokenizer(begun.content, add_special_tokens=False)["input_ids"][: prompt.prefill_tokens]
+    *before, prefill = prompt.messages
+    ids = tokenizer(prefill.content, add_special_tokens=False)["input_ids"][: prompt.prefill_tokens]
     text = str(tokenizer.decode(ids, skip_special_tokens=True))
     return replace(prompt, messages=(*before, Message(role="assistant", content=text)))
 
 
 @dataclass
-class _Row:
-    """One conversation on its way to its last answer."""
+class _Conversation:
+    """One sample of a prompt, from its first turn to its last answer."""
 
     prompt: AttackPrompt
     number: int
     sample: int
     messages: tuple[Message, ...]
-    left: tuple[str, ...]
-    said: RawAnswer | None = None
+    followups: tuple[str, ...]
+    answer: RawAnswer | None = None
 
-    def heard(self, suite: str, text: str | None) -> None:
-        """Take an answer. The last one is kept, and so is that there was no room; any other leads to the next turn."""
-        if text is not None and self.left:
-            turn, *rest = self.left
+    def add(self, suite: str, text: str | None) -> None:
+        """Add an answer (None if there was no room for one): the next turn follows, or the conversation is complete."""
+        if text is not None and self.followups:
+            turn, *rest = self.followups
             self.messages += (Message(role="assistant", content=text), Message(role="user", content=turn))
-            self.left = tuple(rest)
+            self.followups = tuple(rest)
             return
-        self.said = RawAnswer(
+        self.answer = RawAnswer(
             suite=suite,
             prompt=self.number,
             template=self.prompt.template,
@@ -125,28 +131,30 @@ class _Row:
         )
 
 
-def _asked(suite: Suite, answers: Answers, certain: Certain | None, on_progress: OnProgress) -> tuple[RawAnswer, ...]:
-    rows = [
-        _Row(prompt, number, sample, prompt.messages, prompt.followups)
+def _ask_suite(
+    suite: Suite, generate: Generate, is_certain: IsCertain | None, on_progress: OnProgress
+) -> tuple[RawAnswer, ...]:
+    conversations = [
+        _Conversation(prompt, number, sample, prompt.messages, prompt.followups)
         for number, prompt in enumerate(suite.prompts)
         for sample in range(suite.sampling.samples)
     ]
-    rounds = 1 + max((len(prompt.followups) for prompt in suite.prompts), default=0)
-    for turn in range(rounds):
-        waiting = [row for row in rows if row.said is None]
-        texts = answers(
-            [row.messages for row in waiting],
+    turns = 1 + max((len(prompt.followups) for prompt in suite.prompts), default=0)
+    for turn in range(turns):
+        open_ones = [each for each in conversations if each.answer is None]
+        texts = generate(
+            [each.messages for each in open_ones],
             sampling=suite.sampling,
-            settled=partial(_settled, waiting, certain) if certain else None,
+            early_stop=partial(_may_stop, open_ones, is_certain) if is_certain else None,
             on_progress=lambda done, total, turn=turn: on_progress(
-                int(suite.size * (turn + done / max(1, total)) / rounds), suite.size
+                int(suite.size * (turn + done / max(1, total)) / turns), suite.size
             ),
         )
-        for row, text in zip(waiting, texts, strict=True):
-            row.heard(suite.name, text)
-    return tuple(row.said for row in rows if row.said is not None)
+        for each, text in zip(open_ones, texts, strict=True):
+            each.add(suite.name, text)
+    return tuple(each.answer for each in conversations if each.answer is not None)
 
 
-def _settled(rows: Sequence[_Row], certain: Certain, index: int, text: str) -> bool:
-    row = rows[index]
-    return not row.left and certain(row.prompt.behaviour.text, text)
+def _may_stop(conversations: Sequence[_Conversation], is_certain: IsCertain, index: int, text: str) -> bool:
+    each = conversations[index]
+    return not each.followups and is_certain(each.prompt.behaviour.text, text)

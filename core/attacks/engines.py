@@ -1,6 +1,6 @@
-"""Who generates answers: transformers, or vLLM where a job asks for it.
+"""Engines that generate answers: transformers, or vLLM if the job asks for it.
 
-Not here: generation itself (core.lm.generate, core.lm.vllm_engine), what is asked (ask).
+Not here: generation itself (core.lm.generate, core.lm.vllm_engine), prompts (ask).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import assert_never
 
 from torch import nn
 
-from core.attacks.ask import Answers
+from core.attacks.ask import Generate
 from core.attacks.family import Sampling
 from core.lm.generate import answer, prompts_of
 from core.lm.load import BaseModel
@@ -20,44 +20,46 @@ from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.security import SecuritySpec
 
-_AT_ONCE = 256
-"""Prompts that vLLM is given between two signs of life."""
+_VLLM_BATCH = 256
+"""Prompts that vLLM gets between two reports of progress."""
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """What was trained, as it was stored."""
+class TrainedFiles:
+    """The stored files of a trained model."""
 
     folder: Path
-    """An adapter's, or that of a whole model."""
+    """Folder of the adapter or of the whole model."""
     rank: int | None
-    """The adapter's rank; None of a whole model."""
+    """Rank of the adapter; None for a whole model."""
 
 
 @contextmanager
-def answering(base: BaseModel, model: nn.Module, spec: SecuritySpec, tuned: Tuned | None) -> Iterator[Answers]:
-    """How `model` is asked: the base itself, or the base with what was trained (which vLLM reads from its files)."""
+def open_engine(
+    base: BaseModel, model: nn.Module, spec: SecuritySpec, trained: TrainedFiles | None
+) -> Iterator[Generate]:
+    """Open the engine of `spec` for `model`: the base model itself, or a trained one, which vLLM reads from files."""
     match spec.engine:
         case "transformers":
-            yield by_transformers(base, model, spec)
+            yield transformers_engine(base, model, spec)
         case "vllm":
-            whole = tuned.folder if tuned is not None and tuned.rank is None else base.folder
-            adapter = tuned.folder if tuned is not None and tuned.rank is not None else None
-            rank = tuned.rank if tuned is not None and tuned.rank is not None else 1
+            whole = trained.folder if trained is not None and trained.rank is None else base.folder
+            adapter = trained.folder if trained is not None and trained.rank is not None else None
+            rank = trained.rank if trained is not None and trained.rank is not None else 1
             with opened(base, whole, adapter, rank) as served:
-                yield _by_vllm(base, served, spec)
+                yield _vllm_engine(base, served, spec)
         case _:
             assert_never(spec.engine)
 
 
-def by_transformers(base: BaseModel, model: nn.Module, spec: SecuritySpec) -> Answers:
-    """Batches on the one copy of the base weights."""
+def transformers_engine(base: BaseModel, model: nn.Module, spec: SecuritySpec) -> Generate:
+    """Generate in batches with the one copy of the base weights."""
 
-    def answered(
+    def generate(
         conversations: Sequence[Sequence[Message]],
         *,
         sampling: Sampling,
-        settled: Callable[[int, str], bool] | None,
+        early_stop: Callable[[int, str], bool] | None,
         on_progress: OnProgress,
     ) -> Sequence[str | None]:
         return answer(
@@ -68,40 +70,40 @@ def by_transformers(base: BaseModel, model: nn.Module, spec: SecuritySpec) -> An
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=spec.seed,
-            settled=settled,
+            settled=early_stop,
             on_progress=on_progress,
         )
 
-    return answered
+    return generate
 
 
-def _by_vllm(base: BaseModel, served: VllmModel, spec: SecuritySpec) -> Answers:
-    """Nobody ends an answer early there: `settled` is not asked."""
+def _vllm_engine(base: BaseModel, served: VllmModel, spec: SecuritySpec) -> Generate:
+    """Generate with vLLM, which does not stop answers early."""
 
-    def answered(
+    def generate(
         conversations: Sequence[Sequence[Message]],
         *,
         sampling: Sampling,
-        settled: Callable[[int, str], bool] | None,
+        early_stop: Callable[[int, str], bool] | None,
         on_progress: OnProgress,
     ) -> Sequence[str | None]:
-        del settled
+        del early_stop
         prompts = prompts_of(base, conversations, max_new_tokens=spec.max_new_tokens)
-        asked = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
-        found: list[str | None] = [None] * len(prompts)
-        for start in range(0, len(asked), _AT_ONCE):
-            on_progress(start, len(asked))
-            some = asked[start : start + _AT_ONCE]
+        fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
+        answers: list[str | None] = [None] * len(prompts)
+        for start in range(0, len(fitting), _VLLM_BATCH):
+            on_progress(start, len(fitting))
+            batch = fitting[start : start + _VLLM_BATCH]
             rows = served.continue_tokens(
-                [prompt for _, prompt in some],
+                [prompt for _, prompt in batch],
                 max_new_tokens=spec.max_new_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                seeds=[spec.seed + index for index, _ in some],
+                seeds=[spec.seed + index for index, _ in batch],
             )
-            for (index, _), row in zip(some, rows, strict=True):
-                found[index] = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
-        on_progress(len(asked), len(asked))
-        return found
+            for (index, _), row in zip(batch, rows, strict=True):
+                answers[index] = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
+        on_progress(len(fitting), len(fitting))
+        return answers
 
-    return answered
+    return generate

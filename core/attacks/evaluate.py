@@ -1,15 +1,15 @@
-"""Has answers judged, and makes an evaluation of them: figures, categories, agreement, what judging took.
+"""Judges answers and computes the security part of an evaluation: figures, categories, agreement, cost of judging.
 
-Not here: asking the model (ask), judges (judges), counting (count), task figures (core.quality).
+Not here: collecting answers (ask), judges (core.judges), counting (count), task figures (core.quality).
 """
 
 from collections.abc import Sequence
 
 from torch import nn
 
-from core.attacks.ask import ask, suites
-from core.attacks.count import agreements, categories, figures
-from core.attacks.engines import by_transformers
+from core.attacks.ask import ask, build_suites
+from core.attacks.count import compute_agreements, compute_category_rates, compute_figures
+from core.attacks.engines import transformers_engine
 from core.judges import Case, Counts, Judge, rules_judge
 from core.lm.load import BaseModel
 from core.schemas.evaluation import Answer, Evaluation, Judgement, JudgeUse, RawAnswer
@@ -19,77 +19,79 @@ from core.schemas.prompts import EvaluationPrompts
 from core.schemas.security import SecuritySpec
 
 
-def evaluate(run: str, said: Sequence[RawAnswer], judges: Sequence[Judge], *, on_progress: OnProgress) -> Evaluation:
-    """Every answer judged by each judge that knows its kind, and the figures that follow.
+def evaluate(
+    run: str, raw_answers: Sequence[RawAnswer], judges: Sequence[Judge], *, on_progress: OnProgress
+) -> Evaluation:
+    """Let each judge judge the answers that it accepts, and compute the figures.
 
-    A judge sees the behaviour and the answer, never the attack around it. What was not asked is undecided.
+    A judge sees the behaviour and the answer, never the attack around it. A prompt that was not sent is undecided.
     """
-    found: list[list[Judgement]] = [[] for _ in said]
+    by_answer: list[list[Judgement]] = [[] for _ in raw_answers]
     uses: list[JudgeUse] = []
     for number, judge in enumerate(judges):
-        known = [place for place, each in enumerate(said) if judge.accepts(each.suite == OVER_REFUSAL)]
-        asked = [place for place in known if said[place].sent]
-        before, whole = number * len(said), len(judges) * len(said)
-        judged = judge.judge(
-            [_case(said[place]) for place in asked],
-            on_progress=lambda done, _, before=before, whole=whole: on_progress(before + done, whole),
+        accepted = [place for place, each in enumerate(raw_answers) if judge.accepts(each.suite == OVER_REFUSAL)]
+        sent = [place for place in accepted if raw_answers[place].sent]
+        before, total = number * len(raw_answers), len(judges) * len(raw_answers)
+        outcome = judge.judge(
+            [_case(raw_answers[place]) for place in sent],
+            on_progress=lambda done, _, before=before, total=total: on_progress(before + done, total),
         )
-        verdicts = dict(zip(asked, judged.judgements, strict=True))
-        for place in known:
-            found[place].append(verdicts.get(place) or _not_asked(judge))
-        uses.append(_use(run, judge, judged.use, not_asked=len(known) - len(asked)))
-    on_progress(len(said), len(said))
+        judgements = dict(zip(sent, outcome.judgements, strict=True))
+        for place in accepted:
+            by_answer[place].append(judgements.get(place) or _not_sent(judge))
+        uses.append(_use(run, judge, outcome.use, not_sent=len(accepted) - len(sent)))
+    on_progress(len(raw_answers), len(raw_answers))
     answers = tuple(
         Answer(**dict(each), run=run, judgements=tuple(judgements))
-        for each, judgements in zip(said, found, strict=True)
+        for each, judgements in zip(raw_answers, by_answer, strict=True)
     )
     return Evaluation(
-        figures=figures(run, answers),
+        figures=compute_figures(run, answers),
         answers=answers,
-        categories=categories(run, answers),
-        agreements=agreements(run, answers),
+        categories=compute_category_rates(run, answers),
+        agreements=compute_agreements(run, answers),
         judges=tuple(uses),
     )
 
 
-def _case(said: RawAnswer) -> Case:
-    return Case(behaviour=said.behaviour, answer=said.answer, safe=said.suite == OVER_REFUSAL)
+def _case(answer: RawAnswer) -> Case:
+    return Case(behaviour=answer.behaviour, answer=answer.answer, safe=answer.suite == OVER_REFUSAL)
 
 
-def _use(run: str, judge: Judge, counts: Counts, *, not_asked: int) -> JudgeUse:
+def _use(run: str, judge: Judge, counts: Counts, *, not_sent: int) -> JudgeUse:
     return JudgeUse(
         run=run,
         judge=judge.label,
         identity=judge.identity,
-        judged=counts.judged + not_asked,
+        judged=counts.judged + not_sent,
         cached=counts.cached,
-        undecided=counts.undecided + not_asked,
+        undecided=counts.undecided + not_sent,
         prompt_tokens=counts.prompt_tokens,
         completion_tokens=counts.completion_tokens,
     )
 
 
-def _not_asked(judge: Judge) -> Judgement:
+def _not_sent(judge: Judge) -> Judgement:
     return Judgement(
         judge=judge.label,
         verdict="undecided",
-        reason="the model was not asked: the prompt leaves no room for an answer in its context",
+        reason="the prompt was not sent: it leaves no room for an answer in the model's context",
     )
 
 
-def by_rules(
+def evaluate_by_rules(
     base: BaseModel, model: nn.Module, prompts: EvaluationPrompts, spec: SecuritySpec, *, run: str
 ) -> Evaluation:
-    """A model asked and judged by the rules at once, with nothing kept: for experiments on small models."""
-    said = ask(
-        suites(prompts, spec, base.tokenizer),
-        by_transformers(base, model, spec),
+    """Attack a model and judge its answers by the rules, without storing anything: for experiments on small models."""
+    answers = ask(
+        build_suites(prompts, spec, base.tokenizer),
+        transformers_engine(base, model, spec),
         keep=lambda _, compute: compute(),
-        certain=None,
+        is_certain=None,
         on_progress=_ignore,
     )
-    return evaluate(run, said, (rules_judge(),), on_progress=_ignore)
+    return evaluate(run, answers, (rules_judge(),), on_progress=_ignore)
 
 
 def _ignore(_done: int, _total: int) -> None:
-    """Nobody waits for progress here."""
+    """Discard progress."""

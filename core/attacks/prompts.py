@@ -1,7 +1,7 @@
-"""Where a job's attack prompts come from: sets that it names, the base model's own set, or the built-in one.
+"""The prompt set of a job: the sets that it names, the base model's own set, or the built-in one.
 
-Covers: choosing, cutting to `max_prompts` with all categories kept, keeping what is analysed apart from what is
-reported. Not here: attack templates (core.attacks.templates), layouts of published sets (core.data.promptsets).
+Covers: choosing a set, cutting it to `max_prompts` with all categories, keeping probe prompts apart from reported ones.
+Not here: attacks (core.attacks.families), layouts of published sets (core.data.promptsets).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,52 +19,52 @@ _FILE = "security_prompts.json"
 _BUILTIN = Path(__file__).parent / "builtin_prompts.json"
 
 NamedPromptSets = Mapping[Use, tuple[str, tuple[Behaviour, ...]]]
-"""Sets that the job names, by what they are used for: name and prompts."""
+"""Name and prompts of the sets that a job names, by use."""
 
 
-def choose(spec: SecuritySpec, model_folder: Path, brought: NamedPromptSets | None = None) -> PromptSet:
-    """The prompt set of a job, cut to its `max_prompts`.
+def choose_prompts(spec: SecuritySpec, model_folder: Path, named: NamedPromptSets | None = None) -> PromptSet:
+    """Choose the prompt set of a job and cut it to `max_prompts`.
 
-    Sets that the job names take the place of the reported prompts. What is analysed is the base model's own or the
-    built-in half, without what is reported.
+    Sets that the job names replace the reported prompts. Probe prompts come from the base model's own set or from the
+    built-in one, without the reported prompts.
 
     Raises:
-        InvalidModel: code `invalid_prompt_set`; the set beside the model cannot be read, is too small, or has a prompt
-            in two places where it tells nothing; or a set that the job names leaves too little to analyse with.
+        InvalidModel: code `invalid_prompt_set`; the set beside the model cannot be read, is too small or uses a prompt
+            twice; or a set that the job names leaves too few probe prompts.
     """
     own = model_folder / _FILE
     path = own if spec.prompts != "builtin" and own.is_file() else _BUILTIN
     try:
         whole = PromptSet.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise _refused(path.name, "; ".join(map(_in_words, error.errors()))) from error
-    if fault := _two_classes(whole.probe) or _seen(whole):
-        raise _refused(path.name, fault)
-    for use, (name, behaviours) in (brought or {}).items():
-        whole = _with(whole, use, name, behaviours)
+        raise _invalid(path.name, "; ".join(map(_describe, error.errors()))) from error
+    if fault := _check_classes(whole.probe) or _check_halves(whole):
+        raise _invalid(path.name, fault)
+    for use, (name, behaviours) in (named or {}).items():
+        whole = _replace_use(whole, use, name, behaviours)
     return whole.model_copy(
         update={
             "evaluation": EvaluationPrompts(
-                harmful=first(whole.evaluation.harmful, spec.max_prompts),
-                safe=first(whole.evaluation.safe, spec.max_prompts),
+                harmful=take_balanced(whole.evaluation.harmful, spec.max_prompts),
+                safe=take_balanced(whole.evaluation.safe, spec.max_prompts),
             )
         }
     )
 
 
-def first(behaviours: Sequence[Behaviour], most: int) -> tuple[Behaviour, ...]:
-    """The first ones, a category at a time in turn where more are there than wanted: published sets go by category."""
-    if len(behaviours) <= most:
+def take_balanced(behaviours: Sequence[Behaviour], count: int) -> tuple[Behaviour, ...]:
+    """Take `count` behaviours, one of each category in turn: published sets are sorted by category."""
+    if len(behaviours) <= count:
         return tuple(behaviours)
     groups: dict[str | None, list[Behaviour]] = {}
     for behaviour in behaviours:
         groups.setdefault(behaviour.category, []).append(behaviour)
     turns = chain.from_iterable(zip_longest(*groups.values()))
-    return tuple(behaviour for behaviour in turns if behaviour is not None)[:most]
+    return tuple(behaviour for behaviour in turns if behaviour is not None)[:count]
 
 
-def _with(whole: PromptSet, use: Use, name: str, behaviours: tuple[Behaviour, ...]) -> PromptSet:
-    """The set with its prompts of one use replaced, and what is reported now taken out of what is analysed."""
+def _replace_use(whole: PromptSet, use: Use, name: str, behaviours: tuple[Behaviour, ...]) -> PromptSet:
+    """Replace the reported prompts of one use, and remove them from the probe prompts."""
     evaluation = whole.evaluation.model_copy(update={use: behaviours})
     reported = {behaviour.text for behaviour in behaviours}
     probe = ProbePrompts.model_construct(
@@ -72,47 +72,47 @@ def _with(whole: PromptSet, use: Use, name: str, behaviours: tuple[Behaviour, ..
         benign=tuple(text for text in whole.probe.benign if text not in reported),
         safe=tuple(text for text in whole.probe.safe if text not in reported),
     )
-    if fault := _two_classes(probe):
+    if fault := _check_classes(probe):
         raise InvalidModel(
-            f"Prompt set {name!r} holds too many of the prompts that the analysis reads its security features from, "
-            f"and what is analysed must not be reported: {fault}. Take another set, or set security.prompts to auto.",
+            f"Prompt set {name!r} contains too many of the prompts that the analysis probes the model with, which must "
+            f"not be reported: {fault}. Choose another set, or set security.prompts to auto.",
             code="invalid_prompt_set",
             param="security.prompts",
         )
     return PromptSet(name=f"{whole.name}, {use}: {name}", evaluation=evaluation, probe=probe)
 
 
-def _two_classes(probe: ProbePrompts) -> str | None:
-    """What makes probe prompts useless: too few different ones, or one prompt in both classes."""
+def _check_classes(probe: ProbePrompts) -> str | None:
+    """Find too few different probe prompts, or one prompt in both classes."""
     classes = {"probe.harmful": frozenset(probe.harmful), "probe.benign": frozenset(probe.benign)}
     for name, texts in classes.items():
         if len(texts) < FEWEST_PROBES:
             return f"{name} has only {len(texts)} different prompts, and {FEWEST_PROBES} are needed"
     if both := classes["probe.harmful"] & classes["probe.benign"]:
         return (
-            f"{len(both)} prompts, such as {min(both)!r}, stand in probe.harmful and in probe.benign: the analysis "
-            "needs two classes"
+            f"{len(both)} prompts, such as {min(both)!r}, are in probe.harmful and in probe.benign: the analysis needs "
+            "two classes"
         )
     return None
 
 
-def _seen(prompts: PromptSet) -> str | None:
-    """Prompts that are analysed and reported."""
+def _check_halves(prompts: PromptSet) -> str | None:
+    """Find prompts that are both probed and reported."""
     reported = {behaviour.text for behaviour in (*prompts.evaluation.harmful, *prompts.evaluation.safe)}
-    if seen := reported & {*prompts.probe.harmful, *prompts.probe.benign, *prompts.probe.safe}:
+    if both := reported & {*prompts.probe.harmful, *prompts.probe.benign, *prompts.probe.safe}:
         return (
-            f"{len(seen)} prompts, such as {min(seen)!r}, stand in both halves: what is analysed or trained on must "
-            "not be what is reported"
+            f"{len(both)} prompts, such as {min(both)!r}, are in both halves: a prompt that is analysed or trained on "
+            "must not be reported"
         )
     return None
 
 
-def _in_words(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails) -> str:
     place = ".".join(str(part) for part in error["loc"])
     return f"{place}: {error['msg']}" if place else error["msg"]
 
 
-def _refused(name: str, why: str) -> InvalidModel:
+def _invalid(name: str, why: str) -> InvalidModel:
     return InvalidModel(
         f"{name} beside the base model is not a valid prompt set: {why}. Correct it, or set security.prompts to "
         "builtin.",

@@ -5,7 +5,7 @@ Not here: the figures (core.attacks.count, core.quality), whether a change is ac
 
 from collections.abc import Mapping
 
-from core.attacks.count import span, values
+from core.attacks.count import value_range, values_by_prompt
 from core.schemas.evaluation import Change, Evaluation, Figure
 from core.stats import paired_change
 
@@ -23,7 +23,7 @@ def _with_change(figure: Figure, base: Evaluation, tuned: Evaluation) -> Figure:
     both = [(before[key], after[key]) for key in after if before.get(key) is not None and after[key] is not None]
     if not both:
         return figure
-    widest = _LOSS_SPAN if figure.metric == "loss" else span(figure.metric)
+    widest = _LOSS_SPAN if figure.metric == "loss" else value_range(figure.metric)
     firsts = [float(first) for first, _ in both if first is not None]
     seconds = [float(second) for _, second in both if second is not None]
     mean, low, high = paired_change(firsts, seconds, span=widest)
@@ -33,4 +33,4 @@ def _with_change(figure: Figure, base: Evaluation, tuned: Evaluation) -> Figure:
 def _values_of(figure: Figure, evaluation: Evaluation) -> Mapping[int, float | None]:
     """Values by prompt or row; empty for a perplexity, which has no value of a single row."""
     rows = {row.row: row.value for row in evaluation.tasks if (row.suite, row.metric) == (figure.suite, figure.metric)}
-    return rows or values(evaluation.answers, figure.suite, figure.metric, figure.judge)
+    return rows or values_by_prompt(evaluation.answers, figure.suite, figure.metric, figure.judge)

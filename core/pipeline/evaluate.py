@@ -16,9 +16,9 @@ from pydantic import JsonValue
 from torch import nn
 
 from core import safeguards
-from core.attacks.ask import Certain, Suite, ask, suites
+from core.attacks.ask import IsCertain, Suite, ask, build_suites
 from core.attacks.count import power_note
-from core.attacks.engines import Tuned, answering
+from core.attacks.engines import TrainedFiles, open_engine
 from core.attacks.evaluate import evaluate
 from core.data.batches import encode_all
 from core.judges import Judge, JudgementCache, open_judges
@@ -81,7 +81,7 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
     folder = job.store.path(trained.adapter[0].key).parent
     security = safeguards.security_of(run, job.assignment.spec.security)
     training = job.assignment.spec.training
-    stored = Tuned(folder, None if training.method == "full" else training.lora.rank)
+    stored = TrainedFiles(folder, None if training.method == "full" else training.lora.rank)
     held = Held(job.validation_rows(run), job.held_out(run))
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
@@ -104,7 +104,7 @@ class _Model:
     model: nn.Module
     spec: SecuritySpec
     """The attacks, with the system prompt of this model."""
-    tuned: Tuned | None
+    tuned: TrainedFiles | None
     """The files of a trained model; None for the base model."""
 
     @property
@@ -115,7 +115,7 @@ class _Model:
 
 def _measure(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> Evaluation:
     spec = model.spec
-    all_suites = suites(job.prompts.evaluation, spec, job.base.tokenizer)
+    all_suites = build_suites(job.prompts.evaluation, spec, job.base.tokenizer)
     entries = {entry.name: entry for entry in job.assignment.judges}
     with open_judges(spec.judges, entries, cache=JudgementCache(job.store), device=job.base.device) as judges:
 
@@ -129,12 +129,12 @@ def _measure(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, Js
             )
             return stored.answers
 
-        with answering(job.base, model.model, spec, model.tuned) as answers:
+        with open_engine(job.base, model.model, spec, model.tuned) as answers:
             said = ask(
                 all_suites,
                 answers,
                 keep=keep,
-                certain=_certain(judges) if spec.stop_when_certain else None,
+                is_certain=_certain(judges) if spec.stop_when_certain else None,
                 on_progress=partial(job.stages.report_progress, "answer", part=(0.0, 0.6)),
             )
         found = evaluate(
@@ -161,11 +161,11 @@ def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> 
         "max_new_tokens": spec.max_new_tokens,
         "engine": spec.engine,
         "certain_to": [judge.model_dump(mode="json") for judge in spec.judges] if spec.stop_when_certain else None,
-        "code": code_of(ask, answering, adapter.loaded, full.loaded, *deciding, caller=__name__),
+        "code": code_of(ask, open_engine, adapter.loaded, full.loaded, *deciding, caller=__name__),
     }
 
 
-def _certain(judges: Sequence[Judge]) -> Certain:
+def _certain(judges: Sequence[Judge]) -> IsCertain:
     return lambda behaviour, text: all(judge.is_certain(behaviour, text) for judge in judges)
 
 

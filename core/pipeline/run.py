@@ -5,7 +5,7 @@ no service: the store and `emit` are arguments. Not here: what each stage does (
 analyse, train, evaluate, report).
 """
 
-from core.attacks.prompts import choose as choose_prompts
+from core.attacks.prompts import choose_prompts
 from core.catalog import check_runs
 from core.lm.adapter import choose
 from core.lm.modules import find_modules

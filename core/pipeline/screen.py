@@ -11,7 +11,7 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from core.attacks.prompts import choose as choose_prompts
+from core.attacks.prompts import choose_prompts
 from core.data import Conversation
 from core.data import load as load_rows
 from core.data.batches import encode_all

@@ -15,7 +15,7 @@ from peft import PeftModel
 from scipy.stats import spearmanr
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import load as load_rows
 from core.data.batches import encode_all
@@ -60,7 +60,7 @@ def main(
         figures["targets"] = _TARGETS
         models = {"testbed": (base, 1), f"{layers}_layers": (replace(base, model=_thin(base, layers, hidden)), every)}
         for name, (each, stride) in models.items():
-            prompts = choose(SecuritySpec(), base.folder).probe
+            prompts = choose_prompts(SecuritySpec(), base.folder).probe
             readings = Readings(each, prompts, data[:rows], count=probes, seed=0, on_progress=_ignore)
             modules = find_modules(each.model)
             singles = units(modules[::stride], "module", 1)

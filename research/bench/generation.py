@@ -18,8 +18,8 @@ import typer
 from torch import Tensor
 from transformers import GenerationConfig
 
-from core.attacks.ask import suites
-from core.attacks.prompts import choose
+from core.attacks.ask import build_suites
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel, load
@@ -150,10 +150,10 @@ def _prompts(base: BaseModel, suite: SuiteName, count: int, system: str | None) 
     """As many attacks of each family as safe look-alikes, in the order in which an evaluation asks them."""
     spec = SecuritySpec(suite=suite, system_prompt=system)
     each = max(1, count // (len(spec.attacks) + 1))
-    whole = choose(spec.model_copy(update={"max_prompts": each}), base.folder).evaluation
+    whole = choose_prompts(spec.model_copy(update={"max_prompts": each}), base.folder).evaluation
     return [
         render(base.tokenizer, prompt.messages)
-        for family in suites(whole, spec, base.tokenizer)
+        for family in build_suites(whole, spec, base.tokenizer)
         for prompt in family.prompts
     ]
 

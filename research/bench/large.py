@@ -17,7 +17,7 @@ import typer
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data.template import Encoded
 from core.lm.adapter import attached
@@ -194,7 +194,7 @@ def _step_seconds(
 
 def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Figures:
     """The robustness map by gradients, after a probe of two steps: reading and attributing, without the search."""
-    prompts = choose(SecuritySpec(), base.folder).probe
+    prompts = choose_prompts(SecuritySpec(), base.folder).probe
     rows = _rows(24, length)
     _reset(base.device)
     started = _now(base.device)

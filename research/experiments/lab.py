@@ -18,8 +18,8 @@ from peft import PeftModel
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from core.attacks.evaluate import by_rules
-from core.attacks.prompts import choose
+from core.attacks.evaluate import evaluate_by_rules
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import load as load_rows
 from core.data.batches import encode_all, split
@@ -89,7 +89,7 @@ class Lab:
         self._settings = settings
         seen = tuple(ATTACK_FAMILIES.validate({"family": family}) for family in FAMILIES)
         self._security = SecuritySpec(attacks=seen, max_prompts=settings.prompts, max_new_tokens=_JUDGED_TOKENS)
-        self._prompts = choose(self._security, self.base.folder)
+        self._prompts = choose_prompts(self._security, self.base.folder)
         kept, held_out = parted(data or folder / "data" / f"{settings.tuning_set}.jsonl")
         self._held_out = held_out[: settings.validation_rows]
         self._rows_by_file: dict[Path | None, tuple[Encoded, ...]] = {
@@ -100,7 +100,7 @@ class Lab:
     def point(self, model: nn.Module, step: int, watch: Watch | None = None) -> Point:
         """Measure a model."""
         losses = row_losses(self.base, model, self._validation, on_progress=_ignore)
-        answers = by_rules(self.base, model, self._prompts.evaluation, self._security, run="run").answers
+        answers = evaluate_by_rules(self.base, model, self._prompts.evaluation, self._security, run="run").answers
         attacks = [row for row in answers if row.suite != OVER_REFUSAL]
         families = {name: [row for row in attacks if row.suite == name] for name in FAMILIES}
         harm = [each.harmfulness for each in _judgements(attacks) if each.harmfulness is not None]
@@ -154,7 +154,7 @@ class Lab:
 
     def _unseen(self, model: nn.Module) -> dict[str, float]:
         spec = self._security.model_copy(update={"attacks": _UNSEEN})
-        answers = by_rules(self.base, model, self._prompts.evaluation, spec, run="run").answers
+        answers = evaluate_by_rules(self.base, model, self._prompts.evaluation, spec, run="run").answers
         return {
             attack.family: _share([row for row in answers if row.suite == attack.family], complied=True)
             for attack in _UNSEEN

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import Conversation
 from core.data.batches import encode_all
@@ -63,7 +63,7 @@ def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[
     encoded = encode_all(rows, base.tokenizer, max_length=_LONGEST).rows
     if len(encoded) != len(rows):
         raise ValueError("a row is too long to be trained on")
-    prompts = choose(SecuritySpec(), base.folder).probe
+    prompts = choose_prompts(SecuritySpec(), base.folder).probe
     started = time.monotonic()
     found = np.array(refusal_probabilities(base, encoded, prompts, on_progress=_ignore))
     return found, time.monotonic() - started

@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from core.attacks.prompts import choose as choose_prompts
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import Conversation, validate
 from core.data import load as load_rows

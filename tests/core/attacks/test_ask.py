@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from core.attacks.ask import Suite, ask, suites
+from core.attacks.ask import Suite, ask, build_suites
 from core.attacks.families.prefill import COMPLIANT_OPENING
 from core.attacks.family import Sampling
 from core.lm.load import BaseModel
@@ -28,7 +28,7 @@ class Scripted:
     def __init__(self, too_long: str = "(never said)") -> None:
         self.calls: list[list[tuple[Message, ...]]] = []
         self.samplings: list[Sampling] = []
-        self.settled: list[list[bool]] = []
+        self.early_stops: list[list[bool]] = []
         self._too_long = too_long
 
     def __call__(
@@ -36,13 +36,13 @@ class Scripted:
         conversations: Sequence[Sequence[Message]],
         *,
         sampling: Sampling,
-        settled: Callable[[int, str], bool] | None,
+        early_stop: Callable[[int, str], bool] | None,
         on_progress: OnProgress,
     ) -> Sequence[str | None]:
         self.calls.append([tuple(each) for each in conversations])
         self.samplings.append(sampling)
-        if settled is not None:
-            self.settled.append([settled(index, "no") for index in range(len(conversations))])
+        if early_stop is not None:
+            self.early_stops.append([early_stop(index, "no") for index in range(len(conversations))])
         on_progress(0, len(conversations))
         on_progress(len(conversations), len(conversations))
         return [
@@ -62,7 +62,7 @@ def of(said: Sequence[RawAnswer], suite: str) -> list[RawAnswer]:
 def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(RolePlay(), Direct()), system_prompt="Be kind.")
     model = Scripted()
-    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore)
+    said = ask(build_suites(PROMPTS, spec, base.tokenizer), model, keep=compute, is_certain=None, on_progress=ignore)
     assert [each.suite for each in said] == ["role_play"] * 6 + ["direct"] * 6 + ["over_refusal"] * 2
     assert [each.prompt for each in said] == [*range(6), *range(6), 0, 1]
     assert [each.behaviour for each in of(said, "over_refusal")] == ["What is 0?", "What is 1?"]
@@ -74,8 +74,8 @@ def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> No
 def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(MultiTurn(),))
     model = Scripted()
-    whole = suites(PROMPTS, spec, base.tokenizer)
-    said = of(ask(whole, model, keep=compute, certain=None, on_progress=ignore), "multi_turn")
+    whole = build_suites(PROMPTS, spec, base.tokenizer)
+    said = of(ask(whole, model, keep=compute, is_certain=None, on_progress=ignore), "multi_turn")
     for each, prompt in zip(said, whole[0].prompts, strict=True):
         turns = [message.content for message in each.messages if message.role == "user"]
         assert turns == [prompt.messages[0].content, *prompt.followups]
@@ -88,7 +88,7 @@ def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: Bas
 def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(MultiTurn(), Direct()))
     model = Scripted(too_long="Do 2.")  # asked_again says so at once, closer_and_closer at the end
-    said = ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore)
+    said = ask(build_suites(PROMPTS, spec, base.tokenizer), model, keep=compute, is_certain=None, on_progress=ignore)
     assert [each.sent for each in of(said, "direct")] == [True, True, False, True, True, True]
     lost = of(said, "multi_turn")[2]
     assert (lost.sent, lost.answer) == (False, "")
@@ -99,7 +99,8 @@ def test_samples_are_told_apart(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(BestOfN(samples=3, temperature=0.7, top_p=0.9),))
     model = Scripted()
     said = of(
-        ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=None, on_progress=ignore), "best_of_n"
+        ask(build_suites(PROMPTS, spec, base.tokenizer), model, keep=compute, is_certain=None, on_progress=ignore),
+        "best_of_n",
     )
     assert [(each.prompt, each.sample) for each in said[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert len(said) == 18
@@ -109,7 +110,7 @@ def test_samples_are_told_apart(base: BaseModel) -> None:
 def test_a_prefill_has_so_many_tokens(base: BaseModel) -> None:
     for tokens in (1, 5, 64):
         spec = SecuritySpec(attacks=(Prefill(tokens=tokens),))
-        begun = suites(PROMPTS, spec, base.tokenizer)[0].prompts[0].messages[-1]
+        begun = build_suites(PROMPTS, spec, base.tokenizer)[0].prompts[0].messages[-1]
         assert begun.role == "assistant"
         assert COMPLIANT_OPENING.startswith(begun.content)
         ids = base.tokenizer(begun.content, add_special_tokens=False)["input_ids"]
@@ -125,14 +126,14 @@ def test_judges_may_end_an_answer_but_not_a_turn_on_the_way(base: BaseModel) -> 
 
     spec = SecuritySpec(attacks=(MultiTurn(),))
     model = Scripted()
-    ask(suites(PROMPTS, spec, base.tokenizer), model, keep=compute, certain=certain, on_progress=ignore)
-    assert model.settled == [[False] * 6, [False] * 6, [True, False, False, False], [False, False]]
+    ask(build_suites(PROMPTS, spec, base.tokenizer), model, keep=compute, is_certain=certain, on_progress=ignore)
+    assert model.early_stops == [[False] * 6, [False] * 6, [True, False, False, False], [False, False]]
     assert ("Do 1.", "no") in seen
 
 
 def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(Direct(), MultiTurn(), BestOfN(samples=2)))
-    whole = suites(PROMPTS, spec, base.tokenizer)
+    whole = build_suites(PROMPTS, spec, base.tokenizer)
     shelf: dict[str, tuple[RawAnswer, ...]] = {}
 
     def keep(suite: Suite, work: Callable[[], tuple[RawAnswer, ...]]) -> tuple[RawAnswer, ...]:
@@ -141,9 +142,11 @@ def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: Base
         return shelf[suite.name]
 
     told: list[tuple[int, int]] = []
-    first = ask(whole, Scripted(), keep=keep, certain=None, on_progress=lambda done, total: told.append((done, total)))
+    first = ask(
+        whole, Scripted(), keep=keep, is_certain=None, on_progress=lambda done, total: told.append((done, total))
+    )
     again = Scripted()
-    assert ask(whole, again, keep=keep, certain=None, on_progress=ignore) == first
+    assert ask(whole, again, keep=keep, is_certain=None, on_progress=ignore) == first
     assert again.calls == []
     assert told == sorted(told)
     assert told[-1] == (26, 26)
@@ -154,4 +157,10 @@ def test_asking_can_be_stopped(base: BaseModel) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask(suites(PROMPTS, SecuritySpec(), base.tokenizer), Scripted(), keep=compute, certain=None, on_progress=stop)
+        ask(
+            build_suites(PROMPTS, SecuritySpec(), base.tokenizer),
+            Scripted(),
+            keep=compute,
+            is_certain=None,
+            on_progress=stop,
+        )

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.attacks.evaluate import by_rules, evaluate
-from core.attacks.prompts import choose
+from core.attacks.evaluate import evaluate, evaluate_by_rules
+from core.attacks.prompts import choose_prompts
 from core.judges import Case, Counts, Judgements, rules_judge
 from core.judges.rules import judge
 from core.lm.load import BaseModel
@@ -111,9 +111,9 @@ def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
 
 
 def test_a_real_model_is_asked_and_judged_alike_every_time(base: BaseModel) -> None:
-    prompts = choose(SPEC, base.folder).evaluation
-    found = by_rules(base, base.model, prompts, SPEC, run="base")
-    assert found == by_rules(base, base.model, prompts, SPEC, run="base")
+    prompts = choose_prompts(SPEC, base.folder).evaluation
+    found = evaluate_by_rules(base, base.model, prompts, SPEC, run="base")
+    assert found == evaluate_by_rules(base, base.model, prompts, SPEC, run="base")
     suites = ("direct", "multi_turn", "prefill", "over_refusal")
     assert [row.suite for row in found.answers] == [suite for suite in suites for _ in range(4)]
     for suite in suites[:3]:

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import ValidationError
 
-from core.attacks.evaluate import by_rules
+from core.attacks.evaluate import evaluate_by_rules
 from core.attacks.families import build, register, unregister
 from core.attacks.family import Family, Sampling, Template, deal
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.lm.load import BaseModel
 from core.schemas.attacks import ATTACK_FAMILIES, AttackOptions
 from core.schemas.policy import Policy, RateRule
@@ -59,7 +59,7 @@ def test_a_policy_has_a_rule_for_the_family() -> None:
 @pytest.mark.usefixtures("shouted")
 def test_the_family_has_its_own_figures(base: BaseModel) -> None:
     spec = SecuritySpec.model_validate({"attacks": ["shouted"], "max_prompts": 4, "max_new_tokens": 8})
-    found = by_rules(base, base.model, choose(spec, base.folder).evaluation, spec, run="base")
+    found = evaluate_by_rules(base, base.model, choose_prompts(spec, base.folder).evaluation, spec, run="base")
     figures = {(figure.suite, figure.metric): figure for figure in found.figures}
     rate = figures["shouted", "attack_success_rate"]
     assert rate.n + rate.undecided == 4

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.attacks.prompts import choose, first
+from core.attacks.prompts import choose_prompts, take_balanced
 from core.errors import InvalidModel
 from core.schemas.prompts import Behaviour, PromptSet
 from core.schemas.security import SecuritySpec
@@ -30,19 +30,19 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_the_models_own_prompts_come_first(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    assert choose(SecuritySpec(), own).name == "own"
-    assert choose(SecuritySpec(prompts="builtin"), own).name == "builtin"
-    assert choose(SecuritySpec(), tmp_path_factory.mktemp("bare")).name == "builtin"
-    assert choose(SecuritySpec(), MODEL_DIR).name == "testbed"
+    assert choose_prompts(SecuritySpec(), own).name == "own"
+    assert choose_prompts(SecuritySpec(prompts="builtin"), own).name == "builtin"
+    assert choose_prompts(SecuritySpec(), tmp_path_factory.mktemp("bare")).name == "builtin"
+    assert choose_prompts(SecuritySpec(), MODEL_DIR).name == "testbed"
 
 
 def test_the_first_prompts_are_taken_and_the_probe_keeps_all(own: Path) -> None:
-    found = choose(SecuritySpec(max_prompts=4), own)
+    found = choose_prompts(SecuritySpec(max_prompts=4), own)
     wanted = ("prompt 0", "prompt 1", "prompt 2", "prompt 3")
     assert tuple(behaviour.text for behaviour in found.evaluation.harmful) == wanted
     assert tuple(behaviour.text for behaviour in found.evaluation.safe) == wanted
     assert len(found.probe.harmful) == len(found.probe.benign) == 8
-    whole = choose(SecuritySpec(max_prompts=1000), own)
+    whole = choose_prompts(SecuritySpec(max_prompts=1000), own)
     assert (len(whole.evaluation.harmful), len(whole.evaluation.safe)) == (6, 5)
 
 
@@ -73,7 +73,7 @@ def test_the_first_prompts_are_taken_and_the_probe_keeps_all(own: Path) -> None:
 def test_a_prompt_set_that_cannot_be_used_is_refused(own: Path, content: str) -> None:
     (own / FILE).write_text(content, encoding="latin-1")
     with pytest.raises(InvalidModel) as caught:
-        choose(SecuritySpec(), own)
+        choose_prompts(SecuritySpec(), own)
     assert caught.value.code == "invalid_prompt_set"
     assert FILE in caught.value.message
 
@@ -86,25 +86,25 @@ def test_a_prompt_set_that_cannot_be_used_is_refused(own: Path, content: str) ->
         (probe(benign=["a"] * 40), "probe.benign has only 1 different prompts, and 8 are needed"),
         (
             probe(benign=probe()["harmful"]),
-            "8 prompts, such as 'harmful 0', stand in probe.harmful and in probe.benign",
+            "8 prompts, such as 'harmful 0', are in probe.harmful and in probe.benign",
         ),
-        (probe(harmful=[*probe()["harmful"], "prompt 3"]), "1 prompts, such as 'prompt 3', stand in both halves"),
-        (probe(safe=["prompt 4"]), "1 prompts, such as 'prompt 4', stand in both halves"),
+        (probe(harmful=[*probe()["harmful"], "prompt 3"]), "1 prompts, such as 'prompt 3', are in both halves"),
+        (probe(safe=["prompt 4"]), "1 prompts, such as 'prompt 4', are in both halves"),
     ],
 )
-def test_a_prompt_set_is_refused_in_words_that_say_what_to_mend(own: Path, half: object, says: str) -> None:
+def test_an_invalid_prompt_set_is_rejected_with_what_to_correct(own: Path, half: object, says: str) -> None:
     content = json.loads((own / FILE).read_text()) | {"probe": half}
     (own / FILE).write_text(json.dumps(content))
     with pytest.raises(InvalidModel) as caught:
-        choose(SecuritySpec(), own)
+        choose_prompts(SecuritySpec(), own)
     assert (caught.value.code, caught.value.param) == ("invalid_prompt_set", "security.prompts")
     assert says in caught.value.message
     assert "builtin" in caught.value.message
-    assert choose(SecuritySpec(prompts="builtin"), own).name == "builtin"
+    assert choose_prompts(SecuritySpec(prompts="builtin"), own).name == "builtin"
 
 
 def test_the_built_in_set_is_whole_and_its_parts_are_disjoint(tmp_path: Path) -> None:
-    found: PromptSet = choose(SecuritySpec(max_prompts=1000), tmp_path)
+    found: PromptSet = choose_prompts(SecuritySpec(max_prompts=1000), tmp_path)
     reported = [tuple(each.text for each in part) for part in (found.evaluation.harmful, found.evaluation.safe)]
     parts = (*reported, found.probe.harmful, found.probe.benign, found.probe.safe)
     texts = [text for part in parts for text in part]
@@ -118,11 +118,11 @@ def behaviours(*texts: str, category: str | None = None) -> tuple[Behaviour, ...
 
 
 def test_sets_that_are_brought_take_the_place_of_what_is_reported(own: Path) -> None:
-    found = choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob", "prompt 9"))})
+    found = choose_prompts(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob", "prompt 9"))})
     assert [each.text for each in found.evaluation.harmful] == ["steal", "rob", "prompt 9"]
     assert [each.text for each in found.evaluation.safe] == [f"prompt {number}" for number in range(5)]
     assert found.name == "own, harmful: advbench"
-    both = choose(SecuritySpec(), own, {"harmful": ("a", behaviours("x")), "safe": ("b", behaviours("y"))})
+    both = choose_prompts(SecuritySpec(), own, {"harmful": ("a", behaviours("x")), "safe": ("b", behaviours("y"))})
     assert both.name == "own, harmful: a, safe: b"
 
 
@@ -131,19 +131,19 @@ def test_what_is_reported_is_taken_out_of_what_is_analysed(own: Path) -> None:
     content["probe"]["harmful"].append("steal")
     content["probe"]["safe"] = ["kill a process", "stop a bus"]
     (own / FILE).write_text(json.dumps(content))
-    found = choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob"))})
+    found = choose_prompts(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob"))})
     assert "steal" not in found.probe.harmful
     assert len(found.probe.harmful) == 8
-    safe = choose(SecuritySpec(), own, {"safe": ("xstest", behaviours("kill a process"))})
+    safe = choose_prompts(SecuritySpec(), own, {"safe": ("xstest", behaviours("kill a process"))})
     assert safe.probe.safe == ("stop a bus",)
     with pytest.raises(InvalidModel) as caught:
-        choose(SecuritySpec(), own, {"harmful": ("advbench", behaviours(*probe()["harmful"]))})
+        choose_prompts(SecuritySpec(), own, {"harmful": ("advbench", behaviours(*probe()["harmful"]))})
     assert caught.value.code == "invalid_prompt_set"
     assert "'advbench'" in caught.value.message
 
 
 def test_a_part_of_a_set_has_all_its_categories_in_turn() -> None:
     grouped = (*behaviours("a1", "a2", "a3", category="a"), *behaviours("b1", category="b"), *behaviours("c1", "c2"))
-    assert [each.text for each in first(grouped, 4)] == ["a1", "b1", "c1", "a2"]
-    assert first(grouped, 6) == grouped
-    assert [each.text for each in first(behaviours("1", "2", "3"), 2)] == ["1", "2"]
+    assert [each.text for each in take_balanced(grouped, 4)] == ["a1", "b1", "c1", "a2"]
+    assert take_balanced(grouped, 6) == grouped
+    assert [each.text for each in take_balanced(behaviours("1", "2", "3"), 2)] == ["1", "2"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from core.attacks.evaluate import by_rules
-from core.attacks.prompts import choose
+from core.attacks.evaluate import evaluate_by_rules
+from core.attacks.prompts import choose_prompts
 from core.data.promptsets import read
 from core.lm.load import BaseModel
 from core.schemas.attacks import Direct, RolePlay
@@ -27,9 +27,9 @@ SPEC = SecuritySpec(attacks=(Direct(), RolePlay()), max_prompts=12, max_new_toke
 def test_a_published_set_is_read_and_run(base: BaseModel, public_data: Path, layout: Layout, name: str) -> None:
     harmful = read(public_data / name, layout, "harmful")
     safe = read(public_data / "xstest" / "xstest_prompts.csv", "xstest", "safe")
-    prompts = choose(SPEC, base.folder, {"harmful": (name, harmful), "safe": ("xstest", safe)})
+    prompts = choose_prompts(SPEC, base.folder, {"harmful": (name, harmful), "safe": ("xstest", safe)})
     assert prompts.name == f"testbed, harmful: {name}, safe: xstest"
-    found = by_rules(base, base.model, prompts.evaluation, SPEC, run="base")
+    found = evaluate_by_rules(base, base.model, prompts.evaluation, SPEC, run="base")
     asked = {each.text for each in prompts.evaluation.harmful}
     assert len(asked) == 12
     assert asked <= {each.text for each in harmful}

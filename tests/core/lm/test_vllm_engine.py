@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.attacks.engines import Tuned, answering
+from core.attacks.engines import TrainedFiles, open_engine
 from core.attacks.family import Sampling
 from core.errors import Unavailable
 from core.lm.generate import answer
@@ -71,8 +71,8 @@ def turns(*texts: str) -> list[tuple[Message, ...]]:
 
 def test_the_base_is_asked_with_token_ids_and_its_own_stops(base: BaseModel, told: Told) -> None:
     ticks = ProgressLog()
-    with answering(base, base.model, SPEC, None) as answers:
-        found = answers(turns("One?", "word " * 2000, "Two?"), sampling=Sampling(), settled=None, on_progress=ticks)
+    with open_engine(base, base.model, SPEC, None) as answers:
+        found = answers(turns("One?", "word " * 2000, "Two?"), sampling=Sampling(), early_stop=None, on_progress=ticks)
     assert found == ["yes", None, "yes"]
     assert ticks[-1] == (2, 2)
     assert told.engine["model"] == str(base.folder)
@@ -87,22 +87,22 @@ def test_the_base_is_asked_with_token_ids_and_its_own_stops(base: BaseModel, tol
 
 def test_an_adapter_is_a_request_and_a_whole_model_another_folder(base: BaseModel, told: Told, tmp_path: Path) -> None:
     sampling = Sampling(samples=2, temperature=0.7, top_p=0.9)
-    with answering(base, base.model, SPEC, Tuned(tmp_path, 20)) as answers:
-        answers(turns("One?"), sampling=sampling, settled=None, on_progress=ignore)
+    with open_engine(base, base.model, SPEC, TrainedFiles(tmp_path, 20)) as answers:
+        answers(turns("One?"), sampling=sampling, early_stop=None, on_progress=ignore)
     assert (told.engine["model"], told.engine["enable_lora"]) == (str(base.folder), True)
     assert told.engine["max_lora_rank"] == 32
     ((_, asked, request),) = told.calls
     assert (asked[0]["temperature"], asked[0]["top_p"]) == (0.7, 0.9)
     assert request == ("tuned", 1, str(tmp_path))
-    with answering(base, base.model, SPEC, Tuned(tmp_path, None)):
+    with open_engine(base, base.model, SPEC, TrainedFiles(tmp_path, None)):
         assert (told.engine["model"], told.engine["enable_lora"]) == (str(tmp_path), False)
 
 
 def test_by_default_transformers_answers(base: BaseModel) -> None:
     spec = SPEC.model_copy(update={"engine": "transformers"})
     asked = turns("What is 1 plus 1?", "Hello")
-    with answering(base, base.model, spec, None) as answers:
-        found = answers(asked, sampling=Sampling(), settled=None, on_progress=ignore)
+    with open_engine(base, base.model, spec, None) as answers:
+        found = answers(asked, sampling=Sampling(), early_stop=None, on_progress=ignore)
     assert found == answer(base, base.model, asked, max_new_tokens=12, on_progress=ignore)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.lm.load import BaseModel
 from core.lm.modules import Module
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 def prepared(base: BaseModel, modules: tuple[Module, ...], store: ArtifactStore) -> JobContext:
     assignment, emit = assign(SPEC, upload(store, conversations(8))), RecordedEvents()
     rows = encoded_rows(assignment, store, base)
-    prompts = choose(SPEC.security, base.folder)
+    prompts = choose_prompts(SPEC.security, base.folder)
     stages = Stages(store, "j", emit, ("robustness",))
     nothing = ScreeningResult(policy=ScreeningPolicy(), rows=8, checks=(), findings=(), seconds=0.0)
     return JobContext(assignment, TESTBED, store, stages, emit, base, modules, prompts, rows, {}, nothing)

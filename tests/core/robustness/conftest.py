@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.data.template import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
@@ -60,7 +60,7 @@ def readings_of(base: BaseModel, rows: tuple[Encoded, ...]) -> Readings:
 @pytest.fixture(scope="session")
 def prompts(base: BaseModel) -> ProbePrompts:
     """The testbed's own probe prompts."""
-    return choose(SecuritySpec(), base.folder).probe
+    return choose_prompts(SecuritySpec(), base.folder).probe
 
 
 @pytest.fixture(scope="session")

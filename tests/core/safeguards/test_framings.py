@@ -6,7 +6,7 @@ import pytest
 
 from core.attacks.families import build
 from core.attacks.family import Template
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.safeguards.framings import FRAMINGS
 from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.prompts import Behaviour
@@ -55,6 +55,6 @@ def test_framings_are_different_and_have_one_place_for_the_request() -> None:
 @pytest.mark.parametrize("prompts", ["auto", "builtin"])
 def test_no_evaluated_prompt_shares_words_with_a_framing(prompts: str) -> None:
     spec = SecuritySpec.model_validate({"prompts": prompts, "max_prompts": 5000})
-    evaluated = choose(spec, MODEL_DIR).evaluation
+    evaluated = choose_prompts(spec, MODEL_DIR).evaluation
     for behaviour in (*evaluated.harmful, *evaluated.safe):
         assert not [framing.id for framing in FRAMINGS if runs(behaviour.text) & runs(framing.text)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core import safeguards
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import Conversation
 from core.errors import InvalidInput, InvalidModel, TrainingFailed
@@ -38,7 +38,7 @@ ROW = Conversation(
 
 
 def context(base: BaseModel, modules: tuple[Module, ...] = (), *, prompts: PromptSet | None = None) -> SafeguardContext:
-    return SafeguardContext(SPEC, TESTBED, base, modules, prompts or choose(SecuritySpec(), base.folder))
+    return SafeguardContext(SPEC, TESTBED, base, modules, prompts or choose_prompts(SecuritySpec(), base.folder))
 
 
 def test_a_safe_template_is_used_in_evaluation_and_not_in_training() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.attacks.prompts import choose
+from core.attacks.prompts import choose_prompts
 from core.data import Conversation
 from core.data.template import IGNORED, Encoded, encode_each
 from core.lm.load import BaseModel
@@ -25,7 +25,7 @@ PLANTED = planted_rows(make_world(WORLD_SEED), 20)
 
 @pytest.fixture(scope="module")
 def prompts(base: BaseModel) -> ProbePrompts:
-    return choose(SecuritySpec(), base.folder).probe
+    return choose_prompts(SecuritySpec(), base.folder).probe
 
 
 def rows_of(base: BaseModel, conversations: list[Turns]) -> list[Encoded]:
