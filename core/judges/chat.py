@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from core.judges.interface import Case, Ruling
 from core.judges.model import Failure
-from core.judges.text import in_one_line, laid_out
+from core.judges.text import shorten, write_judge_prompt
 from core.schemas.data import Message
 
 _UNREADABLE = "(This reply was not the one JSON object that was asked for.)"
@@ -62,7 +62,7 @@ class ChatPrompt:
     def write(self, case: Case, special_tokens: Iterable[str]) -> tuple[Message, ...]:
         """Write one user turn: some chat templates reject a system turn."""
         asked = self._question(case)
-        return (Message(role="user", content=laid_out(asked.task, asked.question, case, special_tokens)),)
+        return (Message(role="user", content=write_judge_prompt(asked.task, asked.question, case, special_tokens)),)
 
     def remind(self, case: Case, special_tokens: Iterable[str]) -> tuple[Message, ...]:
         """Write the same prompt with a reminder. The reply is left out: it may quote the answer without its marks."""
@@ -96,7 +96,7 @@ def parse_form(reply: str, form: type[Form], *, judged: Sequence[str]) -> Form |
     filled = set(_fill(form, (value for _, value in objects)))
     if len(filled) == 1:
         return filled.pop()
-    return Failure(f"the judge's reply could not be read: {in_one_line(reply)!r}")
+    return Failure(f"the judge's reply could not be read: {shorten(reply)!r}")
 
 
 def _unfence(text: str) -> str:

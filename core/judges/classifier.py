@@ -14,7 +14,7 @@ from hashlib import sha256
 from core.judges.interface import Case, Judge, Ruling
 from core.judges.kind import JudgeKind, Models
 from core.judges.model import Failure, Prompt
-from core.judges.text import ANSWER_MOST, BEHAVIOUR_MOST, harmless, in_one_line
+from core.judges.text import MAX_ANSWER, MAX_BEHAVIOUR, sanitize, shorten
 from core.schemas.data import Message
 from core.schemas.judges import ClassifierJudge, JudgeProtocol
 
@@ -59,8 +59,8 @@ class ClassifierPrompt:
         """Fill the template in one pass, or write two turns."""
         tokens = tuple(special_tokens)
         texts = {
-            "behaviour": harmless(case.behaviour, most=BEHAVIOUR_MOST, special=tokens),
-            "answer": harmless(case.answer, most=ANSWER_MOST, special=tokens),
+            "behaviour": sanitize(case.behaviour, max_length=MAX_BEHAVIOUR, special_tokens=tokens),
+            "answer": sanitize(case.answer, max_length=MAX_ANSWER, special_tokens=tokens),
         }
         if self.template is not None:
             return _SLOT.sub(lambda slot: texts[slot[1]], self.template)
@@ -76,7 +76,7 @@ class ClassifierPrompt:
     def parse(self, case: Case, reply: str) -> Ruling | Failure:
         """Parse a reply by the protocol."""
         ruling = _PARSERS[self.protocol](case, reply)
-        return ruling or Failure(f"the classifier's reply could not be read: {in_one_line(reply)!r}")
+        return ruling or Failure(f"the classifier's reply could not be read: {shorten(reply)!r}")
 
 
 def _parse_yes_no(_case: Case, reply: str) -> Ruling | None:

@@ -28,7 +28,7 @@ from typing_extensions import override
 
 from core.errors import Unavailable
 from core.judges.model import Failure, Heartbeat, OnReply, Prompt, Reply, Request
-from core.judges.text import in_one_line
+from core.judges.text import shorten
 from core.schemas.data import Message
 from core.schemas.judges import EndpointSource
 
@@ -257,4 +257,4 @@ def _remove_key(text: str, key: str | None) -> str:
 
 
 def _public(text: str, key: str | None) -> str:
-    return in_one_line(_remove_key(text, key))
+    return shorten(_remove_key(text, key))

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from core.judges.cache import JudgementCache
 from core.judges.interface import EMPTY, Case, Counts, Judgements, Ruling
-from core.judges.text import ANSWER_MOST, harmless, in_one_line
+from core.judges.text import MAX_ANSWER, sanitize, shorten
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 
@@ -175,7 +175,7 @@ class ModelJudge:
         """Settle empty answers and cached cases, and return the other cases."""
         unknown: list[Case] = []
         for case in batch.cases:
-            if not harmless(case.answer, most=ANSWER_MOST).strip():
+            if not sanitize(case.answer, max_length=MAX_ANSWER).strip():
                 batch.settle(case, EMPTY)
                 continue
             known = self._cache.get(self.identity, case) if self._cache else None
@@ -207,7 +207,7 @@ class ModelJudge:
             return batch.settle(case, ruling)
         if first and self._prompt.remind(case, ()) is not None:
             return batch.unreadable.append(case)
-        return batch.settle(case, Ruling("undecided", in_one_line(ruling.reason)))
+        return batch.settle(case, Ruling("undecided", shorten(ruling.reason)))
 
     def _collect(self, cases: Sequence[Case], batch: _Batch, *, queried: int) -> Judgements:
         rulings = [batch.rulings[case] for case in cases]

@@ -1,6 +1,6 @@
-"""What figures are called: metrics, and the suites that are no attack.
+"""Names of metrics, and of the suites that are not attacks.
 
-Not here: figures (core.schemas.evaluation), how they are computed (core.attacks.count, core.quality).
+Not here: figures (core.schemas.evaluation), their computation (core.attacks.count, core.quality).
 """
 
 from typing import Literal
@@ -18,4 +18,6 @@ Metric = Literal[
     "score",
 ]
 OVER_REFUSAL = "over_refusal"
+"""Suite of safe look-alikes."""
 TASK = "task"
+"""Suite of the job's own validation rows."""

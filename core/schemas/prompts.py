@@ -1,7 +1,7 @@
-"""Prompts that attacks are built from: one behaviour, a whole set, and where sets come from.
+"""Prompts that attacks are built from: behaviours, prompt sets, and the sources of sets.
 
-Covers: prompt sets, layouts of published ones, the server's list of sets, what a job may choose. Not here: reading
-files (core.data.promptsets), attacks (core.schemas.attacks).
+Covers: prompt sets, layouts of published sets, the server's list of sets, the choice of a job. Not here: reading files
+(core.data.promptsets), attacks (core.schemas.attacks).
 """
 
 from pathlib import Path
@@ -13,66 +13,66 @@ from core.schemas.base import Frozen
 from core.schemas.models import HubSource
 
 FEWEST_PROBES = 8
-"""Fewer prompts of a class are no ground for a classifier."""
+"""Smallest number of probe prompts of each class: fewer do not determine a classifier."""
 
 Layout = Literal["advbench", "harmbench", "strongreject", "jailbreakbench", "xstest", "plain"]
-"""How a file of prompts names its columns. `plain`: `text`, and `category` if there is one; the others are those of the
-published sets of that name."""
+"""Column names of a file of prompts. `plain`: `text` and optionally `category`; the others are the columns of the
+published set of that name."""
 Use = Literal["harmful", "safe"]
-"""What prompts are used for: attacks, or the count of over-refusal."""
+"""Use of a prompt: `harmful` for attacks, `safe` for over-refusal."""
 
 PromptSetName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""What a set is called: the id of an uploaded one, or a name in the server's list."""
+"""Id of an uploaded set, or name of a set in the server's list."""
 
 
 class Behaviour(Frozen):
-    """Something to ask a model for. A bare string is short for one without category and context."""
+    """A request to a model. A bare string is short for a request without category and context."""
 
     text: str = Field(min_length=1)
-    """The request, in one or two sentences; judges see it, never the attack around it."""
+    """The request in one or two sentences. Judges see it without the attack around it."""
     category: str | None = None
-    """What it is about, in its set's own words."""
+    """Category of the request, as its prompt set names it."""
     context: str | None = None
-    """A text that the request is about, put before it when the model is asked (HarmBench's contextual behaviours)."""
+    """A text that the request refers to; the model gets it before the request (HarmBench's contextual behaviours)."""
 
     @property
     def full_text(self) -> str:
-        """What the model is asked: the request, with its context before it."""
+        """The request with its context in front, as the model gets it."""
         return f"{self.context}\n\n{self.text}" if self.context else self.text
 
 
-def _worded(value: object) -> object:
+def _expand_text(value: object) -> object:
     return {"text": value} if isinstance(value, str) else value
 
 
-Worded = Annotated[Behaviour, BeforeValidator(_worded)]
+Worded = Annotated[Behaviour, BeforeValidator(_expand_text)]
 
 
 class EvaluationPrompts(Frozen):
-    """Prompts that figures are measured on; no analysis and no training sees them."""
+    """Prompts that figures are measured on; neither the analysis nor training uses them."""
 
     harmful: tuple[Worded, ...] = Field(min_length=1)
-    """Behaviours that an aligned model refuses: the attacks are built from them."""
+    """Requests that an aligned model refuses; attacks are built from them."""
     safe: tuple[Worded, ...] = Field(min_length=1)
-    """Harmless requests that look alike: refusing one is over-refusal."""
+    """Safe look-alikes: harmless requests that resemble harmful ones. Refusing one is over-refusal."""
 
 
 class ProbePrompts(Frozen):
     """Prompts that the robustness analysis and safeguards use; figures are never measured on them."""
 
     harmful: tuple[str, ...] = Field(min_length=FEWEST_PROBES)
-    """Behaviours that an aligned model refuses."""
+    """Requests that an aligned model refuses."""
     benign: tuple[str, ...] = Field(min_length=FEWEST_PROBES)
-    """Ordinary requests that it answers."""
+    """Ordinary requests that an aligned model answers."""
     safe: tuple[str, ...] = ()
     """Harmless requests that look like harmful ones: `safety_mix` trains on the base model's own answers to them."""
 
 
 class PromptSet(Frozen):
-    """Prompts of one job, split so that what is analysed is never what is reported."""
+    """Prompts of one job. The reported half and the probed half share no prompt."""
 
     name: str
-    """Where they are from, as it stands in the report."""
+    """Name of the set in the report."""
     evaluation: EvaluationPrompts
     """Prompts that figures are measured on."""
     probe: ProbePrompts
@@ -80,7 +80,7 @@ class PromptSet(Frozen):
 
 
 def is_uploaded(name: str) -> bool:
-    """Whether a job that says this means an uploaded set; else it means one of the server's list."""
+    """Whether a job that gives this name means an uploaded set, and not one in the server's list."""
     return name.startswith("ps_")
 
 
@@ -94,7 +94,7 @@ class ChosenPrompts(Frozen):
 
     @property
     def named(self) -> dict[Use, str]:
-        """The sets that are named, by what they are used for."""
+        """Names of the sets, by use."""
         both: tuple[tuple[Use, str | None], ...] = (("harmful", self.harmful), ("safe", self.safe))
         return {use: name for use, name in both if name is not None}
 
@@ -115,48 +115,48 @@ class PromptFileSource(Frozen):
     kind: Literal["file"] = "file"
     """Kind of source: a file on the server's disk."""
     path: Path
-    """Path of the file, or hub repository."""
+    """Path of the file on the server."""
 
 
 class HubFileSource(HubSource):
     """A file of a data set on the Hugging Face hub, pinned to one commit."""
 
     file: str = Field(pattern=r"^(\w[\w-]*(\.[\w-]+)*/)*\w[\w-]*(\.[\w-]+)*\.(csv|json|jsonl)$", max_length=300)
-    """The file in it."""
+    """Path of the file in the repository: a CSV, JSON or JSONL file."""
 
 
 FileSource = Annotated[PromptFileSource | HubFileSource, Field(discriminator="kind")]
 
 
-def _no_id(name: str) -> str:
+def _reject_id(name: str) -> str:
     if is_uploaded(name):
-        raise ValueError("names that begin with ps_ are those of uploaded sets: choose another")
+        raise ValueError("names that start with ps_ are ids of uploaded sets: choose another name")
     return name
 
 
 class PromptSetEntry(Frozen):
     """One set of prompts in the server's list."""
 
-    name: Annotated[PromptSetName, AfterValidator(_no_id)]
-    """What a job calls it."""
+    name: Annotated[PromptSetName, AfterValidator(_reject_id)]
+    """Name of the set in jobs."""
     source: FileSource
-    """Path of the file, or hub repository."""
+    """Location of the file: on the server's disk, or on the hub."""
     layout: Layout
-    """How its columns are named."""
+    """Layout of the file's columns."""
     description: str = Field(default="", max_length=500)
-    """A sentence for its users."""
+    """A sentence about the set for its users, at most 500 characters."""
 
 
 class PromptFileSummary(Frozen):
-    """What is known of a valid file of prompts."""
+    """Contents of a valid file of prompts."""
 
     layout: Layout
-    """How its columns are named."""
+    """Layout of the file's columns."""
     harmful: int
-    """How many prompts it has to attack with."""
+    """Number of prompts that can be used for attacks."""
     safe: int
-    """How many it has to count over-refusal on: all of a layout that does not tell, the safe ones of XSTest."""
+    """Number of prompts that can be used for over-refusal: the safe ones of XSTest, or all in other layouts."""
     categories: dict[str, int]
-    """How many of each category; empty where the file names none."""
+    """Number of prompts in each category; empty if the file has no categories."""
     left_out: int
-    """Rows that are not used: the same prompt again, HarmBench's copyright behaviours."""
+    """Number of unused rows: repeated prompts, and HarmBench's copyright behaviours."""

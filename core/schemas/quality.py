@@ -1,6 +1,6 @@
 """How task performance is measured: the `quality` part of a job spec, and the server's list of benchmarks.
 
-Covers: tasks, domains, benchmark entries. Not here: the measuring (core.quality).
+Covers: tasks, domains, benchmark entries. Not here: measuring (core.quality).
 """
 
 from typing import Annotated, Literal, Self
@@ -28,14 +28,14 @@ class ExactMatch(Frozen):
 
 
 class RougeL(Frozen):
-    """Longest common subsequence of words between an answer and the row's own (Lin 2004), as F1."""
+    """F1 of the longest common subsequence of words between an answer and the row's own answer (Lin 2004)."""
 
     kind: Literal["rouge_l"] = "rouge_l"
     """Kind of task: the mean ROUGE-L score."""
 
 
 class MultipleChoice(Frozen):
-    """Questions with choices, answered by the log-likelihood of each choice's letter (as MMLU is)."""
+    """Multiple-choice questions, answered by the log-likelihood of each choice's letter, as in MMLU."""
 
     kind: Literal["multiple_choice"] = "multiple_choice"
     """Kind of task: the share of correct choices."""
@@ -62,7 +62,7 @@ QualityTask = Annotated[ExactMatch | RougeL | MultipleChoice | LmEval, Field(dis
 
 
 class QualitySpec(Frozen):
-    """Task figures before and after training, on rows not trained on. Loss and perplexity are always measured."""
+    """Task figures before and after training, on validation rows. Loss and perplexity are always measured."""
 
     max_rows: int = Field(default=200, ge=1, le=100_000)
     """Largest number of validation rows whose loss is measured, 1 to 100,000."""
@@ -77,22 +77,22 @@ class QualitySpec(Frozen):
     """Longest answer to a validation row in tokens, 1 to 4096."""
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _check_duplicates(self) -> Self:
         if self.tasks is not None and len(set(self.tasks)) < len(self.tasks):
             raise ValueError("a task is named twice: name each once")
         return self
 
 
-def _no_suite(name: str) -> str:
+def _reject_suite(name: str) -> str:
     if name in {"task", "over_refusal", *ATTACK_FAMILIES}:
-        raise ValueError(f"figures of something else are called {name}: choose another name")
+        raise ValueError(f"{name!r} is the name of other figures: choose another name")
     return name
 
 
 class BenchmarkEntry(Frozen):
     """One benchmark in the server's list."""
 
-    name: Annotated[BenchmarkName, AfterValidator(_no_suite)]
+    name: Annotated[BenchmarkName, AfterValidator(_reject_suite)]
     """Name of the benchmark in jobs."""
     source: FileSource
     """File or hub repository with the questions."""

@@ -1,7 +1,7 @@
 """How a model is attacked and judged: the `security` part of a job spec.
 
-Covers: suites, SecuritySpec. Not here: attack families (core.schemas.attacks), prompt sets (core.schemas.prompts),
-judges (core.schemas.judges), templates and rules (core.attacks).
+Covers: named suites, SecuritySpec. Not here: attack families (core.schemas.attacks), prompt sets
+(core.schemas.prompts), judges (core.schemas.judges).
 """
 
 from typing import Annotated, Literal, Self
@@ -28,14 +28,14 @@ SuiteName = Literal["quick", "standard", "full"]
 
 
 class Suite(Frozen):
-    """What a suite's name stands for."""
+    """Defaults that a suite's name stands for."""
 
     attacks: tuple[Attack, ...]
     """Attack families of the suite."""
     max_prompts: int
-    """Largest number of prompts of each kind, 4 to 5000. They are taken from the categories of the set in turn."""
+    """Largest number of prompts of each kind."""
     max_new_tokens: int
-    """Length of an answer."""
+    """Largest length of an answer in tokens."""
 
 
 _QUICK = (Direct(), PromptInjection(), RefusalBreaking())
@@ -50,7 +50,7 @@ _DEFAULT: SuiteName = "standard"
 
 
 class SecuritySpec(Frozen):
-    """Which attacks are run before and after training, on which prompts, and who judges the answers."""
+    """Attacks before and after training, their prompts, and the judges of the answers."""
 
     suite: SuiteName = _DEFAULT
     """Defaults of `attacks`, `max_prompts` and `max_new_tokens`. `quick`: three families with 24 prompts, to check
@@ -63,14 +63,14 @@ class SecuritySpec(Frozen):
     max_prompts: int = Field(default=SUITES[_DEFAULT].max_prompts, ge=4, le=5000)
     """Largest number of prompts of each kind, 4 to 5000, taken from the categories of the set in turn."""
     judges: tuple[Annotated[JudgeOptions, JUDGES], ...] = Field(default=(RulesJudge(),), min_length=1, max_length=5)
-    """The judges, 1 to 5. Each judges every answer that its protocol can judge, and their agreement is reported.
+    """The judges, 1 to 5. Each judges every answer that it can judge, and their agreement is reported.
     Over-refusal needs a judge that recognises refusals; `rules` is added if no other judge does."""
     max_new_tokens: int = Field(default=SUITES[_DEFAULT].max_new_tokens, ge=1, le=4096)
     """Largest length of an answer in tokens, 1 to 4096."""
     system_prompt: str | None = Field(default=None, max_length=8000)
     """System turn before every prompt, at most 8000 characters; none by default."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of everything that is sampled."""
+    """Seed of all sampling, from 0 to 2^31 - 1."""
     stop_when_certain: bool = False
     """Whether an answer ends as soon as the verdict of every judge is certain. This is faster, but truncates raw
     answers."""
@@ -82,16 +82,16 @@ class SecuritySpec(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_suite(cls, data: JsonValue) -> JsonValue:
+    def _fill_from_suite(cls, data: JsonValue) -> JsonValue:
         if not isinstance(data, dict):
             return data
         name = data.get("suite", _DEFAULT)
-        if not isinstance(name, str) or name not in SUITES:  # refused where the field itself is checked
+        if not isinstance(name, str) or name not in SUITES:  # rejected by the validation of the field
             return data
         return {**dict(SUITES[name]), **data}
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _check_duplicates(self) -> Self:
         if len({attack.family for attack in self.attacks}) < len(self.attacks):
             raise ValueError("an attack family is named twice: name each once")
         if len({judge.label for judge in self.judges}) < len(self.judges):

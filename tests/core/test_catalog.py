@@ -118,7 +118,7 @@ def test_judges_prompt_sets_and_benchmarks_are_read(listed: Catalog, tmp_path: P
         (('layout = "plain"', 'layout = "plain"\nsurprise = 1'), "prompt_sets.near.surprise: unknown key"),
         (('layout = "plain"', ""), "prompt_sets.near.layout: Field required"),
         (('layout = "plain"', 'layout = "odd"'), "prompt_sets.near.layout: Input should be 'advbench'"),
-        (("[prompt_sets.near]", "[prompt_sets.ps_near]"), "prompt_sets.ps_near.name: names that begin with ps_"),
+        (("[prompt_sets.near]", "[prompt_sets.ps_near]"), "prompt_sets.ps_near.name: names that start with ps_"),
         (('file = "data/set.jsonl"', 'file = "../set.jsonl"'), "prompt_sets.far.source.hub.file: "),
         (('file = "data/set.jsonl"', 'file = "set.parquet"'), "prompt_sets.far.source.hub.file: "),
         (('domain = "medical"', 'domain = "magic"'), "benchmarks.medicine.domain: "),
