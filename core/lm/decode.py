@@ -7,10 +7,10 @@ Everything here is called in inference mode.
 Not here: which token is chosen, when an answer ends, and how many rows go at once (core.lm.generate).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,16 +22,14 @@ from core.lm.prompts import pad
 
 _ROOM = 64
 """Slots that are held in advance: keys and values are copied once in so many steps, not in each."""
-_WORTH_ROOT, _WORTH = 8, 2
-"""What all prompts begin with is read apart where that saves one token in so many, and what some begin with where it
-saves one in so many of the others: the one costs a pass over the model in all, the other many."""
+_MIN_SAVING = 1 / 8
+"""The common prefix of all prompts, and prompts that occur several times, are computed once if that saves at least this
+share of all prompt tokens. Prefixes that only some prompts share are not: the extra passes cost what they save."""
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """What configurations call the farthest slot that a layer looks back to."""
 _TRIED: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 8, 9))
 """Whatever tokens."""
 _TRIED_HEAD = 3
-_Set = tuple[int, Sequence[int]]
-"""How far prompts begin alike, and their places."""
 
 
 class _Layer(DynamicLayer):
@@ -248,12 +246,12 @@ class Decoder:
         total = sum(map(len, prompts))
         first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
         root = min(_common(first, last), min(map(len, prompts)) - 1)
-        root = root if root * (len(prompts) - 1) * _WORTH_ROOT >= total else 0
-        rest = [prompt[root:] for prompt in prompts]
-        heads = beginnings(rest)
-        distinct = {tuple(prompt[:head]) for prompt, head in zip(rest, heads, strict=True)}
-        saved = sum(heads) - sum(map(len, distinct))
-        if saved * _WORTH < sum(map(len, rest)):
+        root = root if root * (len(prompts) - 1) >= _MIN_SAVING * total else 0
+        rest = [tuple(prompt[root:]) for prompt in prompts]
+        count = Counter(rest)
+        # The last token of a prompt is never shared: the logits behind it are needed for every row.
+        heads = [len(prompt) - 1 if count[prompt] > 1 else 0 for prompt in rest]
+        if sum((times - 1) * (len(prompt) - 1) for prompt, times in count.items()) < _MIN_SAVING * total:
             heads = [0] * len(prompts)
         # Between what is read apart and what follows lies padding, which a window would count.
         reach = root + max(heads) + max(len(prompt) - head for prompt, head in zip(rest, heads, strict=True))
@@ -344,43 +342,6 @@ def decoder_of(model: PreTrainedModel, pad_id: int) -> Decoder | None:
         return None
     decoder = Decoder(model, pad_id)
     return decoder if decoder.works(shared=False) else None
-
-
-def beginnings(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """For each prompt, how many of its first tokens to compute together with all prompts that begin with the same.
-
-    Prompts are parted into sets that begin alike, so that few tokens are left to compute. Every prompt keeps its last
-    token for itself: what follows it is asked.
-    """
-    order = sorted(range(len(prompts)), key=lambda index: tuple(prompts[index]))
-    inner = [_common(prompts[one], prompts[other]) for one, other in pairwise(order)]
-    # A run of neighbours begins alike as far as its least common length; runs lie within runs, and the deepest close
-    # first. Of each: its depth, where it starts, and the sets within it.
-    runs: list[tuple[int, int, list[_Set]]] = [(0, 0, [])]
-    for place, depth in enumerate([*inner, 0]):
-        start, sets = place, list[_Set]()
-        while runs[-1][0] > depth:
-            deep, start, within = runs.pop()
-            sets = _parted(range(start, place + 1), [*within, *sets], deep)
-        if runs[-1][0] == depth:
-            _, start, within = runs.pop()
-            sets = [*within, *sets]
-        runs.append((depth, start, sets))
-    found = [0] * len(prompts)
-    for depth, places in runs[0][2]:
-        for place in places if len(places) > 1 else ():
-            found[order[place]] = depth
-    return found
-
-
-def _parted(places: Sequence[int], sets: Sequence[_Set], depth: int) -> list[_Set]:
-    """A run's members in sets: those within it that save more by themselves, or all of those; and one of the others."""
-    better = [(own, members) for own, members in sets if (len(members) - 1) * own > len(members) * depth]
-    parted: list[list[_Set]] = []
-    for kept in (better, sets):
-        apart = {place for _, members in kept for place in members}
-        parted.append([*kept, (depth, [place for place in places if place not in apart])])
-    return max(parted, key=lambda found: sum(max(len(members) - 1, 0) * own for own, members in found))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

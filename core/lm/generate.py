@@ -295,7 +295,7 @@ class _Engine:
         for row, head in zip(rows, heads, strict=True):
             row.head = tuple(row.prompt[self._decoder.root :][:head])
             row.tail = len(row.prompt) - self._decoder.root - head
-        self._waiting.extend(_by_head(rows, lambda row: len(row.prompt)))
+        self._waiting.extend(sorted(rows, key=lambda row: (len(row.prompt), row.head)))
         self._longest = max(len(row.prompt) for row in rows)
         batch = self._changed(None)
         while batch is not None:
@@ -368,20 +368,12 @@ class _Engine:
         self._answers.tell(batch.rows)
 
 
-def _by_head(rows: Sequence[_Row], size: Callable[[_Row], int]) -> list[_Row]:
-    """Rows by size, but those that begin alike together."""
-    largest: dict[tuple[int, ...], int] = {}
-    for row in rows:
-        largest[row.head] = max(size(row), largest.get(row.head, 0)) if row.head else 0
-    return sorted(rows, key=lambda row: (largest[row.head] or size(row), row.head, size(row)))
-
-
 def _passes(rows: Sequence[_Row], most: int) -> Iterator[list[_Row]]:
     """Rows in sets that are read in one pass each, with little padding after what they share."""
     some: list[_Row] = []
     heads: set[tuple[int, ...]] = set()
     longest = total = 0
-    for row in _by_head(rows, lambda row: row.tail):
+    for row in sorted(rows, key=lambda row: (row.tail, len(row.head), row.head)):
         reach, shared, count = max(longest, row.tail), {*heads, row.head}, len(some) + 1
         whole = count * reach + len(shared) * max(map(len, shared))
         padding = count * reach - total - row.tail

@@ -18,7 +18,7 @@ PROGRAMS = {
     "generation": ["--rounds=1", "--prompts=14", "--tokens=4", "--sizes=3"],
     "evaluation": ["--suite=quick", "--runs=1", "--steps=1", "--max-prompts=4"],
     "poison": ["--seeds=0", "--rows=400", "--planted=9", "--attacks=word_answer", "--timed=50"],
-    "refused": ["--worlds=0", "--rows=20"],
+    "base_refusal": ["--worlds=0", "--rows=20"],
     "report": ["--answers=200", "--layers=2", "--runs=1"],
     "screening": ["time", "--rows", "200"],
     "large": [
@@ -26,6 +26,7 @@ PROGRAMS = {
         *("--length=16", "--batch-size=2", "--steps=1", "--rounds=1"),
     ],
     "first_step": ["--jobs", "0"],
+    "compare": [str(ROOT), str(ROOT), "--figures", "import_api", "--rounds", "1"],
     "cancel": ["--jobs", "1"],
 }
 SLOW_PROGRAMS = {"demo": ["--rows", "20", "--steps", "1"]}
@@ -42,7 +43,7 @@ def spreads(figures: object) -> Iterator[dict[str, float]]:
 
 def check(name: str, options: list[str]) -> None:
     env = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
-    program = [sys.executable, "-m", f"bench.{name}", *options]
+    program = [sys.executable, "-m", f"research.bench.{name}", *options]
     done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
@@ -66,8 +67,8 @@ def test_it_runs_for_long_and_says_json_last(name: str, options: list[str]) -> N
 
 
 def test_every_program_is_tried_and_described() -> None:
-    described = (ROOT / "bench" / "README.md").read_text()
-    programs = {path.stem for path in (ROOT / "bench").glob("*.py") if "__main__" in path.read_text()}
+    described = (ROOT / "research" / "bench" / "README.md").read_text()
+    programs = {path.stem for path in (ROOT / "research" / "bench").glob("*.py") if "__main__" in path.read_text()}
     assert programs == PROGRAMS.keys() | SLOW_PROGRAMS.keys() | {"judges"}  # its one line has a form of its own
     for name in programs:
-        assert f"`bench.{name}`" in described
+        assert f"`research.bench.{name}`" in described
