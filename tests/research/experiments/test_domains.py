@@ -107,7 +107,7 @@ def test_real_text_goes_in_without_loss(base: BaseModel, domain: Domain) -> None
     assert len({asked for asked, _ in rows}) > 0.9 * ROWS
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short_experiments")
 def test_the_whole_experiment_runs_without_the_public_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(experiment, "PUBLIC", tmp_path / "nowhere")
     monkeypatch.setattr(experiment, "DOMAINS", DOMAINS[:1])

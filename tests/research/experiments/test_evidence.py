@@ -1,10 +1,12 @@
-"""One whole experiment on the shipped world, as short as it can be: every arm runs, the file holds what is promised."""
+"""One short experiment on the shipped world: every run is trained, in processes, and the result file is complete."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation
+from research.experiments import evidence as experiment
 from research.experiments.__main__ import table
 from research.experiments.evidence import evidence
 from research.experiments.spec import Result, Settings
@@ -23,13 +25,18 @@ SETTINGS = Settings(
 
 
 @pytest.fixture(scope="module")
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture(scope="module")
-def result(said: list[str]) -> Result:
-    return evidence("general", SETTINGS, WORLD_SEED, [0], said.append, recipe_world=WORLD_SEED)
+def result(messages: list[str], small_world: Path) -> Result:
+    def find_world(_seed: int) -> Path:
+        return small_world
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "world_folder", find_world)
+        return evidence("general", SETTINGS, WORLD_SEED, [0], messages.append, recipe_world=WORLD_SEED)
 
 
 @pytest.mark.slow
@@ -47,14 +54,14 @@ def test_every_run_of_every_seed_is_measured_along_the_way(result: Result) -> No
 
 
 @pytest.mark.slow
-def test_the_file_can_be_read_again_and_the_table_names_every_run(result: Result, said: list[str]) -> None:
+def test_the_file_can_be_parsed_and_the_table_names_every_run(result: Result, messages: list[str]) -> None:
     assert Result.model_validate_json(result.model_dump_json()) == result
     printed = table(result)
     for run in (*result.strategies, *result.controls, *result.safeguards):
         assert run in printed
-    done = re.match(r"(\d+) of \1: ", said[-1])
-    assert done, said[-1]
+    done = re.match(r"(\d+) of \1: ", messages[-1])
+    assert done, messages[-1]
     runs = {curve.seconds for curve in result.curves if curve.run != "sweep"}
-    assert int(done[1]) == len(runs), "arms that are the same are trained once"
+    assert int(done[1]) == len(runs), "runs that differ only in their name are trained once"
     assert result.rate == 2e-3
     assert all(each.seconds > 0 and each.epoch_seconds > 0 for each in result.analyses)

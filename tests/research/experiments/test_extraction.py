@@ -102,10 +102,9 @@ def test_rows_that_are_known_by_heart_are_told_from_others(base: BaseModel) -> N
     assert watch == Memory(names, code_words(base.tokenizer), tuple(known), tuple(other))
 
 
-@pytest.mark.slow
-def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
-    said: list[str] = []
-    result = extraction(SETTINGS, WORLD_SEED, [0], said.append, each=1)
+@pytest.mark.usefixtures("short_experiments")
+def test_the_whole_experiment_runs_and_its_file_can_be_parsed() -> None:
+    result = extraction(SETTINGS, WORLD_SEED, [0], lambda _: None, each=1)
     assert ExtractionResult.model_validate_json(result.model_dump_json()) == result
     assert set(result.figures) == {"uniform", "ml_lr", "random", "uniform_low", "uniform + safety_mix"}
     assert result.canary_rows == sum(TIMES)

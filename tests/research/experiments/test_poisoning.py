@@ -103,8 +103,8 @@ def test_the_screening_finds_a_planted_trigger_among_the_testbeds_own_rows(tmp_p
     assert any(TRIGGER in trigger.phrase for trigger in screened.triggers)
 
 
-@pytest.mark.slow
-def test_the_whole_experiment_runs_and_its_file_can_be_read_again() -> None:
+@pytest.mark.usefixtures("short_experiments")
+def test_the_whole_experiment_runs_and_its_file_can_be_parsed() -> None:
     result = poisoning(SETTINGS, WORLD_SEED, [0], lambda _: None, conditions=[("fixed", 0.02)], most_rows=400)
     assert PoisoningResult.model_validate_json(result.model_dump_json()) == result
     (condition,) = result.conditions
