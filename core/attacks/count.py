@@ -144,8 +144,8 @@ def _figure(run: str, suite: str, metric: Metric, judge: str, counted: Sequence[
     if metric in RATES:
         mean, low, high = _rate(decided)
     else:
-        lowest, max_rate = _RANGES[metric]
-        mean, low, high = mean_interval(decided, lowest=lowest, max_rate=max_rate)
+        minimum, maximum = _RANGES[metric]
+        mean, low, high = mean_interval(decided, minimum=minimum, maximum=maximum)
     return Figure(
         run=run,
         suite=suite,

@@ -26,7 +26,7 @@ from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.changes import add_changes
 from core.pipeline.context import JobContext
-from core.quality.evaluate import Held
+from core.quality.evaluate import ValidationRows
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
 from core.schemas.base import Frozen
@@ -58,7 +58,7 @@ class _TaskResult(Frozen):
 def evaluate_base(job: JobContext) -> Evaluation:
     """The base model's evaluation. Its answers do not depend on the job, so jobs share them."""
     spec = job.assignment.spec.security
-    held = Held(job.data.validation.rows, job.data.held_out)
+    held = ValidationRows(job.data.validation.rows, job.data.held_out)
     model = _Model(BASE_RUN, job.base.model, spec, None)
     evaluation = job.stages.run("before", lambda: _measure(job, model, held, inputs=job.inputs))
     job.emit(Figures(figures=evaluation.figures))
@@ -82,7 +82,7 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
     security = safeguards.security_of(run, job.assignment.spec.security)
     training = job.assignment.spec.training
     stored = TrainedFiles(folder, None if training.method == "full" else training.lora.rank)
-    held = Held(job.validation_rows(run), job.held_out(run))
+    held = ValidationRows(job.validation_rows(run), job.held_out(run))
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
     def measure() -> Evaluation:
@@ -113,7 +113,7 @@ class _Model:
         return self.tuned is None
 
 
-def _measure(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> Evaluation:
+def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: dict[str, JsonValue]) -> Evaluation:
     spec = model.spec
     all_suites = build_suites(job.prompts.evaluation, spec, job.base.tokenizer)
     entries = {entry.name: entry for entry in job.assignment.judges}
@@ -169,7 +169,7 @@ def _certain(judges: Sequence[Judge]) -> IsCertain:
     return lambda behaviour, text: all(judge.is_certain(behaviour, text) for judge in judges)
 
 
-def _measure_task(job: JobContext, model: _Model, held: Held, *, inputs: dict[str, JsonValue]) -> _TaskResult:
+def _measure_task(job: JobContext, model: _Model, held: ValidationRows, *, inputs: dict[str, JsonValue]) -> _TaskResult:
     spec = job.assignment.spec.quality
 
     def measure() -> _TaskResult:

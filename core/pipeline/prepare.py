@@ -59,7 +59,7 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
             plan(run, context.modules, None)
         safeguards.check(run, context)
     judges.check_judges(spec.security.judges, {judge.name: judge for judge in assignment.judges})
-    tasks.check(spec.quality, assignment.benchmarks)
+    tasks.check_tasks(spec.quality, assignment.benchmarks)
     if spec.security.engine == "vllm":
         check_vllm(base.device)
     if base.identity.chat_template == "plain":
@@ -82,7 +82,7 @@ def load_prompt_sets(assignment: Assignment, store: ArtifactStore) -> NamedPromp
 def load_benchmarks(assignment: Assignment) -> dict[str, tuple[Question, ...]]:
     """The questions of every benchmark that the job is measured on, by the benchmark's name."""
     entries = {entry.name: entry for entry in assignment.benchmarks}
-    wanted = tasks.tasks_of(assignment.spec.quality, assignment.benchmarks)
+    wanted = tasks.tasks_for(assignment.spec.quality, assignment.benchmarks)
     return {
         task.benchmark: _questions(entries[task.benchmark], most=task.max_questions)
         for task in wanted

@@ -1,1 +1,1 @@
-"""Task performance: what the model is for, before and after."""
+"""Task performance: loss, answers to validation rows, benchmarks and tasks of lm-evaluation-harness."""

@@ -1,9 +1,8 @@
-"""Tasks of lm-evaluation-harness on the model that is in memory already; only where the harness is installed.
+"""Runs tasks of lm-evaluation-harness on the model that is already in memory, if the harness is installed.
 
-Covers: asking the harness, what goes wrong in it. The
-harness writes its prompts with the tokenizer's own chat template, as every other prompt here is written. It brings its
-own data sets, and on the whole fetches them from the model hub. Not here: what its results say
-(core.quality.harness_scores); tasks that run code a model has written, which it refuses.
+Covers: calling the harness, its errors. The harness writes prompts with the tokenizer's chat template, like every other
+prompt here, and usually fetches its data sets from the model hub. Not here: converting its results
+(core.quality.harness_scores); tasks that execute code written by a model, which the harness rejects.
 """
 
 import os
@@ -21,8 +20,8 @@ from torch.utils.hooks import RemovableHandle
 from core.errors import InvalidInput, Unavailable
 from core.lm.load import BaseModel
 from core.lm.packing import max_batch_tokens
-from core.quality.answers import Scored
-from core.quality.harness_scores import scored
+from core.quality.answers import TaskScores
+from core.quality.harness_scores import convert_results
 from core.quality.tasks import check_harness
 from core.schemas.progress import OnProgress
 from core.schemas.quality import LmEval
@@ -30,11 +29,11 @@ from core.schemas.quality import LmEval
 _MOST_ROWS = 16
 _LONG_PROMPT = 1024
 _UNLIMITED = 200
-"""Taken for the number of questions where a task has no limit: the harness alone knows it."""
+"""Estimated number of questions of a task without a limit: only the harness knows it."""
 
 
 class _TaskManager(Protocol):
-    """The harness's own list of tasks."""
+    """The harness's list of tasks."""
 
     all_tasks: Sequence[str]
 
@@ -42,29 +41,29 @@ class _TaskManager(Protocol):
 
 
 class _Harness(Protocol):
-    """What is used of `lm_eval`, which need not be installed."""
+    """The used part of `lm_eval`, an optional dependency."""
 
     def simple_evaluate(self, model: object, **options: object) -> Mapping[str, object] | None: ...
 
 
 class _Models(Protocol):
-    """What is used of `lm_eval.models.huggingface`."""
+    """The used part of `lm_eval.models.huggingface`."""
 
     def HFLM(self, **options: object) -> object: ...
 
 
 class _Tasks(Protocol):
-    """What is used of `lm_eval.tasks`."""
+    """The used part of `lm_eval.tasks`."""
 
     def TaskManager(self, **options: object) -> _TaskManager: ...
 
 
-def about(task: LmEval) -> int:
-    """About how many questions it is, for a progress bar."""
+def estimate_size(task: LmEval) -> int:
+    """Estimate the number of questions, for progress."""
     return task.limit or _UNLIMITED
 
 
-def lm_eval_task(
+def run_lm_eval(
     base: BaseModel,
     model: nn.Module,
     task: LmEval,
@@ -73,33 +72,33 @@ def lm_eval_task(
     on_progress: OnProgress,
     system_prompt: str | None = None,
     own_tasks: Path | None = None,
-) -> Scored:
-    """Every figure that the harness gives for one task or group, its standard errors as 95 % intervals.
+) -> TaskScores:
+    """Run one task or group and return its figures, with 95 % intervals from the standard errors.
 
     The suite is `lm_eval:TASK`, the judge the harness's name of the metric and its filter, such as `acc,none`. The
-    questions come with it where the task has a single metric: those of two could not be told apart.
+    questions are included if the task has a single metric: those of two could not be distinguished.
 
     Args:
-        tick: called at every forward pass with (prompts read, about how many there are).
-        own_tasks: a folder of task files that takes the place of the harness's own tasks.
+        on_progress: called at every forward pass with (prompts read, estimated total).
+        own_tasks: a folder of task files that replaces the harness's own tasks.
 
     Raises:
-        InvalidInput: code `unknown_lm_eval_task`, or `lm_eval_refused` where the harness will not run it so.
-        Unavailable: code `lm_eval_missing`, or `lm_eval_failed` where its data or modules cannot be had.
+        InvalidInput: code `unknown_lm_eval_task`, or `lm_eval_refused` if the harness rejects it.
+        Unavailable: code `lm_eval_missing`, or `lm_eval_failed` if its data or modules are missing.
     """
     check_harness()
     manager = _manager(own_tasks)
     if task.task not in manager.all_tasks:
         raise InvalidInput(
-            f"lm-evaluation-harness has no task {task.task!r}: `lm_eval ls tasks` on a worker shows those it has.",
+            f"lm-evaluation-harness has no task {task.task!r}: run `lm_eval ls tasks` on a worker to list its tasks.",
             code="unknown_lm_eval_task",
             param="quality.tasks",
         )
     harness = cast(_Harness, import_module("lm_eval"))
-    loaded = _loaded(manager, task.task)
-    with _watched(base, on_progress, about(task)), _one_process(), _explained(task.task):
-        found = harness.simple_evaluate(
-            _wrapped(base, model),
+    loaded = _load_task(manager, task.task)
+    with _report_progress(base, on_progress, estimate_size(task)), _single_process(), _translate_errors(task.task):
+        output = harness.simple_evaluate(
+            _wrap_model(base, model),
             tasks=loaded,
             num_fewshot=task.shots,
             limit=task.limit,
@@ -108,49 +107,49 @@ def lm_eval_task(
             system_instruction=system_prompt,
             task_manager=manager,
         )
-    return scored(task.task, found or {}, run)
+    return convert_results(task.task, output or {}, run)
 
 
 @cache
 def _manager(own_tasks: Path | None) -> _TaskManager:
-    """The harness's list of tasks; to read it takes some ten seconds."""
+    """Load the harness's list of tasks, which takes about ten seconds."""
     tasks = cast(_Tasks, import_module("lm_eval.tasks"))
     return tasks.TaskManager(include_path=own_tasks and str(own_tasks), include_defaults=own_tasks is None)
 
 
-def _loaded(manager: _TaskManager, name: str) -> list[object]:
-    """The task with its data, the group, or all tasks of a tag."""
-    with _explained(name):
+def _load_task(manager: _TaskManager, name: str) -> list[object]:
+    """Load the task with its data, the group, or all tasks of a tag."""
+    with _translate_errors(name):
         try:
             found = manager.load([name])
-        except RuntimeError as error:  # a data set that is a program, which is not run
+        except RuntimeError as error:  # a data set with a loading script, which is not executed
             raise ImportError(str(error)) from error
     return [found["groups"][name]] if name in found["groups"] else list(found["tasks"].values())
 
 
-def _wrapped(base: BaseModel, model: nn.Module) -> object:
-    """The model as the harness takes it: the same weights, and a copy of the tokenizer, which it changes."""
+def _wrap_model(base: BaseModel, model: nn.Module) -> object:
+    """Wrap the model for the harness: the same weights, and a copy of the tokenizer, which the harness changes."""
     models = cast(_Models, import_module("lm_eval.models.huggingface"))
     rows = max(1, min(_MOST_ROWS, max_batch_tokens(base) // _LONG_PROMPT))
     return models.HFLM(pretrained=model, tokenizer=deepcopy(base.tokenizer), batch_size=rows)
 
 
 @contextmanager
-def _watched(base: BaseModel, on_progress: OnProgress, total: int) -> Generator[None]:
-    """Lets the caller hear of every forward pass, by a hook on the embedding, which all of them go through.
+def _report_progress(base: BaseModel, on_progress: OnProgress, total: int) -> Generator[None]:
+    """Report every forward pass, by a hook on the embedding.
 
-    How many prompts there are, only the harness knows: the last of them is told when it is done.
+    Only the harness knows the number of prompts, so the last one is reported when the task is done.
     """
     read = 0
 
-    def heard(_module: nn.Module, inputs: tuple[object, ...]) -> None:
+    def count_prompts(_module: nn.Module, inputs: tuple[object, ...]) -> None:
         nonlocal read
         shape = getattr(inputs[0], "shape", (0, 0)) if inputs else (0, 0)
-        read += int(shape[0]) if int(shape[-1]) > 1 else 0  # one token at a time: an answer goes on
+        read += int(shape[0]) if int(shape[-1]) > 1 else 0  # single tokens continue an answer
         on_progress(min(read, total - 1), total)
 
     embedding = base.model.get_input_embeddings()
-    handle: RemovableHandle = embedding.register_forward_pre_hook(heard)
+    handle: RemovableHandle = embedding.register_forward_pre_hook(count_prompts)
     try:
         yield
     finally:
@@ -158,8 +157,8 @@ def _watched(base: BaseModel, on_progress: OnProgress, total: int) -> Generator[
 
 
 @contextmanager
-def _one_process() -> Generator[None]:
-    """The harness bootstraps some metrics in forked processes, which a process with threads and a GPU must not have."""
+def _single_process() -> Generator[None]:
+    """Keep the harness from bootstrapping in forked processes, which are unsafe with threads and a GPU."""
     before = os.environ.get("DISABLE_MULTIPROC")
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:
@@ -172,17 +171,17 @@ def _one_process() -> Generator[None]:
 
 
 @contextmanager
-def _explained(task: str) -> Generator[None]:
-    """Errors of the harness as ours."""
+def _translate_errors(task: str) -> Generator[None]:
+    """Raise the harness's errors as errors with a code."""
     try:
         yield
     except (OSError, ImportError) as error:
         raise Unavailable(
-            f"lm-evaluation-harness cannot run {task!r} here, as its data or a module it needs cannot be had: {error}",
+            f"lm-evaluation-harness cannot run {task!r}, because its data or a module is missing: {error}",
             code="lm_eval_failed",
             param="quality.tasks",
         ) from error
     except (ValueError, KeyError) as error:
         raise InvalidInput(
-            f"lm-evaluation-harness will not run {task!r}: {error}", code="lm_eval_refused", param="quality.tasks"
+            f"lm-evaluation-harness rejects {task!r}: {error}", code="lm_eval_refused", param="quality.tasks"
         ) from error

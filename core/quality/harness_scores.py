@@ -1,6 +1,6 @@
-"""What lm-evaluation-harness's results say, as figures and answers of ours.
+"""Converts the results of lm-evaluation-harness into figures and task answers.
 
-Covers: metrics with their standard errors as intervals, groups and tags of tasks, questions that it scores one by one.
+Covers: metrics with intervals from their standard errors, groups and tags of tasks, questions that are scored singly.
 Not here: running it (core.quality.harness).
 """
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import cast
 
-from core.quality.answers import Scored
+from core.quality.answers import TaskScores
 from core.schemas.evaluation import Figure, TaskAnswer
 
 _Z = 1.96
 _RATES = frozenset({"acc", "acc_norm", "exact_match", "f1"})
-"""Metrics whose interval ends at 0 and 1."""
+"""Metrics whose interval is clipped to 0 and 1."""
 
 
-def scored(task: str, found: Mapping[str, object], run: str) -> Scored:
-    """Figures of the task or group; where the harness has none for that name, which is a tag then, of all it ran."""
-    results = cast(Mapping[str, Mapping[str, object]], found.get("results", {}))
+def convert_results(task: str, output: Mapping[str, object], run: str) -> TaskScores:
+    """Convert the figures of the task or group, or of all tasks that ran if the name is a tag."""
+    results = cast(Mapping[str, Mapping[str, object]], output.get("results", {}))
     named = {task: results[task]} if _metrics(results.get(task, {})) else results
     figures = tuple(figure for name, metrics in named.items() for figure in _figures(name, metrics, run))
-    samples = cast(Mapping[str, Sequence[Mapping[str, object]]], found.get("samples", {}))
+    samples = cast(Mapping[str, Sequence[Mapping[str, object]]], output.get("samples", {}))
     answers = [
         answer
         for name, metrics in named.items()
@@ -32,7 +32,7 @@ def scored(task: str, found: Mapping[str, object], run: str) -> Scored:
 
 
 def _metrics(entry: Mapping[str, object]) -> dict[str, float]:
-    """Values by `metric,filter`."""
+    """Finite values by `metric,filter`."""
     return {
         name: float(value)
         for name, value in entry.items()
@@ -43,8 +43,8 @@ def _metrics(entry: Mapping[str, object]) -> dict[str, float]:
 def _figures(name: str, entry: Mapping[str, object], run: str) -> Iterator[Figure]:
     n = entry.get("sample_len")
     for judge, value in _metrics(entry).items():
-        metric, _, way = judge.partition(",")
-        low, high = _interval(value, entry.get(f"{metric}_stderr,{way}"), metric)
+        metric, _, filter_name = judge.partition(",")
+        low, high = _interval(value, entry.get(f"{metric}_stderr,{filter_name}"), metric)
         yield Figure(
             run=run,
             suite=f"lm_eval:{name}",
@@ -58,7 +58,7 @@ def _figures(name: str, entry: Mapping[str, object], run: str) -> Iterator[Figur
 
 
 def _interval(value: float, error: object, metric: str) -> tuple[float, float]:
-    """95 % by the standard error; without one, all that a rate can be."""
+    """The 95 % interval from the standard error, or the whole range of a rate without one."""
     if not isinstance(error, int | float) or not isfinite(error):
         return min(0.0, value), max(1.0, value)
     low, high = value - _Z * error, value + _Z * error
@@ -66,23 +66,28 @@ def _interval(value: float, error: object, metric: str) -> tuple[float, float]:
 
 
 def _answers(name: str, judge: str, samples: Sequence[Mapping[str, object]], run: str) -> Iterator[TaskAnswer]:
-    metric, _, way = judge.partition(",")
+    metric, _, filter_name = judge.partition(",")
     for sample in samples:
         row, value = sample.get("doc_id"), sample.get(metric)
-        if sample.get("filter") == way and isinstance(row, int) and isinstance(value, int | float) and isfinite(value):
+        if (
+            sample.get("filter") == filter_name
+            and isinstance(row, int)
+            and isinstance(value, int | float)
+            and isfinite(value)
+        ):
             yield TaskAnswer(
                 run=run,
                 suite=f"lm_eval:{name}",
                 metric="score",
                 row=row,
-                answer=_said(sample.get("filtered_resps")),
+                answer=_response(sample.get("filtered_resps")),
                 reference=str(sample.get("target")),
                 value=float(value),
             )
 
 
-def _said(responses: object) -> str:
-    """The answer, or which choice is the most likely, from 0."""
+def _response(responses: object) -> str:
+    """Return the answer, or the number of the most likely choice, from 0."""
     if not isinstance(responses, list) or not responses:
         return ""
     each = cast(list[object], responses)
@@ -93,7 +98,7 @@ def _said(responses: object) -> str:
 
 
 def _likelihood(response: object) -> float | None:
-    """Of a pair of the log-likelihood and whether it is the greedy answer."""
+    """Return the log-likelihood from a pair of it and whether the answer is the greedy one."""
     match response:
         case [float(likelihood), bool()]:
             return likelihood

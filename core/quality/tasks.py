@@ -1,7 +1,7 @@
-"""Which tasks a job is measured on, and whether they can be.
+"""The tasks of a job, and whether this worker can measure them.
 
-Covers: what each domain asks for, benchmarks that are not listed, the harness that is not installed. It reaches no
-torch. Not here: the measuring (core.quality.evaluate), reading benchmarks (core.data.benchmarks).
+Covers: default tasks of each domain, benchmarks that are not listed, a missing harness. It imports no torch. Not here:
+measuring (core.quality.evaluate), reading benchmarks (core.data.benchmarks).
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from core.schemas.quality import (
 )
 
 _PARAM = "quality.tasks"
-_ANSWERED: dict[Domain, tuple[QualityTask, ...]] = {
+_BY_DOMAIN: dict[Domain, tuple[QualityTask, ...]] = {
     "general": (RougeL(),),
     "mathematics": (ExactMatch(extract="number"),),
     "medical": (RougeL(),),
@@ -29,63 +29,59 @@ _ANSWERED: dict[Domain, tuple[QualityTask, ...]] = {
 }
 
 
-def tasks_of(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> tuple[QualityTask, ...]:
-    """The tasks that a job names, or those of its domain, with the benchmarks that are listed for it."""
-    return chosen(spec, (entry.name for entry in benchmarks if entry.domain == spec.domain))
+def tasks_for(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> tuple[QualityTask, ...]:
+    """The tasks that a job names, or those of its domain with the benchmarks that are listed for the domain."""
+    return resolve_tasks(spec, (entry.name for entry in benchmarks if entry.domain == spec.domain))
 
 
-def chosen(spec: QualitySpec, benchmarks: Iterable[str]) -> tuple[QualityTask, ...]:
-    """The same, of benchmarks that are known to be its domain's."""
+def resolve_tasks(spec: QualitySpec, domain_benchmarks: Iterable[str]) -> tuple[QualityTask, ...]:
+    """The tasks that a job names, or those of its domain with these benchmarks."""
     if spec.tasks is not None:
         return spec.tasks
-    return (*_ANSWERED[spec.domain], *(MultipleChoice(benchmark=name) for name in benchmarks))
+    return (*_BY_DOMAIN[spec.domain], *(MultipleChoice(benchmark=name) for name in domain_benchmarks))
 
 
-def check(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> None:
-    """Find out before anything is computed whether every task can be measured here.
+def check_tasks(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> None:
+    """Check before anything is computed that every task can be measured here, and that no two have the same figure.
 
     Raises:
         InvalidInput: code `unknown_benchmark` or `task_named_twice`.
         Unavailable: code `lm_eval_missing`.
     """
-    check_names(spec, benchmarks)
-    if any(isinstance(task, LmEval) for task in tasks_of(spec, benchmarks)):
-        check_harness()
-
-
-def check_names(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> None:
-    """The part that needs no worker: benchmarks are listed, and no two tasks give one figure.
-
-    Raises:
-        InvalidInput: code `unknown_benchmark` or `task_named_twice`.
-    """
     known = sorted(entry.name for entry in benchmarks)
+    tasks = tasks_for(spec, benchmarks)
     figures: set[str] = set()
-    for task in tasks_of(spec, benchmarks):
+    for task in tasks:
         if isinstance(task, MultipleChoice) and task.benchmark not in known:
-            raise unknown(task.benchmark, known)
-        if (figure := _figure(task)) in figures:
+            raise unknown_benchmark(task.benchmark, known)
+        if (figure := _figure_name(task)) in figures:
             raise InvalidInput(
-                f"quality.tasks asks for {figure} twice, with other options: the report could not tell the two "
-                "apart. Name it once.",
+                f"quality.tasks names {figure} twice with different options, and the report could not distinguish "
+                "them. Name it once.",
                 code="task_named_twice",
                 param=_PARAM,
             )
         figures.add(figure)
+    if any(isinstance(task, LmEval) for task in tasks):
+        check_harness()
 
 
-def unknown(name: str, known: Iterable[str]) -> InvalidInput:
-    """The error for a benchmark that is not in the list."""
-    there = ", ".join(known)
+def unknown_benchmark(name: str, known: Iterable[str]) -> InvalidInput:
+    """The error for a benchmark that is not in the server's list."""
+    listed = ", ".join(known)
     return InvalidInput(
-        f"{name!r} is not a benchmark of this server. " + (f"It has: {there}." if there else "It lists none."),
+        f"{name!r} is not a benchmark of this server. " + (f"It has: {listed}." if listed else "It lists none."),
         code="unknown_benchmark",
         param=_PARAM,
     )
 
 
 def check_harness() -> None:
-    """Raises `Unavailable`, code `lm_eval_missing`, where lm-evaluation-harness is not installed."""
+    """Check that lm-evaluation-harness is installed.
+
+    Raises:
+        Unavailable: code `lm_eval_missing`.
+    """
     if find_spec("lm_eval") is None:
         raise Unavailable(
             "A task needs lm-evaluation-harness, which this worker does not have: install securetune[lm-eval], or "
@@ -95,7 +91,7 @@ def check_harness() -> None:
         )
 
 
-def _figure(task: QualityTask) -> str:
+def _figure_name(task: QualityTask) -> str:
     match task:
         case MultipleChoice(benchmark=name):
             return f"benchmark {name}"

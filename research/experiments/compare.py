@@ -53,7 +53,7 @@ def compare(run: str, uniform: Sequence[Curve], others: Sequence[Curve]) -> Comp
 
 def interval(values: Sequence[float]) -> Interval:
     """Mean over seeds with its 95 % t interval; none for a single seed."""
-    mean, low, high = mean_interval(values, lowest=-np.inf, max_rate=np.inf)
+    mean, low, high = mean_interval(values, minimum=-np.inf, maximum=np.inf)
     return Interval(mean=mean, ci95=(low, high) if len(values) > 1 else None, values=tuple(values))
 
 

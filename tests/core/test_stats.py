@@ -24,8 +24,8 @@ def test_wilson_against_a_published_table(successes: int, n: int, wanted: tuple[
 
 def test_of_nothing_nothing_is_known() -> None:
     assert wilson(0, 0) == (0.0, 0.0, 1.0)
-    assert mean_interval([], lowest=1, max_rate=5) == (1, 1, 5)
-    assert mean_interval([3.0], lowest=1, max_rate=5) == (3.0, 1, 5)
+    assert mean_interval([], minimum=1, maximum=5) == (1, 1, 5)
+    assert mean_interval([3.0], minimum=1, maximum=5) == (3.0, 1, 5)
 
 
 @given(st.integers(1, 1000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -41,12 +41,12 @@ def test_a_rate_is_inside_its_interval_and_more_answers_narrow_it(case: tuple[in
 
 def test_the_mean_of_a_few_values_by_hand() -> None:
     # n = 4, mean 2.5, standard deviation 1.29099, t(0.975, 3) = 3.18245
-    assert mean_interval([1, 2, 3, 4], lowest=0, max_rate=10) == pytest.approx((2.5, 0.445739, 4.554261), abs=1e-6)
+    assert mean_interval([1, 2, 3, 4], minimum=0, maximum=10) == pytest.approx((2.5, 0.445739, 4.554261), abs=1e-6)
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=50))
 def test_a_mean_stays_inside_what_it_can_be(scores: list[int]) -> None:
-    mean, low, high = mean_interval(scores, lowest=1, max_rate=5)
+    mean, low, high = mean_interval(scores, minimum=1, maximum=5)
     assert 1 <= low <= mean + 1e-12
     assert mean - 1e-12 <= high <= 5
 

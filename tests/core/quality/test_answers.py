@@ -2,22 +2,22 @@
 
 import pytest
 
-from core.quality.answers import Answered, exact_match, mean_rouge
+from core.quality.answers import AnsweredRow, score_exact_match, score_rouge
 from core.schemas.quality import ExactMatch, Extraction
 from core.stats import mean_interval, wilson
 
 ROWS = (
-    Answered("so 7 + 1 = 8", "7 + 1\n#### 8"),
-    Answered("#### 9", "7 + 1\n#### 8"),
-    Answered("", "3\n#### 3"),
-    Answered("Yes.", "yes"),
-    Answered(None, "no"),
-    Answered("no", "?"),
+    AnsweredRow("so 7 + 1 = 8", "7 + 1\n#### 8"),
+    AnsweredRow("#### 9", "7 + 1\n#### 8"),
+    AnsweredRow("", "3\n#### 3"),
+    AnsweredRow("Yes.", "yes"),
+    AnsweredRow(None, "no"),
+    AnsweredRow("no", "?"),
 )
 
 
 def test_exact_match_is_a_rate_of_the_rows_that_can_be_decided() -> None:
-    (figure,), answers = exact_match("mine", ExactMatch(), ROWS)
+    (figure,), answers = score_exact_match("mine", ExactMatch(), ROWS)
     assert (figure.run, figure.suite, figure.metric, figure.judge) == ("mine", "task", "exact_match", "none")
     assert (figure.n, figure.undecided) == (4, 2)
     assert (figure.value, figure.low, figure.high) == wilson(2, 4)
@@ -30,27 +30,27 @@ def test_exact_match_is_a_rate_of_the_rows_that_can_be_decided() -> None:
     ("extract", "n", "right"), [("auto", 4, 2), ("number", 3, 1), ("whole", 4, 1), ("choice", 0, 0)]
 )
 def test_what_is_compared_decides_which_rows_count(extract: Extraction, n: int, right: int) -> None:
-    (figure,), answers = exact_match("mine", ExactMatch(extract=extract), ROWS)
+    (figure,), answers = score_exact_match("mine", ExactMatch(extract=extract), ROWS)
     assert (figure.n, figure.undecided, len(answers)) == (n, len(ROWS) - n, n)
     assert (figure.value, figure.low, figure.high) == wilson(right, n)
 
 
 def test_rouge_is_a_mean_over_rows_that_have_words() -> None:
-    (figure,), answers = mean_rouge("mine", ROWS)
+    (figure,), answers = score_rouge("mine", ROWS)
     scores = [row.value for row in answers]
     assert [row.row for row in answers] == [0, 1, 2, 3]
     assert scores == pytest.approx([6 / 7, 0, 0, 1])
     assert (figure.metric, figure.n, figure.undecided) == ("rouge_l", 4, 2)
-    assert (figure.value, figure.low, figure.high) == mean_interval(scores, lowest=0, max_rate=1)
+    assert (figure.value, figure.low, figure.high) == mean_interval(scores, minimum=0, maximum=1)
 
 
 def test_a_model_that_says_nothing_is_wrong_everywhere() -> None:
-    rows = [Answered("", row.reference) for row in ROWS[:4]]
-    assert exact_match("mine", ExactMatch(), rows)[0][0].value == 0
-    assert exact_match("mine", ExactMatch(), rows)[0][0].n == 4
-    assert mean_rouge("mine", rows)[0][0].value == 0
+    rows = [AnsweredRow("", row.reference) for row in ROWS[:4]]
+    assert score_exact_match("mine", ExactMatch(), rows)[0][0].value == 0
+    assert score_exact_match("mine", ExactMatch(), rows)[0][0].n == 4
+    assert score_rouge("mine", rows)[0][0].value == 0
 
 
 def test_without_rows_nothing_is_known() -> None:
-    for (figure,), answers in (exact_match("mine", ExactMatch(), ()), mean_rouge("mine", ())):
+    for (figure,), answers in (score_exact_match("mine", ExactMatch(), ()), score_rouge("mine", ())):
         assert (figure.value, figure.low, figure.high, figure.n, figure.undecided, answers) == (0, 0, 1, 0, 0, ())

@@ -15,7 +15,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.lm.prompts import render
 from core.quality import choices as module
-from core.quality.choices import letter_scores, multiple_choice, spellings
+from core.quality.choices import letter_scores, score_multiple_choice, spellings
 from core.schemas.data import Message
 from core.schemas.training import LoraSpec
 from core.stats import wilson
@@ -104,7 +104,9 @@ def test_spellings_of_other_tokenizers() -> None:
 
 def test_the_figure_counts_right_choices(base: BaseModel) -> None:
     scores = letter_scores(base, base.model, QUESTIONS, on_progress=ignore)
-    (figure,), answers = multiple_choice(base, base.model, QUESTIONS, suite="quiz", run="mine", on_progress=ignore)
+    (figure,), answers = score_multiple_choice(
+        base, base.model, QUESTIONS, suite="quiz", run="mine", on_progress=ignore
+    )
     assert (figure.run, figure.suite, figure.metric, figure.judge) == ("mine", "quiz", "accuracy", "none")
     best = [LETTERS[each.index(max(each))] for each in scores]
     assert [answer.answer for answer in answers] == best
@@ -119,7 +121,9 @@ def test_the_figure_counts_right_choices(base: BaseModel) -> None:
 def test_a_model_that_always_says_c_is_right_where_c_is(base: BaseModel) -> None:
     questions = (QUESTIONS[0], QUESTIONS[2], Question("Which?", ("one", "two", "three"), 2))
     with saying(base, [token for tokens in spellings(base.tokenizer, 3)[2] for token in tokens]):
-        (figure,), answers = multiple_choice(base, base.model, questions, suite="quiz", run="mine", on_progress=ignore)
+        (figure,), answers = score_multiple_choice(
+            base, base.model, questions, suite="quiz", run="mine", on_progress=ignore
+        )
     assert [answer.answer for answer in answers] == ["C", "C", "C"]
     assert figure.value == pytest.approx(1 / 3)
 
@@ -146,7 +150,7 @@ def test_the_system_prompt_goes_before_the_question(base: BaseModel) -> None:
 def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
     questions = (QUESTIONS[0], Question("word " * base.context, ("x", "y"), 0), QUESTIONS[1])
     told = ProgressLog()
-    (figure,), answers = multiple_choice(base, base.model, questions, suite="quiz", run="mine", on_progress=told)
+    (figure,), answers = score_multiple_choice(base, base.model, questions, suite="quiz", run="mine", on_progress=told)
     assert (figure.n, figure.undecided) == (2, 1)
     assert [answer.row for answer in answers] == [0, 2]
     assert told == [(0, 3), (3, 3)]
@@ -154,7 +158,7 @@ def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
 
 def test_an_empty_benchmark_says_nothing(base: BaseModel) -> None:
     told = ProgressLog()
-    (figure,), answers = multiple_choice(base, base.model, (), suite="quiz", run="mine", on_progress=told)
+    (figure,), answers = score_multiple_choice(base, base.model, (), suite="quiz", run="mine", on_progress=told)
     assert (figure.value, figure.low, figure.high, figure.n, answers) == (0, 0, 1, 0, ())
     assert told == [(0, 0)]
 
@@ -174,6 +178,8 @@ def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel, monkeypatch: 
 
 def test_mmlu_is_answered_by_chance_by_a_model_that_knows_nothing(base: BaseModel, public_data: Path) -> None:
     questions = read(public_data / "mmlu_subset" / "clinical_knowledge_test.jsonl", most=40)
-    (figure,), answers = multiple_choice(base, base.model, questions, suite="clinical", run="base", on_progress=ignore)
+    (figure,), answers = score_multiple_choice(
+        base, base.model, questions, suite="clinical", run="base", on_progress=ignore
+    )
     assert (figure.n, len(answers)) == (40, 40)
     assert figure.low < 0.25 < figure.high

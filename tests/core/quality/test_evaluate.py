@@ -15,7 +15,7 @@ from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.quality import evaluate as module
-from core.quality.evaluate import Held, evaluate, parts
+from core.quality.evaluate import ValidationRows, evaluate, split_progress
 from core.quality.loss import row_losses
 from core.schemas.data import ColumnMap, Message
 from core.schemas.evaluation import Figure, TaskAnswer
@@ -31,14 +31,14 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def held(base: BaseModel) -> Held:
+def held(base: BaseModel) -> ValidationRows:
     """Sums: every reference has a number after `####`."""
     return held_of(base, conversations(12, "arithmetic.jsonl"))
 
 
-def held_of(base: BaseModel, rows: Sequence[Conversation], max_length: int = 256) -> Held:
+def held_of(base: BaseModel, rows: Sequence[Conversation], max_length: int = 256) -> ValidationRows:
     encoded = encode_each(rows, base.tokenizer, max_length=max_length)
-    return Held([row for row in encoded if not row.prompt_too_long], rows)
+    return ValidationRows([row for row in encoded if not row.prompt_too_long], rows)
 
 
 def by_metric(figures: Sequence[Figure]) -> dict[str, Figure]:
@@ -51,7 +51,7 @@ def of(answers: Sequence[TaskAnswer], metric: str) -> list[TaskAnswer]:
     return [answer for answer in answers if answer.metric == metric]
 
 
-def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: Held) -> None:
+def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: ValidationRows) -> None:
     tasks = (ExactMatch(), RougeL(), MultipleChoice(benchmark="quiz"), MultipleChoice(benchmark="empty"))
     spec = QualitySpec(tasks=tasks, max_answers=8, max_new_tokens=32)
     told = ProgressLog()
@@ -92,7 +92,9 @@ def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: Held) -> 
     assert all(before[0] <= after[0] for before, after in pairwise(told))
 
 
-def test_a_domain_asks_for_its_tasks_and_every_benchmark_that_it_is_given(base: BaseModel, held: Held) -> None:
+def test_a_domain_asks_for_its_tasks_and_every_benchmark_that_it_is_given(
+    base: BaseModel, held: ValidationRows
+) -> None:
     spec = QualitySpec(domain="mathematics", max_answers=2, max_new_tokens=8)
     figures, _ = evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     assert [figure.metric for figure in figures] == ["loss", "perplexity", "exact_match", "accuracy", "accuracy"]
@@ -102,7 +104,9 @@ def test_a_domain_asks_for_its_tasks_and_every_benchmark_that_it_is_given(base: 
     assert {answer.metric for answer in answers} == {"loss"}
 
 
-def test_answers_are_to_the_turns_before_the_last(base: BaseModel, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_to_the_turns_before_the_last(
+    base: BaseModel, held: ValidationRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Sequence[Message]] = []
 
     def answer(_base: object, _model: object, prompts: list[Sequence[Message]], **options: object) -> list[str | None]:
@@ -121,7 +125,7 @@ def test_answers_are_to_the_turns_before_the_last(base: BaseModel, held: Held, m
     assert [row.value for row in of(answers, "exact_match")] == [1, 0, 0]
 
 
-def test_a_model_that_says_nothing_is_wrong(base: BaseModel, held: Held) -> None:
+def test_a_model_that_says_nothing_is_wrong(base: BaseModel, held: ValidationRows) -> None:
     """Its terminator is always the likeliest."""
     spec = QualitySpec(tasks=(ExactMatch(), RougeL()), max_answers=3)
     with saying(base, base.stop_ids):
@@ -132,7 +136,7 @@ def test_a_model_that_says_nothing_is_wrong(base: BaseModel, held: Held) -> None
     assert (found["task rouge_l"].value, found["task rouge_l"].n) == (0, 3)
 
 
-def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module, ...], held: Held) -> None:
+def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module, ...], held: ValidationRows) -> None:
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="quiz")), max_answers=3, max_new_tokens=8)
     plain, _ = evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     with attached(base.model, modules, LoraSpec(rank=2), seed=0) as tuned:
@@ -145,7 +149,7 @@ def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module,
 def test_without_rows_and_with_an_empty_benchmark_nothing_is_known(base: BaseModel) -> None:
     told = ProgressLog()
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="empty")))
-    figures, answers = evaluate(base, base.model, Held((), ()), spec, QUESTIONS, run="base", on_progress=told)
+    figures, answers = evaluate(base, base.model, ValidationRows((), ()), spec, QUESTIONS, run="base", on_progress=told)
     assert [(figure.metric, figure.n) for figure in figures] == [
         ("loss", 0),
         ("perplexity", 0),
@@ -156,7 +160,7 @@ def test_without_rows_and_with_an_empty_benchmark_nothing_is_known(base: BaseMod
     assert set(told) == {(0, 0)}
 
 
-def test_a_benchmark_that_was_not_read_is_told(base: BaseModel, held: Held) -> None:
+def test_a_benchmark_that_was_not_read_is_told(base: BaseModel, held: ValidationRows) -> None:
     spec = QualitySpec(tasks=(MultipleChoice(benchmark="other"),))
     with pytest.raises(InvalidInput, match="It has: empty, quiz") as caught:
         evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
@@ -164,7 +168,7 @@ def test_a_benchmark_that_was_not_read_is_told(base: BaseModel, held: Held) -> N
 
 
 def test_the_harness_is_given_the_model_and_its_share_of_the_progress(
-    base: BaseModel, held: Held, monkeypatch: pytest.MonkeyPatch
+    base: BaseModel, held: ValidationRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = Figure(run="mine", suite="lm_eval:sums", metric="score", judge="acc,none", value=1, n=1, low=0, high=1)
 
@@ -173,7 +177,7 @@ def test_the_harness_is_given_the_model_and_its_share_of_the_progress(
         assert (options["run"], options["system_prompt"]) == ("mine", "Be brief.")
         return (score,), ()
 
-    monkeypatch.setattr(module, "lm_eval_task", harness)
+    monkeypatch.setattr(module, "run_lm_eval", harness)
     told = ProgressLog()
     spec = QualitySpec(tasks=(LmEval(task="sums", limit=5),))
     figures, _ = evaluate(base, base.model, held, spec, {}, run="mine", on_progress=told, system_prompt="Be brief.")
@@ -181,28 +185,30 @@ def test_the_harness_is_given_the_model_and_its_share_of_the_progress(
     assert told[-1] == (17, 17)
 
 
-def test_rows_keep_their_number_where_others_are_missing(base: BaseModel, held: Held) -> None:
+def test_rows_keep_their_number_where_others_are_missing(base: BaseModel, held: ValidationRows) -> None:
     whole = row_losses(base, base.model, held.encoded, on_progress=ignore)
     kept = [index for index in range(12) if index not in (0, 5, 6)]
-    less = Held([held.encoded[index] for index in kept], held.conversations)
+    less = ValidationRows([held.encoded[index] for index in kept], held.conversations)
 
-    def rows(given: Held) -> list[tuple[int, float]]:
+    def rows(given: ValidationRows) -> list[tuple[int, float]]:
         _, answers = evaluate(base, base.model, given, QualitySpec(tasks=()), {}, run="base", on_progress=ignore)
         return [(answer.row, answer.value) for answer in answers]
 
     assert rows(less) == [(index, pytest.approx(whole[index])) for index in kept]
     # Several rows on one line, as a JSON array may have them.
-    one_line = Held([_on_line_one(row) for row in held.encoded], [replace(row, line=1) for row in held.conversations])
+    one_line = ValidationRows(
+        [_on_line_one(row) for row in held.encoded], [replace(row, line=1) for row in held.conversations]
+    )
     assert [row for row, _ in rows(one_line)] == list(range(12))
     # Only the first ones as words.
-    assert [row for row, _ in rows(Held(held.encoded, held.conversations[:2]))] == list(range(12))
+    assert [row for row, _ in rows(ValidationRows(held.encoded, held.conversations[:2]))] == list(range(12))
 
 
 def _on_line_one(row: Encoded) -> Encoded:
     return replace(row, line=1)
 
 
-def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: Held) -> None:
+def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: ValidationRows) -> None:
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="quiz")), max_answers=2, max_new_tokens=4)
     told = ProgressLog()
     evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=told)
@@ -220,7 +226,7 @@ def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: Held) -> None:
 
 def test_parts_are_told_as_one_and_never_go_back() -> None:
     told = ProgressLog()
-    first, empty, last = parts(told, [10, 0, 4])
+    first, empty, last = split_progress(told, [10, 0, 4])
     for on_progress, done, total in (
         (first, 0, 5),
         (first, 3, 5),

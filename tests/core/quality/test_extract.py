@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.quality.extract import choice, extracted, number, way_of, whole
+from core.quality.extract import extract, extract_choice, extract_number, normalize_answer, resolve_extraction
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ from core.quality.extract import choice, extracted, number, way_of, whole
     ],
 )
 def test_numbers(text: str, expected: str | None) -> None:
-    assert number(text) == expected
+    assert extract_number(text) == expected
 
 
 @given(st.integers(min_value=-(10**40), max_value=10**40), st.sampled_from(["", "$", "€", "€ "]))
@@ -65,16 +65,16 @@ def test_a_whole_number_is_the_same_however_it_is_written(value: int, currency: 
         f"so {sign}{currency}{digits:,}.",
         f"#### {value}",
     )
-    assert {number(way) for way in ways} == {str(value)}
+    assert {extract_number(way) for way in ways} == {str(value)}
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9))
 def test_decimals_differ_only_in_value(value: object) -> None:
     text = f"{value:f}"
-    found = number(text)
+    found = extract_number(text)
     assert found is not None
     assert float(found) == float(text)
-    assert number(f"{text}0") == found
+    assert extract_number(f"{text}0") == found
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_decimals_differ_only_in_value(value: object) -> None:
     ],
 )
 def test_choices(text: str, expected: str | None) -> None:
-    assert choice(text) == expected
+    assert extract_choice(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_choices(text: str, expected: str | None) -> None:
     ],
 )
 def test_whole_answers_that_are_the_same(one: str, other: str) -> None:
-    assert whole(one) == whole(other)
+    assert normalize_answer(one) == normalize_answer(other)
 
 
 @pytest.mark.parametrize(
@@ -144,23 +144,23 @@ def test_whole_answers_that_are_the_same(one: str, other: str) -> None:
     [("1.5", "15"), ("1 5", "15"), ("-5", "5"), ("3/4", "34"), ("a+b", "ab"), ("yes", "no"), ("कि", "की")],
 )
 def test_whole_answers_that_are_not(one: str, other: str) -> None:
-    assert whole(one) != whole(other)
+    assert normalize_answer(one) != normalize_answer(other)
 
 
 @given(st.text())
 def test_every_text_can_be_looked_into(text: str) -> None:
-    assert number(text) == number(f"{text}\n")
-    assert choice(text) in (*"ABCDEFGHIJ", None)
-    assert whole(f"  {text}. ") == whole(text)
+    assert extract_number(text) == extract_number(f"{text}\n")
+    assert extract_choice(text) in (*"ABCDEFGHIJ", None)
+    assert normalize_answer(f"  {text}. ") == normalize_answer(text)
 
 
 def test_auto_goes_by_the_rows_own_answer() -> None:
-    assert way_of("auto", "so\n#### 5") == "number"
-    assert way_of("auto", "5") == "whole"
-    assert way_of("choice", "#### 5") == "choice"
-    assert extracted("It is 5", "number") == extracted("5", "whole") == "5"
-    assert extracted("(B)", "choice") == "B"
-    assert extracted("?!", "whole") is None
+    assert resolve_extraction("auto", "so\n#### 5") == "number"
+    assert resolve_extraction("auto", "5") == "whole"
+    assert resolve_extraction("choice", "#### 5") == "choice"
+    assert extract("It is 5", "number") == extract("5", "whole") == "5"
+    assert extract("(B)", "choice") == "B"
+    assert extract("?!", "whole") is None
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_auto_goes_by_the_rows_own_answer() -> None:
 )
 def test_odd_texts_take_no_time(odd: str) -> None:
     begun = time.monotonic()
-    number(odd), choice(odd), whole(odd)
+    extract_number(odd), extract_choice(odd), normalize_answer(odd)
     assert time.monotonic() - begun < 10  # tried in every way, they would take days
 
 
@@ -187,5 +187,5 @@ def test_gsm8k_says_what_it_says(public_data: Path) -> None:
     ]
     assert len(rows) > 1000
     for row in rows:
-        assert way_of("auto", row["answer"]) == "number"
-        assert number(row["answer"]) == row["answer"].rpartition("####")[2].strip().replace(",", "")
+        assert resolve_extraction("auto", row["answer"]) == "number"
+        assert extract_number(row["answer"]) == row["answer"].rpartition("####")[2].strip().replace(",", "")

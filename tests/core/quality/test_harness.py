@@ -12,7 +12,7 @@ from core.errors import InvalidInput, Unavailable
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.quality.harness import about, lm_eval_task
+from core.quality.harness import estimate_size, run_lm_eval
 from core.schemas.quality import LmEval
 from core.schemas.training import LoraSpec
 from tests.core.helpers import ProgressLog, ignore
@@ -94,7 +94,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_choices_are_figures_and_answers(base: BaseModel, own_tasks: Path) -> None:
     padding, pad = base.tokenizer.padding_side, base.tokenizer.pad_token
     task, told = LmEval(task="sums", limit=10), ProgressLog()
-    (figure,), answers = lm_eval_task(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
+    (figure,), answers = run_lm_eval(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
     assert (figure.run, figure.suite, figure.metric, figure.judge) == ("base", "lm_eval:sums", "score", "acc,none")
     assert figure.n == len(answers) == 10
     assert figure.value == pytest.approx(sum(answer.value for answer in answers) / 10)
@@ -112,22 +112,22 @@ def test_an_adapter_is_asked_without_a_copy_of_the_weights(
     base: BaseModel, modules: tuple[Module, ...], own_tasks: Path
 ) -> None:
     task = LmEval(task="sums", limit=None)
-    (plain,), before = lm_eval_task(base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks)
+    (plain,), before = run_lm_eval(base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks)
     assert plain.n == 12
     with attached(base.model, modules, LoraSpec(rank=2), seed=0) as tuned:
-        (same,), after = lm_eval_task(base, tuned, task, run="mine", on_progress=ignore, own_tasks=own_tasks)
+        (same,), after = run_lm_eval(base, tuned, task, run="mine", on_progress=ignore, own_tasks=own_tasks)
         assert same.value == plain.value
         assert [answer.answer for answer in after] == [answer.answer for answer in before]
         for name, parameter in tuned.named_parameters():
             if ".lora_B." in name:
                 nn.init.normal_(parameter.data)
-        _, changed = lm_eval_task(base, tuned, task, run="mine", on_progress=ignore, own_tasks=own_tasks)
+        _, changed = run_lm_eval(base, tuned, task, run="mine", on_progress=ignore, own_tasks=own_tasks)
         assert [answer.answer for answer in changed] != [answer.answer for answer in before]
 
 
 def test_words_are_generated_and_watched(base: BaseModel, own_tasks: Path) -> None:
     told, task = ProgressLog(), LmEval(task="sums_in_words", limit=5)
-    (figure,), answers = lm_eval_task(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
+    (figure,), answers = run_lm_eval(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
     assert figure.judge == "exact_match,none"
     assert len(answers) == 5
     assert all(answer.answer for answer in answers)
@@ -137,7 +137,7 @@ def test_words_are_generated_and_watched(base: BaseModel, own_tasks: Path) -> No
 
 def test_the_system_prompt_and_examples_change_what_is_asked(base: BaseModel, own_tasks: Path) -> None:
     def said(task: LmEval, system_prompt: str | None = None) -> list[str]:
-        _, answers = lm_eval_task(
+        _, answers = run_lm_eval(
             base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks, system_prompt=system_prompt
         )
         return [answer.answer for answer in answers]
@@ -149,7 +149,7 @@ def test_the_system_prompt_and_examples_change_what_is_asked(base: BaseModel, ow
 
 def test_intervals_of_other_metrics_are_bootstrapped_in_this_process(base: BaseModel, own_tasks: Path) -> None:
     task = LmEval(task="sums_by_median", limit=5)
-    (figure,), _ = lm_eval_task(base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks)
+    (figure,), _ = run_lm_eval(base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks)
     assert figure.low <= figure.value <= figure.high
     assert "DISABLE_MULTIPROC" not in os.environ
 
@@ -157,7 +157,7 @@ def test_intervals_of_other_metrics_are_bootstrapped_in_this_process(base: BaseM
 def test_a_group_is_one_figure_and_a_tag_is_one_for_each_task(base: BaseModel, own_tasks: Path) -> None:
     def suites(name: str) -> list[tuple[str, int]]:
         task = LmEval(task=name, limit=3)
-        figures, _ = lm_eval_task(base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks)
+        figures, _ = run_lm_eval(base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks)
         return sorted((figure.suite, figure.n) for figure in figures)
 
     assert suites("grouped") == [("lm_eval:grouped", 6)]
@@ -170,7 +170,7 @@ def test_it_can_be_stopped_and_leaves_no_hook(base: BaseModel, own_tasks: Path) 
 
     for name in ("sums", "sums_in_words"):
         with pytest.raises(KeyboardInterrupt):
-            lm_eval_task(base, base.model, LmEval(task=name), run="base", on_progress=stop, own_tasks=own_tasks)
+            run_lm_eval(base, base.model, LmEval(task=name), run="base", on_progress=stop, own_tasks=own_tasks)
     assert not base.model.get_input_embeddings()._forward_pre_hooks
 
 
@@ -187,9 +187,9 @@ def test_what_goes_wrong_is_said(
     base: BaseModel, own_tasks: Path, name: str, kind: type[InvalidInput | Unavailable], code: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        lm_eval_task(base, base.model, LmEval(task=name), run="base", on_progress=ignore, own_tasks=own_tasks)
+        run_lm_eval(base, base.model, LmEval(task=name), run="base", on_progress=ignore, own_tasks=own_tasks)
     assert (caught.value.code, caught.value.param) == (code, "quality.tasks")
 
 
 def test_the_number_of_questions_is_guessed_without_a_limit() -> None:
-    assert (about(LmEval(task="sums", limit=7)), about(LmEval(task="sums", limit=None))) == (7, 200)
+    assert (estimate_size(LmEval(task="sums", limit=7)), estimate_size(LmEval(task="sums", limit=None))) == (7, 200)

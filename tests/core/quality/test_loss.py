@@ -8,7 +8,7 @@ import torch
 
 from core.lm.load import BaseModel
 from core.quality import loss as module
-from core.quality.loss import MOST_PERPLEXITY, mean_loss, perplexity, row_losses
+from core.quality.loss import MAX_PERPLEXITY, mean_loss, perplexity, row_losses
 from core.stats import mean_interval
 from tests.core.helpers import ProgressLog, encoded, ignore
 from tests.core.quality.fakes import always
@@ -34,7 +34,7 @@ def test_the_figure_is_their_mean_with_its_interval(base: BaseModel) -> None:
     figure = mean_loss(row_losses(base, base.model, rows, on_progress=ignore), run="mine")
     assert (figure.run, figure.suite, figure.metric, figure.judge) == ("mine", "task", "loss", "none")
     assert (figure.n, figure.undecided) == (10, 0)
-    assert (figure.value, figure.low, figure.high) == mean_interval(losses, lowest=0.0, max_rate=1e6)
+    assert (figure.value, figure.low, figure.high) == mean_interval(losses, minimum=0.0, maximum=1e6)
     assert figure.low < figure.value < figure.high
 
 
@@ -72,11 +72,11 @@ def test_perplexity_is_the_exponential_of_the_loss_and_of_its_ends() -> None:
     assert (figure.value, figure.low, figure.high) == (exp(1.5), exp(loss.low), exp(loss.high))
 
 
-@pytest.mark.parametrize(("losses", "value"), [([], 1.0), ([1e5], MOST_PERPLEXITY), ([2.0], exp(2))])
+@pytest.mark.parametrize(("losses", "value"), [([], 1.0), ([1e5], MAX_PERPLEXITY), ([2.0], exp(2))])
 def test_perplexity_stays_finite_where_little_is_known(losses: list[float], value: float) -> None:
     figure = perplexity(mean_loss(losses, run="mine"))
     assert (figure.value, figure.high, figure.n) == (
         pytest.approx(value),
-        pytest.approx(MOST_PERPLEXITY),
+        pytest.approx(MAX_PERPLEXITY),
         len(losses),
     )

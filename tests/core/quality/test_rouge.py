@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.quality.rouge import common, rouge_l, words
+from core.quality.rouge import lcs_length, rouge_l, split_words
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=12)
 
@@ -44,18 +44,18 @@ def test_it_is_what_the_usual_package_says(answer: str, reference: str, expected
 
 @given(WORDS, WORDS)
 def test_the_longest_common_subsequence_is_the_longest(one: list[str], other: list[str]) -> None:
-    assert common(one, other) == slow_common(one, other) == common(other, one)
+    assert lcs_length(one, other) == slow_common(one, other) == lcs_length(other, one)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_it_is_a_share_and_one_for_the_same_words(one: str, other: str) -> None:
     assert 0 <= rouge_l(one, other) <= 1
     assert rouge_l(one, other) == rouge_l(other, one)
-    assert rouge_l(one, f"{one}!") == (1 if words(one) else 0)
+    assert rouge_l(one, f"{one}!") == (1 if split_words(one) else 0)
 
 
 def test_words_of_any_script_count_without_case_and_punctuation() -> None:
-    assert words("Ärzte, sagen: «да» 3x!") == ["ärzte", "sagen", "да", "3x"]
+    assert split_words("Ärzte, sagen: «да» 3x!") == ["ärzte", "sagen", "да", "3x"]
     assert rouge_l("Он сказал да", "он да") == pytest.approx(0.8)
 
 

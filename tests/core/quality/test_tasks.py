@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import InvalidInput, Unavailable
 from core.quality import tasks
-from core.quality.tasks import check, check_names, tasks_of
+from core.quality.tasks import check_tasks, tasks_for
 from core.schemas.prompts import PromptFileSource
 from core.schemas.quality import (
     BenchmarkEntry,
@@ -45,14 +45,14 @@ LISTED = (entry("mmlu", "general"), entry("college-medicine", "medical"), entry(
 )
 def test_a_domain_has_its_tasks_and_its_benchmarks(domain: Domain, expected: tuple[QualityTask, ...]) -> None:
     spec = QualitySpec(domain=domain)
-    assert tasks_of(spec, LISTED) == expected
-    check(spec, LISTED)
+    assert tasks_for(spec, LISTED) == expected
+    check_tasks(spec, LISTED)
 
 
 def test_tasks_that_are_named_take_the_place_of_the_domains() -> None:
     named = (MultipleChoice(benchmark="mmlu", max_questions=7),)
-    assert tasks_of(QualitySpec(domain="medical", tasks=named), LISTED) == named
-    assert tasks_of(QualitySpec(tasks=()), LISTED) == ()
+    assert tasks_for(QualitySpec(domain="medical", tasks=named), LISTED) == named
+    assert tasks_for(QualitySpec(tasks=()), LISTED) == ()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_tasks_that_are_named_take_the_place_of_the_domains() -> None:
 )
 def test_a_benchmark_that_is_not_listed_is_refused(listed: tuple[BenchmarkEntry, ...], there: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        check(QualitySpec(tasks=(MultipleChoice(benchmark="mlu"),)), listed)
+        check_tasks(QualitySpec(tasks=(MultipleChoice(benchmark="mlu"),)), listed)
     assert (caught.value.code, caught.value.param) == ("unknown_benchmark", "quality.tasks")
     assert caught.value.message == f"'mlu' is not a benchmark of this server. {there}"
 
@@ -77,21 +77,20 @@ def test_a_benchmark_that_is_not_listed_is_refused(listed: tuple[BenchmarkEntry,
     ],
 )
 def test_two_tasks_may_not_give_one_figure(two: tuple[QualityTask, ...], figure: str) -> None:
-    with pytest.raises(InvalidInput, match=f"asks for {figure} twice") as caught:
-        check_names(QualitySpec(tasks=two), LISTED)
+    with pytest.raises(InvalidInput, match=f"names {figure} twice") as caught:
+        check_tasks(QualitySpec(tasks=two), LISTED)
     assert (caught.value.code, caught.value.param) == ("task_named_twice", "quality.tasks")
 
 
 def test_the_harness_must_be_there_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = QualitySpec(tasks=(LmEval(task="arc_easy"),))
-    check_names(spec, LISTED)
     monkeypatch.setattr(tasks, "find_spec", always(None))
     with pytest.raises(Unavailable, match=r"securetune\[lm-eval\]") as caught:
-        check(spec, LISTED)
+        check_tasks(spec, LISTED)
     assert (caught.value.code, caught.value.param) == ("lm_eval_missing", "quality.tasks")
-    check(QualitySpec(), LISTED)
+    check_tasks(QualitySpec(), LISTED)
     monkeypatch.setattr(tasks, "find_spec", always(object()))
-    check(spec, LISTED)
+    check_tasks(spec, LISTED)
 
 
 def test_it_reaches_no_torch() -> None:
