@@ -1,4 +1,4 @@
-"""The demo, whole: a service is started, a file goes in over HTTP, and what it promises lies there afterwards."""
+"""The demo runs on its own service, and its screen, result file, reports and adapter are checked."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from securetune.cli.demo import Options, demo
 
 @pytest.fixture
 def arithmetic(tmp_path: Path) -> Path:
-    """Rows with GSM8K's columns, which no layout covers: the demo must find them by itself. One prompt is too long."""
+    """Rows with the columns of GSM8K, which are not a known layout; the demo detects them. One prompt is too long."""
     path = tmp_path / "sums.jsonl"
     rows = [{"question": f"What is {n} plus 2?", "answer": f"{n} + 2 = {n + 2}. #### {n + 2}"} for n in range(40)]
     rows[0]["question"] = "How long is this? " * 20
@@ -31,7 +31,7 @@ def arithmetic(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
+def test_the_demo_writes_figures_a_report_and_an_adapter_that_changes_the_model(
     tmp_path: Path, arithmetic: Path
 ) -> None:
     screen = StringIO()
@@ -40,7 +40,7 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
 
     printed = screen.getvalue()
     assert "Using 24 of the 40 rows" in printed
-    assert printed.count("64 tokens or more") == 1, "the row that is too long is warned of once"
+    assert printed.count("64 tokens or more") == 1, "one warning for the row that is too long"
     last_screen = printed[printed.rindex("report done") :]
     assert len(last_screen.splitlines()) <= 24, "the last screen fits a terminal"
     found = json.loads(result.read_text())
@@ -76,10 +76,10 @@ def test_the_demo_leaves_figures_a_report_and_an_adapter_that_changes_the_model(
     if found["runs"]["recommended"]["gate"]["outcome"] == "released":
         _changes_the_logits(Path(found["adapter_path"]))
     else:
-        assert found["adapter_path"] is None, "the demo overrides nothing"
+        assert found["adapter_path"] is None, "the demo does not override the gate"
 
 
-def test_data_that_cannot_be_read_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_invalid_data_is_reported_before_anything_starts(tmp_path: Path) -> None:
     data = tmp_path / "wrong.jsonl"
     data.write_text('{"title": "no known column"}\n')
     with pytest.raises(InvalidDataset):
