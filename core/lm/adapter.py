@@ -5,7 +5,7 @@ has its own rows of B. Experts' weights are adapted too, each expert with its ow
 Not here: training (core.training), and keeping the rows of untrained parts at zero (core.training.groups).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -127,6 +127,17 @@ def factors(layer: LoraLayer) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
     """A and B of a layer: the update is their product. B's rows are the outputs of the map, whatever kind it is of."""
     for adapter in layer.lora_A:
         yield _weight(layer.lora_A[adapter]), _weight(layer.lora_B[adapter])
+
+
+@contextmanager
+def keep_requires_grad(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Restore which of these parameters require a gradient. peft sets it whenever it switches an adapter on."""
+    before = [(parameter, parameter.requires_grad) for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
 
 
 def _weight(part: nn.Module) -> nn.Parameter:

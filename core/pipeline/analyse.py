@@ -12,8 +12,8 @@ from peft import PeftModel
 from core.data.batches import encode_all
 from core.pipeline.cache import code_of
 from core.pipeline.context import JobContext
-from core.robustness.analyse import Enough, analyse
-from core.robustness.doubt import doubt
+from core.robustness.analyse import EarlyStop, analyse
+from core.robustness.map_warnings import check_map
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.results import TrainedStep
 from core.schemas.robustness import RobustnessResult
@@ -34,7 +34,7 @@ def map_robustness(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
             prompts,
             job.data.training.rows[: analysis.rows],
             train_probe=partial(_train_probe, job),
-            prepared=partial(job.stages.report_progress, "probe prompt", part=(0.0, 0.05)),
+            on_prepare=partial(job.stages.report_progress, "probe prompt", part=(0.0, 0.05)),
             on_progress=partial(job.stages.report_progress, "reading", part=(0.3, 1.0)),
         ),
         inputs=job.job_inputs
@@ -45,12 +45,12 @@ def map_robustness(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
         },
         shared=True,
     )
-    if warning := doubt(result):
+    if warning := check_map(result):
         job.emit(warning)
     return result
 
 
-def _train_probe(job: JobContext, steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
+def _train_probe(job: JobContext, steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
     """An adapter trained for the analysis, with an adapter's learning rate even if the job trains full weights."""
     spec = job.assignment.spec.training
 
@@ -65,6 +65,6 @@ def _train_probe(job: JobContext, steps: int, seed: int, enough: Enough) -> Abst
         steps=steps,
         seed=seed,
         learning_rate=job.learning_rate / FULL_RATE_SHARE if spec.method == "full" else job.learning_rate,
-        enough=enough,
+        early_stop=early_stop,
         on_step=on_step,
     )

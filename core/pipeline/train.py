@@ -17,7 +17,7 @@ from core.errors import InvalidModel, TrainingFailed
 from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.context import JobContext
-from core.robustness.readings import Readings
+from core.robustness.probe_activations import ProbeActivations
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.events import Metrics
 from core.schemas.results import StoredFile, TrainedStep, TrainingResult
@@ -45,7 +45,7 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
     rates = plan(run, job.modules, maps[analysis] if analysis else None)
     implementations = [type(safeguard) for safeguard in safeguards.safeguards_of(run)]
     inputs = job.job_inputs | {
-        "code": code_of(loop.train, adapter.save, full.save, encode_all, Readings, *implementations, caller=__name__),
+        "code": code_of(loop.train, adapter.save, full.save, encode_all, ProbeActivations, *implementations, caller=__name__),
         "plan": rates.model_dump(mode="json"),
         "safeguards": safeguards.inputs(run, job.safeguard_context),
     }
@@ -120,7 +120,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
 def _refusal_nll(job: JobContext) -> loop.RefusalNll | None:
     """Measures the base model's refusals during training; None if the base model answers no probe prompt."""
     try:
-        readings = Readings(
+        activations = ProbeActivations(
             job.base,
             job.prompts.probe,
             (),
@@ -130,7 +130,7 @@ def _refusal_nll(job: JobContext) -> loop.RefusalNll | None:
         )
     except InvalidModel:
         return None
-    return readings.refusal_nll
+    return activations.refusal_nll
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Which modules are robust: can change without moving the model's security features (arXiv 2410.04524)."""
+"""Finds the robust modules: those that can change without moving the security features (arXiv 2410.04524)."""

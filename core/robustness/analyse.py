@@ -1,11 +1,11 @@
-"""The analysis: modules and groups moved and measured, then the search. The floor that learning rates stand on.
+"""The analysis: measures what modules and groups of them do to security and task, and searches the robust set.
 
-The map says what each unit did in the probe. Under `swap` that is the mean of two readings: what its update does alone
-in the base, and what taking it out of the full probe undoes. Modules stand in for each other, so either end alone
-misjudges them. Under `gradient` it is integrated along the way between both ends, under `noise` the first reading. The
-search asks something else: what a set would do that carries the task without the others. So it moves a set's update
-alone, and as far as breaks the model where everything is moved.
-Not here: training the probe (the caller hands in how), strategies.
+The map holds the effect of each unit in the probe run. `swap`: the mean of two measurements, the unit's update alone in
+the base model and the full probe without it, because modules can replace each other and either end alone is biased.
+`gradient`: an integral along the path between both ends. `noise`: the unit's noise alone.
+The search answers another question: what does a set do if it must carry the task by itself? It therefore moves the
+update of a set alone, scaled up until moving everything breaks the model.
+Not here: training the probe (the caller passes a function), strategies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,28 +22,38 @@ from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.robustness.gradient import attribute
-from core.robustness.perturb import Moved, Noise, Swap
-from core.robustness.readings import NO_EFFECT, Effect, Readings, effect
-from core.robustness.search import Found, JointDrift, by_parameter_share, drift_of, grown, order, search
-from core.robustness.summary import Measured, result, without_ground
-from core.robustness.units import Unit, names_of, units
+from core.robustness.perturb import Noise, PerturbedModel, Swap
+from core.robustness.probe_activations import NO_EFFECT, Effect, ProbeActivations, effect
+from core.robustness.search import (
+    JointDrift,
+    SearchResult,
+    order_by_growth,
+    order_units,
+    proxy_drift,
+    search_robust_set,
+    select_by_parameter_share,
+)
+from core.robustness.summary import UnitEffects, build_result, no_signal_result
+from core.robustness.units import Unit, module_names, units
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.schemas.robustness import RobustnessResult
 
-Ask = Callable[[frozenset[str]], Effect]
-"""What moving exactly these modules does, by name."""
-Enough = Callable[[nn.Module, int], bool]
-"""Asked after each step of a probe with the model and the step, from 1: whether the probe may stop here."""
-TrainProbe = Callable[[int, int, Enough], AbstractContextManager[PeftModel]]
-"""Called with (steps at most, seed, enough): a throw-away adapter tuned on the job's data, taken off again after."""
+MeasureSet = Callable[[frozenset[str]], Effect]
+"""Returns the effect of perturbing exactly the modules with these names."""
+EarlyStop = Callable[[nn.Module, int], bool]
+"""Called after each step of a probe with (model, step from 1). Returns whether the probe ends now."""
+TrainProbe = Callable[[int, int, EarlyStop], AbstractContextManager[PeftModel]]
+"""Called with (maximum steps, seed, early_stop). Trains a temporary adapter on the job's data; the base model is
+unchanged when the context ends."""
 
 _KINDS: tuple[UnitKind, ...] = ("module", "circuit", "type", "band", "type_band")
-_LOOK_EVERY = 10
-_FEW = 8
-"""So many units are ordered by how they add to a growing set: 35 joint evaluations at most."""
-_FURTHER, _MOST_STRETCH = 1.2, 10.0
+_CHECK_EVERY = 10
+"""Probe steps between two checks for an early stop."""
+_FEW_UNITS = 8
+"""Up to this number, units are ordered by their effect on a growing set: at most 35 joint measurements."""
+_SCALE_STEP, _MAX_SCALE = 1.2, 10.0
 
 
 def analyse(
@@ -54,190 +64,206 @@ def analyse(
     rows: Sequence[Encoded],
     *,
     train_probe: TrainProbe,
-    prepared: OnProgress,
+    on_prepare: OnProgress,
     on_progress: OnProgress,
 ) -> RobustnessResult:
-    """Measure every module and group on `rows` of the job's data and on the probe prompts, and search the robust set.
+    """Measure every module and group on the probe prompts and on `rows` of the job's data, and search the robust set.
 
-    `prepared` hears of the base's own features and answers, `tick` of the readings. With several seeds the map is
-    their mean; the search moves sets of modules by the first seed's change.
+    With several seeds, the map is their mean; the search uses the update of the first seed.
+
+    Args:
+        base: the base model.
+        modules: the modules that training may change.
+        analysis: options of the analysis.
+        prompts: harmful and benign probe prompts.
+        rows: rows of the job's data for the task gain.
+        train_probe: trains a probe run.
+        on_prepare: progress of the base model's own features and answers.
+        on_progress: progress of the measurements.
 
     Raises:
-        InvalidModel: code `no_security_feature`; the base model does not tell harmful from benign prompts, and the job
-            asked to fail then.
+        InvalidModel: code `no_security_feature`; the base model does not separate harmful from benign prompts, and
+            `on_no_signal` is `fail`.
     """
-    readings = Readings(base, prompts, rows, count=analysis.probes, seed=analysis.seed, on_progress=prepared)
-    quality = readings.direction.quality
+    activations = ProbeActivations(
+        base, prompts, rows, count=analysis.probes, seed=analysis.seed, on_progress=on_prepare
+    )
+    quality = activations.direction.quality
     if quality.auroc < analysis.min_auroc:
-        return _no_ground(analysis, without_ground(analysis, quality, modules))
-    run = _Run(base.model, tuple(modules), analysis, readings, train_probe=train_probe, on_progress=on_progress)
+        if analysis.on_no_signal == "fail":
+            raise _no_security_feature(quality.auroc, analysis.min_auroc)
+        return no_signal_result(analysis, quality, modules)
+    run = _Run(base.model, tuple(modules), analysis, activations, train_probe=train_probe, on_progress=on_progress)
     first, *others = range(analysis.seed, analysis.seed + analysis.perturbation.seeds)
     maps: list[dict[Unit, Effect]] = []
     for seed in others:
-        with run.changed(seed) as changed:
-            maps.append(run.map(changed))
-    with run.changed(first) as changed:
-        maps.append(run.map(changed))
-        measured = Measured(maps)
-        of_kind = [(unit, measured.mean(unit)) for unit in run.units if unit.kind == analysis.unit]
-        ordered = run.ordered(changed, order(of_kind, analysis))
-        everything = changed.effect(names_of(ordered))
-        found = run.search(changed, ordered)
-    return result(
+        with run.perturbation(seed) as perturbation:
+            maps.append(run.map_units(perturbation))
+    with run.perturbation(first) as perturbation:
+        maps.append(run.map_units(perturbation))
+        effects = UnitEffects(maps)
+        of_kind = [(unit, effects.mean(unit)) for unit in run.units if unit.kind == analysis.unit]
+        ordered = run.order(perturbation, order_units(of_kind, analysis))
+        everything = perturbation.measure_set(module_names(ordered))
+        found = run.search(perturbation, ordered)
+    return build_result(
         analysis,
         quality,
-        measured,
+        effects,
         everything=everything,
         ordered=ordered,
         found=found,
-        probe_steps=[*run.steps[-1:], *run.steps[:-1]],  # the first seed's was the last
+        probe_steps=[*run.steps[-1:], *run.steps[:-1]],  # the probe of the first seed ran last
         update_scale=run.update_scale,
     )
 
 
 @dataclass(frozen=True)
-class _Changed:
-    """The model with a change that can be put on any set of modules, and what that does."""
+class _Perturbation:
+    """A change of the model that any set of modules can have, and its measured effects."""
 
-    moved: Moved
-    effect: Ask
-    """Of the change as it is."""
-    carrying: Ask
-    """Of the change as far as it would go in a set that carries the task by itself; what it gains may be NaN."""
-    alone: bool
-    """Whether the map reads a set from the base only, and not also from the other end."""
+    model: PerturbedModel
+    measure_set: MeasureSet
+    """Effect of a set, with the change as it is."""
+    measure_scaled: MeasureSet
+    """Security effect of a set with the change scaled up for the search. Its task gain may be NaN."""
+    from_base_only: bool
+    """Whether the map measures a unit in the base model only, and not also by its removal from the whole change."""
 
     def share(self, names: frozenset[str], everything: frozenset[str]) -> Effect:
-        """What exactly these do in the whole change; the mean of both ends where there are two."""
-        alone = self.effect(names)
-        if self.alone:
+        """What the set contributes to the whole change: the mean of both ends, or of one if there is only one."""
+        alone = self.measure_set(names)
+        if self.from_base_only:
             return alone
-        whole, without = self.effect(everything), self.effect(everything - names)
+        whole, without = self.measure_set(everything), self.measure_set(everything - names)
         return (alone + whole - without) * 0.5
 
 
 class _Run:
-    """One analysis under way: what it needs, and how far it is."""
+    """The state of one analysis."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         modules: tuple[Module, ...],
         analysis: AnalysisSpec,
-        readings: Readings,
+        activations: ProbeActivations,
         *,
         train_probe: TrainProbe,
         on_progress: OnProgress,
     ) -> None:
         self._model, self._modules, self._analysis = model, modules, analysis
-        self._readings, self._train_probe, self._tick = readings, train_probe, on_progress
+        self._activations, self._train_probe, self._on_progress = activations, train_probe, on_progress
         self.units = tuple(unit for kind in _KINDS for unit in units(modules, kind, analysis.bands))
         self.steps: list[int] = []
+        """Steps of the probes that have run."""
         self.update_scale = 1.0
-        """How many times as large the update is that the search moves."""
+        """Factor on the update that the search moves."""
         self._names = frozenset(module.name for module in modules)
-        self._at_base = readings.read(model)
+        self._at_base = activations.measure(model)
         self._last_step = 0
-        self._done, self._expected = 0, self._readings_expected()
+        self._done, self._expected = 0, self._expected_measurements()
 
     @contextmanager
-    def changed(self, seed: int) -> Iterator[_Changed]:
-        """The model with this seed's change."""
+    def perturbation(self, seed: int) -> Iterator[_Perturbation]:
+        """The perturbation of this seed; a probe is trained for it if it needs one."""
         match self._analysis.perturbation:
             case NoisePerturbation(relative_norm=norm):
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
-                ask = self._asking(noise, self._readings)
-                yield _Changed(noise, ask, carrying=ask, alone=True)
+                measure_set = self._measuring(noise, self._activations)
+                yield _Perturbation(noise, measure_set, measure_scaled=measure_set, from_base_only=True)
             case (SwapPerturbation() | GradientPerturbation()) as probe:
-                with self._train_probe(probe.steps, seed, self._enough) as tuned:
+                with self._train_probe(probe.steps, seed, self._early_stop) as tuned:
                     self.steps.append(self._last_step)
                     swap = Swap(tuned)
-                    ask = self._asking(swap, self._readings)
-                    yield _Changed(swap, ask, carrying=self._stretching(swap, probe), alone=False)
+                    measure_set = self._measuring(swap, self._activations)
+                    yield _Perturbation(swap, measure_set, self._measuring_scaled(swap, probe), from_base_only=False)
             case _:
                 assert_never(self._analysis.perturbation)
 
-    def map(self, changed: _Changed) -> dict[Unit, Effect]:
-        """What every unit does."""
-        perturbation = self._analysis.perturbation
-        tuned = changed.moved.model
-        if isinstance(perturbation, GradientPerturbation) and isinstance(tuned, PeftModel):
-            with changed.moved.moved(self._names):
-                shares = attribute(self._readings, tuned, self._modules, points=perturbation.points, count=self._count)
+    def map_units(self, perturbation: _Perturbation) -> dict[Unit, Effect]:
+        """The effect of every unit."""
+        spec = self._analysis.perturbation
+        tuned = perturbation.model.model
+        if isinstance(spec, GradientPerturbation) and isinstance(tuned, PeftModel):
+            with perturbation.model.perturbed(self._names):
+                shares = attribute(
+                    self._activations, tuned, self._modules, points=spec.points, on_point=self._count_measurement
+                )
             return {unit: sum((shares[name] for name in unit.names), NO_EFFECT) for unit in self.units}
-        return {unit: changed.share(unit.names, self._names) for unit in self.units}
+        return {unit: perturbation.share(unit.names, self._names) for unit in self.units}
 
-    def ordered(self, changed: _Changed, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
-        """Few units, such as circuits, as they enter a growing set; many as the map has them."""
-        return units if len(units) > _FEW else grown(units, self._joint(changed))
+    def order(self, perturbation: _Perturbation, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
+        """Few units, such as circuits, in the order in which they enter a growing set; many in the given order."""
+        return units if len(units) > _FEW_UNITS else order_by_growth(units, self._joint(perturbation))
 
-    def search(self, changed: _Changed, ordered: Sequence[Unit]) -> Found:
+    def search(self, perturbation: _Perturbation, ordered: Sequence[Unit]) -> SearchResult:
         """The robust set."""
-        analysis, joint = self._analysis, self._joint(changed)
+        analysis, joint = self._analysis, self._joint(perturbation)
         if analysis.parameter_share is not None:
-            return by_parameter_share(ordered, share=analysis.parameter_share, joint=joint)
-        return search(ordered, budget=analysis.budget, joint=joint)
+            return select_by_parameter_share(ordered, share=analysis.parameter_share, joint=joint)
+        return search_robust_set(ordered, budget=analysis.budget, joint=joint)
 
-    def _joint(self, changed: _Changed) -> JointDrift:
-        return lambda chosen: drift_of(changed.carrying(names_of(chosen)), self._analysis)
+    def _joint(self, perturbation: _Perturbation) -> JointDrift:
+        return lambda chosen: proxy_drift(perturbation.measure_scaled(module_names(chosen)), self._analysis)
 
-    def _asking(self, moved: Moved, readings: Readings) -> Ask:
+    def _measuring(self, model: PerturbedModel, activations: ProbeActivations) -> MeasureSet:
         known: dict[frozenset[str], Effect] = {}
 
-        def ask(names: frozenset[str]) -> Effect:
+        def measure_set(names: frozenset[str]) -> Effect:
             if names not in known:
-                self._count()
-                with moved.moved(names):
-                    known[names] = effect(self._at_base, readings.read(moved.model))
+                self._count_measurement()
+                with model.perturbed(names):
+                    known[names] = effect(self._at_base, activations.measure(model.model))
             return known[names]
 
-        return ask
+        return measure_set
 
-    def _stretching(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> Ask:
-        asking: Ask | None = None
+    def _measuring_scaled(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> MeasureSet:
+        measuring: MeasureSet | None = None
 
-        def ask(names: frozenset[str]) -> Effect:
-            nonlocal asking
-            if asking is None:  # not before it is asked: only the first seed's change is searched
-                stretched = swap.stretched(self._find_stretch(swap, probe))
-                asking = self._asking(stretched, self._readings.of_security())
-            return asking(names)
+        def measure_set(names: frozenset[str]) -> Effect:
+            nonlocal measuring
+            if measuring is None:  # the scale is only searched for the seed whose update the search uses
+                scaled = swap.scaled(self._find_scale(swap, probe))
+                measuring = self._measuring(scaled, self._activations.security_only())
+            return measuring(names)
 
-        return ask
+        return measure_set
 
-    def _find_stretch(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> float:
-        """How many times as large an update breaks the model."""
+    def _find_scale(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> float:
+        """The smallest tried factor on the update with which moving everything breaks the model."""
         self.update_scale = probe.update_scale
-        while probe.scale_until_drift and self.update_scale * _FURTHER <= _MOST_STRETCH:
-            with swap.stretched(self.update_scale).moved(self._names):
+        while probe.scale_until_drift and self.update_scale * _SCALE_STEP <= _MAX_SCALE:
+            with swap.scaled(self.update_scale).perturbed(self._names):
                 drift = self._refusal_drift(swap.model)
             if drift >= probe.scale_until_drift:
                 break
-            self.update_scale *= _FURTHER
+            self.update_scale *= _SCALE_STEP
         return self.update_scale
 
-    def _enough(self, model: nn.Module, step: int) -> bool:
-        """Whether the break has begun: refusals have drifted by as much as was asked for."""
-        perturbation = self._analysis.perturbation
+    def _early_stop(self, model: nn.Module, step: int) -> bool:
+        """Whether the probe has broken the model: refusals have drifted by `stop_at_drift`."""
+        spec = self._analysis.perturbation
         self._last_step = step
-        if isinstance(perturbation, NoisePerturbation) or step % _LOOK_EVERY or step == perturbation.steps:
-            return False  # a probe that ends anyway need not be looked at
+        if isinstance(spec, NoisePerturbation) or step % _CHECK_EVERY or step == spec.steps:
+            return False  # the last step needs no check
         training = model.training
         model.eval()
         drift = self._refusal_drift(model)
         model.train(training)
-        return drift >= perturbation.stop_at_drift
+        return drift >= spec.stop_at_drift
 
     def _refusal_drift(self, model: nn.Module) -> float:
-        """Of the model as it is now, in nats per token."""
-        return self._readings.refusal_nll(model) - self._at_base.refusal_nll
+        """Refusal drift of the model in its current state, nats per token."""
+        return self._activations.refusal_nll(model) - self._at_base.refusal_nll
 
-    def _count(self) -> None:
-        self._tick(min(self._done, self._expected), self._expected)
+    def _count_measurement(self) -> None:
+        self._on_progress(min(self._done, self._expected), self._expected)
         self._done += 1
 
-    def _readings_expected(self) -> int:
-        """About so many readings; the search ends earlier as a rule."""
+    def _expected_measurements(self) -> int:
+        """An estimate of the number of measurements; the search usually needs fewer."""
         match self._analysis.perturbation:
             case NoisePerturbation(seeds=seeds):
                 each = len(self.units)
@@ -248,17 +274,15 @@ class _Run:
             case _:
                 assert_never(self._analysis.perturbation)
         searched = sum(unit.kind == self._analysis.unit for unit in self.units)
-        growing = searched * (searched + 1) // 2 if searched <= _FEW else searched.bit_length() + 10
+        growing = searched * (searched + 1) // 2 if searched <= _FEW_UNITS else searched.bit_length() + 10
         return seeds * each + growing + 1
 
 
-def _no_ground(analysis: AnalysisSpec, otherwise: RobustnessResult) -> RobustnessResult:
-    if analysis.on_no_signal == "fail":
-        raise InvalidModel(
-            f"The base model does not separate harmful from benign prompts: its security feature has an AUROC of "
-            f"{otherwise.classifier.auroc:.2f} on held-out prompts, and {analysis.min_auroc:g} is asked for. A "
-            "robustness map would mean nothing. Use an aligned base model, or set `on_no_signal` to `uniform`.",
-            code="no_security_feature",
-            param="strategy.analysis.min_auroc",
-        )
-    return otherwise
+def _no_security_feature(auroc: float, min_auroc: float) -> InvalidModel:
+    return InvalidModel(
+        f"The base model does not separate harmful from benign prompts: the AUROC of its security feature on held-out "
+        f"prompts is {auroc:.2f}, below min_auroc ({min_auroc:g}). A robustness map would have no meaning. Use an "
+        "aligned base model, or set on_no_signal to `uniform`.",
+        code="no_security_feature",
+        param="strategy.analysis.min_auroc",
+    )

@@ -1,8 +1,8 @@
 """The security feature classifier: a logistic regression on the base model's last prompt token.
 
-Covers: features of every layer, choice of the layer by cross-validation on the fitting half, score on the other half,
-and the projection that feature drift is measured along. Not here: drift itself (core.robustness.readings).
-Source: arXiv 2410.04524 names the classifier; kind, layer and data are this project's choice.
+Covers: features of every layer, the choice of a layer by cross-validation on one half of the prompts, the score on the
+other half, and the direction along which feature drift is measured. Not here: measuring drift (probe_activations).
+Source: arXiv 2410.04524 names the classifier. Its kind, layer and data are this project's choice.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,10 @@ _FOLDS = 4
 
 @dataclass(frozen=True)
 class SecurityDirection:
-    """The line along which harmful and benign prompts lie apart, and where both lie on it.
+    """The direction that separates harmful from benign prompts in the hidden states of one layer.
 
-    `normal` maps a raw feature (`width`) to its place; `harmful` and `benign` are the base model's mean places.
+    `normal` projects a feature (`width`) onto the direction; `harmful` and `benign` are the base model's mean
+    projections.
     """
 
     quality: Classifier
@@ -41,19 +42,19 @@ class SecurityDirection:
     benign: float
 
     def drift(self, features: Tensor) -> float:
-        """How far harmful prompts (`prompts width`) have moved towards the benign ones: 0 not at all, 1 all the way."""
-        place = float((features.double() @ self.normal).mean())
-        return (place - self.harmful) / (self.benign - self.harmful)
+        """How far harmful prompts (`prompts width`) have moved to the benign ones: 0 not at all, 1 all the way."""
+        projection = float((features.double() @ self.normal).mean())
+        return (projection - self.harmful) / (self.benign - self.harmful)
 
 
 @torch.inference_mode()
 def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, on_progress: OnProgress) -> Floats:
-    """Hidden state of the last prompt token behind every layer: `prompts layers+1 width`; layer 0 is the embedding."""
+    """Hidden state of the last prompt token after every layer: `prompts layers+1 width`. Layer 0 is the embedding."""
     found: list[Tensor] = []
     for start in range(0, len(prompts), _BATCH):
         on_progress(start, len(prompts))
         rows = prompts[start : start + _BATCH]
-        ids, mask = pad(rows, base.pad_id, side="right")  # on the left it would shift learned positions
+        ids, mask = pad(rows, base.pad_id, side="right")  # padding on the left would shift learned positions
         last = torch.tensor([len(row) - 1 for row in rows], device=base.device)
         output = base.model(
             input_ids=ids.to(base.device), attention_mask=mask.to(base.device), output_hidden_states=True
@@ -64,13 +65,13 @@ def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, on
     return torch.cat(found).double().numpy()
 
 
-def fit(harmful: Floats, benign: Floats, *, seed: int) -> SecurityDirection:
-    """Fit on half of the prompts, choose the layer by cross-validation there, score on the other half.
+def fit_direction(harmful: Floats, benign: Floats, *, seed: int) -> SecurityDirection:
+    """Fit on one half of the prompts, where cross-validation chooses the layer, and score on the other half.
 
     Args:
         harmful: `prompts layers+1 width`.
         benign: the same for benign prompts.
-        seed: decides the halves and the folds.
+        seed: seed of the halves and of the folds.
     """
     features = np.concatenate([harmful, benign])
     labels = np.concatenate([np.ones(len(harmful)), np.zeros(len(benign))])
@@ -83,13 +84,13 @@ def fit(harmful: Floats, benign: Floats, *, seed: int) -> SecurityDirection:
     ]
     layer = layers[int(np.argmax(scores))]
     model = _model().fit(features[train, layer], labels[train])
-    said = model.predict_proba(features[test, layer])[:, 1]
+    predicted = model.predict_proba(features[test, layer])[:, 1]
     normal = model[-1].coef_[0] / model[0].scale_
     return SecurityDirection(
         quality=Classifier(
             layer=layer,
-            accuracy=float(((said > 0.5) == labels[test]).mean()),
-            auroc=float(roc_auc_score(labels[test], said)),
+            accuracy=float(((predicted > 0.5) == labels[test]).mean()),
+            auroc=float(roc_auc_score(labels[test], predicted)),
             n_train=len(train),
             n_test=len(test),
         ),

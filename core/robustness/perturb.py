@@ -1,7 +1,7 @@
-"""Ways of changing modules: Gaussian noise, or the update that a short probe run on the job's own data made.
+"""Perturbs modules: with Gaussian noise, or with the update of a short probe run on the job's own data.
 
-Covers: putting a set of modules into their changed state and back, exactly. Not here: measuring (readings), the
-probe run itself (its caller trains it).
+Covers: perturbing a set of modules and restoring it exactly. Not here: measuring (probe_activations), training the
+probe (core.training.probe).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -20,27 +20,27 @@ from core.lm.adapter import base_model, factors, lora_layers
 from core.lm.modules import Module, by_map, find_modules, weight_of
 
 
-class Moved(Protocol):
-    """A model whose modules can be moved, any set of them at a time."""
+class PerturbedModel(Protocol):
+    """A model whose modules can be perturbed, any set of them at a time."""
 
     @property
     def model(self) -> PeftModel | PreTrainedModel:
         """The model to measure."""
         ...
 
-    def moved(self, names: Collection[str]) -> AbstractContextManager[None]:
-        """The model with exactly these modules in their changed state; as the base afterwards."""
+    def perturbed(self, names: Collection[str]) -> AbstractContextManager[None]:
+        """Exactly these modules are perturbed inside the context; the model equals the base model afterwards."""
         ...
 
 
 class Noise:
-    """Each module's change is a fixed draw of Gaussian noise of a given share of its weight's Frobenius norm."""
+    """Adds Gaussian noise to a module. Its norm is a given share of the Frobenius norm of the module's weight."""
 
     def __init__(self, model: PreTrainedModel, modules: Sequence[Module], *, relative_norm: float, seed: int) -> None:
-        """Moves nothing yet.
+        """Perturbs nothing yet. The noise of a module depends on `seed` and on the module's position only.
 
         Raises:
-            InvalidInput: code `noise_needs_full_precision`; the weights are kept in 4 bits.
+            InvalidInput: code `noise_needs_full_precision`; the weights are stored in 4 bits.
         """
         self.model = model
         self._index = {module.name: (number, module) for number, module in enumerate(modules)}
@@ -48,15 +48,15 @@ class Noise:
         self._seed = seed
         if not all(weight_of(model, module).is_floating_point() for module in modules):
             raise InvalidInput(
-                "Noise cannot be added to weights that are kept in 4 bits. Measure with the perturbation `gradient` or "
-                "`swap`, or tune with a method that keeps the base in full precision.",
+                "Noise cannot be added to weights that are stored in 4 bits. Use the perturbation `gradient` or "
+                "`swap`, or a training method with a base model in full precision.",
                 code="noise_needs_full_precision",
                 param="strategy.analysis.perturbation",
             )
 
     @contextmanager
-    def moved(self, names: Collection[str]) -> Iterator[None]:
-        """Add the noise of these modules; the saved weights are put back, so nothing is left by rounding."""
+    def perturbed(self, names: Collection[str]) -> Iterator[None]:
+        """Add the noise of these modules. The saved weights are restored, so that no rounding remains."""
         saved: list[tuple[nn.Parameter, _Place, Tensor]] = []
         try:
             with torch.no_grad():
@@ -70,40 +70,40 @@ class Noise:
             yield
         finally:
             with torch.no_grad():
-                for weight, place, original in reversed(saved):  # a weight that two modules share is in it twice
+                for weight, place, original in reversed(saved):  # two modules may share a weight
                     weight[place] = original
 
     def _draw(self, own: Tensor, number: int) -> Tensor:
-        # One generator a module: its noise is the same whichever other modules are moved with it.
+        # One generator for each module: its noise does not depend on the other modules.
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         noise = torch.randn(own.shape, generator=generator)
         return (noise * (self._relative_norm * own.float().norm().cpu() / noise.norm())).to(own.device)
 
 
 class Swap:
-    """Each module's change is the update that a trained probe adapter holds for it.
+    """Applies the update of a trained probe adapter to chosen modules.
 
-    Of a fused map it is the part's rows of the update: the rows of B that are not moved are zero meanwhile.
+    A part of a fused map has its own rows of the update: the rows of B of the other parts are set to zero meanwhile.
     """
 
     def __init__(self, tuned: PeftModel) -> None:
         self.model = tuned
         modules = by_map(find_modules(base_model(tuned)))
         self._updates = [_Update(layer, modules[name]) for name, layer in lora_layers(tuned).items()]
-        self._stretch = 1.0
+        self._scale = 1.0
 
-    def stretched(self, factor: float) -> Self:
-        """The same update, so many times as large wherever it is on."""
+    def scaled(self, factor: float) -> Self:
+        """The same update, multiplied by `factor`."""
         other = copy(self)
-        other._stretch = factor
+        other._scale = factor
         return other
 
     @contextmanager
-    def moved(self, names: Collection[str]) -> Iterator[None]:
-        """Switch the probe's update on for these modules and off for all others."""
+    def perturbed(self, names: Collection[str]) -> Iterator[None]:
+        """Apply the update to these modules only."""
         try:
             for update in self._updates:
-                update.switch(names, self._stretch)
+                update.switch(names, self._scale)
             yield
         finally:
             for update in self._updates:
@@ -118,22 +118,22 @@ class _Update:
         self._scaling = dict(layer.scaling)
         parted = len(modules) > 1
         self._whole = [(b, b.detach().clone()) for _, b in factors(layer)] if parted else []
-        self._moved: list[Module] | None = None
+        self._perturbed: list[Module] | None = None
 
     @torch.no_grad()
     def switch(self, names: Collection[str], update_scale: float = 1.0) -> None:
-        """On for these of its modules, as large as asked, and off for the others."""
-        moved = [module for module in self._modules if module.name in names]
-        if moved == self._moved:
+        """Apply the update, times `update_scale`, to those of its modules that are named, and to no other."""
+        perturbed = [module for module in self._modules if module.name in names]
+        if perturbed == self._perturbed:
             return
-        self._moved = moved
-        self._layer.enable_adapters(bool(moved))  # one that is off costs nothing, one of scale 0 as much as any
+        self._perturbed = perturbed
+        self._layer.enable_adapters(bool(perturbed))  # a disabled adapter costs no time, a scale of 0 costs it all
         for adapter, scale in self._scaling.items():
-            self._layer.scaling[adapter] = update_scale * scale if moved else 0.0
+            self._layer.scaling[adapter] = update_scale * scale if perturbed else 0.0
         for b, whole in self._whole:
             b.copy_(whole)
             for module in self._modules:
-                if moved and module not in moved:
+                if perturbed and module not in perturbed:
                     b[module.indexes(b.device)] = 0.0
 
 
@@ -141,7 +141,7 @@ _Place = tuple[slice | Tensor, ...]
 
 
 def _place(module: Module, weight: Tensor) -> _Place:
-    """Where in the map's weight the module's own is."""
+    """Index of the module's own part in the weight of its map."""
     rows = module.indexes(weight.device)
     everything = slice(None)
     return tuple(rows if axis == module.axis and rows is not None else everything for axis in range(weight.ndim))

@@ -1,62 +1,63 @@
-"""Proxy-guided search for the robust subset: as many units as move the proxy, together, within a budget.
+"""Searches the robust set: as many units as possible whose joint drift stays inside a budget.
 
-Pure: the joint drift of a set is asked of a function. Units are ordered, by their own drift or, where they are few, by
-how they add to a growing set; the longest run of that order inside the budget is found by bisection; then units just
-beyond the border are tried one by one.
-Source: arXiv 2410.04524 names the search; order, stop rule and local pass are this project's choice.
+Pure: a function returns the joint drift of a set. Units are ordered by their own drift or, if there are few, by their
+effect on a growing set. Bisection finds the longest prefix of that order inside the budget; then the units just beyond
+the prefix are tried one by one.
+Source: arXiv 2410.04524 names the search. The order, the stopping rule and the local pass are this project's choice.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from core.robustness.readings import Effect
+from core.robustness.probe_activations import Effect
 from core.robustness.units import Unit
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.robustness import SearchPhase, SearchStep
 
 JointDrift = Callable[[Sequence[Unit]], float]
+"""Returns the drift of a set of units that are all perturbed at once."""
 _LOCAL_TRIES = 8
-_LEAST_GAIN = 1e-6
+_MIN_GAIN = 1e-6
 
 
 @dataclass(frozen=True)
-class Found:
-    """The robust units, in their order of robustness, and how they were found."""
+class SearchResult:
+    """The robust units, most robust first, and the steps of the search."""
 
     robust: tuple[Unit, ...]
     trace: tuple[SearchStep, ...]
 
 
-def drift_of(effect: Effect, analysis: AnalysisSpec) -> float:
-    """The drift that the analysis goes by."""
+def proxy_drift(effect: Effect, analysis: AnalysisSpec) -> float:
+    """The drift of the proxy that the analysis uses."""
     return effect.refusal_drift if analysis.proxy == "refusal_drift" else effect.feature_drift
 
 
-def order(effects: Sequence[tuple[Unit, Effect]], analysis: AnalysisSpec) -> tuple[Unit, ...]:
-    """Units, most robust first.
+def order_units(effects: Sequence[tuple[Unit, Effect]], analysis: AnalysisSpec) -> tuple[Unit, ...]:
+    """Sort units, most robust first.
 
-    `drift`: by drift. `drift_per_task_gain`: units that cost no security first, by what they give; then by drift per
-    nat of task gain, and those that give nothing last.
+    `drift`: by drift. `drift_per_task_gain`: units without drift first, largest task gain first; then by drift per nat
+    of task gain; units without a task gain last.
     """
 
     def rank(pair: tuple[Unit, Effect]) -> tuple[float, float]:
-        drift, gain = drift_of(pair[1], analysis), pair[1].task_gain
+        drift, gain = proxy_drift(pair[1], analysis), pair[1].task_gain
         if analysis.order == "drift":
             return (0.0, drift)
         if drift <= 0:
             return (0.0, -gain)
-        if gain <= _LEAST_GAIN:
+        if gain <= _MIN_GAIN:
             return (2.0, drift)
         return (1.0, drift / gain)
 
     return tuple(unit for unit, _ in sorted(effects, key=rank))
 
 
-def grown(units: Sequence[Unit], joint: JointDrift) -> tuple[Unit, ...]:
-    """Units in the order in which they enter a growing set: next is the one with which the set drifts least.
+def order_by_growth(units: Sequence[Unit], joint: JointDrift) -> tuple[Unit, ...]:
+    """Sort units by forward selection: the next unit is the one that makes the set drift least.
 
-    Forward selection, with n (n + 1) / 2 - 1 joint evaluations: for few units. Drifts do not add up, so what a unit
-    does alone says little about what it does to a set.
+    Costs n (n + 1) / 2 - 1 joint measurements, so it is for few units. Drifts do not add up: the drift of a unit alone
+    says little about its effect on a set.
     """
     chosen: list[Unit] = []
     left = list(units)
@@ -67,13 +68,13 @@ def grown(units: Sequence[Unit], joint: JointDrift) -> tuple[Unit, ...]:
     return (*chosen, *left)
 
 
-def search(ordered: Sequence[Unit], *, budget: float, joint: JointDrift) -> Found:
-    """The robust subset, with at most 1 + log2(n) + 8 joint evaluations.
+def search_robust_set(ordered: Sequence[Unit], *, budget: float, joint: JointDrift) -> SearchResult:
+    """The robust set, found with at most 1 + log2(n) + 8 joint measurements.
 
     Args:
         ordered: units, most robust first.
-        budget: share of the joint drift of all units that the subset may have.
-        joint: drift of a set of units, all moved at once.
+        budget: maximum drift of the set, as a share of the joint drift of all units.
+        joint: measures the drift of a set.
     """
     trace: list[SearchStep] = []
     everything = joint(ordered)
@@ -84,8 +85,8 @@ def search(ordered: Sequence[Unit], *, budget: float, joint: JointDrift) -> Foun
         trace.append(_step(phase, units, drift, limit, added=added))
         return drift <= limit
 
-    if fits(ordered, "all"):  # moving everything does no harm at all, or the budget is the whole of it
-        return Found(tuple(ordered), tuple(trace))
+    if fits(ordered, "all"):  # all units together do not drift, or the budget is 1
+        return SearchResult(tuple(ordered), tuple(trace))
     inside, outside = 0, len(ordered)
     while outside - inside > 1:
         middle = (inside + outside) // 2
@@ -94,14 +95,14 @@ def search(ordered: Sequence[Unit], *, budget: float, joint: JointDrift) -> Foun
         else:
             outside = middle
     robust = list(ordered[:inside])
-    for unit in ordered[outside : outside + _LOCAL_TRIES]:  # the one between them is known not to fit
+    for unit in ordered[outside : outside + _LOCAL_TRIES]:  # the bisection has already rejected ordered[inside]
         if fits([*robust, unit], "local_pass", unit.name):
             robust.append(unit)
-    return Found(tuple(robust), tuple(trace))
+    return SearchResult(tuple(robust), tuple(trace))
 
 
-def by_parameter_share(ordered: Sequence[Unit], *, share: float, joint: JointDrift) -> Found:
-    """The first units of the order that hold at most this share of all parameters, and those behind that still fit."""
+def select_by_parameter_share(ordered: Sequence[Unit], *, share: float, joint: JointDrift) -> SearchResult:
+    """Units in order, as long as they fit into this share of all parameters. Units that do not fit are skipped."""
     room = share * sum(unit.parameters for unit in ordered)
     robust: list[Unit] = []
     for unit in ordered:
@@ -109,7 +110,7 @@ def by_parameter_share(ordered: Sequence[Unit], *, share: float, joint: JointDri
             robust.append(unit)
             room -= unit.parameters
     everything = joint(ordered)
-    return Found(
+    return SearchResult(
         tuple(robust),
         (
             _step("all", ordered, everything, everything),

@@ -1,6 +1,6 @@
-"""Puts what was measured into the result that is stored: the map with its spread over seeds, groups, what was chosen.
+"""Builds the stored result of an analysis: means and spreads over seeds, groups, and the robust set by group.
 
-Pure. Not here: measuring (analyse), searching (search).
+Pure. Not here: measurements (analyse), the search (search).
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,26 +8,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from core.lm.modules import Module
-from core.robustness.readings import NO_EFFECT, Effect
-from core.robustness.search import Found
-from core.robustness.units import Unit, names_of
+from core.robustness.probe_activations import NO_EFFECT, Effect
+from core.robustness.search import SearchResult
+from core.robustness.units import Unit, module_names
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.robustness import Classifier, GroupRobustness, ModuleRobustness, RobustCount, RobustnessResult
 
 
-class Measured:
-    """Effects of each unit, one a seed."""
+class UnitEffects:
+    """The effects of each unit, one for each seed."""
 
     def __init__(self, maps: Sequence[Mapping[Unit, Effect]]) -> None:
         self._maps = maps
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """All that was measured."""
+        """All measured units."""
         return tuple(self._maps[0])
 
     def mean(self, unit: Unit) -> Effect:
-        """Over seeds."""
+        """The mean over seeds."""
         return sum((each[unit] for each in self._maps), NO_EFFECT) * (1 / len(self._maps))
 
     def spread(self, unit: Unit) -> tuple[float, float]:
@@ -39,36 +39,36 @@ class Measured:
         )
 
 
-def result(
+def build_result(
     analysis: AnalysisSpec,
     quality: Classifier,
-    measured: Measured,
+    effects: UnitEffects,
     *,
     everything: Effect,
     ordered: Sequence[Unit],
-    found: Found,
+    found: SearchResult,
     probe_steps: Sequence[int],
     update_scale: float,
 ) -> RobustnessResult:
-    """The whole result of an analysis that had ground to stand on.
+    """The result of an analysis of a model that has a security feature.
 
     Args:
-        analysis: how it was measured.
-        quality: the base's classifier.
-        measured: effects of every module and of every group.
-        everything: what moving all of them does.
-        ordered: the units that the search went along, most robust first.
-        found: what it found.
-        probe_steps: steps of each seed's probe.
-        stretch: how many times as large the update is that the search moved.
+        analysis: options of the analysis.
+        quality: quality of the base model's security classifier.
+        effects: effects of every module and of every group.
+        everything: effect of perturbing all modules.
+        ordered: the units that the search considered, most robust first.
+        found: result of the search.
+        probe_steps: steps of the probe of each seed.
+        update_scale: factor on the update that the search moved.
     """
-    robust = names_of(found.robust)
+    robust = module_names(found.robust)
     return RobustnessResult(
         analysis=analysis,
         classifier=quality,
         usable=True,
-        modules=tuple(_module(measured, unit) for unit in measured.units if unit.kind == "module"),
-        groups=tuple(_group(measured, unit) for unit in measured.units if unit.kind != "module"),
+        modules=tuple(_module(effects, unit) for unit in effects.units if unit.kind == "module"),
+        groups=tuple(_group(effects, unit) for unit in effects.units if unit.kind != "module"),
         joint_feature_drift=everything.feature_drift,
         joint_refusal_drift=everything.refusal_drift,
         joint_task_gain=everything.task_gain,
@@ -78,15 +78,15 @@ def result(
         robust=tuple(module.name for unit in found.robust for module in unit.members),
         chosen=tuple(
             RobustCount(kind=unit.kind, name=unit.name, robust=len(unit.names & robust), modules=len(unit.members))
-            for unit in measured.units
+            for unit in effects.units
             if unit.kind in ("circuit", "type", "band")
         ),
         trace=found.trace,
     )
 
 
-def without_ground(analysis: AnalysisSpec, quality: Classifier, modules: Sequence[Module]) -> RobustnessResult:
-    """The result where there is no security feature: no map, and every module gets the standard rate."""
+def no_signal_result(analysis: AnalysisSpec, quality: Classifier, modules: Sequence[Module]) -> RobustnessResult:
+    """The result for a model without a security feature: no map, and every module gets the standard rate."""
     return RobustnessResult(
         analysis=analysis,
         classifier=quality,
@@ -101,9 +101,9 @@ def without_ground(analysis: AnalysisSpec, quality: Classifier, modules: Sequenc
     )
 
 
-def _module(measured: Measured, unit: Unit) -> ModuleRobustness:
+def _module(effects: UnitEffects, unit: Unit) -> ModuleRobustness:
     (module,) = unit.members
-    mean, (feature_spread, refusal_spread) = measured.mean(unit), measured.spread(unit)
+    mean, (feature_spread, refusal_spread) = effects.mean(unit), effects.spread(unit)
     return ModuleRobustness(
         module=module.name,
         layer=module.layer,
@@ -117,8 +117,8 @@ def _module(measured: Measured, unit: Unit) -> ModuleRobustness:
     )
 
 
-def _group(measured: Measured, unit: Unit) -> GroupRobustness:
-    mean, (feature_spread, refusal_spread) = measured.mean(unit), measured.spread(unit)
+def _group(effects: UnitEffects, unit: Unit) -> GroupRobustness:
+    mean, (feature_spread, refusal_spread) = effects.mean(unit), effects.spread(unit)
     return GroupRobustness(
         kind=unit.kind,
         name=unit.name,

@@ -1,9 +1,10 @@
-"""What is moved together: single modules, or groups of them by circuit, type, depth band, or type within a band.
+"""Units that are perturbed together: single modules, or groups by circuit, type, depth band, or type within a band.
 
-Modules stand in for each other, so moving one at a time understates what a group does; groups are read jointly. A
-circuit is what acts as one: attention scores hang on q and k by their product alone, what is moved on v and o likewise
-(Elhage et al. 2021, A Mathematical Framework for Transformer Circuits), and the maps of the MLP multiply too.
-Pure: names only. Not here: moving (perturb), measuring (readings).
+Modules can replace each other, so perturbing one at a time underestimates a group. Groups are measured jointly. The
+modules of a circuit act as one: attention scores depend on q and k only through their product, and so do the moved
+values on v and o (Elhage et al. 2021, A Mathematical Framework for Transformer Circuits); the maps of an MLP multiply
+as well.
+Pure: names only. Not here: perturbing (perturb), measuring (probe_activations).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +17,12 @@ from core.schemas.analysis import UnitKind
 _CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
     ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"
 )
-"""By type; any other type, such as an experts' router, is a circuit of its own."""
+"""Circuit of each module type. Any other type, such as a router of experts, is its own circuit."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Modules that are moved together. `name` is unique within its kind, such as `qk`, `q`, `layers 0-1`."""
+    """Modules that are perturbed together. `name` is unique within the kind, such as `qk`, `q` or `layers 0-1`."""
 
     kind: UnitKind
     name: str
@@ -34,17 +35,17 @@ class Unit:
 
     @property
     def parameters(self) -> int:
-        """Size of its weights together."""
+        """Number of parameters of all members."""
         return sum(module.parameters for module in self.members)
 
 
 def units(modules: Sequence[Module], kind: UnitKind, bands: int) -> tuple[Unit, ...]:
-    """All units of a kind, in the model's order; together they hold each module once.
+    """All units of a kind, in model order. Each module is in exactly one of them.
 
     Args:
-        modules: the modules of the model that are analysed.
-        kind: what belongs together.
-        bands: number of depth bands of (nearly) equal height, for the kinds that need them; never more than layers.
+        modules: the modules that are analysed.
+        kind: what is grouped.
+        bands: number of depth bands of (nearly) equal height, at most one for each layer. Other kinds ignore it.
     """
     match kind:
         case "module":
@@ -63,8 +64,8 @@ def units(modules: Sequence[Module], kind: UnitKind, bands: int) -> tuple[Unit, 
             assert_never(kind)
 
 
-def names_of(chosen: Iterable[Unit]) -> frozenset[str]:
-    """Names of all their modules."""
+def module_names(chosen: Iterable[Unit]) -> frozenset[str]:
+    """The names of all modules of these units."""
     return frozenset(name for unit in chosen for name in unit.names)
 
 

@@ -38,7 +38,7 @@ def probe(
     steps: int,
     seed: int,
     learning_rate: float,
-    enough: Callable[[nn.Module, int], bool],
+    early_stop: Callable[[nn.Module, int], bool],
     on_step: loop.OnStep,
 ) -> Iterator[PeftModel]:
     """The base with the tuned probe on it; the base is as before afterwards.
@@ -70,7 +70,7 @@ def probe(
 
         def watched(step: TrainedStep, total: int) -> None:
             on_step(step, total)
-            if enough(tuned, step.step):
+            if early_stop(tuned, step.step):
                 raise _EnoughSeen
 
         with suppress(_EnoughSeen):

@@ -22,8 +22,8 @@ from core.data.batches import encode_all
 from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.robustness.gradient import attribute
-from core.robustness.perturb import Moved, Noise, Swap
-from core.robustness.readings import Effect, Reading, Readings, effect
+from core.robustness.perturb import Noise, PerturbedModel, Swap
+from core.robustness.probe_activations import Effect, Measurement, ProbeActivations, effect
 from core.robustness.units import Unit, units
 from core.schemas.analysis import GradientPerturbation, UnitKind
 from core.schemas.security import SecuritySpec
@@ -61,13 +61,13 @@ def main(
         models = {"testbed": (base, 1), f"{layers}_layers": (replace(base, model=_thin(base, layers, hidden)), every)}
         for name, (each, stride) in models.items():
             prompts = choose_prompts(SecuritySpec(), base.folder).probe
-            readings = Readings(each, prompts, data[:rows], count=probes, seed=0, on_progress=_ignore)
+            activations = ProbeActivations(each, prompts, data[:rows], count=probes, seed=0, on_progress=_ignore)
             modules = find_modules(each.model)
             singles = units(modules[::stride], "module", 1)
             found: Figures = {"modules": len(modules), "measured": len(singles)}
             figures[name] = found
             noise = Noise(each.model, modules, relative_norm=0.3, seed=0)
-            found["noise"] = _timed(_Map(readings, noise, modules, ends=1), singles, repeats)
+            found["noise"] = _timed(_Map(activations, noise, modules, ends=1), singles, repeats)
             run = probe(
                 each,
                 modules,
@@ -76,11 +76,11 @@ def main(
                 steps=steps,
                 seed=0,
                 learning_rate=_RATE,
-                enough=_never,
+                early_stop=_never,
                 on_step=_ignore,
             )
             with run as tuned:
-                swap = _Map(readings, Swap(tuned), modules, ends=2)
+                swap = _Map(activations, Swap(tuned), modules, ends=2)
                 found["swap"] = times = _timed(swap, singles, repeats)
                 whole = times["median"] * len(modules) / len(singles)
                 found["gradient"] = _attributed(swap, tuned, whole, repeats)
@@ -91,8 +91,8 @@ def main(
 class _Map:
     """The effects of units, measured by moving each of them."""
 
-    readings: Readings
-    moved: Moved
+    activations: ProbeActivations
+    perturbed: PerturbedModel
     modules: tuple[Module, ...]
     ends: int
     """1: units alone; 2: also everything without them."""
@@ -109,9 +109,9 @@ class _Map:
                 found[unit.name] = (found[unit.name] + without) * 0.5
         return found
 
-    def _read(self, names: frozenset[str]) -> Reading:
-        with self.moved.moved(names):
-            return self.readings.read(self.moved.model)
+    def _read(self, names: frozenset[str]) -> Measurement:
+        with self.perturbed.perturbed(names):
+            return self.activations.measure(self.perturbed.model)
 
 
 def _timed(each: _Map, singles: Sequence[Unit], repeats: int) -> Spread:
@@ -131,8 +131,8 @@ def _attributed(exact: _Map, tuned: PeftModel, whole: float, repeats: int) -> Fi
     shares: dict[str, Effect] = {}
     for _ in range(repeats):
         started = time.process_time()
-        with exact.moved.moved(names):
-            shares = attribute(exact.readings, tuned, exact.modules, points=_POINTS, count=_ignore)
+        with exact.perturbed.perturbed(names):
+            shares = attribute(exact.activations, tuned, exact.modules, points=_POINTS, on_point=_ignore)
         seconds.append(time.process_time() - started)
     ranks: Figures = {}
     for name, kinds in (("modules", _MODULES), ("groups", _GROUPS)):

@@ -27,7 +27,7 @@ from core.lm.modules import Module, find_modules
 from core.lm.prompts import pad
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Swap
-from core.robustness.readings import Readings
+from core.robustness.probe_activations import ProbeActivations
 from core.schemas.results import TrainedStep
 from core.schemas.security import SecuritySpec
 from core.schemas.training import LearningPlan, TrainingSpec
@@ -198,7 +198,7 @@ def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Fig
     rows = _rows(24, length)
     _reset(base.device)
     started = _now(base.device)
-    readings = Readings(base, prompts, rows, count=48, seed=0, on_progress=_ignore)
+    activations = ProbeActivations(base, prompts, rows, count=48, seed=0, on_progress=_ignore)
     read = _now(base.device) - started
     spec = TrainingSpec(batch_size=8, micro_batch_size=8, max_length=length)
     run = probe(
@@ -209,12 +209,12 @@ def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Fig
         steps=2,
         seed=0,
         learning_rate=1e-5,
-        enough=lambda *_: False,
+        early_stop=lambda *_: False,
         on_step=_ignore,
     )
     with run as tuned:
         started = _now(base.device)
-        shares = _attributed(readings, tuned, modules)
+        shares = _attributed(activations, tuned, modules)
         seconds = _now(base.device) - started
     return {
         "modules": len(shares),
@@ -224,9 +224,9 @@ def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Fig
     }
 
 
-def _attributed(readings: Readings, tuned: PeftModel, modules: tuple[Module, ...]) -> Sequence[str]:
-    with Swap(tuned).moved([module.name for module in modules]):
-        return list(attribute(readings, tuned, modules, points=3, count=_ignore))
+def _attributed(activations: ProbeActivations, tuned: PeftModel, modules: tuple[Module, ...]) -> Sequence[str]:
+    with Swap(tuned).perturbed([module.name for module in modules]):
+        return list(attribute(activations, tuned, modules, points=3, on_point=_ignore))
 
 
 def _plan(modules: Sequence[Module], rest: float, full: Sequence[str] = ()) -> LearningPlan:

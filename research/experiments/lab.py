@@ -30,7 +30,7 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.quality.loss import row_losses
-from core.robustness.analyse import Enough, analyse
+from core.robustness.analyse import EarlyStop, analyse
 from core.safeguards.safety_mix import Limits, collect_refusals, select_rows
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.attacks import ATTACK_FAMILIES, Distractor, MultiTurn, Prefill, RolePlay
@@ -182,7 +182,7 @@ class Lab:
         return self._rows_by_file[path]
 
     def _analyse(self, analysis: AnalysisSpec, rate: float, rows: Sequence[Encoded]) -> RobustnessResult:
-        def trained(steps: int, seed: int, enough: Enough) -> AbstractContextManager[PeftModel]:
+        def trained(steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
             return probe(
                 self.base,
                 self.modules,
@@ -191,7 +191,7 @@ class Lab:
                 steps=steps,
                 seed=seed,
                 learning_rate=rate,
-                enough=enough,
+                early_stop=early_stop,
                 on_step=_ignore,
             )
 
@@ -202,7 +202,7 @@ class Lab:
             self._prompts.probe,
             rows[: analysis.rows],
             train_probe=trained,
-            prepared=_ignore,
+            on_prepare=_ignore,
             on_progress=_ignore,
         )
 

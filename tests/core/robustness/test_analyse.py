@@ -1,4 +1,4 @@
-"""The analysis on the testbed, small: every module and group measured, the search on top, and the base untouched."""
+"""A small analysis on the testbed measures every module and group, searches, and leaves the base model unchanged."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from core.data.template import Encoded
 from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
-from core.robustness.analyse import Enough, TrainProbe, analyse
+from core.robustness.analyse import EarlyStop, TrainProbe, analyse
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
@@ -39,11 +39,13 @@ def run(
         analysis: AnalysisSpec,
         *,
         chosen: tuple[Module, ...] = modules,
-        asked: ProbePrompts = prompts,
+        probe_prompts: ProbePrompts = prompts,
         probe: TrainProbe = train_probe,
         on_progress: OnProgress = ignore,
     ) -> RobustnessResult:
-        return analyse(base, chosen, analysis, asked, rows, train_probe=probe, prepared=ignore, on_progress=on_progress)
+        return analyse(
+            base, chosen, analysis, probe_prompts, rows, train_probe=probe, on_prepare=ignore, on_progress=on_progress
+        )
 
     return _run
 
@@ -100,7 +102,7 @@ def test_noise(noise: RobustnessResult, modules: tuple[Module, ...]) -> None:
     assert noise.probe_steps == ()
 
 
-def test_the_joint_drift_of_what_was_found_is_inside_the_budget(
+def test_the_robust_set_drifts_within_the_budget(
     noise: RobustnessResult, swap: RobustnessResult, gradient: RobustnessResult
 ) -> None:
     for found in (noise, swap, gradient):
@@ -124,7 +126,7 @@ def test_gradient(gradient: RobustnessResult, modules: tuple[Module, ...]) -> No
         assert sum(getattr(row, field) for row in gradient.modules) == pytest.approx(joint, rel=0.01, abs=1e-3)
 
 
-def test_the_search_moves_a_set_alone_and_stretched(run: Analyse, modules: tuple[Module, ...]) -> None:
+def test_the_search_scales_the_update_of_a_set_alone(run: Analyse, modules: tuple[Module, ...]) -> None:
     def searched(update_scale: float, chosen: tuple[Module, ...] = modules) -> RobustnessResult:
         perturbation = GradientPerturbation(steps=STEPS, points=1, update_scale=update_scale, scale_until_drift=0)
         return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5), chosen=chosen)
@@ -140,7 +142,7 @@ def test_the_search_moves_a_set_alone_and_stretched(run: Analyse, modules: tuple
     assert far.trace[1].drift == pytest.approx(searched(4.0, own).trace[0].drift, abs=1e-5)
 
 
-def test_the_update_is_stretched_until_the_model_breaks(run: Analyse) -> None:
+def test_the_update_is_scaled_until_the_model_breaks(run: Analyse) -> None:
     def searched(until: float) -> RobustnessResult:
         perturbation = GradientPerturbation(steps=STEPS, points=1, update_scale=1.5, scale_until_drift=until)
         return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5))
@@ -178,19 +180,21 @@ def test_groups_under_gradient_are_the_sum_of_their_members(gradient: Robustness
             assert getattr(group, field) == pytest.approx(sum(getattr(row, field) for row in rows), abs=1e-6)
 
 
-def test_groups_under_swap_are_read_jointly(
+def test_groups_under_swap_are_measured_jointly(
     run: Analyse, swap: RobustnessResult, last_layers: tuple[Module, ...]
 ) -> None:
     v = next(group for group in swap.groups if (group.kind, group.name) == ("type", "v"))
     chosen = tuple(module for module in last_layers if module.type == "v")
     others = tuple(module for module in last_layers if module.type != "v")
     # The fixture's probe is on all modules each time; only what is moved differs.
-    everything, alone, without = (np.array(joint(run(SWAP, chosen=moved))) for moved in (last_layers, chosen, others))
+    everything, alone, without = (
+        np.array(joint(run(SWAP, chosen=perturbed))) for perturbed in (last_layers, chosen, others)
+    )
     found = (v.refusal_drift, v.feature_drift, v.task_gain)
     assert found == pytest.approx(((alone + everything - without) / 2).tolist(), abs=1e-5)
 
 
-def test_groups_under_noise_are_read_jointly(run: Analyse) -> None:
+def test_groups_under_noise_are_measured_jointly(run: Analyse) -> None:
     loud = run(NOISE.model_copy(update={"perturbation": NoisePerturbation(seeds=1, relative_norm=1.0)}))
     for group in loud.groups:
         if group.kind in ("type_band", "circuit"):
@@ -201,9 +205,7 @@ def test_groups_under_noise_are_read_jointly(run: Analyse) -> None:
         assert group.refusal_drift != pytest.approx(together, rel=1e-3), group.name
 
 
-def test_swap_drift_is_the_mean_of_moving_a_module_alone_and_of_taking_it_out(
-    run: Analyse, modules: tuple[Module, ...]
-) -> None:
+def test_swap_drift_is_the_mean_of_adding_and_removing_a_module(run: Analyse, modules: tuple[Module, ...]) -> None:
     v, down = (module for module in modules if module.layer == 5 and module.type in ("v", "down"))
     both, only_v, only_down = (run(SWAP, chosen=chosen) for chosen in ((v, down), (v,), (down,)))
     for row, alone, other in ((both.modules[0], only_v, only_down), (both.modules[1], only_down, only_v)):
@@ -245,28 +247,28 @@ def test_seeds_have_a_mean_and_a_spread(run: Analyse, modules: tuple[Module, ...
 
 
 @pytest.mark.parametrize("analysis", [NOISE, SHORT, GRADIENT])
-def test_the_analysis_says_how_far_it_is(run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec) -> None:
-    told = ProgressLog()
-    found = run(analysis, chosen=modules[-3:], on_progress=told)
-    assert told == sorted(told)
-    assert len({total for _, total in told}) == 1
-    assert all(0 <= done <= total for done, total in told)
-    assert len(told) >= 3 + len(found.trace) / 2
+def test_the_analysis_reports_progress(run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec) -> None:
+    progress = ProgressLog()
+    found = run(analysis, chosen=modules[-3:], on_progress=progress)
+    assert progress == sorted(progress)
+    assert len({total for _, total in progress}) == 1
+    assert all(0 <= done <= total for done, total in progress)
+    assert len(progress) >= 3 + len(found.trace) / 2
 
 
-def test_where_the_classes_do_not_lie_apart_there_is_no_ground(
+def test_inseparable_prompts_fail_or_give_uniform_rates(
     run: Analyse, modules: tuple[Module, ...], prompts: ProbePrompts
 ) -> None:
     same = ProbePrompts(harmful=prompts.benign, benign=prompts.benign)
 
-    def never(_steps: int, _seed: int, _enough: Enough) -> object:
+    def never(_steps: int, _seed: int, _enough: EarlyStop) -> object:
         raise AssertionError("no probe may be trained")
 
     with pytest.raises(InvalidModel) as caught:
-        run(SWAP, asked=same, probe=never)
+        run(SWAP, probe_prompts=same, probe=never)
     assert caught.value.code == "no_security_feature"
     assert caught.value.param == "strategy.analysis.min_auroc"
-    found = run(SWAP.model_copy(update={"on_no_signal": "uniform"}), asked=same, probe=never)
+    found = run(SWAP.model_copy(update={"on_no_signal": "uniform"}), probe_prompts=same, probe=never)
     assert not found.usable
     assert set(found.robust) == {module.name for module in modules}
     assert (found.modules, found.trace, found.order) == ((), (), ())
@@ -283,17 +285,17 @@ class _Stop(Exception):
 def test_an_interruption_leaves_the_base_untouched(
     base: BaseModel, run: Analyse, modules: tuple[Module, ...], analysis: AnalysisSpec, after: int
 ) -> None:
-    before, told = fingerprint(base.model), 0
+    before, progress = fingerprint(base.model), 0
 
     def on_progress(_done: int, _total: int) -> None:
-        nonlocal told
-        told += 1
-        if told == after:
+        nonlocal progress
+        progress += 1
+        if progress == after:
             raise _Stop
 
     with pytest.raises(_Stop):
         run(analysis, chosen=modules[-4:], on_progress=on_progress)
-    assert told == after
+    assert progress == after
     assert fingerprint(base.model) == before
     assert not hasattr(base.model, "peft_config")
 
@@ -304,8 +306,8 @@ def test_a_probe_that_cannot_be_trained_leaves_the_base_untouched(
     before = fingerprint(base.model)
 
     @contextmanager
-    def broken(steps: int, seed: int, enough: Enough) -> Iterator[PeftModel]:
-        with train_probe(steps, seed, enough) as tuned:
+    def broken(steps: int, seed: int, early_stop: EarlyStop) -> Iterator[PeftModel]:
+        with train_probe(steps, seed, early_stop) as tuned:
             if steps == STEPS:
                 raise _Stop
             yield tuned
@@ -333,11 +335,13 @@ def test_the_probe_stops_where_it_has_broken_the_model(
     assert early.joint_refusal_drift == stopped(1e6, steps).joint_refusal_drift
 
 
-def test_steps_are_told_by_seed(run: Analyse, modules: tuple[Module, ...], train_probe: TrainProbe) -> None:
+def test_probe_steps_are_reported_for_each_seed(
+    run: Analyse, modules: tuple[Module, ...], train_probe: TrainProbe
+) -> None:
     @contextmanager
-    def longer_each_time(steps: int, seed: int, enough: Enough) -> Iterator[PeftModel]:
-        with train_probe(steps, seed, enough) as tuned:
-            enough(tuned, 1 + seed)
+    def longer_each_time(steps: int, seed: int, early_stop: EarlyStop) -> Iterator[PeftModel]:
+        with train_probe(steps, seed, early_stop) as tuned:
+            early_stop(tuned, 1 + seed)
             yield tuned
 
     perturbation = GradientPerturbation(steps=1, seeds=3, points=1)
@@ -345,7 +349,7 @@ def test_steps_are_told_by_seed(run: Analyse, modules: tuple[Module, ...], train
     assert found.probe_steps == (1, 2, 3)
 
 
-def test_the_robust_set_can_be_given_by_its_share_of_the_parameters(run: Analyse, modules: tuple[Module, ...]) -> None:
+def test_the_robust_set_can_have_a_share_of_the_parameters(run: Analyse, modules: tuple[Module, ...]) -> None:
     found = run(GRADIENT.model_copy(update={"parameter_share": 0.5, "unit": "module"}))
     size = {module.name: module.parameters for module in modules}
     taken, whole = sum(size[name] for name in found.robust), sum(size.values())
@@ -354,12 +358,12 @@ def test_the_robust_set_can_be_given_by_its_share_of_the_parameters(run: Analyse
     assert found.trace[1].drift != found.trace[0].drift
 
 
-def test_a_map_of_32_layers_takes_40_readings_to_search(
+def test_searching_32_layers_takes_at_most_40_measurements(
     base: BaseModel, rows: tuple[Encoded, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FAMILIES, "llama", FAMILIES["llama"] | {"num_hidden_layers": 32, "hidden_size": 32})
     deep = tiny_base("llama", base)
-    modules, told = find_modules(deep.model), ProgressLog()
+    modules, progress = find_modules(deep.model), ProgressLog()
     assert len(modules) == 7 * 32
     perturbation = GradientPerturbation(steps=3, points=2)
     analysis = AnalysisSpec(perturbation=perturbation, probes=8, unit="module", min_auroc=0.5, budget=0.3)
@@ -370,10 +374,10 @@ def test_a_map_of_32_layers_takes_40_readings_to_search(
         FAR_APART,
         rows,
         train_probe=probe_of(deep, modules, rows, rate=1e-2),
-        prepared=ignore,
-        on_progress=told,
+        on_prepare=ignore,
+        on_progress=progress,
     )
     assert_whole(found, modules)
-    readings = len(told) - perturbation.points
-    assert len(found.trace) <= readings <= 40
+    activations = len(progress) - perturbation.points
+    assert len(found.trace) <= activations <= 40
     assert 0 < len(found.robust) < 224

@@ -1,4 +1,4 @@
-"""The whole way on every family: modules moved and measured, a plan by module, training at its rates, the adapter."""
+"""Every model family passes the whole path: analysis, plan, training with its rates, saved adapter."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from core.data.template import Encoded
 from core.lm.adapter import attached, choose, factors, loaded, lora_layers, save
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules
-from core.robustness.analyse import Enough, analyse
+from core.robustness.analyse import EarlyStop, analyse
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
 from core.schemas.prompts import ProbePrompts
 from core.schemas.robustness import RobustnessResult
@@ -29,7 +29,7 @@ PROMPTS = ProbePrompts(
     harmful=tuple(f"{'never ' * 9}{number}" for number in range(8)),
     benign=tuple(f"{'cake ' * 9}{number}" for number in range(8)),
 )
-"""So far apart that even a random model tells them apart."""
+"""So different that even a random model separates them."""
 
 
 @contextmanager
@@ -48,13 +48,13 @@ def measured(
     perturbation: Perturbation,
 ) -> RobustnessResult:
     @contextmanager
-    def probe(steps: int, seed: int, _enough: Enough) -> Iterator[PeftModel]:
+    def probe(steps: int, seed: int, _enough: EarlyStop) -> Iterator[PeftModel]:
         rates = plan(UniformStrategy(), modules, None)
         with tuned_on(base, modules, rows, rates, SPEC.model_copy(update={"steps": steps, "seed": seed})) as tuned:
             yield tuned
 
     spec = AnalysisSpec(perturbation=perturbation, probes=8, min_auroc=0.5, on_no_signal="fail")
-    return analyse(base, modules, spec, PROMPTS, rows, train_probe=probe, prepared=ignore, on_progress=ignore)
+    return analyse(base, modules, spec, PROMPTS, rows, train_probe=probe, on_prepare=ignore, on_progress=ignore)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

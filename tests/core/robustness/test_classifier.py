@@ -1,4 +1,4 @@
-"""The security feature classifier says how well the classes lie apart, and drift counts in units of their distance."""
+"""The classifier reports how well it separates the classes, and drift is measured in units of their distance."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from core.lm.load import BaseModel
 from core.lm.prompts import render
-from core.robustness.classifier import fit, last_token_features
+from core.robustness.classifier import fit_direction, last_token_features
 from tests.core.helpers import ProgressLog, ignore, tiny_base, user_turns
 
 WIDTH, LAYERS = 6, 4
@@ -27,8 +27,8 @@ def drawn(count: int, *, seed: int, shift: float = 0.0, at: int = 2) -> NDArray[
 
 
 @pytest.mark.parametrize("count", [8, 40])
-def test_classes_that_lie_apart_are_told_apart_in_their_layer(count: int) -> None:
-    found = fit(drawn(count, seed=0, shift=20.0), drawn(count, seed=1), seed=0)
+def test_separable_classes_are_separated_in_their_layer(count: int) -> None:
+    found = fit_direction(drawn(count, seed=0, shift=20.0), drawn(count, seed=1), seed=0)
     assert found.quality.layer == 2
     assert found.quality.auroc == 1.0
     assert found.quality.accuracy >= 1 - 1 / count
@@ -36,20 +36,23 @@ def test_classes_that_lie_apart_are_told_apart_in_their_layer(count: int) -> Non
     assert found.harmful > found.benign
 
 
-def test_classes_that_do_not_are_not() -> None:
-    aurocs = [fit(drawn(64, seed=2 * seed), drawn(64, seed=2 * seed + 1), seed=seed).quality.auroc for seed in range(6)]
+def test_inseparable_classes_are_not_separated() -> None:
+    aurocs = [
+        fit_direction(drawn(64, seed=2 * seed), drawn(64, seed=2 * seed + 1), seed=seed).quality.auroc
+        for seed in range(6)
+    ]
     assert 0.35 < np.mean(aurocs) < 0.65
     assert max(aurocs) < 0.8
 
 
 def test_the_embedding_is_never_the_layer() -> None:
     # It holds nothing of the prompt but its last token, which the template decides.
-    assert fit(drawn(16, seed=0, shift=20.0, at=0), drawn(16, seed=1), seed=0).quality.layer != 0
+    assert fit_direction(drawn(16, seed=0, shift=20.0, at=0), drawn(16, seed=1), seed=0).quality.layer != 0
 
 
-def test_drift_is_0_where_nothing_moved_and_1_where_harmful_became_benign() -> None:
+def test_drift_is_0_without_change_and_1_when_harmful_became_benign() -> None:
     harmful, benign = drawn(24, seed=0, shift=8.0), drawn(24, seed=1)
-    found = fit(harmful, benign, seed=0)
+    found = fit_direction(harmful, benign, seed=0)
 
     def drift(features: NDArray[np.float64]) -> float:
         return found.drift(torch.from_numpy(features[:, found.quality.layer]).float())
@@ -61,9 +64,9 @@ def test_drift_is_0_where_nothing_moved_and_1_where_harmful_became_benign() -> N
     assert drift(harmful[:, :, ::-1].copy()) != pytest.approx(0.0, abs=0.1)
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
+def test_only_the_seed_decides_the_split() -> None:
     harmful, benign = drawn(24, seed=0, shift=1.0), drawn(24, seed=1)
-    one, again, other = (fit(harmful, benign, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (fit_direction(harmful, benign, seed=seed) for seed in (0, 0, 1))
     assert one.quality == again.quality
     assert torch.equal(one.normal, again.normal)
     assert not torch.equal(one.normal, other.normal)
@@ -71,17 +74,17 @@ def test_the_seed_decides_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("family", ["testbed", "gpt2", "opt"])
 def test_features_are_those_of_the_last_token_whatever_else_is_in_the_batch(base: BaseModel, family: str) -> None:
-    asked_of = base if family == "testbed" else tiny_base(family, base)
+    model_of = base if family == "testbed" else tiny_base(family, base)
     prompts = [render(base.tokenizer, messages) for messages in user_turns(*TEXTS)]
-    together = last_token_features(asked_of, prompts, on_progress=ignore)
-    assert together.shape == (4, asked_of.model.config.num_hidden_layers + 1, asked_of.model.config.hidden_size)
+    together = last_token_features(model_of, prompts, on_progress=ignore)
+    assert together.shape == (4, model_of.model.config.num_hidden_layers + 1, model_of.model.config.hidden_size)
     for prompt, features in zip(prompts, together, strict=True):
         with torch.inference_mode():
-            states = asked_of.model(input_ids=torch.tensor([prompt]), output_hidden_states=True).hidden_states
+            states = model_of.model(input_ids=torch.tensor([prompt]), output_hidden_states=True).hidden_states
         assert features == pytest.approx(np.stack([state[0, -1].numpy() for state in states]), abs=1e-4)
 
 
-def test_reading_features_is_told_and_can_be_stopped(base: BaseModel) -> None:
-    told = ProgressLog()
-    last_token_features(base, [[2, 3]] * 33, on_progress=told)
-    assert told == [(0, 33), (16, 33), (32, 33)]
+def test_feature_extraction_reports_progress_and_can_be_stopped(base: BaseModel) -> None:
+    progress = ProgressLog()
+    last_token_features(base, [[2, 3]] * 33, on_progress=progress)
+    assert progress == [(0, 33), (16, 33), (32, 33)]

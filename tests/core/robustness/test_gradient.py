@@ -1,4 +1,4 @@
-"""Shares by gradient are the slopes that small moves show, and together they are what the whole update does."""
+"""Gradient shares equal the slopes of small perturbations and add up to the effect of the whole update."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from core.lm.adapter import base_model, factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules
 from core.robustness.gradient import attribute
-from core.robustness.readings import Effect, Reading, Readings, effect
+from core.robustness.probe_activations import Effect, Measurement, ProbeActivations, effect
 from tests.core.helpers import fingerprint, tiny_base
-from tests.core.robustness.conftest import changed, readings_of
+from tests.core.robustness.conftest import activations_of, changed
 
 FAMILIES = ["llama", "gemma2", "phi3", "gpt2", "gpt_neox", "falcon", "gpt_oss"]
-"""Not those whose small moves here send a token to other experts: a loss that jumps has no slope there."""
+"""Without families in which a small perturbation routes a token to other experts: the loss has no slope there."""
 FUSED = ["phi3", "gpt2", "gpt_neox", "mixtral", "gpt_oss"]
 STEP = 0.02
 
@@ -50,43 +50,45 @@ def at(tuned: PeftModel, place: float, modules: Sequence[Module] = (), own: floa
                 b.copy_(whole)
 
 
-def read(readings: Readings, tuned: PeftModel, place: float, modules: Sequence[Module] = (), own: float = 0) -> Reading:
+def measure(
+    activations: ProbeActivations, tuned: PeftModel, place: float, modules: Sequence[Module] = (), own: float = 0
+) -> Measurement:
     with at(tuned, place, modules, own):
-        return readings.read(tuned)
+        return activations.measure(tuned)
 
 
 def shares_of(
-    readings: Readings, tuned: PeftModel, modules: Sequence[Module], points: int
+    activations: ProbeActivations, tuned: PeftModel, modules: Sequence[Module], points: int
 ) -> tuple[dict[str, Effect], int]:
-    asked: list[None] = []
-    return attribute(readings, tuned, modules, points=points, count=lambda: asked.append(None)), len(asked)
+    measured: list[None] = []
+    return attribute(activations, tuned, modules, points=points, on_point=lambda: measured.append(None)), len(measured)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_share_at_one_point_is_the_slope_there(base: BaseModel, rows: tuple[Encoded, ...], family: str) -> None:
     here = tiny_base(family, base)
-    readings, modules = readings_of(here, rows), find_modules(here.model)
+    activations, modules = activations_of(here, rows), find_modules(here.model)
     with changed(here, 0.03) as tuned:
-        found, asked = shares_of(readings, tuned, modules, points=1)
-        assert asked == 1
+        found, measured = shares_of(activations, tuned, modules, points=1)
+        assert measured == 1
         assert list(found) == [module.name for module in modules]
         largest = np.abs([numbers(each) for each in found.values()]).max(axis=0)
         for module in modules[: len(modules) // 2]:
-            less, more = (read(readings, tuned, 0.5, [module], 0.5 + move) for move in (-STEP, STEP))
+            less, more = (measure(activations, tuned, 0.5, [module], 0.5 + move) for move in (-STEP, STEP))
             slope = np.array(numbers(effect(less, more))) / (2 * STEP)
             assert np.abs(numbers(found[module.name]) - slope).max() <= 0.02 * largest.max() + 1e-3, module.name
             assert any(numbers(found[module.name])), "nothing was moved"
 
 
 @pytest.mark.parametrize("family", FUSED)
-def test_parts_of_a_fused_map_share_what_the_map_does(base: BaseModel, rows: tuple[Encoded, ...], family: str) -> None:
+def test_parts_of_a_fused_map_share_its_effect(base: BaseModel, rows: tuple[Encoded, ...], family: str) -> None:
     here = tiny_base(family, base)
-    readings, modules = readings_of(here, rows), find_modules(here.model)
+    activations, modules = activations_of(here, rows), find_modules(here.model)
     parts = next(each for each in by_map(modules).values() if len(each) > 1)
     # At this size no token of these rows changes its experts within a step: across such a jump there is no slope.
     with changed(here, 0.04) as tuned:
-        found, _ = shares_of(readings, tuned, modules, points=1)
-        less, more = (read(readings, tuned, 0.5, parts, 0.5 + move) for move in (-STEP, STEP))
+        found, _ = shares_of(activations, tuned, modules, points=1)
+        less, more = (measure(activations, tuned, 0.5, parts, 0.5 + move) for move in (-STEP, STEP))
         slope = np.array(numbers(effect(less, more))) / (2 * STEP)
         together = np.sum([numbers(found[part.name]) for part in parts], axis=0)
         assert together == pytest.approx(slope, abs=0.02 * np.abs(slope).max() + 1e-3)
@@ -94,35 +96,35 @@ def test_parts_of_a_fused_map_share_what_the_map_does(base: BaseModel, rows: tup
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "phi3", "gpt2"])
-def test_all_shares_add_up_to_what_the_whole_update_does(
+def test_all_shares_add_up_to_the_effect_of_the_whole_update(
     base: BaseModel, rows: tuple[Encoded, ...], family: str
 ) -> None:
     here = tiny_base(family, base)
-    readings, modules = readings_of(here, rows), find_modules(here.model)
+    activations, modules = activations_of(here, rows), find_modules(here.model)
     with changed(here, 0.1) as tuned:
-        joint = np.array(numbers(effect(read(readings, tuned, 0.0), read(readings, tuned, 1.0))))
+        joint = np.array(numbers(effect(measure(activations, tuned, 0.0), measure(activations, tuned, 1.0))))
         off = []
         for points in (1, 8):
-            found, asked = shares_of(readings, tuned, modules, points=points)
-            assert asked == points
+            found, measured = shares_of(activations, tuned, modules, points=points)
+            assert measured == points
             off.append(np.abs(np.sum([numbers(each) for each in found.values()], axis=0) - joint).max())
     assert np.abs(joint).max() > 0.02, "the update does nothing"
     assert off[1] <= 0.01 * np.abs(joint).max() + 5e-4
     assert off[1] < off[0]
 
 
-def test_only_the_modules_that_are_asked_for_are_told(base: BaseModel, rows: tuple[Encoded, ...]) -> None:
+def test_only_the_requested_modules_get_shares(base: BaseModel, rows: tuple[Encoded, ...]) -> None:
     here = tiny_base("llama", base)
-    readings, modules = readings_of(here, rows), find_modules(here.model)
+    activations, modules = activations_of(here, rows), find_modules(here.model)
     with changed(here, 0.1) as tuned:
-        whole, _ = shares_of(readings, tuned, modules, points=2)
-        few, _ = shares_of(readings, tuned, modules[3:5], points=2)
+        whole, _ = shares_of(activations, tuned, modules, points=2)
+        few, _ = shares_of(activations, tuned, modules[3:5], points=2)
     assert few == {module.name: whole[module.name] for module in modules[3:5]}
 
 
 def test_the_model_is_left_as_it_was(base: BaseModel, rows: tuple[Encoded, ...]) -> None:
     here = tiny_base("phi3", base)
-    readings, modules = readings_of(here, rows), find_modules(here.model)
+    activations, modules = activations_of(here, rows), find_modules(here.model)
 
     def stop() -> None:
         raise KeyboardInterrupt
@@ -130,9 +132,9 @@ def test_the_model_is_left_as_it_was(base: BaseModel, rows: tuple[Encoded, ...])
     with changed(here, 0.1) as tuned:
         before, asking = fingerprint(tuned), [each.requires_grad for each in tuned.parameters()]
         scaling = [dict(layer.scaling) for layer in lora_layers(tuned).values()]
-        shares_of(readings, tuned, modules, points=1)
+        shares_of(activations, tuned, modules, points=1)
         with pytest.raises(KeyboardInterrupt):
-            attribute(readings, tuned, modules, points=1, count=stop)
+            attribute(activations, tuned, modules, points=1, on_point=stop)
         assert fingerprint(tuned) == before
         assert [each.requires_grad for each in tuned.parameters()] == asking
         assert [dict(layer.scaling) for layer in lora_layers(tuned).values()] == scaling

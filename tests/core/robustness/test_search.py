@@ -1,4 +1,4 @@
-"""The search keeps within the budget, asks seldom, and says how it got there."""
+"""The search stays within the budget, measures few sets, and records its steps."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.lm.modules import Module
-from core.robustness.readings import Effect
-from core.robustness.search import Found, by_parameter_share, grown, order, search
+from core.robustness.probe_activations import Effect
+from core.robustness.search import (
+    SearchResult,
+    order_by_growth,
+    order_units,
+    search_robust_set,
+    select_by_parameter_share,
+)
 from core.robustness.units import Unit
 from core.schemas.analysis import AnalysisSpec
 
@@ -23,16 +29,16 @@ def unit(name: str, parameters: int = 1) -> Unit:
 
 
 class Additive:
-    """A joint drift that is the sum of its units', and counts how often it is asked."""
+    """A joint drift that is the sum of the units' drifts. Records the measured sets."""
 
     def __init__(self, drifts: Sequence[float]) -> None:
         self.by_name = {f"m{number}": drift for number, drift in enumerate(drifts)}
-        self.asked: list[frozenset[str]] = []
+        self.measured: list[frozenset[str]] = []
 
     def __call__(self, units: Sequence[Unit]) -> float:
         names = [each.name for each in units]
         assert len(set(names)) == len(names)
-        self.asked.append(frozenset(names))
+        self.measured.append(frozenset(names))
         return math.fsum(self.by_name[name] for name in names)
 
     @property
@@ -40,37 +46,37 @@ class Additive:
         return [unit(name) for name in sorted(self.by_name, key=self.by_name.__getitem__)]
 
 
-def test_a_set_grows_by_what_adds_least_to_it() -> None:
+def test_a_set_grows_by_the_unit_that_adds_least_drift() -> None:
     # Alone b drifts less than c, beside a it drifts more: as halves of a circuit do.
     alone = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0}
-    asked: list[frozenset[str]] = []
+    measured: list[frozenset[str]] = []
 
     def drift(units: Sequence[Unit]) -> float:
         names = frozenset(each.name for each in units)
-        asked.append(names)
+        measured.append(names)
         return math.fsum(alone[name] for name in names) + (50.0 if {"a", "b"} <= names else 0.0)
 
-    found = grown([unit(name) for name in "dcba"], drift)
+    found = order_by_growth([unit(name) for name in "dcba"], drift)
     assert [each.name for each in found] == ["a", "c", "d", "b"]
-    assert len(asked) == len(set(asked)) == 4 + 3 + 2
+    assert len(measured) == len(set(measured)) == 4 + 3 + 2
 
 
 @given(st.lists(st.floats(-2, 10), max_size=8))
-def test_growing_keeps_every_unit_and_asks_few_questions(drifts: list[float]) -> None:
+def test_growing_keeps_every_unit_and_measures_few_sets(drifts: list[float]) -> None:
     joint = Additive(drifts)
-    found = grown(joint.ordered, joint)
+    found = order_by_growth(joint.ordered, joint)
     assert sorted(each.name for each in found) == sorted(joint.by_name)
-    assert len(joint.asked) <= 35
+    assert len(joint.measured) <= 35
 
 
 @given(DRIFTS, BUDGETS)
-def test_the_subset_is_inside_the_budget_and_found_with_few_questions(drifts: list[float], budget: float) -> None:
+def test_the_set_is_inside_the_budget_and_found_with_few_measurements(drifts: list[float], budget: float) -> None:
     joint = Additive(drifts)
-    found = search(joint.ordered, budget=budget, joint=joint)
+    found = search_robust_set(joint.ordered, budget=budget, joint=joint)
     everything = math.fsum(drifts)
-    count = len(joint.asked)
+    count = len(joint.measured)
     assert count <= 1 + math.ceil(math.log2(max(1, len(drifts)))) + 8
-    assert len(set(joint.asked)) == count, "a set was asked for twice"
+    assert len(set(joint.measured)) == count, "a set was measured twice"
     assert len(set(found.robust)) == len(found.robust)
     assert set(found.robust) <= set(joint.ordered)
     if found.robust:
@@ -78,26 +84,26 @@ def test_the_subset_is_inside_the_budget_and_found_with_few_questions(drifts: li
     consistent(found, joint, budget * everything, count)
 
 
-def consistent(found: Found, joint: Additive, limit: float, count: int) -> None:
+def consistent(found: SearchResult, joint: Additive, limit: float, count: int) -> None:
     """The trace names every question, in order, and the subset is the last set that was accepted."""
-    assert [step.size for step in found.trace] == [len(names) for names in joint.asked[:count]]
+    assert [step.size for step in found.trace] == [len(names) for names in joint.measured[:count]]
     assert found.trace[0].phase == "all"
-    for step, names in zip(found.trace, joint.asked, strict=False):
+    for step, names in zip(found.trace, joint.measured, strict=False):
         assert step.drift == joint([each for each in joint.ordered if each.name in names])
         assert step.limit == limit
         assert step.accepted == (step.drift <= limit)
         assert (step.added is not None) == (step.phase == "local_pass")
         assert step.added is None or step.added in names
-    accepted = [names for step, names in zip(found.trace, joint.asked, strict=False) if step.accepted]
+    accepted = [names for step, names in zip(found.trace, joint.measured, strict=False) if step.accepted]
     assert {each.name for each in found.robust} == (accepted[-1] if accepted else set())
     phases = [step.phase for step in found.trace]
     assert phases == sorted(phases, key=["all", "binary_search", "local_pass"].index)
 
 
 @given(st.lists(st.integers(0, 1000).map(float), min_size=1, max_size=70), BUDGETS)
-def test_of_modules_that_all_cost_something_the_longest_run_is_taken(drifts: list[float], budget: float) -> None:
+def test_the_longest_prefix_inside_the_budget_is_chosen(drifts: list[float], budget: float) -> None:
     joint = Additive(drifts)
-    found = search(joint.ordered, budget=budget, joint=joint)
+    found = search_robust_set(joint.ordered, budget=budget, joint=joint)
     longest, spent = 0, 0.0
     for each in joint.ordered:
         spent += joint.by_name[each.name]
@@ -108,56 +114,56 @@ def test_of_modules_that_all_cost_something_the_longest_run_is_taken(drifts: lis
 
 
 @given(st.lists(st.floats(-5, 0), max_size=40), BUDGETS)
-def test_where_nothing_does_harm_all_are_robust(drifts: list[float], budget: float) -> None:
+def test_without_drift_all_units_are_robust(drifts: list[float], budget: float) -> None:
     joint = Additive(drifts)
-    found = search(joint.ordered, budget=budget, joint=joint)
+    found = search_robust_set(joint.ordered, budget=budget, joint=joint)
     assert list(found.robust) == joint.ordered
-    assert len(joint.asked) == 1
+    assert len(joint.measured) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 42])
-def test_where_each_alone_is_too_much_none_is(count: int) -> None:
+def test_no_unit_is_robust_if_each_exceeds_the_budget(count: int) -> None:
     ordered = [unit(f"m{number}") for number in range(count)]
-    found = search(ordered, budget=0.25, joint=lambda units: 1.0 if units else 0.0)
+    found = search_robust_set(ordered, budget=0.25, joint=lambda units: 1.0 if units else 0.0)
     assert found.robust == ()
     assert not any(step.accepted for step in found.trace)
 
 
-def test_no_modules_at_all() -> None:
-    assert search([], budget=0.5, joint=lambda _: 0.0).robust == ()
+def test_a_map_without_modules() -> None:
+    assert search_robust_set([], budget=0.5, joint=lambda _: 0.0).robust == ()
 
 
-def test_a_module_beyond_the_border_is_still_tried() -> None:
+def test_a_unit_beyond_the_prefix_is_still_tried() -> None:
     # c alone breaks the budget; d, behind it in the order, does not when it joins a and b.
     def joint(units: Sequence[Unit]) -> float:
         return math.fsum({"a": 1.0, "b": 1.0, "c": 50.0, "d": 3.0, "e": 45.0}[each.name] for each in units)
 
-    found = search([unit(name) for name in "abcde"], budget=0.06, joint=joint)
+    found = search_robust_set([unit(name) for name in "abcde"], budget=0.06, joint=joint)
     assert [each.name for each in found.robust] == ["a", "b", "d"]
     tried = [step.added for step in found.trace if step.phase == "local_pass"]
     assert tried == ["d", "e"]
 
 
-def test_the_local_pass_ends_after_eight() -> None:
+def test_the_local_pass_tries_eight_units() -> None:
     drifts = [0.0] * 10 + [100.0] * 30
     joint = Additive(drifts)
-    found = search(joint.ordered, budget=0.01, joint=joint)
+    found = search_robust_set(joint.ordered, budget=0.01, joint=joint)
     assert len(found.robust) == 10
     assert sum(step.phase == "local_pass" for step in found.trace) == 8
 
 
-def test_groups_count_as_many_modules_as_they_hold() -> None:
+def test_steps_count_the_modules_of_groups() -> None:
     pair = Unit("type", "q", tuple(Module(name=name, layer=0, type="q", parameters=1) for name in ("q0", "q1")))
-    found = search([pair, unit("v")], budget=0.5, joint=lambda units: float(len(units)))
+    found = search_robust_set([pair, unit("v")], budget=0.5, joint=lambda units: float(len(units)))
     assert found.robust == (pair,)
     assert [step.size for step in found.trace] == [3, 2]
 
 
-def test_the_largest_map_is_searched_with_few_questions() -> None:
+def test_the_largest_map_is_searched_with_few_measurements() -> None:
     joint = Additive([1.0 + number / 1000 for number in range(224)])
-    found = search(joint.ordered, budget=0.3, joint=joint)
+    found = search_robust_set(joint.ordered, budget=0.3, joint=joint)
     assert 60 < len(found.robust) < 80
-    assert len(joint.asked) <= 17
+    assert len(joint.measured) <= 17
 
 
 SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=40)
@@ -166,7 +172,7 @@ SIZES = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 @given(SIZES, st.floats(0.01, 1.0))
 def test_a_share_of_the_parameters_is_filled_and_not_exceeded(sizes: list[int], share: float) -> None:
     ordered = [unit(f"m{number}", size) for number, size in enumerate(sizes)]
-    found = by_parameter_share(ordered, share=share, joint=lambda units: float(len(units)))
+    found = select_by_parameter_share(ordered, share=share, joint=lambda units: float(len(units)))
     taken = sum(each.parameters for each in found.robust)
     left = share * sum(sizes) - taken
     assert left >= 0
@@ -177,11 +183,11 @@ def test_a_share_of_the_parameters_is_filled_and_not_exceeded(sizes: list[int], 
     assert (chosen.phase, chosen.drift, chosen.size) == ("parameter_share", len(found.robust), len(found.robust))
 
 
-def test_the_first_of_the_order_come_first_into_the_share() -> None:
+def test_the_parameter_share_is_filled_in_order() -> None:
     ordered = [unit("a", 4), unit("b", 5), unit("c", 2), unit("d", 1)]
-    found = by_parameter_share(ordered, share=0.5, joint=lambda _: 1.0)
+    found = select_by_parameter_share(ordered, share=0.5, joint=lambda _: 1.0)
     assert [each.name for each in found.robust] == ["a", "c"]
-    (whole,) = [by_parameter_share(ordered, share=1.0, joint=lambda _: 1.0)]
+    (whole,) = [select_by_parameter_share(ordered, share=1.0, joint=lambda _: 1.0)]
     assert list(whole.robust) == ordered
 
 
@@ -219,10 +225,10 @@ MAP = {
 )
 def test_order(analysis: AnalysisSpec, wanted: list[str]) -> None:
     effects = [(unit(name), found) for name, found in MAP.items()]
-    assert [each.name for each in order(effects, analysis)] == wanted
-    assert [each.name for each in order(effects[::-1], analysis)] == wanted
+    assert [each.name for each in order_units(effects, analysis)] == wanted
+    assert [each.name for each in order_units(effects[::-1], analysis)] == wanted
 
 
-def test_units_that_measure_the_same_keep_the_models_order() -> None:
+def test_equal_units_keep_the_order_of_the_model() -> None:
     same = [(unit(name), ZERO) for name in ("z", "a", "m")]
-    assert [each.name for each in order(same, AnalysisSpec())] == ["z", "a", "m"]
+    assert [each.name for each in order_units(same, AnalysisSpec())] == ["z", "a", "m"]

@@ -1,11 +1,11 @@
-"""The result holds means and spreads over seeds, groups beside modules, and what was chosen."""
+"""The result contains means and spreads over seeds, modules, groups and the robust set."""
 
 from typing import get_args
 
 from core.lm.modules import Module
-from core.robustness.readings import Effect
-from core.robustness.search import Found
-from core.robustness.summary import Measured, result, without_ground
+from core.robustness.probe_activations import Effect
+from core.robustness.search import SearchResult
+from core.robustness.summary import UnitEffects, build_result, no_signal_result
 from core.robustness.units import Unit, units
 from core.schemas.analysis import AnalysisSpec, UnitKind
 from core.schemas.robustness import Classifier, RobustnessResult
@@ -26,13 +26,13 @@ def effects(number: float) -> dict[Unit, Effect]:
 
 def summed(drifts: tuple[float, ...] = (1.0, 3.0)) -> RobustnessResult:
     chosen = [unit for unit in ALL if unit.kind == "type_band"]
-    return result(
+    return build_result(
         ANALYSIS,
         CLASSIFIER,
-        Measured([effects(number) for number in drifts]),
+        UnitEffects([effects(number) for number in drifts]),
         everything=Effect(0.5, 5.0, 2.0),
         ordered=chosen,
-        found=Found((chosen[2], chosen[0]), ()),
+        found=SearchResult((chosen[2], chosen[0]), ()),
         probe_steps=[10, 25],
         update_scale=3.0,
     )
@@ -65,7 +65,7 @@ def test_one_seed_has_no_spread() -> None:
     assert {row.refusal_drift_spread for row in rows} == {row.feature_drift_spread for row in rows} == {0.0}
 
 
-def test_what_was_chosen_is_told_by_type_and_depth() -> None:
+def test_robust_modules_are_counted_by_type_and_depth() -> None:
     found = summed()
     assert found.order == ("q, layer 0", "v, layer 0", "q, layer 1", "v, layer 1")
     assert found.robust == ("layers.1.q", "layers.0.q")
@@ -79,8 +79,8 @@ def test_what_was_chosen_is_told_by_type_and_depth() -> None:
     ]
 
 
-def test_without_ground_every_module_is_robust_and_nothing_is_measured() -> None:
-    found = without_ground(ANALYSIS, CLASSIFIER, MODULES)
+def test_without_a_security_feature_every_module_is_robust() -> None:
+    found = no_signal_result(ANALYSIS, CLASSIFIER, MODULES)
     assert not found.usable
     assert found.robust == tuple(module.name for module in MODULES)
     assert (found.modules, found.groups, found.chosen, found.order, found.trace) == ((), (), (), (), ())

@@ -1,4 +1,4 @@
-"""Units of every kind hold each module once, in the model's order."""
+"""Units of every kind contain each module once, in the order of the model."""
 
 from typing import get_args
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.lm.modules import Module
-from core.robustness.units import Unit, names_of, units
+from core.robustness.units import Unit, module_names, units
 from core.schemas.analysis import UnitKind
 
 TYPES = ("q", "v", "down")
@@ -31,7 +31,7 @@ def test_each_module_is_in_one_unit(layers: int, bands: int, kind: UnitKind) -> 
     assert {unit.kind for unit in found} == {kind}
     few = min(bands, layers)
     assert len(found) == {"module": 3 * layers, "circuit": 3, "type": 3, "band": few, "type_band": 3 * few}[kind]
-    assert names_of(found) == {module.name for module in whole}
+    assert module_names(found) == {module.name for module in whole}
 
 
 @given(st.integers(1, 40), st.integers(1, 64))
@@ -63,7 +63,7 @@ def test_a_circuit_is_what_acts_as_one() -> None:
     }
 
 
-def test_the_same_unit_is_equal_wherever_it_is_made() -> None:
+def test_units_with_the_same_members_are_equal() -> None:
     assert set(units(modules(3), "type", 2)) == set(units(modules(3), "type", 3))
 
 
@@ -71,10 +71,10 @@ def test_the_same_unit_is_equal_wherever_it_is_made() -> None:
 def test_layers_that_are_not_analysed_are_in_no_band(kind: UnitKind) -> None:
     some = [module for module in modules(6) if module.layer in (2, 5)]
     assert [unit.name for unit in units(some, "band", 2)] == ["layer 2", "layer 5"]
-    assert names_of(units(some, kind, 2)) == {module.name for module in some}
+    assert module_names(units(some, kind, 2)) == {module.name for module in some}
 
 
 def test_nothing_has_no_name() -> None:
-    assert names_of([]) == frozenset()
+    assert module_names([]) == frozenset()
     assert units([], "module", 3) == units([], "band", 3) == ()
     assert Unit("type", "q", ()).parameters == 0

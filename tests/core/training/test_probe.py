@@ -29,7 +29,7 @@ class RecordedEvents:
         self.steps.append((step.step, total))
         self.rates.append(step.learning_rate)
 
-    def enough(self, model: nn.Module, step: int) -> bool:
+    def early_stop(self, model: nn.Module, step: int) -> bool:
         assert any(parameter.requires_grad for parameter in model.parameters())
         self.asked.append(step)
         return step == self._stop_after
@@ -54,7 +54,7 @@ def weights(
         steps=steps,
         seed=seed,
         learning_rate=1e-3,
-        enough=heard.enough,
+        early_stop=heard.early_stop,
         on_step=heard.step,
     )
     with run as tuned:

@@ -1,4 +1,4 @@
-"""A map is doubted for the first reason there is, and for none where there is none."""
+"""An untrustworthy map gets a warning with the first reason; a good map gets none."""
 
 from typing import get_args
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from core.lm.modules import Module
-from core.robustness.doubt import LEAST_BREAK, doubt
-from core.robustness.readings import Effect
-from core.robustness.search import Found
-from core.robustness.summary import Measured, result
+from core.robustness.map_warnings import MIN_BREAK, check_map
+from core.robustness.probe_activations import Effect
+from core.robustness.search import SearchResult
+from core.robustness.summary import UnitEffects, build_result
 from core.robustness.units import Unit, units
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation, UnitKind
 from core.schemas.robustness import Classifier, RobustnessResult, SearchStep
@@ -38,13 +38,13 @@ def found(
         effects |= {each: Effect(drift, drift, 1.0) for each, drift in zip(units(MODULES, kind, 2), own, strict=False)}
     ordered = [each for each in effects if each.kind == unit]
     step = SearchStep(phase="all", size=4, added=None, drift=everything, limit=everything / 10, accepted=False)
-    return result(
+    return build_result(
         analysis,
         Classifier(layer=1, accuracy=1.0, auroc=1.0, n_train=8, n_test=8),
-        Measured([effects]),
+        UnitEffects([effects]),
         everything=Effect(1.0, 1.0, 1.0),
         ordered=ordered,
-        found=Found(tuple(ordered[:1]) if robust else (), (step,)),
+        found=SearchResult(tuple(ordered[:1]) if robust else (), (step,)),
         probe_steps=[40],
         update_scale=2.5,
     )
@@ -54,34 +54,32 @@ APART = [1.0, 2.0, 3.0, 4.0]
 
 
 def code(robustness: RobustnessResult) -> str | None:
-    warning = doubt(robustness)
+    warning = check_map(robustness)
     return warning.code if warning else None
 
 
 @pytest.mark.parametrize("unit", get_args(UnitKind))
 @pytest.mark.parametrize("proxy", ["refusal_drift", "feature_drift"])
 @pytest.mark.parametrize("drifts", [np.linspace(2.0, 2.001, 4).tolist(), [0.0] * 4])
-def test_drifts_that_differ_by_rounding_tell_nothing_apart(unit: UnitKind, proxy: str, drifts: list[float]) -> None:
+def test_drifts_that_differ_by_rounding_have_no_spread(unit: UnitKind, proxy: str, drifts: list[float]) -> None:
     assert code(found(drifts, unit=unit, proxy=proxy)) == "no_spread"
     assert code(found(APART, unit=unit, proxy=proxy)) is None
 
 
-def test_a_stretched_probe_that_breaks_nothing_is_doubted() -> None:
-    assert code(found(APART, everything=LEAST_BREAK - 0.01)) == "no_break"
-    assert code(found(APART, everything=LEAST_BREAK)) is None
-    assert code(found(APART, everything=LEAST_BREAK - 0.01, proxy="feature_drift")) is None, (
-        "it has no scale of breaking"
-    )
-    assert code(found(APART, everything=LEAST_BREAK - 0.01, noise=True)) is None, "noise is no probe"
+def test_a_scaled_probe_that_breaks_nothing_gets_a_warning() -> None:
+    assert code(found(APART, everything=MIN_BREAK - 0.01)) == "no_break"
+    assert code(found(APART, everything=MIN_BREAK)) is None
+    assert code(found(APART, everything=MIN_BREAK - 0.01, proxy="feature_drift")) is None, "it has no scale of breaking"
+    assert code(found(APART, everything=MIN_BREAK - 0.01, noise=True)) is None, "noise is not a probe"
 
 
-def test_nothing_that_drifts_is_told_before_anything_else() -> None:
+def test_no_drift_is_the_first_warning() -> None:
     assert code(found([0.0] * 4, everything=0.0)) == "no_drift"
 
 
 @pytest.mark.parametrize(("unit", "words"), [("circuit", "No circuit"), ("type_band", "No type band")])
-def test_an_empty_set_is_told(unit: UnitKind, words: str) -> None:
-    warning = doubt(found(APART, unit=unit, robust=False))
+def test_an_empty_robust_set_gets_a_warning(unit: UnitKind, words: str) -> None:
+    warning = check_map(found(APART, unit=unit, robust=False))
     assert warning is not None
     assert warning.code == "none_robust"
     assert warning.message.startswith(words)

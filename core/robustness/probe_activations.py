@@ -1,6 +1,6 @@
-"""Reads a model's security proxies and its task loss: what is asked again and again while modules are moved.
+"""Measures a model's security proxies and its task loss on the probe prompts.
 
-Covers: feature drift, refusal drift and task loss of whatever state the model is in. Not here: moving modules
+Covers: feature drift, refusal drift and task loss of the model in its current state. Not here: perturbing modules
 (core.robustness.perturb), attribution by gradients (core.robustness.gradient).
 """
 
@@ -21,25 +21,25 @@ from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
 from core.lm.packing import pack_by_length
 from core.lm.prompts import pad, render
-from core.robustness.classifier import SecurityDirection, fit, last_token_features
+from core.robustness.classifier import SecurityDirection, fit_direction, last_token_features
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 
 _ANSWER_TOKENS = 4
-"""Refusals are decided in their first words: over more tokens, what follows them drowns it."""
-_BATCH = 32
-_TOKENS = 4096
-"""Gradients keep what every layer computed: on a model of 8 billion parameters that is most of the memory."""
-_PADDING = 0.125
-"""A batch ends where more of it would be padding."""
+"""A refusal is decided by its first words; averaged over more tokens, the signal would be lost."""
+_MAX_ROWS = 32
+_MAX_TOKENS = 4096
+"""Gradients keep the activations of every layer, which take most of the memory of a model of 8 billion parameters."""
+_MAX_PADDING = 0.125
+"""Share of a batch that may be padding."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one state of the model measures. Losses and negative log-likelihoods in nats per token.
+class Measurement:
+    """The figures of one state of the model. Losses and negative log-likelihoods are in nats per token.
 
-    The task loss is NaN where only security was read.
+    The task loss is NaN if only security was measured.
     """
 
     feature_drift: float
@@ -49,7 +49,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a change of the model did. Positive drift is less safe, positive gain is better at the task."""
+    """The effect of a change of the model. Positive drift is less safe, positive gain is better at the task."""
 
     feature_drift: float
     refusal_drift: float
@@ -72,8 +72,8 @@ class Effect:
 NO_EFFECT = Effect(0.0, 0.0, 0.0)
 
 
-def effect(before: Reading, after: Reading) -> Effect:
-    """From one state to another."""
+def effect(before: Measurement, after: Measurement) -> Effect:
+    """The effect of going from one state to another."""
     return Effect(
         feature_drift=after.feature_drift - before.feature_drift,
         refusal_drift=after.refusal_nll - before.refusal_nll,
@@ -82,27 +82,27 @@ def effect(before: Reading, after: Reading) -> Effect:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A batch that is read: harmful prompts with the base's own first answer tokens, or rows of the job's data."""
+class ProbeBatch:
+    """A batch: harmful prompts with the first tokens of the base model's answers, or rows of the job's data."""
 
     input_ids: Tensor
     """`batch seq`, padded on the right."""
     attention_mask: Tensor
-    """`batch seq`."""
+    """1 for tokens, 0 for padding: `batch seq`."""
     counted: Tensor
-    """Positions whose next token counts, as (row, position): `tokens 2`."""
+    """Positions whose next token counts in the loss, as (row, position): `tokens 2`."""
     wanted: Tensor
-    """That next token: `tokens`."""
+    """The next token of each of these positions: `tokens`."""
     last_prompt: Tensor | None
-    """Position of the last prompt token, where the security feature is read: `batch`; null for rows of data."""
+    """Position of the last prompt token, whose hidden state is the security feature: `batch`. None for rows of data."""
 
     @property
     def per_row(self) -> Tensor:
-        """How many tokens count in each row: `batch`."""
+        """Number of counted tokens in each row: `batch`."""
         return torch.bincount(self.counted[:, 0], minlength=len(self.input_ids))
 
     def losses(self, logits: Tensor) -> Tensor:
-        """Mean negative log-likelihood of the counted tokens of each row that has some.
+        """Mean negative log-likelihood of the counted tokens, for each row that has any.
 
         Args:
             logits: of the counted positions, `tokens vocabulary`.
@@ -121,8 +121,8 @@ class Chunk:
         return states[torch.arange(len(states), device=states.device), self.last_prompt]
 
 
-class Readings:
-    """Everything a reading needs, prepared once on the unchanged base model."""
+class ProbeActivations:
+    """The prompts, rows and reference answers of a measurement, prepared once on the unchanged base model."""
 
     def __init__(
         self,
@@ -134,14 +134,14 @@ class Readings:
         seed: int,
         on_progress: OnProgress,
     ) -> None:
-        """Fit the classifier and keep the base's first answer tokens (4 at most) to `count` harmful prompts.
+        """Fit the classifier, and generate the first 4 tokens of the base model's answers to `count` harmful prompts.
 
         Raises:
-            InvalidModel: code `no_answers`; the base model says nothing to any of them.
+            InvalidModel: code `no_answers`; the base model's answers to all of them are empty.
         """
         harmful = [_tokens(base, text) for text in prompts.harmful[:count]]
         benign = [_tokens(base, text) for text in prompts.benign[:count]]
-        self.direction: SecurityDirection = fit(
+        self.direction: SecurityDirection = fit_direction(
             last_token_features(base, harmful, on_progress=on_progress),
             last_token_features(base, benign, on_progress=on_progress),
             seed=seed,
@@ -149,7 +149,8 @@ class Readings:
         answers = continue_tokens(base, base.model, harmful, max_new_tokens=_ANSWER_TOKENS, on_progress=on_progress)
         if not any(answers):
             raise InvalidModel(
-                "The base model gives an empty answer to every harmful prompt, so there are no refusals to watch.",
+                "The base model answers every harmful prompt with nothing, so there are no refusals to measure. Check "
+                "its chat template and its end-of-sequence tokens.",
                 code="no_answers",
                 param="base_model",
             )
@@ -163,20 +164,20 @@ class Readings:
             for batch in _pack([len(row.input_ids) for row in task_rows])
         ]
 
-    def of_security(self) -> Self:
-        """The same without rows of the job's data: for sets whose drift alone is asked for."""
+    def security_only(self) -> Self:
+        """The same without rows of the job's data, for measurements of drift alone."""
         found = copy(self)
         found.task = []
         return found
 
     @torch.inference_mode()
-    def read(self, model: nn.Module) -> Reading:
-        """Measure the model as it is now."""
-        found = [self.pass_over(model, chunk) for chunk in (*self.harmful, *self.task)]
+    def measure(self, model: nn.Module) -> Measurement:
+        """Measure the model in its current state."""
+        found = [self.run_batch(model, batch) for batch in (*self.harmful, *self.task)]
         count = len(self.harmful)
         features = [feature.float().cpu() for feature, _ in found if feature is not None]
         losses = [losses for _, losses in found]
-        return Reading(
+        return Measurement(
             feature_drift=self.direction.drift(torch.cat(features)),
             refusal_nll=float(torch.cat(losses[:count]).mean()),
             task_loss=float(torch.cat(losses[count:]).mean()) if self.task else nan,
@@ -184,34 +185,34 @@ class Readings:
 
     @torch.inference_mode()
     def refusal_nll(self, model: nn.Module) -> float:
-        """The refusal half of a reading alone."""
-        return float(torch.cat([self.pass_over(model, chunk)[1] for chunk in self.harmful]).mean())
+        """Negative log-likelihood of the reference answers alone, nats per token."""
+        return float(torch.cat([self.run_batch(model, batch)[1] for batch in self.harmful]).mean())
 
-    def pass_over(self, model: nn.Module, chunk: Chunk) -> tuple[Tensor | None, Tensor]:
-        """Features of the chunk's prompts (`batch width`, null for rows of data) and losses (`batch`)."""
-        reads_features = chunk.last_prompt is not None
+    def run_batch(self, model: nn.Module, batch: ProbeBatch) -> tuple[Tensor | None, Tensor]:
+        """Features of the batch's prompts (`batch width`, None for rows of data) and losses (`batch`)."""
+        reads_features = batch.last_prompt is not None
         output = model(
-            input_ids=chunk.input_ids, attention_mask=chunk.attention_mask, output_hidden_states=reads_features
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=reads_features
         )
-        feature = chunk.at_last_prompt(output.hidden_states[self.direction.quality.layer]) if reads_features else None
-        return feature, chunk.losses(chunk.at_counted(output.logits))
+        feature = batch.at_last_prompt(output.hidden_states[self.direction.quality.layer]) if reads_features else None
+        return feature, batch.losses(batch.at_counted(output.logits))
 
 
 def _pack(lengths: Sequence[int]) -> Iterator[list[int]]:
-    return pack_by_length(lengths, max_rows=_BATCH, max_tokens=_TOKENS, max_padding=_PADDING)
+    return pack_by_length(lengths, max_rows=_MAX_ROWS, max_tokens=_MAX_TOKENS, max_padding=_MAX_PADDING)
 
 
 def _tokens(base: BaseModel, text: str) -> list[int]:
     return render(base.tokenizer, (Message(role="user", content=text),))
 
 
-def _of_prompts(base: BaseModel, pairs: Sequence[tuple[list[int], list[int]]]) -> Chunk:
-    # What follows the last token counts for nothing, so the model need not see it.
+def _of_prompts(base: BaseModel, pairs: Sequence[tuple[list[int], list[int]]]) -> ProbeBatch:
+    # The logits behind the last answer token are not needed, so the model does not read that token.
     ids, mask = pad([prompt + answer[:-1] for prompt, answer in pairs], base.pad_id, side="right")
     counted = [
         (row, len(prompt) + place - 1) for row, (prompt, answer) in enumerate(pairs) for place in range(len(answer))
     ]
-    return Chunk(
+    return ProbeBatch(
         input_ids=ids.to(base.device),
         attention_mask=mask.to(base.device),
         counted=torch.tensor(counted, dtype=torch.long, device=base.device).reshape(-1, 2),
@@ -220,9 +221,9 @@ def _of_prompts(base: BaseModel, pairs: Sequence[tuple[list[int], list[int]]]) -
     )
 
 
-def _of_rows(base: BaseModel, rows: Sequence[Encoded]) -> Chunk:
+def _of_rows(base: BaseModel, rows: Sequence[Encoded]) -> ProbeBatch:
     batch = collate(rows, base.pad_id).to(base.device)
     shifted = batch.labels[:, 1:]
     counted = (shifted != IGNORED).nonzero()
     wanted = shifted[counted[:, 0], counted[:, 1]]
-    return Chunk(batch.input_ids[:, :-1], batch.attention_mask[:, :-1], counted, wanted, last_prompt=None)
+    return ProbeBatch(batch.input_ids[:, :-1], batch.attention_mask[:, :-1], counted, wanted, last_prompt=None)

@@ -1,4 +1,4 @@
-"""A reading is 0 drift on the unchanged base, the same each time, and moves when the model does."""
+"""Drift is 0 on the unchanged base model, repeatable, and changes with the model."""
 
 import math
 
@@ -12,26 +12,26 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.lm.prompts import render
 from core.quality.loss import row_losses
-from core.robustness import readings as here
+from core.robustness import probe_activations as here
 from core.robustness.perturb import Noise
-from core.robustness.readings import Effect, Reading, Readings, effect
+from core.robustness.probe_activations import Effect, Measurement, ProbeActivations, effect
 from core.schemas.prompts import ProbePrompts
 from tests.core.helpers import ignore, user_turns
 from tests.core.robustness.conftest import COUNT
 
 
-def test_the_base_has_not_drifted(base: BaseModel, readings: Readings, rows: tuple[Encoded, ...]) -> None:
-    found = readings.read(base.model)
+def test_the_base_has_not_drifted(base: BaseModel, activations: ProbeActivations, rows: tuple[Encoded, ...]) -> None:
+    found = activations.measure(base.model)
     assert found.feature_drift == pytest.approx(0.0, abs=1e-4)
     assert found.task_loss == pytest.approx(
         sum(row_losses(base, base.model, rows, on_progress=ignore)) / len(rows), abs=1e-4
     )
-    assert readings.read(base.model) == found
-    assert readings.direction.quality.n_train + readings.direction.quality.n_test == 2 * COUNT
+    assert activations.measure(base.model) == found
+    assert activations.direction.quality.n_train + activations.direction.quality.n_test == 2 * COUNT
 
 
-def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
-    base: BaseModel, readings: Readings, prompts: ProbePrompts
+def test_refusal_nll_is_that_of_the_base_models_first_answer_tokens(
+    base: BaseModel, activations: ProbeActivations, prompts: ProbePrompts
 ) -> None:
     each = []
     for messages in user_turns(*prompts.harmful[:COUNT]):
@@ -40,40 +40,44 @@ def test_the_refusal_reading_is_of_the_bases_own_first_answer_tokens(
         with torch.inference_mode():
             logits = base.model(input_ids=torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1]
         each.append(-logits.log_softmax(-1)[range(len(own)), own].mean().item())
-    assert readings.read(base.model).refusal_nll == pytest.approx(sum(each) / len(each), abs=1e-4)
-    assert readings.refusal_nll(base.model) == readings.read(base.model).refusal_nll
+    assert activations.measure(base.model).refusal_nll == pytest.approx(sum(each) / len(each), abs=1e-4)
+    assert activations.refusal_nll(base.model) == activations.measure(base.model).refusal_nll
 
 
-def test_a_broken_model_reads_otherwise(base: BaseModel, modules: tuple[Module, ...], readings: Readings) -> None:
-    before = readings.read(base.model)
-    with Noise(base.model, modules, relative_norm=10.0, seed=0).moved([module.name for module in modules]):
-        after = readings.read(base.model)
+def test_a_broken_model_has_other_figures(
+    base: BaseModel, modules: tuple[Module, ...], activations: ProbeActivations
+) -> None:
+    before = activations.measure(base.model)
+    with Noise(base.model, modules, relative_norm=10.0, seed=0).perturbed([module.name for module in modules]):
+        after = activations.measure(base.model)
     assert after.refusal_nll > before.refusal_nll + 0.3
     assert abs(after.task_loss - before.task_loss) > 0.1
     assert abs(after.feature_drift) > 0.01
-    assert readings.read(base.model) == before
+    assert activations.measure(base.model) == before
 
 
-def test_security_can_be_read_without_rows(base: BaseModel, modules: tuple[Module, ...], readings: Readings) -> None:
-    with Noise(base.model, modules, relative_norm=1.0, seed=0).moved([module.name for module in modules]):
-        whole, security = readings.read(base.model), readings.of_security().read(base.model)
+def test_security_can_be_measured_without_rows(
+    base: BaseModel, modules: tuple[Module, ...], activations: ProbeActivations
+) -> None:
+    with Noise(base.model, modules, relative_norm=1.0, seed=0).perturbed([module.name for module in modules]):
+        whole, security = activations.measure(base.model), activations.security_only().measure(base.model)
     assert (security.refusal_nll, security.feature_drift) == (whole.refusal_nll, whole.feature_drift)
     assert math.isnan(security.task_loss)
-    assert readings.task, "those that it was made of are as before"
+    assert activations.task, "those that it was made of are as before"
 
 
 def test_more_drift_is_less_safe_and_more_gain_is_better_at_the_task() -> None:
-    before = Reading(feature_drift=0.25, refusal_nll=1.0, task_loss=4.0)
-    after = Reading(feature_drift=0.75, refusal_nll=3.0, task_loss=1.0)
+    before = Measurement(feature_drift=0.25, refusal_nll=1.0, task_loss=4.0)
+    after = Measurement(feature_drift=0.75, refusal_nll=3.0, task_loss=1.0)
     assert effect(before, after) == Effect(feature_drift=0.5, refusal_drift=2.0, task_gain=3.0)
 
 
-def test_preparing_it_can_be_stopped(base: BaseModel, prompts: ProbePrompts, rows: tuple[Encoded, ...]) -> None:
+def test_preparation_can_be_stopped(base: BaseModel, prompts: ProbePrompts, rows: tuple[Encoded, ...]) -> None:
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Readings(base, prompts, rows, count=COUNT, seed=0, on_progress=stop)
+        ProbeActivations(base, prompts, rows, count=COUNT, seed=0, on_progress=stop)
 
 
 @pytest.mark.parametrize("emptied", [1, COUNT + 1])
@@ -93,13 +97,13 @@ def test_a_prompt_without_an_answer_has_no_refusal_to_drift(
     monkeypatch.setattr(here, "continue_tokens", answers)
     if emptied > COUNT:
         with pytest.raises(InvalidModel) as caught:
-            Readings(base, prompts, rows, count=COUNT + 1, seed=0, on_progress=ignore)
+            ProbeActivations(base, prompts, rows, count=COUNT + 1, seed=0, on_progress=ignore)
         assert caught.value.code == "no_answers"
         return
-    fewer = Readings(base, prompts, rows, count=COUNT + 1, seed=0, on_progress=ignore)
+    fewer = ProbeActivations(base, prompts, rows, count=COUNT + 1, seed=0, on_progress=ignore)
     assert sum(int((chunk.per_row > 0).sum()) for chunk in fewer.harmful) == COUNT
     others = ProbePrompts(harmful=prompts.harmful[emptied:], benign=prompts.benign)
     monkeypatch.setattr(here, "continue_tokens", continue_tokens)
-    wanted = Readings(base, others, rows, count=COUNT, seed=0, on_progress=ignore)
-    assert fewer.read(base.model).refusal_nll == pytest.approx(wanted.read(base.model).refusal_nll, abs=1e-4)
-    assert fewer.read(base.model).feature_drift == pytest.approx(0.0, abs=1e-4)
+    wanted = ProbeActivations(base, others, rows, count=COUNT, seed=0, on_progress=ignore)
+    assert fewer.measure(base.model).refusal_nll == pytest.approx(wanted.measure(base.model).refusal_nll, abs=1e-4)
+    assert fewer.measure(base.model).feature_drift == pytest.approx(0.0, abs=1e-4)
