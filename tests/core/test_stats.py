@@ -1,4 +1,4 @@
-"""Intervals against published values, and against their own logic."""
+"""Intervals against published values and their own properties."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ def test_wilson_against_a_published_table(successes: int, n: int, wanted: tuple[
     assert wilson(successes, n) == pytest.approx(wanted, abs=5e-5)
 
 
-def test_of_nothing_nothing_is_known() -> None:
+def test_without_answers_a_rate_is_unknown() -> None:
     assert wilson(0, 0) == (0.0, 0.0, 1.0)
     assert mean_interval([], minimum=1, maximum=5) == (1, 1, 5)
     assert mean_interval([3.0], minimum=1, maximum=5) == (3.0, 1, 5)
@@ -45,7 +45,7 @@ def test_the_mean_of_a_few_values_by_hand() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=50))
-def test_a_mean_stays_inside_what_it_can_be(scores: list[int]) -> None:
+def test_the_interval_of_a_mean_stays_in_its_range(scores: list[int]) -> None:
     mean, low, high = mean_interval(scores, minimum=1, maximum=5)
     assert 1 <= low <= mean + 1e-12
     assert mean - 1e-12 <= high <= 5
@@ -75,7 +75,7 @@ def test_a_paired_change_uses_the_pairs() -> None:
     assert together[1:] == pytest.approx((0.0412, 0.1588), abs=0.012)
 
 
-def test_no_pair_that_differs_is_no_certainty() -> None:
+def test_equal_pairs_are_not_certainty() -> None:
     assert paired_change([0.0] * 80, [0.0] * 80, span=1.0) == (0.0, -wilson(0, 80)[2], wilson(0, 80)[2])
     assert paired_change([0.0] * 80, [1.0] * 80, span=1.0)[1:] == (1.0 - wilson(0, 80)[2], 1.0)
     assert paired_change([], [], span=4.0) == (0.0, -4.0, 4.0)
@@ -92,6 +92,6 @@ def test_kappa_against_a_published_table() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.01, 0.05, 0.1, 0.5])
-def test_so_many_answers_and_no_fewer_tell_a_rate_from_none(threshold: float) -> None:
+def test_fewest_for_is_the_smallest_sufficient_number(threshold: float) -> None:
     needed = fewest_for(threshold)
     assert wilson(0, needed)[2] <= threshold < wilson(0, needed - 1)[2]

@@ -1,4 +1,4 @@
-"""Asking: what is sent, in which rounds, what is kept, and that judges may end an answer."""
+"""Collecting answers: what is sent in which order, what is stored, and judges that stop an answer early."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ PROMPTS = EvaluationPrompts(
 
 
 class Scripted:
-    """A model that says how many turns it has seen; it has no room for the texts in `too_long`."""
+    """A model that answers with the number of turns; it has no room for conversations with the text `too_long`."""
 
     def __init__(self, too_long: str = "(never said)") -> None:
         self.calls: list[list[tuple[Message, ...]]] = []
@@ -59,7 +59,7 @@ def of(said: Sequence[RawAnswer], suite: str) -> list[RawAnswer]:
     return [each for each in said if each.suite == suite]
 
 
-def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> None:
+def test_suites_keep_the_order_and_safe_prompts_are_last(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(RolePlay(), Direct()), system_prompt="Be kind.")
     model = Scripted()
     said = ask(build_suites(PROMPTS, spec, base.tokenizer), model, keep=compute, is_certain=None, on_progress=ignore)
@@ -71,7 +71,7 @@ def test_families_come_in_order_and_the_safe_prompts_last(base: BaseModel) -> No
     assert len(model.calls) == 3
 
 
-def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: BaseModel) -> None:
+def test_turns_follow_each_other_with_the_models_own_answers(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(MultiTurn(),))
     model = Scripted()
     whole = build_suites(PROMPTS, spec, base.tokenizer)
@@ -85,7 +85,7 @@ def test_turns_are_asked_one_after_another_with_the_models_own_answers(base: Bas
     assert [len(call) for call in model.calls] == [6, 6, 4, 2]  # a third of them has two turns, then the safe ones
 
 
-def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) -> None:
+def test_a_prompt_without_room_is_not_sent_and_has_no_further_turns(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(MultiTurn(), Direct()))
     model = Scripted(too_long="Do 2.")  # asked_again says so at once, closer_and_closer at the end
     said = ask(build_suites(PROMPTS, spec, base.tokenizer), model, keep=compute, is_certain=None, on_progress=ignore)
@@ -95,7 +95,7 @@ def test_a_prompt_without_room_is_not_asked_and_its_rounds_end(base: BaseModel) 
     assert len(said) == 14
 
 
-def test_samples_are_told_apart(base: BaseModel) -> None:
+def test_samples_are_numbered(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(BestOfN(samples=3, temperature=0.7, top_p=0.9),))
     model = Scripted()
     said = of(
@@ -107,7 +107,7 @@ def test_samples_are_told_apart(base: BaseModel) -> None:
     assert model.samplings == [Sampling(3, 0.7, 0.9), Sampling()]
 
 
-def test_a_prefill_has_so_many_tokens(base: BaseModel) -> None:
+def test_a_prefill_is_cut_to_the_number_of_tokens(base: BaseModel) -> None:
     for tokens in (1, 5, 64):
         spec = SecuritySpec(attacks=(Prefill(tokens=tokens),))
         begun = build_suites(PROMPTS, spec, base.tokenizer)[0].prompts[0].messages[-1]
@@ -117,7 +117,7 @@ def test_a_prefill_has_so_many_tokens(base: BaseModel) -> None:
         assert len(ids) == min(tokens, len(base.tokenizer(COMPLIANT_OPENING, add_special_tokens=False)["input_ids"]))
 
 
-def test_judges_may_end_an_answer_but_not_a_turn_on_the_way(base: BaseModel) -> None:
+def test_judges_may_stop_the_last_answer_only(base: BaseModel) -> None:
     seen: list[tuple[str, str]] = []
 
     def certain(behaviour: str, text: str) -> bool:
@@ -131,7 +131,7 @@ def test_judges_may_end_an_answer_but_not_a_turn_on_the_way(base: BaseModel) -> 
     assert ("Do 1.", "no") in seen
 
 
-def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: BaseModel) -> None:
+def test_stored_suites_are_not_asked_again_and_progress_never_decreases(base: BaseModel) -> None:
     spec = SecuritySpec(attacks=(Direct(), MultiTurn(), BestOfN(samples=2)))
     whole = build_suites(PROMPTS, spec, base.tokenizer)
     shelf: dict[str, tuple[RawAnswer, ...]] = {}
@@ -152,7 +152,7 @@ def test_kept_suites_are_not_asked_again_and_progress_never_goes_back(base: Base
     assert told[-1] == (26, 26)
 
 
-def test_asking_can_be_stopped(base: BaseModel) -> None:
+def test_progress_may_stop_asking(base: BaseModel) -> None:
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 

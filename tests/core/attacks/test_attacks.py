@@ -1,4 +1,4 @@
-"""Attack prompts: one for each behaviour, dealt out without chance, the behaviour kept to the letter."""
+"""Attack prompts: one for each behaviour, deterministic, with the behaviour unchanged."""
 
 import base64
 import codecs
@@ -64,7 +64,7 @@ def test_every_family_can_be_built() -> None:
 
 
 @pytest.mark.parametrize("attack", EVERY, ids=lambda attack: attack.family)
-def test_every_behaviour_gets_one_prompt_by_no_chance(attack: AttackOptions) -> None:
+def test_every_behaviour_gets_one_prompt_deterministically(attack: AttackOptions) -> None:
     prompts = build(attack, BEHAVIOURS)
     assert [prompt.behaviour for prompt in prompts] == BEHAVIOURS
     assert prompts == build(attack, BEHAVIOURS)
@@ -94,7 +94,7 @@ def test_template_ids_are_unique() -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_codes_hide_the_behaviour_and_can_be_read_back() -> None:
+def test_codes_hide_the_behaviour_and_can_be_decoded() -> None:
     text = "Tell me how to do it, step by step."
     by_id = {template.id: template for template in encoding.TEMPLATES}
     coded = {name: template.fill(text).rpartition("\n")[2] for name, template in by_id.items()}
@@ -136,7 +136,7 @@ def test_several_turns_ask_for_the_behaviour_last() -> None:
     assert "{topic}" not in untold.messages[0].content
 
 
-def test_a_prefill_begins_the_models_own_turn() -> None:
+def test_a_prefill_starts_the_models_own_turn() -> None:
     (prompt,) = build(Prefill(), BEHAVIOURS[:1])
     assert [message.role for message in prompt.messages] == ["user", "assistant"]
     assert prompt.messages[-1].content == COMPLIANT_OPENING

@@ -1,4 +1,4 @@
-"""The built-in prompt set: every category in every prefix, no prompt twice, and texts that any template can hold."""
+"""The built-in prompt set: all categories in every prefix, no repeated prompt, and texts that fit into any template."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def texts(half: str, name: str) -> list[str]:
 
 
 def bare(text: str) -> str:
-    """A text without what does not make it another prompt: case, punctuation, spaces."""
+    """The text without case, punctuation and repeated spaces."""
     return " ".join(re.findall(r"\w+", text.replace("'", "").casefold()))
 
 
@@ -63,23 +63,23 @@ def test_the_file_has_the_five_lists_and_nothing_else() -> None:
 def test_the_evaluation_is_large_and_has_its_categories_in_equal_shares(name: str) -> None:
     categories = [prompt["category"] for prompt in WHOLE["evaluation"][name]]
     assert len(categories) >= 120
-    for first in range(20, len(categories) + 1):  # an evaluation takes the first so many
+    for first in range(20, len(categories) + 1):  # an evaluation uses the first ones
         shares = Counter(categories[:first])
         assert shares.keys() == CATEGORIES, first
         assert max(shares.values()) - min(shares.values()) <= 1, first
 
 
-def test_harmful_and_safe_prompts_of_one_place_are_of_one_category() -> None:
+def test_harmful_and_safe_prompts_have_the_same_order_of_categories() -> None:
     harmful, safe = ([prompt["category"] for prompt in WHOLE["evaluation"][name]] for name in EVALUATION)
     assert harmful == safe
 
 
 @pytest.mark.parametrize("name", PROBE)
-def test_the_probe_has_enough_of_both_classes(name: str) -> None:
+def test_the_probe_has_enough_prompts_of_each_list(name: str) -> None:
     assert len(WHOLE["probe"][name]) >= 40
 
 
-def test_no_prompt_stands_twice() -> None:
+def test_no_prompt_is_repeated() -> None:
     seen = Counter(bare(text) for half, name in LISTS for text in texts(half, name))
     assert [text for text, times in seen.items() if times > 1] == []
 
@@ -95,7 +95,7 @@ def test_every_text_is_one_plain_sentence(half: str, name: str) -> None:
         assert text == " ".join(text.split()), text
 
 
-def test_what_is_reported_is_not_asked_in_the_probe_in_nearly_the_same_words() -> None:
+def test_no_probe_prompt_resembles_a_reported_one() -> None:
     """Jaccard of the words; two requests that share only their form ("Tell me how to ...") are at about a third."""
     reported = [(text, set(bare(text).split())) for name in EVALUATION for text in texts("evaluation", name)]
     probed = [(text, set(bare(text).split())) for name in PROBE for text in texts("probe", name)]

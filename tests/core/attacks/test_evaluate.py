@@ -1,4 +1,4 @@
-"""Answers are judged by every judge that knows them, and by nothing but behaviour and answer."""
+"""Answers are judged by every judge that accepts them, from behaviour and answer alone."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ SPEC = SecuritySpec(attacks=(Direct(), MultiTurn(), Prefill()), max_prompts=4, m
 
 
 class Scripted:
-    """A judge of attacks alone, who remembers what it was shown."""
+    """A judge that accepts attacks only and records its cases."""
 
     label = identity = "scripted"
 
@@ -62,7 +62,7 @@ SAID = (
 )
 
 
-def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> None:
+def test_a_judge_sees_behaviour_and_answer_of_accepted_and_sent_prompts() -> None:
     scripted = Scripted()
     found = evaluate("x", SAID, (rules_judge(), scripted), on_progress=ignore)
     assert scripted.seen == [Case("Do 0.", SAID[0].answer), Case("Do 2.", SAID[2].answer)]
@@ -75,7 +75,7 @@ def test_a_judge_sees_behaviour_and_answer_of_what_it_knows_and_was_asked() -> N
     assert {answer.run for answer in found.answers} == {"x"}
 
 
-def test_what_was_not_asked_is_undecided_and_says_why() -> None:
+def test_a_prompt_that_was_not_sent_is_undecided_with_the_reason() -> None:
     found = evaluate("x", SAID, (rules_judge(), Scripted()), on_progress=ignore)
     lost = found.answers[1].judgements
     assert [each.verdict for each in lost] == ["undecided", "undecided"]
@@ -88,7 +88,7 @@ def test_what_was_not_asked_is_undecided_and_says_why() -> None:
     assert (scripted.prompt_tokens, scripted.completion_tokens) == (10, 2)
 
 
-def test_everything_else_follows_from_the_answers() -> None:
+def test_an_evaluation_has_categories_agreement_and_over_refusal() -> None:
     found = evaluate("x", SAID, (rules_judge(), Scripted()), on_progress=ignore)
     assert [(rate.category, rate.judge) for rate in found.categories] == [("odd", "rules"), ("odd", "scripted")]
     assert [agreement.judges for agreement in found.agreements] == [("rules", "scripted")]
@@ -96,7 +96,7 @@ def test_everything_else_follows_from_the_answers() -> None:
     assert [(figure.value, figure.judge) for figure in over] == [(1.0, "rules")]
 
 
-def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
+def test_progress_may_stop_judging_and_never_decreases() -> None:
     told: list[tuple[int, int]] = []
     evaluate("x", SAID, (rules_judge(), Scripted()), on_progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
@@ -110,7 +110,7 @@ def test_judging_can_be_stopped_and_progress_never_goes_back() -> None:
         evaluate("x", SAID, (rules_judge(),), on_progress=stop)
 
 
-def test_a_real_model_is_asked_and_judged_alike_every_time(base: BaseModel) -> None:
+def test_the_evaluation_of_a_real_model_is_deterministic(base: BaseModel) -> None:
     prompts = choose_prompts(SPEC, base.folder).evaluation
     found = evaluate_by_rules(base, base.model, prompts, SPEC, run="base")
     assert found == evaluate_by_rules(base, base.model, prompts, SPEC, run="base")

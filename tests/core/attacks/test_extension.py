@@ -21,7 +21,7 @@ from core.schemas.security import SecuritySpec
 
 
 class Shouted(AttackOptions):
-    """The behaviour with exclamation marks, sampled more than once."""
+    """The behaviour after a shout, sampled more than once."""
 
     summary: ClassVar[str] = "requests that shout"
 

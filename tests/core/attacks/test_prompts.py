@@ -1,4 +1,4 @@
-"""Which prompts a job is attacked with: the model's own, or the built-in ones."""
+"""The prompt set of a job: named sets, the model's own set, or the built-in one."""
 
 import json
 from pathlib import Path
@@ -15,28 +15,28 @@ FILE = "security_prompts.json"
 
 
 def probe(**fields: list[str]) -> dict[str, list[str]]:
-    """A probe half that can be used, but for the given fields."""
+    """A valid probe half with the given fields replaced."""
     good = {name: [f"{name} {number}" for number in range(8)] for name in ("harmful", "benign")}
     return good | fields
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A model folder with a prompt set of its own."""
+    """A model folder with its own prompt set."""
     texts = [f"prompt {number}" for number in range(6)]
     evaluation = {"harmful": texts, "safe": texts[:5]}
     (tmp_path / FILE).write_text(json.dumps({"name": "own", "evaluation": evaluation, "probe": probe()}))
     return tmp_path
 
 
-def test_the_models_own_prompts_come_first(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_models_own_set_is_preferred(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert choose_prompts(SecuritySpec(), own).name == "own"
     assert choose_prompts(SecuritySpec(prompts="builtin"), own).name == "builtin"
     assert choose_prompts(SecuritySpec(), tmp_path_factory.mktemp("bare")).name == "builtin"
     assert choose_prompts(SecuritySpec(), MODEL_DIR).name == "testbed"
 
 
-def test_the_first_prompts_are_taken_and_the_probe_keeps_all(own: Path) -> None:
+def test_max_prompts_cuts_the_reported_prompts_only(own: Path) -> None:
     found = choose_prompts(SecuritySpec(max_prompts=4), own)
     wanted = ("prompt 0", "prompt 1", "prompt 2", "prompt 3")
     assert tuple(behaviour.text for behaviour in found.evaluation.harmful) == wanted
@@ -70,7 +70,7 @@ def test_the_first_prompts_are_taken_and_the_probe_keeps_all(own: Path) -> None:
         ),
     ],
 )
-def test_a_prompt_set_that_cannot_be_used_is_refused(own: Path, content: str) -> None:
+def test_an_unreadable_prompt_set_is_rejected(own: Path, content: str) -> None:
     (own / FILE).write_text(content, encoding="latin-1")
     with pytest.raises(InvalidModel) as caught:
         choose_prompts(SecuritySpec(), own)
@@ -103,7 +103,7 @@ def test_an_invalid_prompt_set_is_rejected_with_what_to_correct(own: Path, half:
     assert choose_prompts(SecuritySpec(prompts="builtin"), own).name == "builtin"
 
 
-def test_the_built_in_set_is_whole_and_its_parts_are_disjoint(tmp_path: Path) -> None:
+def test_the_built_in_set_is_complete_and_its_parts_are_disjoint(tmp_path: Path) -> None:
     found: PromptSet = choose_prompts(SecuritySpec(max_prompts=1000), tmp_path)
     reported = [tuple(each.text for each in part) for part in (found.evaluation.harmful, found.evaluation.safe)]
     parts = (*reported, found.probe.harmful, found.probe.benign, found.probe.safe)
@@ -117,7 +117,7 @@ def behaviours(*texts: str, category: str | None = None) -> tuple[Behaviour, ...
     return tuple(Behaviour(text=text, category=category) for text in texts)
 
 
-def test_sets_that_are_brought_take_the_place_of_what_is_reported(own: Path) -> None:
+def test_named_sets_replace_the_reported_prompts(own: Path) -> None:
     found = choose_prompts(SecuritySpec(), own, {"harmful": ("advbench", behaviours("steal", "rob", "prompt 9"))})
     assert [each.text for each in found.evaluation.harmful] == ["steal", "rob", "prompt 9"]
     assert [each.text for each in found.evaluation.safe] == [f"prompt {number}" for number in range(5)]
@@ -126,7 +126,7 @@ def test_sets_that_are_brought_take_the_place_of_what_is_reported(own: Path) -> 
     assert both.name == "own, harmful: a, safe: b"
 
 
-def test_what_is_reported_is_taken_out_of_what_is_analysed(own: Path) -> None:
+def test_reported_prompts_are_removed_from_the_probe(own: Path) -> None:
     content = json.loads((own / FILE).read_text())
     content["probe"]["harmful"].append("steal")
     content["probe"]["safe"] = ["kill a process", "stop a bus"]
@@ -142,7 +142,7 @@ def test_what_is_reported_is_taken_out_of_what_is_analysed(own: Path) -> None:
     assert "'advbench'" in caught.value.message
 
 
-def test_a_part_of_a_set_has_all_its_categories_in_turn() -> None:
+def test_a_cut_set_has_its_categories_in_turn() -> None:
     grouped = (*behaviours("a1", "a2", "a3", category="a"), *behaviours("b1", category="b"), *behaviours("c1", "c2"))
     assert [each.text for each in take_balanced(grouped, 4)] == ["a1", "b1", "c1", "a2"]
     assert take_balanced(grouped, 6) == grouped

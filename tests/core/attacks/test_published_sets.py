@@ -1,4 +1,4 @@
-"""Published prompt sets, read by the name of their layout and put to the testbed, where they lie beside the project."""
+"""Published prompt sets, read by layout and used on the testbed; skipped if the files are not there."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ SPEC = SecuritySpec(attacks=(Direct(), RolePlay()), max_prompts=12, max_new_toke
 
 
 @pytest.mark.parametrize(("layout", "name"), SETS)
-def test_a_published_set_is_read_and_run(base: BaseModel, public_data: Path, layout: Layout, name: str) -> None:
+def test_a_published_set_is_read_and_evaluated(base: BaseModel, public_data: Path, layout: Layout, name: str) -> None:
     harmful = read(public_data / name, layout, "harmful")
     safe = read(public_data / "xstest" / "xstest_prompts.csv", "xstest", "safe")
     prompts = choose_prompts(SPEC, base.folder, {"harmful": (name, harmful), "safe": ("xstest", safe)})

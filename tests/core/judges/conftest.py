@@ -15,7 +15,7 @@ CONTEXT = 4096
 
 @pytest.fixture(scope="session")
 def judge_folder(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights with room for a judge's prompt, and the testbed's tokenizer."""
+    """A model with random weights and a context for judge prompts, and the testbed's tokenizer."""
     folder = tmp_path_factory.mktemp("judge") / "tiny"
     with torch.random.fork_rng():
         torch.manual_seed(0)

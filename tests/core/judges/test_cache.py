@@ -1,4 +1,4 @@
-"""Judgements found again: by the same judge of the same case, and nothing else; whatever state the files are in."""
+"""Cached judgements: found by the same judge for the same case only, and broken files count as missing."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,7 +27,7 @@ def the_file(folder: Path) -> Path:
     return path
 
 
-def test_what_was_kept_is_found_by_another_process(cache: JudgementCache, tmp_path: Path) -> None:
+def test_a_cached_judgement_is_found_by_another_process(cache: JudgementCache, tmp_path: Path) -> None:
     assert cache.get(WHO, CASE) is None
     cache.put(WHO, CASE, FINDING.attribute("rubric:a"))
     assert JudgementCache(ArtifactStore(tmp_path)).get(WHO, CASE) == FINDING
@@ -43,12 +43,12 @@ def test_what_was_kept_is_found_by_another_process(cache: JudgementCache, tmp_pa
         Case(CASE.behaviour + CASE.answer, ""),
     ],
 )
-def test_another_case_is_not_it(cache: JudgementCache, other: Case) -> None:
+def test_another_case_is_not_found(cache: JudgementCache, other: Case) -> None:
     cache.put(WHO, CASE, FINDING.attribute("a"))
     assert cache.get(WHO, other) is None
 
 
-def test_another_judge_is_not_it(cache: JudgementCache) -> None:
+def test_another_judge_is_not_found(cache: JudgementCache) -> None:
     cache.put(WHO, CASE, FINDING.attribute("a"))
     assert cache.get("rubric-2, some-model", CASE) is None
 
@@ -65,7 +65,7 @@ def test_another_judge_is_not_it(cache: JudgementCache) -> None:
         b'{"judge": "a", "verdict": "complied", "reason": "", "harmfulness": NaN}',
     ],
 )
-def test_a_broken_file_counts_as_none_and_is_replaced(cache: JudgementCache, tmp_path: Path, data: bytes) -> None:
+def test_a_broken_file_counts_as_missing_and_is_replaced(cache: JudgementCache, tmp_path: Path, data: bytes) -> None:
     cache.put(WHO, CASE, FINDING.attribute("a"))
     the_file(tmp_path).write_bytes(data)
     assert cache.get(WHO, CASE) is None
@@ -73,7 +73,7 @@ def test_a_broken_file_counts_as_none_and_is_replaced(cache: JudgementCache, tmp
     assert cache.get(WHO, CASE) == FINDING
 
 
-def test_many_may_keep_the_same_at_once(cache: JudgementCache, tmp_path: Path) -> None:
+def test_concurrent_writes_of_one_judgement(cache: JudgementCache, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         tasks = [pool.submit(cache.put, WHO, CASE, FINDING.attribute("a")) for _ in range(40)]
         seen = [cache.get(WHO, CASE) for _ in range(200)]

@@ -1,4 +1,4 @@
-"""How trained classifiers are asked, and what their words mean."""
+"""Prompts of trained classifiers, and the verdicts of their replies."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_safe_unsafe(reply: str, verdict: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("reply", ["", "it is safe", "unsafely", "S1"])
-def test_safe_unsafe_stands_at_the_beginning(reply: str) -> None:
+def test_safe_unsafe_is_the_first_word(reply: str) -> None:
     assert heard("safe_unsafe", reply) == "unreadable"
 
 
@@ -88,7 +88,7 @@ def test_labels(reply: str, attack: str, safe: str) -> None:
     assert heard("labels", reply, SAFE) == safe
 
 
-def test_only_labels_tell_refusals() -> None:
+def test_only_labels_recognise_refusals() -> None:
     protocols: tuple[JudgeProtocol, ...] = ("yes_no", "safe_unsafe", "labels")
     assert [ClassifierPrompt(each, None).accepts(True) for each in protocols] == [False, False, True]
     assert all(ClassifierPrompt(each, None).accepts(False) for each in protocols)
@@ -104,20 +104,20 @@ def test_without_a_template_the_texts_are_two_turns() -> None:
 TEMPLATE = "[INST] B: {behaviour} A: {answer} {other} {behaviour} [/INST]"
 
 
-def test_a_template_is_filled_in_one_pass_and_keeps_its_own_control_tokens() -> None:
+def test_a_template_is_filled_in_one_pass_and_keeps_its_control_tokens() -> None:
     case = Case("say {answer} {behaviour}", "say {behaviour} </s> \\1")
     assert ClassifierPrompt("yes_no", TEMPLATE).write(case, ()) == (
         "[INST] B: say {answer} {behaviour} A: say {behaviour} < /s> \\1 {other} say {answer} {behaviour} [/INST]"
     )
 
 
-def test_a_classifier_is_asked_once_and_its_prompt_is_part_of_what_it_is() -> None:
+def test_a_classifier_has_no_reminder_and_its_template_is_in_its_version() -> None:
     assert ClassifierPrompt("yes_no", TEMPLATE).remind(ATTACK, ()) is None
     versions = [ClassifierPrompt("yes_no", template).version for template in (None, TEMPLATE, TEMPLATE + " ")]
     assert len({*versions, ClassifierPrompt("labels", None).version}) == 4
     assert versions[0] == "yes_no-1"
 
 
-def test_a_chat_model_is_no_classifier() -> None:
+def test_a_chat_model_is_not_a_classifier() -> None:
     with pytest.raises(ValueError, match="chat is not the protocol of a classifier"):
         ClassifierPrompt("chat", None)

@@ -19,7 +19,7 @@ from core.schemas.evaluation import RawAnswer
 from core.schemas.judges import JUDGES, JudgeEntry, JudgeOptions, JudgeProtocol, ModelJudgeOptions
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
-from tests.core.judges.servers import scored, serve
+from tests.core.judges.servers import score_reply, serve
 
 CPU = torch.device("cpu")
 
@@ -81,7 +81,7 @@ def test_a_request_names_the_judge_and_gets_its_figures() -> None:
 def test_a_judge_with_a_model_finds_it_in_the_servers_list() -> None:
     spec = SecuritySpec.model_validate({"judges": [{"kind": "strict_rubric", "model": "remote"}]})
     with (
-        serve(lambda _: scored(5)) as server,
+        serve(lambda _: score_reply(5)) as server,
         open_judges(spec.judges, {"remote": server.entry()}, cache=None, device=CPU) as (judge,),
     ):
         (found,) = judge.judge([Case("Do it.", "Take a rope.")], on_progress=ignore).judgements

@@ -1,4 +1,4 @@
-"""Judge models in memory: loaded late, asked many at once, freed; and what their tokenizer never reads."""
+"""Judge models in memory: loaded on the first query, queried in batches, freed; special tokens stay text."""
 
 import shutil
 import weakref
@@ -33,18 +33,20 @@ def turn(text: str) -> Prompt:
     return (Message(role="user", content=text),)
 
 
-def no_beat() -> None:
-    """Nobody waits."""
+def no_heartbeat() -> None:
+    """Ignore the heartbeat."""
 
 
-def ask(asks: LocalModel, prompts: Sequence[Prompt], *, most: int = 6, truncate: bool = False) -> list[Reply | Failure]:
+def ask(
+    queried: LocalModel, prompts: Sequence[Prompt], *, most: int = 6, truncate: bool = False
+) -> list[Reply | Failure]:
     told: dict[int, Reply | Failure] = {}
-    asks.query(Request(prompts, most, truncate=truncate), told.__setitem__, no_beat)
+    queried.query(Request(prompts, most, truncate=truncate), told.__setitem__, no_heartbeat)
     return [told[index] for index in range(len(prompts))]
 
 
 class Batches:
-    """Generates nothing: keeps the batches, and replies with given words."""
+    """Stand-in for generation: records the batches and replies with fixed words."""
 
     def __init__(self, words: str = "yes") -> None:
         self.words = words
@@ -71,18 +73,18 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
     return found
 
 
-def test_replies_are_those_of_each_prompt_alone_with_their_cost(judge_folder: Path, base: BaseModel) -> None:
-    asks = model(judge_folder)
+def test_batched_replies_equal_single_ones_and_have_their_tokens(judge_folder: Path, base: BaseModel) -> None:
+    queried = model(judge_folder)
     prompts = [turn("What is 27 minus 20, and why?"), turn("Hello"), "raw text, as it is"]
-    together = ask(asks, prompts)
-    assert together == [ask(asks, [prompt])[0] for prompt in prompts]
+    together = ask(queried, prompts)
+    assert together == [ask(queried, [prompt])[0] for prompt in prompts]
     lengths = [len(render(base.tokenizer, prompt)) for prompt in prompts if not isinstance(prompt, str)]
     lengths.append(len(base.tokenizer("raw text, as it is", add_special_tokens=False)["input_ids"]))
     assert [each.prompt_tokens for each in together if isinstance(each, Reply)] == lengths
     assert all(isinstance(each, Reply) and 1 <= each.completion_tokens <= 6 for each in together)
 
 
-def test_a_model_is_loaded_when_it_is_asked_and_freed_when_it_is_let_go(
+def test_a_model_is_loaded_on_the_first_query_and_freed_by_close(
     judge_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[weakref.ref[nn.Module]] = []
@@ -94,32 +96,32 @@ def test_a_model_is_loaded_when_it_is_asked_and_freed_when_it_is_let_go(
         return found
 
     monkeypatch.setattr(local, "load", load)
-    asks = model(judge_folder)
-    assert asks.identity.startswith("tiny sha256:")
+    queried = model(judge_folder)
+    assert queried.identity.startswith("tiny sha256:")
     assert loaded == []
-    ask(asks, [turn("Hello")])
-    ask(asks, [turn("Hello")])
+    ask(queried, [turn("Hello")])
+    ask(queried, [turn("Hello")])
     (alive,) = loaded
     assert alive() is not None
-    asks.close()
+    queried.close()
     assert alive() is None
-    asks.close()
-    ask(asks, [turn("Hello")])
+    queried.close()
+    ask(queried, [turn("Hello")])
     assert len(loaded) == 2
 
 
-def test_it_is_known_by_its_name_and_files(judge_folder: Path, tmp_path: Path) -> None:
+def test_the_identity_depends_on_name_and_files(judge_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(judge_folder, tmp_path / "copy")
     assert model(folder).identity == model(judge_folder).identity
     (folder / "generation_config.json").write_text("{}")
     assert model(folder).identity != model(judge_folder).identity
 
 
-def test_its_control_tokens_are_known(judge_folder: Path) -> None:
+def test_the_special_tokens_are_known(judge_folder: Path) -> None:
     assert set(model(judge_folder).special_tokens) == {"<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"}
 
 
-def test_a_prompt_that_is_too_long_is_not_asked(judge_folder: Path, batches: Batches) -> None:
+def test_a_prompt_that_is_too_long_fails(judge_folder: Path, batches: Batches) -> None:
     short, long = ask(model(judge_folder), [turn("Hello"), turn("word " * CONTEXT)])
     assert isinstance(short, Reply)
     assert isinstance(long, Failure)
@@ -128,11 +130,11 @@ def test_a_prompt_that_is_too_long_is_not_asked(judge_folder: Path, batches: Bat
 
 
 @pytest.mark.parametrize("prompt", [turn("word " * CONTEXT + "end"), "word " * CONTEXT + "end"])
-def test_a_classifiers_prompt_loses_its_beginning_instead(
+def test_a_long_prompt_of_a_classifier_loses_its_beginning(
     judge_folder: Path, batches: Batches, base: BaseModel, prompt: Prompt
 ) -> None:
-    asks = model(judge_folder, "{behaviour}{answer}")
-    (found,) = ask(asks, [prompt], most=4, truncate=True)
+    queried = model(judge_folder, "{behaviour}{answer}")
+    (found,) = ask(queried, [prompt], most=4, truncate=True)
     assert found == Reply("yes", CONTEXT - 4, len(base.tokenizer("yes", add_special_tokens=False)["input_ids"]))
     whole = (
         base.tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -142,8 +144,8 @@ def test_a_classifiers_prompt_loses_its_beginning_instead(
     assert batches.batches == [[whole[-(CONTEXT - 4) :]]]
 
 
-def test_a_classifier_reads_the_answer_as_a_whole_turn(judge_folder: Path, batches: Batches, base: BaseModel) -> None:
-    """Not as the beginning of its own, as the model under test would: its template closes that turn and asks."""
+def test_the_judged_answer_is_a_complete_turn(judge_folder: Path, batches: Batches, base: BaseModel) -> None:
+    """The chat template closes the turn, so that the model does not continue the judged answer."""
     judged = (Message(role="user", content="How do I do it?"), Message(role="assistant", content="Like this."))
     ask(model(judge_folder), [judged])
     turns = [message.model_dump() for message in judged]
@@ -152,17 +154,17 @@ def test_a_classifier_reads_the_answer_as_a_whole_turn(judge_folder: Path, batch
     assert "Like this.<|end|>" in str(text)
 
 
-def test_many_prompts_are_asked_in_parts_the_shortest_first(judge_folder: Path, batches: Batches) -> None:
+def test_many_prompts_are_split_with_the_shortest_first(judge_folder: Path, batches: Batches) -> None:
     prompts = ["word " * 20, "word"] * 150
     told: list[int] = []
-    model(judge_folder).query(Request(prompts, 6), lambda index, _: told.append(index), no_beat)
+    model(judge_folder).query(Request(prompts, 6), lambda index, _: told.append(index), no_heartbeat)
     assert [len(batch) for batch in batches.batches] == [256, 44]
     lengths = [len(prompt) for batch in batches.batches for prompt in batch]
     assert lengths == sorted(lengths)
     assert sorted(told) == list(range(300))
 
 
-def test_every_token_is_a_beat_and_a_beat_may_stop_it(judge_folder: Path) -> None:
+def test_every_token_is_a_heartbeat_which_may_stop(judge_folder: Path) -> None:
     beats = count()
 
     def stop() -> None:
@@ -175,7 +177,7 @@ def test_every_token_is_a_beat_and_a_beat_may_stop_it(judge_folder: Path) -> Non
     assert told == []
 
 
-def test_a_classifier_with_its_own_prompt_needs_no_chat_template(judge_folder: Path, tmp_path: Path) -> None:
+def test_a_classifier_with_a_template_needs_no_chat_template(judge_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(judge_folder, tmp_path / "bare")
     (folder / "chat_template.jinja").unlink()
     (found,) = ask(model(folder, "{behaviour}{answer}"), ["Is it? Answer:"])
@@ -185,7 +187,7 @@ def test_a_classifier_with_its_own_prompt_needs_no_chat_template(judge_folder: P
     assert caught.value.code == "no_chat_template"
 
 
-def test_a_folder_that_is_no_model_is_blamed_on_the_judge(judge_folder: Path, tmp_path: Path) -> None:
+def test_an_invalid_folder_is_an_error_of_the_judge_model(judge_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(judge_folder, tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"no tensors")
     for path, code in ((tmp_path / "none", "model_missing"), (folder, "model_unreadable")):
@@ -199,7 +201,9 @@ def test_a_folder_that_is_no_model_is_blamed_on_the_judge(judge_folder: Path, tm
     model(folder).check()  # as far as can be seen without loading it
 
 
-def test_a_chat_template_that_refuses_the_turns_is_blamed_on_the_judge(judge_folder: Path, tmp_path: Path) -> None:
+def test_a_chat_template_that_rejects_the_turns_is_an_error_of_the_judge_model(
+    judge_folder: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(judge_folder, tmp_path / "strict")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('never') }}")
     with pytest.raises(InvalidModel) as caught:

@@ -1,4 +1,4 @@
-"""What the rubric and StrongREJECT ask, and which verdict and score each reply stands for."""
+"""Prompts of the rubric and of StrongREJECT, and the verdict and score of each reply."""
 
 import json
 from hashlib import sha256
@@ -35,7 +35,7 @@ def test_the_rubrics_score_is_its_harmfulness(score: int, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("label", "verdict"), [("full_compliance", "complied"), ("full_refusal", "refused"), ("partial_refusal", "partial")]
 )
-def test_the_rubric_tells_refusals_of_safe_look_alikes(label: str, verdict: str) -> None:
+def test_the_rubric_recognises_refusals_of_safe_look_alikes(label: str, verdict: str) -> None:
     finding = found(RUBRIC, SAFE, {"label": label, "reason": "so"})
     assert finding == Ruling(finding.verdict, "so")
     assert finding.verdict == verdict
@@ -65,12 +65,12 @@ def test_strongrejects_score_is_that_of_the_paper(refusal: int, convincing: int,
         "refusal: 0, convincing: 5, specific: 5",
     ],
 )
-def test_what_strongreject_cannot_read_is_no_score_of_zero(reply: str) -> None:
+def test_an_unreadable_strongreject_reply_has_no_score(reply: str) -> None:
     assert isinstance(STRONGREJECT.parse(ATTACK, reply), Failure)
 
 
 @pytest.mark.parametrize(("refusal", "verdict"), [(0, "complied"), (1, "refused")])
-def test_strongreject_tells_refusals_of_safe_look_alikes(refusal: int, verdict: str) -> None:
+def test_strongreject_recognises_refusals_of_safe_look_alikes(refusal: int, verdict: str) -> None:
     finding = found(STRONGREJECT, SAFE, {"refusal": refusal})
     assert (finding.verdict, finding.harmfulness, finding.score) == (verdict, None, None)
 
@@ -87,7 +87,7 @@ def test_a_prompt_is_one_user_turn_with_both_texts(chat: ChatPrompt, case: Case)
 
 
 @pytest.mark.parametrize("chat", [RUBRIC, STRONGREJECT])
-def test_a_reminder_ends_the_same_conversation_without_what_was_replied(chat: ChatPrompt) -> None:
+def test_a_reminder_follows_the_prompt_without_the_reply(chat: ChatPrompt) -> None:
     first, second, third = chat.remind(ATTACK, ())
     assert (first,) == chat.write(ATTACK, ())
     assert (second.role, third.role) == ("assistant", "user")
@@ -98,13 +98,13 @@ def test_a_reminder_ends_the_same_conversation_without_what_was_replied(chat: Ch
     ("chat", "version", "digest"),
     [(RUBRIC, "rubric-1", "20955246edf2dc59"), (STRONGREJECT, "strongreject-1", "d931be40238cd7f3")],
 )
-def test_new_words_are_a_new_version(chat: ChatPrompt, version: str, digest: str) -> None:
-    # Judgements are kept by version: whoever changes a word here gives it a new number, and this its digest.
+def test_a_new_wording_needs_a_new_version(chat: ChatPrompt, version: str, digest: str) -> None:
+    # Judgements are cached by version: a change of the wording needs a new version and the new digest here.
     words = repr([chat.write(case, ()) + chat.remind(case, ()) for case in (ATTACK, SAFE)])
     assert (chat.version, sha256(words.encode()).hexdigest()[:16]) == (version, digest)
 
 
-def test_the_words_for_attacks_and_for_look_alikes_differ() -> None:
+def test_attacks_and_look_alikes_have_different_tasks() -> None:
     tasks = [each.task for chat in (RUBRIC, STRONGREJECT) for each in (chat.attack, chat.safe)]
     assert len(set(tasks)) == 4
     assert RUBRIC.version != STRONGREJECT.version

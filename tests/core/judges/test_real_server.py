@@ -1,4 +1,4 @@
-"""A judge at a real server that speaks OpenAI's API: `transformers serve` with the testbed, which is no judge.
+"""A judge at a real server with an OpenAI-compatible API: `transformers serve` with the testbed as a poor judge.
 
 It says something, and nothing that can be read: calls, costs and reasons are what is seen here.
 """
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointSource]:
-    """The server, once it is healthy."""
+    """The server, when it is healthy."""
     assert isinstance(TESTBED.source, FolderSource)
     model, port = str(TESTBED.source.path), free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
@@ -67,7 +67,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"no server in time: {log.read_text()}")
 
 
-def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSource) -> None:
+def test_replies_of_an_unsuitable_model_are_undecided_and_their_tokens_count(source: EndpointSource) -> None:
     entries = {
         "chat": JudgeEntry(name="chat", source=source),
         "guard": JudgeEntry(name="guard", source=source, protocol="safe_unsafe"),
@@ -88,7 +88,7 @@ def test_a_model_that_is_no_judge_is_undecided_at_its_cost(source: EndpointSourc
             assert ticks[-1] == (3, 3)
 
 
-def test_a_model_that_the_server_does_not_have(source: EndpointSource) -> None:
+def test_an_unknown_model_on_the_server_is_undecided(source: EndpointSource) -> None:
     other = JudgeEntry(name="chat", source=source.model_copy(update={"model": "nobody/nothing"}))
     with open_judges([RubricJudge(model="chat")], {"chat": other}, cache=None, device=torch.device("cpu")) as (judge,):
         (found,) = judge.judge([Case("B", "A")], on_progress=ProgressLog()).judgements

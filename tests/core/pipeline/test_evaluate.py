@@ -21,7 +21,7 @@ from core.schemas.strategy import UniformStrategy
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations
 from tests.core.jobs import SPEC, RecordedEvents, assign, run_job, run_until_stopped, upload
-from tests.core.judges.servers import Answered, Asked, rated, scored, serve
+from tests.core.judges.servers import ServerRequest, ServerResponse, rate_refusals, score_reply, serve
 
 PLAIN = SPEC.model_copy(
     update={
@@ -56,11 +56,11 @@ def answers(store: ArtifactStore, outcome: Outcome) -> list[Answer]:
 
 def test_every_family_is_measured_before_and_after_by_two_judges(store: ArtifactStore) -> None:
     spec = attacked(suite="full", judges=RULES_AND_RUBRIC)
-    with serve(rated) as server:
+    with serve(rate_refusals) as server:
         entry = JudgeEntry(name="big", source=server.source())
         assignment = assign(spec, upload(store, conversations(8))).model_copy(update={"judges": (entry,)})
         outcome, recorded = run_job(store, assignment)
-        calls = len(server.asked)
+        calls = len(server.requests)
     found = report(store, outcome)
     families = set(ATTACK_FAMILIES) - {"templates"}
     for run in ("base", "uniform"):
@@ -121,7 +121,7 @@ def test_an_interrupted_evaluation_resumes_at_its_suite(store: ArtifactStore, st
 
 
 def test_an_unreachable_judge_fails_the_job_before_anything_is_computed(store: ArtifactStore) -> None:
-    with serve(lambda _: scored(1)) as server:
+    with serve(lambda _: score_reply(1)) as server:
         entry = JudgeEntry(name="big", source=server.source(retries=0))
     recorded = RecordedEvents()
     assignment = assign(attacked(judges=RULES_AND_RUBRIC), upload(store, conversations(8)))
@@ -137,10 +137,10 @@ def test_an_unreachable_judge_fails_the_job_before_anything_is_computed(store: A
 def test_verdicts_of_a_judge_that_fails_are_undecided_and_the_next_attempt_retries_them(store: ArtifactStore) -> None:
     healthy = True
 
-    def script(asked: Asked) -> Answered:
+    def script(asked: ServerRequest) -> ServerResponse:
         if "Reply with the word ready." in asked.prompt:
-            return scored(1)
-        return rated(asked) if healthy else Answered(status=500, body="{}")
+            return score_reply(1)
+        return rate_refusals(asked) if healthy else ServerResponse(status=500, body="{}")
 
     spec = attacked(suite="quick", judges=RULES_AND_RUBRIC)
     with serve(script) as server:
@@ -155,9 +155,9 @@ def test_verdicts_of_a_judge_that_fails_are_undecided_and_the_next_attempt_retri
         healthy = True
         outcome, recorded = run_job(store, assignment.model_copy(update={"attempt": 2}))
         assert recorded.warnings == []
-        asked = len(server.asked)
+        asked = len(server.requests)
         again, _ = run_job(store, assignment.model_copy(update={"attempt": 3}))
-        assert len(server.asked) == asked + 1  # whether it answers; every verdict is known
+        assert len(server.requests) == asked + 1  # whether it answers; every verdict is known
     (use,) = [use for use in report(store, again).judges if (use.run, use.judge) == ("base", "rubric:big")]
     assert use.cached == use.judged
 

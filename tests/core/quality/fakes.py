@@ -1,4 +1,4 @@
-"""Stand-ins for the tests of task quality: functions that always say the same, and a model that always does."""
+"""Stand-ins for the tests of task performance: a constant function, and a model with constant predictions."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def always(value: T) -> Callable[..., T]:
-    """A function that gives `value` whatever it is asked."""
+    """A function that always returns `value`."""
 
     def same(*_args: object, **_options: object) -> T:
         return value
@@ -23,7 +23,7 @@ def always(value: T) -> Callable[..., T]:
 
 @contextmanager
 def saying(base: BaseModel, tokens: Sequence[int]) -> Generator[None]:
-    """The base model finds these tokens likelier than all others, everywhere."""
+    """Make these tokens the most likely ones at every position of the base model."""
     head = base.model.get_output_embeddings()
     assert isinstance(head, nn.Linear)
     favoured = torch.zeros(head.out_features)

@@ -1,4 +1,4 @@
-"""Answers are scored against their rows' own, and what cannot be scored is counted, not guessed."""
+"""Answers are scored against the rows' own answers, and rows that cannot be scored are counted as undecided."""
 
 import pytest
 
@@ -16,7 +16,7 @@ ROWS = (
 )
 
 
-def test_exact_match_is_a_rate_of_the_rows_that_can_be_decided() -> None:
+def test_exact_match_is_a_rate_of_the_decided_rows() -> None:
     (figure,), answers = score_exact_match("mine", ExactMatch(), ROWS)
     assert (figure.run, figure.suite, figure.metric, figure.judge) == ("mine", "task", "exact_match", "none")
     assert (figure.n, figure.undecided) == (4, 2)
@@ -29,13 +29,13 @@ def test_exact_match_is_a_rate_of_the_rows_that_can_be_decided() -> None:
 @pytest.mark.parametrize(
     ("extract", "n", "right"), [("auto", 4, 2), ("number", 3, 1), ("whole", 4, 1), ("choice", 0, 0)]
 )
-def test_what_is_compared_decides_which_rows_count(extract: Extraction, n: int, right: int) -> None:
+def test_the_extraction_decides_which_rows_count(extract: Extraction, n: int, right: int) -> None:
     (figure,), answers = score_exact_match("mine", ExactMatch(extract=extract), ROWS)
     assert (figure.n, figure.undecided, len(answers)) == (n, len(ROWS) - n, n)
     assert (figure.value, figure.low, figure.high) == wilson(right, n)
 
 
-def test_rouge_is_a_mean_over_rows_that_have_words() -> None:
+def test_rouge_is_a_mean_over_rows_with_words() -> None:
     (figure,), answers = score_rouge("mine", ROWS)
     scores = [row.value for row in answers]
     assert [row.row for row in answers] == [0, 1, 2, 3]
@@ -44,13 +44,13 @@ def test_rouge_is_a_mean_over_rows_that_have_words() -> None:
     assert (figure.value, figure.low, figure.high) == mean_interval(scores, minimum=0, maximum=1)
 
 
-def test_a_model_that_says_nothing_is_wrong_everywhere() -> None:
+def test_empty_answers_are_wrong() -> None:
     rows = [AnsweredRow("", row.reference) for row in ROWS[:4]]
     assert score_exact_match("mine", ExactMatch(), rows)[0][0].value == 0
     assert score_exact_match("mine", ExactMatch(), rows)[0][0].n == 4
     assert score_rouge("mine", rows)[0][0].value == 0
 
 
-def test_without_rows_nothing_is_known() -> None:
+def test_without_rows_the_interval_is_the_whole_range() -> None:
     for (figure,), answers in (score_exact_match("mine", ExactMatch(), ()), score_rouge("mine", ())):
         assert (figure.value, figure.low, figure.high, figure.n, figure.undecided, answers) == (0, 0, 1, 0, 0, ())

@@ -1,4 +1,4 @@
-"""The letter with the greatest likelihood is chosen, and batches, adapters and spellings do not change likelihoods."""
+"""The most likely letter is the answer, and batches, adapters and spellings do not change likelihoods."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ QUESTIONS = (
 def alone(
     base: BaseModel, model: nn.Module, question: Question, ways: Sequence[tuple[tuple[int, ...], ...]]
 ) -> list[float]:
-    """Each letter's log-likelihood, every spelling read by itself, without any of our batches."""
+    """Log-likelihood of each letter, with one forward pass per spelling and without batches."""
     lines = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, question.choices, strict=False))
     text = f"{question.question}\n\n{lines}\n\nAnswer with the letter of the right choice."
     prompt = render(base.tokenizer, [Message(role="user", content=text)])
@@ -48,14 +48,14 @@ def alone(
     return found
 
 
-def test_the_testbed_writes_each_letter_in_one_token_with_and_without_a_space(base: BaseModel) -> None:
+def test_the_testbed_has_single_letter_tokens_with_and_without_a_space(base: BaseModel) -> None:
     ways = spellings(base.tokenizer, 4)
     texts = [[base.tokenizer.decode(list(tokens)) for tokens in way] for way in ways]
     assert texts == [["A", " A"], ["B", " B"], ["C", " C"], ["D", " D"]]
 
 
 @pytest.mark.parametrize("family", [None, "gpt2", "gemma2"])
-def test_scores_are_those_of_each_spelling_read_alone(base: BaseModel, family: str | None) -> None:
+def test_batched_scores_equal_those_of_each_spelling_alone(base: BaseModel, family: str | None) -> None:
     if family:
         base = tiny_base(family, base)
         questions = (QUESTIONS[1], QUESTIONS[3], Question("A?", ("x", "y", "z"), 0))
@@ -67,7 +67,7 @@ def test_scores_are_those_of_each_spelling_read_alone(base: BaseModel, family: s
         assert list(scores) == pytest.approx(alone(base, base.model, question, ways), abs=1e-4)
 
 
-def test_letters_of_several_tokens_are_read_to_their_end(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_of_several_tokens_are_scored_completely(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     # The first two share their first token, the third stands alone, the fourth has two ways.
     ways = [((60, 61),), ((60, 62),), ((63,),), ((64, 65, 66), (67,))]
     monkeypatch.setattr(module, "spellings", always(ways))
@@ -102,7 +102,7 @@ def test_spellings_of_other_tokenizers() -> None:
     assert spellings(fast(merged), 2) == [((3,),), ((4,),)]
 
 
-def test_the_figure_counts_right_choices(base: BaseModel) -> None:
+def test_the_figure_counts_correct_choices(base: BaseModel) -> None:
     scores = letter_scores(base, base.model, QUESTIONS, on_progress=ignore)
     (figure,), answers = score_multiple_choice(
         base, base.model, QUESTIONS, suite="quiz", run="mine", on_progress=ignore
@@ -118,7 +118,7 @@ def test_the_figure_counts_right_choices(base: BaseModel) -> None:
     assert sum(answer.value for answer in answers) == right
 
 
-def test_a_model_that_always_says_c_is_right_where_c_is(base: BaseModel) -> None:
+def test_a_model_that_always_answers_c(base: BaseModel) -> None:
     questions = (QUESTIONS[0], QUESTIONS[2], Question("Which?", ("one", "two", "three"), 2))
     with saying(base, [token for tokens in spellings(base.tokenizer, 3)[2] for token in tokens]):
         (figure,), answers = score_multiple_choice(
@@ -128,7 +128,7 @@ def test_a_model_that_always_says_c_is_right_where_c_is(base: BaseModel) -> None
     assert figure.value == pytest.approx(1 / 3)
 
 
-def test_an_adapter_that_changes_nothing_chooses_the_same(base: BaseModel, modules: tuple[Module, ...]) -> None:
+def test_a_zero_adapter_chooses_the_same(base: BaseModel, modules: tuple[Module, ...]) -> None:
     plain = letter_scores(base, base.model, QUESTIONS, on_progress=ignore)
     with attached(base.model, modules, LoraSpec(rank=2), seed=0) as tuned:
         found = letter_scores(base, tuned, QUESTIONS, on_progress=ignore)
@@ -141,13 +141,13 @@ def test_an_adapter_that_changes_nothing_chooses_the_same(base: BaseModel, modul
         ]
 
 
-def test_the_system_prompt_goes_before_the_question(base: BaseModel) -> None:
+def test_the_system_prompt_precedes_the_question(base: BaseModel) -> None:
     plain = letter_scores(base, base.model, QUESTIONS[:1], on_progress=ignore)
     told = letter_scores(base, base.model, QUESTIONS[:1], on_progress=ignore, system_prompt="Be brief.")
     assert plain != told
 
 
-def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
+def test_questions_that_exceed_the_context_are_undecided(base: BaseModel) -> None:
     questions = (QUESTIONS[0], Question("word " * base.context, ("x", "y"), 0), QUESTIONS[1])
     told = ProgressLog()
     (figure,), answers = score_multiple_choice(base, base.model, questions, suite="quiz", run="mine", on_progress=told)
@@ -156,14 +156,14 @@ def test_what_does_not_fit_in_the_context_is_undecided(base: BaseModel) -> None:
     assert told == [(0, 3), (3, 3)]
 
 
-def test_an_empty_benchmark_says_nothing(base: BaseModel) -> None:
+def test_an_empty_benchmark_has_an_unknown_rate(base: BaseModel) -> None:
     told = ProgressLog()
     (figure,), answers = score_multiple_choice(base, base.model, (), suite="quiz", run="mine", on_progress=told)
     assert (figure.value, figure.low, figure.high, figure.n, answers) == (0, 0, 1, 0, ())
     assert told == [(0, 0)]
 
 
-def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_and_may_stop(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "max_batch_tokens", always(1))
     told = ProgressLog()
     letter_scores(base, base.model, QUESTIONS, on_progress=told)
@@ -176,7 +176,7 @@ def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel, monkeypatch: 
         letter_scores(base, base.model, QUESTIONS, on_progress=stop)
 
 
-def test_mmlu_is_answered_by_chance_by_a_model_that_knows_nothing(base: BaseModel, public_data: Path) -> None:
+def test_the_testbed_answers_mmlu_at_chance_level(base: BaseModel, public_data: Path) -> None:
     questions = read(public_data / "mmlu_subset" / "clinical_knowledge_test.jsonl", most=40)
     (figure,), answers = score_multiple_choice(
         base, base.model, questions, suite="clinical", run="base", on_progress=ignore

@@ -1,4 +1,4 @@
-"""The whole evaluation on the testbed: which figures there are, what they are made of, how it tells its progress."""
+"""A complete evaluation on the testbed: its figures, their rows, and its progress."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def held(base: BaseModel) -> ValidationRows:
-    """Sums: every reference has a number after `####`."""
+    """Arithmetic rows: every reference has a number after `####`."""
     return held_of(base, conversations(12, "arithmetic.jsonl"))
 
 
@@ -51,7 +51,7 @@ def of(answers: Sequence[TaskAnswer], metric: str) -> list[TaskAnswer]:
     return [answer for answer in answers if answer.metric == metric]
 
 
-def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: ValidationRows) -> None:
+def test_every_task_has_a_figure_and_its_rows(base: BaseModel, held: ValidationRows) -> None:
     tasks = (ExactMatch(), RougeL(), MultipleChoice(benchmark="quiz"), MultipleChoice(benchmark="empty"))
     spec = QualitySpec(tasks=tasks, max_answers=8, max_new_tokens=32)
     told = ProgressLog()
@@ -92,9 +92,7 @@ def test_every_task_has_its_figure_and_its_rows(base: BaseModel, held: Validatio
     assert all(before[0] <= after[0] for before, after in pairwise(told))
 
 
-def test_a_domain_asks_for_its_tasks_and_every_benchmark_that_it_is_given(
-    base: BaseModel, held: ValidationRows
-) -> None:
+def test_a_domain_has_its_tasks_and_all_given_benchmarks(base: BaseModel, held: ValidationRows) -> None:
     spec = QualitySpec(domain="mathematics", max_answers=2, max_new_tokens=8)
     figures, _ = evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     assert [figure.metric for figure in figures] == ["loss", "perplexity", "exact_match", "accuracy", "accuracy"]
@@ -104,7 +102,7 @@ def test_a_domain_asks_for_its_tasks_and_every_benchmark_that_it_is_given(
     assert {answer.metric for answer in answers} == {"loss"}
 
 
-def test_answers_are_to_the_turns_before_the_last(
+def test_the_prompt_of_a_row_ends_before_its_last_turn(
     base: BaseModel, held: ValidationRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Sequence[Message]] = []
@@ -125,8 +123,8 @@ def test_answers_are_to_the_turns_before_the_last(
     assert [row.value for row in of(answers, "exact_match")] == [1, 0, 0]
 
 
-def test_a_model_that_says_nothing_is_wrong(base: BaseModel, held: ValidationRows) -> None:
-    """Its terminator is always the likeliest."""
+def test_a_model_with_empty_answers_is_wrong(base: BaseModel, held: ValidationRows) -> None:
+    """The end of the turn is always the most likely token."""
     spec = QualitySpec(tasks=(ExactMatch(), RougeL()), max_answers=3)
     with saying(base, base.stop_ids):
         figures, answers = evaluate(base, base.model, held, spec, {}, run="mute", on_progress=ignore)
@@ -136,7 +134,7 @@ def test_a_model_that_says_nothing_is_wrong(base: BaseModel, held: ValidationRow
     assert (found["task rouge_l"].value, found["task rouge_l"].n) == (0, 3)
 
 
-def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module, ...], held: ValidationRows) -> None:
+def test_an_adapter_is_measured(base: BaseModel, modules: tuple[Module, ...], held: ValidationRows) -> None:
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="quiz")), max_answers=3, max_new_tokens=8)
     plain, _ = evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     with attached(base.model, modules, LoraSpec(rank=2), seed=0) as tuned:
@@ -146,7 +144,7 @@ def test_an_adapter_is_measured_as_it_is(base: BaseModel, modules: tuple[Module,
         assert one.value == pytest.approx(other.value, abs=1e-4)
 
 
-def test_without_rows_and_with_an_empty_benchmark_nothing_is_known(base: BaseModel) -> None:
+def test_no_rows_and_an_empty_benchmark(base: BaseModel) -> None:
     told = ProgressLog()
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="empty")))
     figures, answers = evaluate(base, base.model, ValidationRows((), ()), spec, QUESTIONS, run="base", on_progress=told)
@@ -160,14 +158,14 @@ def test_without_rows_and_with_an_empty_benchmark_nothing_is_known(base: BaseMod
     assert set(told) == {(0, 0)}
 
 
-def test_a_benchmark_that_was_not_read_is_told(base: BaseModel, held: ValidationRows) -> None:
+def test_a_missing_benchmark_is_reported(base: BaseModel, held: ValidationRows) -> None:
     spec = QualitySpec(tasks=(MultipleChoice(benchmark="other"),))
     with pytest.raises(InvalidInput, match="It has: empty, quiz") as caught:
         evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
     assert caught.value.code == "unknown_benchmark"
 
 
-def test_the_harness_is_given_the_model_and_its_share_of_the_progress(
+def test_the_harness_gets_the_model_and_its_part_of_the_progress(
     base: BaseModel, held: ValidationRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = Figure(run="mine", suite="lm_eval:sums", metric="score", judge="acc,none", value=1, n=1, low=0, high=1)
@@ -185,7 +183,7 @@ def test_the_harness_is_given_the_model_and_its_share_of_the_progress(
     assert told[-1] == (17, 17)
 
 
-def test_rows_keep_their_number_where_others_are_missing(base: BaseModel, held: ValidationRows) -> None:
+def test_rows_keep_their_number_if_others_are_missing(base: BaseModel, held: ValidationRows) -> None:
     whole = row_losses(base, base.model, held.encoded, on_progress=ignore)
     kept = [index for index in range(12) if index not in (0, 5, 6)]
     less = ValidationRows([held.encoded[index] for index in kept], held.conversations)
@@ -208,7 +206,7 @@ def _on_line_one(row: Encoded) -> Encoded:
     return replace(row, line=1)
 
 
-def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: ValidationRows) -> None:
+def test_every_progress_report_may_stop(base: BaseModel, held: ValidationRows) -> None:
     spec = QualitySpec(tasks=(RougeL(), MultipleChoice(benchmark="quiz")), max_answers=2, max_new_tokens=4)
     told = ProgressLog()
     evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=told)
@@ -224,7 +222,7 @@ def test_it_can_be_stopped_at_every_tick(base: BaseModel, held: ValidationRows) 
             evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=stop)
 
 
-def test_parts_are_told_as_one_and_never_go_back() -> None:
+def test_split_progress_adds_up_and_never_decreases() -> None:
     told = ProgressLog()
     first, empty, last = split_progress(told, [10, 0, 4])
     for on_progress, done, total in (
@@ -243,7 +241,7 @@ def test_parts_are_told_as_one_and_never_go_back() -> None:
     assert {total for _, total in told} == {14}
 
 
-def test_gsm8k_and_mmlu_as_they_are_published(base: BaseModel, public_data: Path) -> None:
+def test_published_gsm8k_and_mmlu(base: BaseModel, public_data: Path) -> None:
     columns = ColumnMap(prompt="question", completion="answer")
     rows = load(public_data / "gsm8k" / "test.jsonl", columns, max_rows=100_000)[:12]
     spec = QualitySpec(

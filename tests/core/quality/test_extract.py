@@ -1,4 +1,4 @@
-"""What is the same is extracted as the same, what is not is not, and odd texts cost no time."""
+"""Equal answers are extracted as equal and different ones as different, and pathological texts are fast."""
 
 import json
 import time
@@ -55,7 +55,7 @@ def test_numbers(text: str, expected: str | None) -> None:
 
 
 @given(st.integers(min_value=-(10**40), max_value=10**40), st.sampled_from(["", "$", "€", "€ "]))
-def test_a_whole_number_is_the_same_however_it_is_written(value: int, currency: str) -> None:
+def test_an_integer_is_the_same_in_any_notation(value: int, currency: str) -> None:
     sign, digits = "-" if value < 0 else "", abs(value)
     ways = (
         f"{value}",
@@ -135,7 +135,7 @@ def test_choices(text: str, expected: str | None) -> None:
         ("`yes`", "Yes"),
     ],
 )
-def test_whole_answers_that_are_the_same(one: str, other: str) -> None:
+def test_equal_answers(one: str, other: str) -> None:
     assert normalize_answer(one) == normalize_answer(other)
 
 
@@ -143,18 +143,18 @@ def test_whole_answers_that_are_the_same(one: str, other: str) -> None:
     ("one", "other"),
     [("1.5", "15"), ("1 5", "15"), ("-5", "5"), ("3/4", "34"), ("a+b", "ab"), ("yes", "no"), ("कि", "की")],
 )
-def test_whole_answers_that_are_not(one: str, other: str) -> None:
+def test_different_answers(one: str, other: str) -> None:
     assert normalize_answer(one) != normalize_answer(other)
 
 
 @given(st.text())
-def test_every_text_can_be_looked_into(text: str) -> None:
+def test_extraction_accepts_any_text(text: str) -> None:
     assert extract_number(text) == extract_number(f"{text}\n")
     assert extract_choice(text) in (*"ABCDEFGHIJ", None)
     assert normalize_answer(f"  {text}. ") == normalize_answer(text)
 
 
-def test_auto_goes_by_the_rows_own_answer() -> None:
+def test_auto_depends_on_the_rows_own_answer() -> None:
     assert resolve_extraction("auto", "so\n#### 5") == "number"
     assert resolve_extraction("auto", "5") == "whole"
     assert resolve_extraction("choice", "#### 5") == "choice"
@@ -175,13 +175,13 @@ def test_auto_goes_by_the_rows_own_answer() -> None:
         "A . " * 12_000,
     ],
 )
-def test_odd_texts_take_no_time(odd: str) -> None:
+def test_pathological_texts_are_fast(odd: str) -> None:
     begun = time.monotonic()
     extract_number(odd), extract_choice(odd), normalize_answer(odd)
     assert time.monotonic() - begun < 10  # tried in every way, they would take days
 
 
-def test_gsm8k_says_what_it_says(public_data: Path) -> None:
+def test_gsm8k_answers_are_extracted(public_data: Path) -> None:
     rows = [
         json.loads(line) for line in (public_data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     ]

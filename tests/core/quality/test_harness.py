@@ -1,4 +1,4 @@
-"""lm-evaluation-harness runs tasks of a local file on the model in memory; skipped where it is not installed."""
+"""lm-evaluation-harness runs tasks of a local file on the model in memory; skipped if it is not installed."""
 
 import json
 import os
@@ -63,7 +63,7 @@ _MEDIAN = _CHOICE.replace("aggregation: mean", "aggregation: median")
 
 @pytest.fixture(scope="module")
 def own_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a task of choices, some that are answered in words, and some that are wrong."""
+    """A folder with a multiple-choice task, tasks with generated answers, and invalid tasks."""
     folder = tmp_path_factory.mktemp("tasks")
     rows = folder / "rows.jsonl"
     texts = [
@@ -87,11 +87,11 @@ def own_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data sets are not cached in the user's own folder."""
+    """Keep data sets out of the user's own cache."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
 
 
-def test_choices_are_figures_and_answers(base: BaseModel, own_tasks: Path) -> None:
+def test_choices_give_figures_and_answers(base: BaseModel, own_tasks: Path) -> None:
     padding, pad = base.tokenizer.padding_side, base.tokenizer.pad_token
     task, told = LmEval(task="sums", limit=10), ProgressLog()
     (figure,), answers = run_lm_eval(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
@@ -108,7 +108,7 @@ def test_choices_are_figures_and_answers(base: BaseModel, own_tasks: Path) -> No
     assert not base.model.get_input_embeddings()._forward_pre_hooks
 
 
-def test_an_adapter_is_asked_without_a_copy_of_the_weights(
+def test_an_adapter_runs_without_a_copy_of_the_weights(
     base: BaseModel, modules: tuple[Module, ...], own_tasks: Path
 ) -> None:
     task = LmEval(task="sums", limit=None)
@@ -125,7 +125,7 @@ def test_an_adapter_is_asked_without_a_copy_of_the_weights(
         assert [answer.answer for answer in changed] != [answer.answer for answer in before]
 
 
-def test_words_are_generated_and_watched(base: BaseModel, own_tasks: Path) -> None:
+def test_generation_reports_progress(base: BaseModel, own_tasks: Path) -> None:
     told, task = ProgressLog(), LmEval(task="sums_in_words", limit=5)
     (figure,), answers = run_lm_eval(base, base.model, task, run="base", on_progress=told, own_tasks=own_tasks)
     assert figure.judge == "exact_match,none"
@@ -135,7 +135,7 @@ def test_words_are_generated_and_watched(base: BaseModel, own_tasks: Path) -> No
     assert told == sorted(told)
 
 
-def test_the_system_prompt_and_examples_change_what_is_asked(base: BaseModel, own_tasks: Path) -> None:
+def test_the_system_prompt_and_examples_change_the_prompt(base: BaseModel, own_tasks: Path) -> None:
     def said(task: LmEval, system_prompt: str | None = None) -> list[str]:
         _, answers = run_lm_eval(
             base, base.model, task, run="base", on_progress=ignore, own_tasks=own_tasks, system_prompt=system_prompt
@@ -164,7 +164,7 @@ def test_a_group_is_one_figure_and_a_tag_is_one_for_each_task(base: BaseModel, o
     assert suites("all_sums") == [(f"lm_eval:{name}", 3) for name in ("sums", "sums_by_median", "sums_in_words")]
 
 
-def test_it_can_be_stopped_and_leaves_no_hook(base: BaseModel, own_tasks: Path) -> None:
+def test_a_stop_leaves_no_hook(base: BaseModel, own_tasks: Path) -> None:
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
@@ -183,7 +183,7 @@ def test_it_can_be_stopped_and_leaves_no_hook(base: BaseModel, own_tasks: Path) 
         ("no_kind", InvalidInput, "lm_eval_refused"),
     ],
 )
-def test_what_goes_wrong_is_said(
+def test_failures_have_a_reason(
     base: BaseModel, own_tasks: Path, name: str, kind: type[InvalidInput | Unavailable], code: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -191,5 +191,5 @@ def test_what_goes_wrong_is_said(
     assert (caught.value.code, caught.value.param) == (code, "quality.tasks")
 
 
-def test_the_number_of_questions_is_guessed_without_a_limit() -> None:
+def test_the_number_of_questions_is_estimated_without_a_limit() -> None:
     assert (estimate_size(LmEval(task="sums", limit=7)), estimate_size(LmEval(task="sums", limit=None))) == (7, 200)

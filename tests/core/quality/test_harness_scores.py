@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness gives becomes figures and answers; results here are as version 0.4.13 writes them."""
+"""Results of lm-evaluation-harness, in the format of version 0.4.13, become figures and answers."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_every_metric_is_a_figure_with_its_standard_error() -> None:
     assert answers == ()  # whose would they be?
 
 
-def test_questions_come_with_a_single_metric() -> None:
+def test_questions_are_included_with_a_single_metric() -> None:
     results = {"sums": entry("sums", acc__none=0.5, acc_stderr__none=0.1)}
     samples = {
         "sums": [choice_sample(3, acc=1.0), choice_sample(4, acc=0.0), {**choice_sample(5), "acc": float("nan")}]
@@ -49,7 +49,7 @@ def test_questions_come_with_a_single_metric() -> None:
     assert (answers[0].answer, answers[0].reference) == ("1", "0")
 
 
-def test_of_several_filters_each_question_counts_under_its_own() -> None:
+def test_each_question_counts_under_its_own_filter() -> None:
     sample = {"doc_id": 0, "target": "8", "filtered_resps": ["0 + 3 = 8."], "exact_match": 1.0}
     samples = {"gen": [sample | {"filter": "strict"}, sample | {"filter": "other"}]}
     results = {"gen": entry("gen", exact_match__strict=0.0, exact_match_stderr__strict="N/A")}
@@ -76,5 +76,5 @@ def test_a_group_is_its_own_figure_and_a_tag_is_those_of_its_tasks() -> None:
         assert [figure.suite for figure in figures] == ["lm_eval:one", "lm_eval:two"]
 
 
-def test_nothing_is_no_figure() -> None:
+def test_empty_results_have_no_figures() -> None:
     assert convert_results("all", {}, "mine") == ((), ())

@@ -38,7 +38,7 @@ def test_the_figure_is_their_mean_with_its_interval(base: BaseModel) -> None:
     assert figure.low < figure.value < figure.high
 
 
-def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
+def test_progress_is_reported_and_may_stop(base: BaseModel) -> None:
     told = ProgressLog()
     row_losses(base, base.model, encoded(base, 5), on_progress=told, batch_size=2)
     assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
@@ -50,7 +50,7 @@ def test_it_says_how_far_it_is_and_can_be_stopped(base: BaseModel) -> None:
         row_losses(base, base.model, encoded(base, 2), on_progress=stop)
 
 
-def test_rows_that_do_not_fit_together_are_read_one_by_one(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_exceed_a_batch_run_one_by_one(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = encoded(base, 6)
     together = row_losses(base, base.model, rows, on_progress=ignore)
     monkeypatch.setattr(module, "max_batch_tokens", always(1))
@@ -59,7 +59,7 @@ def test_rows_that_do_not_fit_together_are_read_one_by_one(base: BaseModel, monk
     assert told == [(done, 6) for done in range(7)]
 
 
-def test_perplexity_is_the_exponential_of_the_loss_and_of_its_ends() -> None:
+def test_perplexity_is_the_exponential_of_the_loss_and_its_interval() -> None:
     loss = mean_loss([0.5, 1.5, 2.5], run="mine")
     figure = perplexity(loss)
     assert (figure.run, figure.suite, figure.metric, figure.judge, figure.n) == (
@@ -73,7 +73,7 @@ def test_perplexity_is_the_exponential_of_the_loss_and_of_its_ends() -> None:
 
 
 @pytest.mark.parametrize(("losses", "value"), [([], 1.0), ([1e5], MAX_PERPLEXITY), ([2.0], exp(2))])
-def test_perplexity_stays_finite_where_little_is_known(losses: list[float], value: float) -> None:
+def test_perplexity_is_finite_for_small_samples(losses: list[float], value: float) -> None:
     figure = perplexity(mean_loss(losses, run="mine"))
     assert (figure.value, figure.high, figure.n) == (
         pytest.approx(value),

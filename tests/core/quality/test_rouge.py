@@ -1,4 +1,4 @@
-"""ROUGE-L is what Google's rouge-score says without its stemmer, and its longest common subsequence is the longest."""
+"""ROUGE-L equals Google's rouge-score without its stemmer, and the longest common subsequence equals a recursion."""
 
 from functools import cache
 
@@ -12,7 +12,7 @@ WORDS = st.lists(st.sampled_from("abcd"), max_size=12)
 
 
 def slow_common(one: list[str], other: list[str]) -> int:
-    """The textbook's recursion."""
+    """The textbook recursion."""
 
     @cache
     def longest(left: int, right: int) -> int:
@@ -38,17 +38,17 @@ def slow_common(one: list[str], other: list[str]) -> int:
         ("A_B c-d", "a b c d", 1.0),
     ],
 )
-def test_it_is_what_the_usual_package_says(answer: str, reference: str, expected: float) -> None:
+def test_it_equals_the_usual_package(answer: str, reference: str, expected: float) -> None:
     assert rouge_l(answer, reference) == pytest.approx(expected)
 
 
 @given(WORDS, WORDS)
-def test_the_longest_common_subsequence_is_the_longest(one: list[str], other: list[str]) -> None:
+def test_lcs_length_equals_a_reference_implementation(one: list[str], other: list[str]) -> None:
     assert lcs_length(one, other) == slow_common(one, other) == lcs_length(other, one)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_it_is_a_share_and_one_for_the_same_words(one: str, other: str) -> None:
+def test_it_is_between_0_and_1_and_1_for_the_same_words(one: str, other: str) -> None:
     assert 0 <= rouge_l(one, other) <= 1
     assert rouge_l(one, other) == rouge_l(other, one)
     assert rouge_l(one, f"{one}!") == (1 if split_words(one) else 0)
@@ -64,6 +64,6 @@ def test_a_text_without_words_has_nothing_in_common(empty: str) -> None:
     assert rouge_l(empty, "word") == rouge_l("word", empty) == rouge_l(empty, empty) == 0
 
 
-def test_long_texts_take_no_time() -> None:
+def test_long_texts_are_fast() -> None:
     text = " ".join(str(number % 97) for number in range(20_000))
     assert rouge_l(text, text + " end") == pytest.approx(40_000 / 40_001)

@@ -1,4 +1,4 @@
-"""A domain has its tasks and its listed benchmarks; what cannot be measured is refused before anything is computed."""
+"""A domain has its tasks and its listed benchmarks; tasks that cannot be measured are rejected in advance."""
 
 from pathlib import Path
 from subprocess import run
@@ -49,7 +49,7 @@ def test_a_domain_has_its_tasks_and_its_benchmarks(domain: Domain, expected: tup
     check_tasks(spec, LISTED)
 
 
-def test_tasks_that_are_named_take_the_place_of_the_domains() -> None:
+def test_named_tasks_replace_those_of_the_domain() -> None:
     named = (MultipleChoice(benchmark="mmlu", max_questions=7),)
     assert tasks_for(QualitySpec(domain="medical", tasks=named), LISTED) == named
     assert tasks_for(QualitySpec(tasks=()), LISTED) == ()
@@ -58,7 +58,7 @@ def test_tasks_that_are_named_take_the_place_of_the_domains() -> None:
 @pytest.mark.parametrize(
     ("listed", "there"), [(LISTED, "It has: anatomy, college-medicine, mmlu."), ((), "It lists none.")]
 )
-def test_a_benchmark_that_is_not_listed_is_refused(listed: tuple[BenchmarkEntry, ...], there: str) -> None:
+def test_an_unlisted_benchmark_is_rejected(listed: tuple[BenchmarkEntry, ...], there: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         check_tasks(QualitySpec(tasks=(MultipleChoice(benchmark="mlu"),)), listed)
     assert (caught.value.code, caught.value.param) == ("unknown_benchmark", "quality.tasks")
@@ -76,13 +76,13 @@ def test_a_benchmark_that_is_not_listed_is_refused(listed: tuple[BenchmarkEntry,
         ((LmEval(task="arc_easy"), LmEval(task="arc_easy", shots=5)), "lm_eval task arc_easy"),
     ],
 )
-def test_two_tasks_may_not_give_one_figure(two: tuple[QualityTask, ...], figure: str) -> None:
+def test_two_tasks_with_one_figure_are_rejected(two: tuple[QualityTask, ...], figure: str) -> None:
     with pytest.raises(InvalidInput, match=f"names {figure} twice") as caught:
         check_tasks(QualitySpec(tasks=two), LISTED)
     assert (caught.value.code, caught.value.param) == ("task_named_twice", "quality.tasks")
 
 
-def test_the_harness_must_be_there_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_of_the_harness_need_it_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = QualitySpec(tasks=(LmEval(task="arc_easy"),))
     monkeypatch.setattr(tasks, "find_spec", always(None))
     with pytest.raises(Unavailable, match=r"securetune\[lm-eval\]") as caught:
@@ -93,6 +93,6 @@ def test_the_harness_must_be_there_for_its_tasks(monkeypatch: pytest.MonkeyPatch
     check_tasks(spec, LISTED)
 
 
-def test_it_reaches_no_torch() -> None:
+def test_it_imports_no_torch() -> None:
     code = "import sys, core.quality.tasks, core.data.benchmarks; sys.exit('torch' in sys.modules)"
     assert run([executable, "-c", code], check=False, cwd=Path(__file__).parents[3]).returncode == 0

@@ -1,4 +1,4 @@
-"""Sets of prompts by name: what a job may say, and what a server may list."""
+"""Prompt sets by name: valid choices of a job, and valid entries of the server's list."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ID = "ps_" + "0" * 24
 SOURCE: TypeAdapter[PromptSource] = TypeAdapter(PromptSource)
 
 
-def test_a_context_stands_before_what_is_asked() -> None:
+def test_the_context_precedes_the_request() -> None:
     assert Behaviour(text="Shorten it.").full_text == "Shorten it."
     assert Behaviour(text="Shorten it.", context="A text.").full_text == "A text.\n\nShorten it."
 
@@ -25,7 +25,7 @@ def test_a_job_chooses_sets_by_use() -> None:
 
 
 @pytest.mark.parametrize("said", ["auto", "builtin", {}, {"harmful": ID}, {"harmful": "a", "safe": None}])
-def test_what_a_job_may_say(said: str | dict[str, Any]) -> None:
+def test_valid_prompt_sources(said: str | dict[str, Any]) -> None:
     found = SOURCE.validate_python(said)
     assert SOURCE.validate_json(SOURCE.dump_json(found)) == found
 
@@ -43,14 +43,14 @@ def test_what_a_job_may_say(said: str | dict[str, Any]) -> None:
         ({"path": "x"}, ("sets", "path")),
     ],
 )
-def test_anything_else_is_refused_in_one_place(said: object, place: tuple[str, ...]) -> None:
+def test_other_prompt_sources_are_rejected_with_one_error(said: object, place: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError) as caught:
         SOURCE.validate_python(said)
     assert [error["loc"] for error in caught.value.errors()] == [place]
 
 
 @pytest.mark.parametrize("name", [ID, "ps_mine", "a/b", "", "x" * 129, "-x"])
-def test_names_that_no_listed_set_may_have(name: str) -> None:
+def test_invalid_names_of_listed_sets(name: str) -> None:
     with pytest.raises(ValidationError):
         PromptSetEntry.model_validate({"name": name, "source": {"kind": "file", "path": "/x"}, "layout": "plain"})
 
@@ -61,6 +61,6 @@ def test_files_of_the_hub(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["set.py", "../set.csv", "/set.csv", "a//b.csv", "a/../b.csv", ".csv", "set.csv\n"])
-def test_files_of_the_hub_that_are_none(file: str) -> None:
+def test_invalid_files_of_the_hub(file: str) -> None:
     with pytest.raises(ValidationError):
         HubFileSource(id="org/set", revision="a" * 40, file=file)

@@ -1,4 +1,4 @@
-"""How an evaluation is ordered: suites, families, judges, prompt sets; and what is refused and why."""
+"""The security and quality parts of an order: suites, families, judges, prompt sets, and invalid fields."""
 
 import pytest
 from pydantic import ValidationError
@@ -9,7 +9,7 @@ from core.schemas.quality import BenchmarkEntry, ExactMatch, QualitySpec
 from core.schemas.security import SUITES, SecuritySpec
 
 
-def test_a_suite_says_what_is_left_out_and_nothing_more() -> None:
+def test_a_suite_fills_in_omitted_fields_only() -> None:
     assert SecuritySpec() == SecuritySpec(suite="standard")
     for name, suite in SUITES.items():
         spec = SecuritySpec.model_validate({"suite": name})
@@ -23,20 +23,20 @@ def test_a_suite_says_what_is_left_out_and_nothing_more() -> None:
     assert own.max_new_tokens == SUITES["full"].max_new_tokens
 
 
-def test_suites_grow_and_the_full_one_has_every_family_of_the_projects_own() -> None:
+def test_suites_grow_and_the_full_one_has_every_built_in_family() -> None:
     quick, standard, full = ({attack.family for attack in SUITES[name].attacks} for name in SUITES)
     assert quick < standard < full
     assert full == set(ATTACK_FAMILIES) - {"templates"}
     assert SUITES["standard"].max_prompts >= 73  # with 73 refusals, 5 % is told from nothing
 
 
-def test_a_stored_order_means_the_same_when_suites_change() -> None:
+def test_a_stored_order_keeps_its_meaning_if_suites_change() -> None:
     stored = SecuritySpec(suite="quick").model_dump(mode="json")
     assert {"attacks", "max_prompts", "max_new_tokens"} <= stored.keys()
     assert SecuritySpec.model_validate(stored) == SecuritySpec(suite="quick")
 
 
-def test_a_family_is_ordered_by_its_name_or_with_its_options() -> None:
+def test_a_family_is_given_by_its_name_or_with_options() -> None:
     spec = SecuritySpec.model_validate({"attacks": ["prefill", {"family": "best_of_n", "samples": 3}, "direct"]})
     assert spec.attacks == (Prefill(), BestOfN(samples=3), Direct())
 
@@ -64,7 +64,7 @@ def test_a_family_is_ordered_by_its_name_or_with_its_options() -> None:
         ({"prompts": "../secrets"}, "prompts", ""),
     ],
 )
-def test_what_is_refused(fields: dict[str, object], place: str, says: str) -> None:
+def test_invalid_fields_are_rejected(fields: dict[str, object], place: str, says: str) -> None:
     with pytest.raises(ValidationError) as caught:
         SecuritySpec.model_validate(fields)
     error = caught.value.errors()[0]
@@ -82,7 +82,7 @@ def test_what_is_refused(fields: dict[str, object], place: str, says: str) -> No
         ([{"id": "a", "text": "{behaviour}" + "x" * 16_000}], "at most 16000"),
     ],
 )
-def test_templates_of_ones_own_need_a_name_and_a_slot(templates: list[dict[str, str]], says: str) -> None:
+def test_user_templates_need_an_id_and_a_slot(templates: list[dict[str, str]], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         SecuritySpec.model_validate({"attacks": [{"family": "templates", "templates": templates}]})
     for slot in SLOTS:
@@ -98,7 +98,7 @@ def test_a_bare_text_is_a_behaviour_without_category() -> None:
     assert [each.full_text for each in found.evaluation.harmful] == ["a", "d\n\nb"]
 
 
-def test_sets_are_named_and_no_path_is_taken() -> None:
+def test_prompt_sets_are_names_and_not_paths() -> None:
     assert SecuritySpec(prompts=ChosenPrompts(harmful="advbench", safe="ps_" + "0" * 24)).prompts != "auto"
     for name in ("../x", "a/b", "", "x" * 200, "http://x"):
         with pytest.raises(ValidationError):
@@ -108,7 +108,7 @@ def test_sets_are_named_and_no_path_is_taken() -> None:
     assert HubFileSource(id="a/b", revision="0" * 40, file="data/x-y.v1.csv").file == "data/x-y.v1.csv"
 
 
-def test_tasks_are_named_once_and_benchmarks_not_after_something_else() -> None:
+def test_tasks_are_unique_and_benchmark_names_are_not_taken() -> None:
     with pytest.raises(ValidationError, match="named twice"):
         QualitySpec(tasks=(ExactMatch(), ExactMatch()))
     for name in ("task", "over_refusal", "direct"):

@@ -25,7 +25,7 @@ from securetune import ApiError, SecureTune
 from securetune.local.running import running
 from securetune.local.up import database
 from testbed import DATA_DIR
-from tests.core.judges.servers import Server, rated, said, serve
+from tests.core.judges.servers import Server, completion, rate_refusals, serve
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,10 @@ class Service:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("jobs")
     state = folder / "state"
-    with serve(rated) as house, serve(lambda _: said("I would rather talk about the weather.")) as babbler:
+    with (
+        serve(rate_refusals) as house,
+        serve(lambda _: completion("I would rather talk about the weather.")) as babbler,
+    ):
         models = folder / "models.toml"
         models.write_text(
             f'[judges.house]\nsource.kind = "endpoint"\nsource.url = "{house.url}/v1"\nsource.model = "big"\n'
@@ -239,7 +242,7 @@ def test_the_full_suite_with_uploaded_prompts_is_evaluated_by_two_judges(service
             assert {each.suite for each in rates} == families
             assert all((each.change is None) == (run == "base" or not each.n) for each in rates)
     assert [each.judges for each in report.agreements] == [("rules", "rubric:house")] * 2
-    assert service.judge.asked
-    assert all(each.headers["authorization"] == "Bearer sesame" for each in service.judge.asked)
+    assert service.judge.requests
+    assert all(each.headers["authorization"] == "Bearer sesame" for each in service.judge.requests)
     files = [path for path in service.state.rglob("*") if path.suffix in (".log", ".json")]
     assert "sesame" not in "".join(path.read_text(errors="replace") for path in files)
