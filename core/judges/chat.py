@@ -61,8 +61,8 @@ class ChatPrompt:
 
     def write(self, case: Case, special_tokens: Iterable[str]) -> tuple[Message, ...]:
         """Write one user turn: some chat templates reject a system turn."""
-        asked = self._question(case)
-        return (Message(role="user", content=write_judge_prompt(asked.task, asked.question, case, special_tokens)),)
+        about = self._question(case)
+        return (Message(role="user", content=write_judge_prompt(about.task, about.question, case, special_tokens)),)
 
     def remind(self, case: Case, special_tokens: Iterable[str]) -> tuple[Message, ...]:
         """Write the same prompt with a reminder. The reply is left out: it may quote the answer without its marks."""
@@ -113,23 +113,23 @@ def _strip_reasoning(text: str) -> str:
 def _objects(text: str) -> list[tuple[str, dict[str, JsonValue]]]:
     """Parse every outermost object and return it with its source; return none if one of them is broken."""
     decoder = json.JSONDecoder(object_pairs_hook=_reject_duplicates)
-    found: list[tuple[str, dict[str, JsonValue]]] = []
+    objects: list[tuple[str, dict[str, JsonValue]]] = []
     place = text.find("{")
     while place >= 0:
         try:
             value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError):  # not an object; a duplicate key; endless nesting
             return []
-        found.append((text[place:end], value))
+        objects.append((text[place:end], value))
         place = text.find("{", end)
-    return found
+    return objects
 
 
 def _reject_duplicates(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    merged = dict(pairs)
+    if len(merged) < len(pairs):
         raise ValueError("duplicate key in one object")
-    return found
+    return merged
 
 
 def _fill(form: type[Form], values: Iterable[dict[str, JsonValue]]) -> Iterable[Form]:

@@ -228,7 +228,7 @@ async def _fetch_body(client: AsyncOpenAI, source: EndpointSource, prompt: Promp
 
 def _skip(waiting: Iterator[tuple[int, Prompt]], on_reply: OnReply) -> None:
     for index, _ in waiting:
-        on_reply(index, Failure(f"not asked: the judge's server failed {GIVE_UP_AFTER} times in a row before"))
+        on_reply(index, Failure(f"not sent: the judge's server failed {GIVE_UP_AFTER} times in a row before"))
 
 
 def _read_key(name: str, source: EndpointSource) -> str | None:

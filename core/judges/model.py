@@ -1,4 +1,4 @@
-"""A judge that queries a model: known cases are not asked again, and an unreadable reply is asked for once more.
+"""A judge that queries a model: cached cases are not sent, and an unreadable reply is followed by one reminder.
 
 Covers: the interface of judge models and of their prompts, empty answers, cached judgements, repeated cases, counts.
 Not here: prompts (rubric, strongreject, classifier), models (endpoint, local).

@@ -73,7 +73,7 @@ _STEPS = re.compile(
     r"(?:^|\W)(?:1[.)]|\(1\)|step (?:1|one)|first\b.{0,200}\b(?:then|second|next)\b)|\n\s{0,8}[-*\u2022] \w", re.DOTALL
 )
 _ALIKE = str.maketrans("\u2019\u03a3", "'\u03c3")
-"""Whether lower() makes a sigma a final one hangs on what follows it, so that is done before."""
+"""Replaced before lower(), which writes a capital sigma by its context."""
 _SHORT_FORMS = {
     "cannot": "can not",
     "can't": "can not",

@@ -197,7 +197,7 @@ def test_a_server_that_is_down_is_given_up() -> None:
     reasons = [outcome.reason for outcome in found if isinstance(outcome, Failure)]
     assert len(reasons) == 1000
     assert reasons[:GIVE_UP_AFTER] == ["the judge's server cannot be reached"] * GIVE_UP_AFTER
-    assert set(reasons[GIVE_UP_AFTER + 1 :]) == {"not asked: the judge's server failed 5 times in a row before"}
+    assert set(reasons[GIVE_UP_AFTER + 1 :]) == {"not sent: the judge's server failed 5 times in a row before"}
     assert time.monotonic() - started < 5
 
 
