@@ -71,7 +71,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
     refusal_nll = _refusal_nll(job)
 
     def on_step(step: TrainedStep, total: int) -> None:
-        if loop.logged(step.step, total) or step.validation_loss is not None:
+        if loop.is_logged(step.step, total) or step.validation_loss is not None:
             job.emit(
                 Metrics(
                     run=rates.strategy,

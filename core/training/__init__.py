@@ -1,1 +1,1 @@
-"""Turns a robustness map into learning rates, and learning rates into a trained adapter."""
+"""Turns a robustness map into learning rates, and trains with them."""

@@ -1,10 +1,9 @@
-"""A run's checkpoint: all that is needed to go on as if nothing had happened, in one file of the artifact store.
+"""The checkpoint of a training run: one file in the artifact store from which an interrupted run resumes exactly.
 
-The file is safetensors, with how far the run is as JSON in its header, so tensors and position can never be of
-different steps. It holds trained weights, the optimizer's state, the best weights so far and the states of torch's
-random generators; nothing else in the loop draws chance while it runs. Rates, phases and the order of rows follow from
-the step.
-Not here: when a checkpoint is taken (the loop), which key it has (core.pipeline.steps).
+The file is safetensors with the position as JSON in its header, so tensors and position always belong to the same step.
+It contains the trained weights, the optimizer state, the best weights so far and the states of torch's random
+generators, the only ones that the loop uses. Rates, phases and the order of rows follow from the step.
+Not here: when a checkpoint is saved (the loop), the key of the file (core.pipeline).
 """
 
 import logging
@@ -23,7 +22,8 @@ from core.training.position import Position
 
 _VERSION = "1"
 _POSITION = TypeAdapter(Position)
-_WEIGHT, _OPTIMIZER, _BEST, _CHANCE = "weight", "optimizer", "best", "chance"
+_WEIGHT, _OPTIMIZER, _BEST, _RNG = "weight", "optimizer", "best", "chance"
+"""Kinds of tensors: the first part of their names in the file."""
 _log = logging.getLogger(__name__)
 
 Tensors = dict[str, Tensor]
@@ -31,77 +31,78 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run at one step."""
+    """The state of a run at one step."""
 
     position: Position
-    """How far it is."""
+    """The position of the run."""
     tensors: Tensors
-    """Everything else, by kind and name."""
+    """All tensors, by kind and name."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where one run's checkpoint is kept: there is one at most, the newest.
+    """The place of a run's checkpoint. Only the newest is stored.
 
-    Two attempts at once (one was thought dead) do no harm: both do the same run, and either's checkpoint is of it.
+    Two attempts at the same time (one was believed dead) do no harm: both compute the same run, so the checkpoint of
+    either is valid.
     """
 
     store: ArtifactStore
-    """The artifact store, which shows a file whole or not at all."""
+    """The artifact store, whose writes are atomic."""
     key: str
-    """Names everything that the run hangs on, so that a run of other inputs has another."""
+    """Key of the file. It depends on all inputs of the run, so that a run with other inputs has another key."""
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Put it in the place of the one before.
+        """Replace the stored checkpoint.
 
         Raises:
-            StorageFull: there is no room.
+            StorageFull: the store has no space left.
         """
-        told = {"version": _VERSION, "position": _POSITION.dump_json(checkpoint.position).decode()}
+        metadata = {"version": _VERSION, "position": _POSITION.dump_json(checkpoint.position).decode()}
         with self.store.staging() as folder:
             path = folder / "checkpoint.safetensors"
-            save_file(checkpoint.tensors, path, metadata=told)
+            save_file(checkpoint.tensors, path, metadata=metadata)
             self.store.adopt(self.key, path, name="checkpoint.safetensors", gated=True)
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint; None when there is none, or none that this version can read."""
+        """The newest checkpoint, or None if there is none that this version can read."""
         if not self.store.has(self.key):
             return None
         try:
             with safe_open(self.store.path(self.key), framework="pt") as file:
-                told = file.metadata() or {}
-                if told.get("version") != _VERSION:
+                metadata = file.metadata() or {}
+                if metadata.get("version") != _VERSION:
                     return None
-                position = _POSITION.validate_json(told["position"])
+                position = _POSITION.validate_json(metadata["position"])
                 return Checkpoint(position, {name: file.get_tensor(name).clone() for name in file.keys()})  # noqa: SIM118
         except (SafetensorError, ValidationError, KeyError) as error:
-            _log.warning("The checkpoint %s cannot be read (%s): training begins anew", self.key, error)
+            _log.warning("The checkpoint %s cannot be read (%s): training starts from the beginning", self.key, error)
             return None
 
     def remove(self) -> None:
-        """The run is over."""
+        """Delete the checkpoint of a finished run."""
         self.store.remove(self.key)
 
 
-def gather(
+def collect_tensors(
     parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, best: Mapping[str, Tensor], device: torch.device
 ) -> Tensors:
-    """The state of a run, as it is now; some of the tensors are the run's own."""
+    """The tensors of a run's current state. Some of them share memory with the run."""
     found = {f"{_WEIGHT}/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
     found |= {f"{_BEST}/{name}": weight for name, weight in best.items()}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             found[f"{_OPTIMIZER}/{key}/{name}"] = value
-    found[f"{_CHANCE}/cpu"] = torch.get_rng_state()
+    found[f"{_RNG}/cpu"] = torch.get_rng_state()
     if device.type == "cuda":
-        found[f"{_CHANCE}/cuda"] = torch.cuda.get_rng_state(device)
+        found[f"{_RNG}/cuda"] = torch.cuda.get_rng_state(device)
     return found
 
 
-def put_back(
+def restore(
     tensors: Tensors, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, device: torch.device
 ) -> Tensors:
-    """Make a run what it was. Returns the best weights so far."""
+    """Restore the state of a run. Returns the best weights so far."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"{_WEIGHT}/{name}"])
@@ -113,9 +114,9 @@ def put_back(
         key, _, name = path.partition("/")
         state.setdefault(number[name], {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors[f"{_CHANCE}/cpu"])
+    torch.set_rng_state(tensors[f"{_RNG}/cpu"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors[f"{_CHANCE}/cuda"], device)
+        torch.cuda.set_rng_state(tensors[f"{_RNG}/cuda"], device)
     return _of_kind(tensors, _BEST)
 
 

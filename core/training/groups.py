@@ -1,10 +1,11 @@
-"""From a learning plan to what the optimizer does: which parameters are trained, at which factor, and slower rows.
+"""Applies a learning plan to parameters: which ones are trained, with which factor, and which rows are slower.
 
-Parts of a fused map share its parameters. These move at the factor of the fastest part; the rows of slower parts (of an
-adapter's B, or of the weight itself) then go back by as much as they went too far. The step is cut, not the gradient:
-Adam's step does not depend on the gradient's size. Rows of factor 0 stay to the bit. Gradients are clipped before that,
-so those of slower rows are in the norm that is clipped, as they are of every slower module.
-Not here: what the factors are (strategies), when they hold (rates), the loop.
+The parts of a fused map share its parameters. The optimizer moves these with the factor of the fastest part; the rows
+of slower parts (of an adapter's B, or of the weight itself) are then moved back by the excess. The step is reduced and
+not the gradient, because the step of Adam does not depend on the size of the gradient. Rows with factor 0 do not change
+by a bit. Gradients are clipped before that, so gradients of slower rows count in the clipped norm, like those of every
+slower module.
+Not here: the factors (strategies), when they apply (rates), the loop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,31 +23,31 @@ from core.lm.modules import Module, by_map, find_modules, own_parameters
 from core.schemas.training import LearningPlan
 
 Tuned = PeftModel | PreTrainedModel
-"""What is trained: a base model with an adapter, or the model itself."""
+"""The trained model: a base model with an adapter, or the model itself."""
 
 
 @dataclass(frozen=True)
 class SlowRows:
-    """Rows of a parameter that go only a share of its way."""
+    """Rows of a parameter that make only a share of each step."""
 
     parameter: nn.Parameter
     axis: int
     rows: Tensor
     share: float
 
-    def hold(self, before: Tensor) -> None:
-        """Back to this share of the way from `before`."""
+    def limit(self, before: Tensor) -> None:
+        """Reduce the step from `before` to this share of it."""
         after = self.parameter.index_select(self.axis, self.rows)
         kept = before if self.share == 0 else before.lerp(after, self.share)
         self.parameter.index_copy_(self.axis, self.rows, kept)
 
     def copy(self) -> Tensor:
-        """What they are now."""
+        """The current values of the rows."""
         return self.parameter.detach().index_select(self.axis, self.rows)
 
 
-def factors_of(tuned: Tuned, plan: LearningPlan) -> dict[str, float]:
-    """Factor on the rate of each trained parameter, by its name. The others ask for no gradient from here on.
+def trained_factors(tuned: Tuned, plan: LearningPlan) -> dict[str, float]:
+    """The factor on the learning rate of each trained parameter, by name. Sets `requires_grad` of all parameters.
 
     Raises:
         TrainingFailed: code `nothing_to_train`; every module is frozen.
@@ -60,15 +61,16 @@ def factors_of(tuned: Tuned, plan: LearningPlan) -> dict[str, float]:
             found[name] = scale
     if not found:
         raise TrainingFailed(
-            "Every module is frozen: no module is robust and the ratio is 0, so nothing would be trained.",
+            "Every module is frozen, because no module is robust and the ratio is 0. Raise the ratio, or the budget of "
+            "the analysis.",
             code="nothing_to_train",
             param="strategy",
         )
     return found
 
 
-def slow_rows_of(tuned: Tuned, plan: LearningPlan) -> tuple[SlowRows, ...]:
-    """Rows of slower parts of fused maps; none where no map is fused, or its parts are alike."""
+def find_slow_rows(tuned: Tuned, plan: LearningPlan) -> tuple[SlowRows, ...]:
+    """The rows of slower parts of fused maps. Empty if no map is fused or all parts have the same factor."""
     found: list[SlowRows] = []
     for parameter, axis, scales, modules in _parameters(tuned, plan):
         fastest = max(scales)
@@ -80,28 +82,28 @@ def slow_rows_of(tuned: Tuned, plan: LearningPlan) -> tuple[SlowRows, ...]:
 
 
 def attach_slow_rows(optimizer: Optimizer, current: Callable[[], Sequence[SlowRows]]) -> None:
-    """Have every step of the optimizer hold the rows that are slow at that time. Nothing is kept between steps."""
+    """Make every step of the optimizer slow down the current slow rows. Nothing is stored between steps."""
     before: list[tuple[SlowRows, Tensor]] = []
 
-    def keep(_optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+    def save(_optimizer: Optimizer, _args: object, _kwargs: object) -> None:
         before[:] = [(slow, slow.copy()) for slow in current() if slow.parameter.grad is not None]
 
     @torch.no_grad()
-    def hold(_optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+    def limit(_optimizer: Optimizer, _args: object, _kwargs: object) -> None:
         for slow, rows in before:
-            slow.hold(rows)
+            slow.limit(rows)
         before.clear()
 
-    optimizer.register_step_pre_hook(keep)
-    optimizer.register_step_post_hook(hold)
+    optimizer.register_step_pre_hook(save)
+    optimizer.register_step_post_hook(limit)
 
 
 _Found = tuple[nn.Parameter, int | None, list[float], list[Module]]
-"""A parameter, its dimension that counts a map's outputs (null: none does), the modules' factors, the modules."""
+"""A parameter, the dimension of the map's outputs (None if it has none), the factors of the modules, the modules."""
 
 
 def _parameters(tuned: Tuned, plan: LearningPlan) -> Iterator[_Found]:
-    """Every parameter that belongs to a module of the plan."""
+    """All parameters of the modules in the plan."""
     model = base_model(tuned) if isinstance(tuned, PeftModel) else tuned
     layers = lora_layers(tuned) if isinstance(tuned, PeftModel) else {}
     for name, modules in by_map(find_modules(model)).items():

@@ -1,10 +1,10 @@
-"""The one training loop: AdamW over an adapter or over a model's own modules, with a learning rate for each module.
+"""The training loop: AdamW on an adapter or on a model's own modules, with a learning rate for each module.
 
-Modules with factor 0 ask for no gradient, and nothing below the lowest trained one is gone back through. On a CPU the
-same inputs give the same weights, bit for bit, also when the run was interrupted and goes on from a checkpoint.
-Covers: accumulation, clipping, bfloat16, validation, early stop, security along the way, when a checkpoint is taken.
-Not here: what the factors are (strategies), other objectives than the mean loss (core.training.objective), saving what
-was trained (core.lm), several GPUs.
+Modules with factor 0 need no gradient, and the backward pass ends at the lowest trained module. On a CPU the same
+inputs give the same weights bit for bit, even if the run was interrupted and resumed from a checkpoint.
+Covers: gradient accumulation and clipping, bfloat16, validation, early stopping, refusal drift during training, when a
+checkpoint is saved. Not here: the factors (strategies), objectives of safeguards (core.safeguards), saving the trained
+weights (core.lm), several GPUs.
 """
 
 import math
@@ -25,33 +25,34 @@ from core.lm.loss import batch_losses
 from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
 from core.schemas.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
 from core.training import watch
-from core.training.checkpoint import Checkpoint, Checkpoints, Tensors, gather, put_back
-from core.training.idle import wake
+from core.training.checkpoint import Checkpoint, Checkpoints, Tensors, collect_tensors, restore
+from core.training.idle import enable_all_adapters
 from core.training.position import Position
 from core.training.rates import Rates, Tuned
 
-_MOST_POINTS = 500
+_MAX_POINTS = 500
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _VALIDATION_BATCH = 16
-_READINGS = 20
-"""How often refusals are read on the way."""
+_DRIFT_MEASUREMENTS = 20
+"""Number of refusal drift measurements during a run."""
 
 OnStep = Callable[[TrainedStep, int], None]
-"""Called after every step with the step and the number of steps in all; may raise to stop."""
+"""Called after every step with (step, total number of steps). It may raise to stop the run."""
 Objective = Callable[[nn.Module, Batch], Tensor]
-"""What is made small: from the model and a batch to one number, a mean over the batch's trained tokens."""
+"""The minimised function: returns the mean over the batch's trained tokens for (model, batch)."""
 RefusalNll = Callable[[nn.Module], float]
-"""Negative log-likelihood of the base model's own first answer tokens to harmful probe prompts, nats per token."""
+"""Returns the negative log-likelihood of the base model's own first answer tokens to harmful probe prompts, in nats per
+token."""
 
 
 def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The usual objective: mean negative log-likelihood of the trained tokens, nats per token."""
+    """The default objective: mean negative log-likelihood of the trained tokens, nats per token."""
     return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What one run did."""
+    """The result of a training run."""
 
     steps: int
     curve: tuple[TrainedStep, ...]
@@ -64,15 +65,15 @@ class Trained:
 
 
 def total_steps(spec: TrainingSpec, rows: int) -> int:
-    """Optimizer steps of a run over so many rows; the last batch of a pass may be smaller, and is a step too."""
+    """Number of optimizer steps of a run on `rows` rows. The last, smaller batch of an epoch is a step as well."""
     if spec.steps is not None:
         return spec.steps
     return math.ceil((spec.epochs or DEFAULT_EPOCHS) * math.ceil(rows / spec.batch_size))
 
 
-def logged(step: int, total: int) -> bool:
-    """Whether the curve keeps a step: the first, the last, and even ones between, 500 at most."""
-    stride = math.ceil(total / (_MOST_POINTS - 1))
+def is_logged(step: int, total: int) -> bool:
+    """Whether the curve contains a step: the first, the last, and evenly spaced ones, at most 500."""
+    stride = math.ceil(total / (_MAX_POINTS - 1))
     return step % stride == 0 or step in (1, total)
 
 
@@ -90,16 +91,28 @@ def train(
     refusal_nll: RefusalNll | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train in place. `validation` are the rows that `spec.validate_every` measures on; `refusal_nll` is asked of the
-    model before the first step, some 20 times on the way and at the end.
+    """Train in place.
+
+    Args:
+        tuned: the model; its trained parameters change.
+        rows: training rows.
+        plan: factors on the learning rate.
+        spec: training settings.
+        learning_rate: the standard rate.
+        pad_id: token that fills batches.
+        on_step: called after each step.
+        objective: the minimised function.
+        validation: rows for `spec.validate_every`.
+        refusal_nll: measured before the first step, about 20 times during the run, and at the end.
+        checkpoints: where the run's checkpoint is stored. None stores none.
 
     Raises:
-        TrainingFailed: code `loss_not_finite`, when the loss or a gradient is no number any more; `loss_exploded`, when
-            it stays far above where it began; `nothing_to_train`.
+        TrainingFailed: code `loss_not_finite`, the loss or a gradient became NaN or infinite; `loss_exploded`, the loss
+            stays far above the first one; `nothing_to_train`.
     """
     run = _Run(tuned, plan, spec, len(rows), learning_rate, pad_id, objective, validation, refusal_nll, checkpoints)
-    with _chance(tuned.device, spec.seed):
-        run.take_up()
+    with _seeded_rng(tuned.device, spec.seed):
+        run.resume()
         for chosen in batches_from(run.at.step, rows, spec.batch_size, seed=spec.seed, by_length=spec.group_by_length):
             if run.over:
                 break
@@ -109,7 +122,7 @@ def train(
 
 @dataclass
 class _Run:
-    """One run: what it is made of, and where it is."""
+    """The inputs and the state of one run."""
 
     tuned: Tuned
     plan: LearningPlan
@@ -128,7 +141,7 @@ class _Run:
         self.total = total_steps(self.spec, self.rows)
         self._rates = Rates(self.tuned, self.plan, self.spec, total=self.total, rate=self.learning_rate)
         self._trained = list(self._rates.parameters.values())
-        # Fused: a call for each group instead of several for each parameter, so that many rates cost no more than one.
+        # Fused: one call per group instead of several per parameter, so many learning rates cost no more than one.
         self._optimizer = AdamW(self._rates.groups, weight_decay=self.spec.weight_decay, fused=True)
         self._rates.attach(self._optimizer)
         self._half = in_bfloat16(self.spec.precision, self.tuned.device)
@@ -137,24 +150,24 @@ class _Run:
 
     @property
     def over(self) -> bool:
-        """Whether no step is left to be done."""
-        return self.at.step >= self.total or self.at.out_of_patience(self.spec.patience)
+        """Whether the run has ended."""
+        return self.at.step >= self.total or self.at.patience_ended(self.spec.patience)
 
-    def take_up(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+    def resume(self) -> None:
+        """Resume from the checkpoint, if there is one."""
         if self.checkpoints and (found := self.checkpoints.load()):
             self.at = found.position
-            self.best = put_back(found.tensors, self._rates.parameters, self._optimizer, self.tuned.device)
-        self._watch()
+            self.best = restore(found.tensors, self._rates.parameters, self._optimizer, self.tuned.device)
+        self._measure_drift()
 
     def step(self, chosen: Sequence[Encoded]) -> TrainedStep:
-        """One step on these rows, and what is due after it."""
+        """Do one step on these rows, and the measurements that are due after it."""
         step = self.at.step + 1
-        rate = self._rates.hold(self._optimizer, step)
+        rate = self._rates.apply(self._optimizer, step)
         loss = self._move(chosen)
-        watch.finite(loss, step=step, total=self.total, rate=self.learning_rate)
+        watch.check_finite(loss, step=step, total=self.total, rate=self.learning_rate)
         self.at.first_loss = loss if step == 1 else self.at.first_loss
-        self.at.above = watch.steps_far_above(
+        self.at.above = watch.count_steps_far_above(
             loss,
             first=self.at.first_loss,
             before=self.at.above,
@@ -164,20 +177,20 @@ class _Run:
         )
         self.at.step = step
         point = TrainedStep(step=step, loss=loss, learning_rate=rate, validation_loss=self._validate())
-        if logged(step, self.total):
+        if is_logged(step, self.total):
             self.at.curve.append(point)
-        self._watch()
+        self._measure_drift()
         self._checkpoint()
         return point
 
     def end(self) -> Trained:
-        """Leave the model ready to be asked, with the weights that are kept."""
+        """Put the model into eval mode, with the best weights if early stopping is on."""
         if self.spec.patience is not None and self.best:
             with torch.no_grad():
                 for name, parameter in self._rates.parameters.items():
                     parameter.copy_(self.best[name])
         self._optimizer.zero_grad(set_to_none=True)
-        wake(self.tuned)
+        enable_all_adapters(self.tuned)
         self.tuned.eval()
         best = self.at.best
         return Trained(
@@ -192,7 +205,7 @@ class _Run:
         )
 
     def _move(self, chosen: Sequence[Encoded]) -> float:
-        """Gradients of all micro-batches, then one step of the optimizer. Returns the loss before it."""
+        """Accumulate gradients of all micro-batches and do an optimizer step. Returns the loss before the step."""
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._gradients(chosen)
         norm = clip_grad_norm_(self._trained, self.spec.max_grad_norm)
@@ -202,7 +215,7 @@ class _Run:
         return math.nan
 
     def _gradients(self, chosen: Sequence[Encoded]) -> Tensor:
-        # Every trained token counts the same, however its row was put into a micro-batch: as without them.
+        # Every trained token has the same weight, whatever micro-batch its row is in.
         size = self.spec.micro_batch_size or len(chosen)
         parts = [collate(chosen[first : first + size], self.pad_id) for first in range(0, len(chosen), size)]
         tokens = [part.trained_tokens for part in parts]
@@ -217,14 +230,14 @@ class _Run:
         return whole
 
     def _validate(self) -> float | None:
-        """Loss on the validation rows, where it is due: each row counts the same, as in the task figures."""
+        """The loss on the validation rows if it is due. Each row has the same weight, as in the task figures."""
         every = self.spec.validate_every
         if every is None or not self.validation or (self.at.step % every and self.at.step != self.total):
             return None
         loss = self._held_out_loss()
-        watch.finite(loss, step=self.at.step, total=self.total, rate=self.learning_rate)
+        watch.check_finite(loss, step=self.at.step, total=self.total, rate=self.learning_rate)
         self.at.validation.append(ValidatedStep(step=self.at.step, loss=loss))
-        if self.spec.patience is not None and self.at.at_best():
+        if self.spec.patience is not None and self.at.is_best():
             self.best = {name: each.detach().cpu().clone() for name, each in self._rates.parameters.items()}
         return loss
 
@@ -240,9 +253,9 @@ class _Run:
         self.tuned.train()
         return math.fsum(losses) / len(losses)
 
-    def _watch(self) -> None:
-        """How far refusals drifted, where that is due. A run that goes on from a checkpoint reads nothing twice."""
-        step, every = self.at.step, math.ceil(self.total / _READINGS)
+    def _measure_drift(self) -> None:
+        """Measure refusal drift if it is due. A resumed run repeats no measurement."""
+        step, every = self.at.step, math.ceil(self.total / _DRIFT_MEASUREMENTS)
         known = bool(self.at.security) and self.at.security[-1].step == step
         if self.refusal_nll is None or known or not (step % every == 0 or step == self.total):
             return
@@ -263,7 +276,7 @@ class _Run:
             return
         self.at.seconds = self._seconds()
         self._began = self._saved = time.monotonic()
-        tensors = gather(self._rates.parameters, self._optimizer, self.best, self.tuned.device)
+        tensors = collect_tensors(self._rates.parameters, self._optimizer, self.best, self.tuned.device)
         self.checkpoints.save(Checkpoint(self.at, tensors))
 
     def _seconds(self) -> float:
@@ -274,8 +287,8 @@ class _Run:
 
 
 @contextmanager
-def _chance(device: torch.device, seed: int) -> Iterator[None]:
-    """Chance of the run's own, which leaves that of others as it was."""
+def _seeded_rng(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's random generators seeded for this run; their states are restored afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

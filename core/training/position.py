@@ -1,6 +1,6 @@
-"""How far a run is: what a checkpoint keeps beside its tensors, and what the end of the run is told from.
+"""The position of a training run: everything in a checkpoint besides its tensors.
 
-Not here: the tensors and where they are kept (core.training.checkpoint).
+Not here: the tensors and where they are stored (core.training.checkpoint).
 """
 
 from dataclasses import dataclass, field
@@ -10,40 +10,36 @@ from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
 
 @dataclass
 class Position:
-    """How far a run is. Rates, phase and the rows of the next batch follow from the step."""
+    """The position of a run. Learning rates, phase and the rows of the next batch follow from the step."""
 
     step: int = 0
-    """Steps done."""
+    """Number of completed steps."""
     seconds: float = 0.0
-    """Time spent on them, in all attempts."""
+    """Time spent on them, over all attempts."""
     first_loss: float = 0.0
-    """Loss of the first step."""
+    """Loss of the first step, nats per token."""
     above: int = 0
-    """Steps in a row, up to now, with a loss far above the first."""
+    """Number of latest steps in a row whose loss is far above the first."""
     curve: list[TrainedStep] = field(default_factory=list)
-    """Logged steps."""
+    """The logged steps."""
     validation: list[ValidatedStep] = field(default_factory=list)
-    """Validation losses."""
+    """The measured validation losses."""
     security: list[SecurityStep] = field(default_factory=list)
-    """How far refusals drifted."""
+    """The measured refusal drifts."""
     refusal_nll: float = 0.0
-    """The base model's, which drift is counted from."""
+    """Negative log-likelihood of refusals before the first step, the zero of the refusal drift."""
 
     @property
     def best(self) -> ValidatedStep | None:
-        """The least validation loss, and the first of equals."""
-        return min(self.validation, key=_loss, default=None)
+        """The validation with the lowest loss; the first one if several are equal."""
+        return min(self.validation, key=lambda point: point.loss, default=None)
 
-    def at_best(self) -> bool:
-        """Whether the last validation was the best."""
+    def is_best(self) -> bool:
+        """Whether the latest validation is the best so far."""
         return self.best is not None and self.best is self.validation[-1]
 
-    def out_of_patience(self, patience: int | None) -> bool:
-        """Whether so many validations in a row were no better than the best before them."""
+    def patience_ended(self, patience: int | None) -> bool:
+        """Whether the last `patience` validations did not improve on the best one."""
         if patience is None or self.best is None:
             return False
         return len(self.validation) - 1 - self.validation.index(self.best) >= patience
-
-
-def _loss(point: ValidatedStep) -> float:
-    return point.loss

@@ -1,6 +1,6 @@
-"""The probe of a robustness analysis: a throw-away adapter, tuned for a few steps as the job will be.
+"""The probe run of a robustness analysis: a temporary adapter, trained for a few steps like the job.
 
-Covers: one short run at the full standard rate for every module, that may end early. Not here: what is read from it
+Covers: a short run with the standard rate for every module, which may end early. Not here: what is measured on it
 (core.robustness).
 """
 
@@ -21,11 +21,11 @@ from core.training import loop
 from core.training.strategies import plan
 
 ROWS = 12
-"""Rows in one of its steps at most: an experiment's own 32 tell circuits apart no better (its README)."""
+"""Maximum rows per step. Steps of 32 rows do not separate circuits better (research/experiments/README.md)."""
 
 
-class _EnoughSeen(Exception):
-    """The probe may end here."""
+class _Stopped(Exception):
+    """The probe ends here."""
 
 
 @contextmanager
@@ -41,19 +41,19 @@ def probe(
     early_stop: Callable[[nn.Module, int], bool],
     on_step: loop.OnStep,
 ) -> Iterator[PeftModel]:
-    """The base with the tuned probe on it; the base is as before afterwards.
+    """The base model with the trained probe, in eval mode. The base model is unchanged when the context ends.
 
     Args:
-        base: the model.
-        modules: those that get an update.
+        base: the base model.
+        modules: the modules that get an update.
         rows: the job's training rows.
-        spec: the job's training; of its schedule only the warm-up is kept, its length and validation are left out, and
-            a step has at most `ROWS` rows.
-        steps: steps at most; never more than the job's own.
-        seed: decides the order of rows and the first weights.
+        spec: the job's training settings. Of its schedule, only the warm-up applies. Validation is left out, and a step
+            has at most `ROWS` rows.
+        steps: maximum number of steps; never more than the job has.
+        seed: seed of the order of rows and of the initial weights.
         learning_rate: the standard rate.
-        enough: asked after each step; ends the probe when it says so.
-        on_step: hears of each step first.
+        early_stop: called after each step with (model, step). The probe ends when it returns True.
+        on_step: called after each step, before `early_stop`.
     """
     short = spec.model_copy(
         update={
@@ -71,9 +71,9 @@ def probe(
         def watched(step: TrainedStep, total: int) -> None:
             on_step(step, total)
             if early_stop(tuned, step.step):
-                raise _EnoughSeen
+                raise _Stopped
 
-        with suppress(_EnoughSeen):
+        with suppress(_Stopped):
             loop.train(
                 tuned,
                 rows,

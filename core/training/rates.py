@@ -1,8 +1,8 @@
-"""The learning rates of a run, step by step: which parameters are trained, and how fast each one is.
+"""The learning rate of every parameter at every step of a run.
 
-A plan may have a warm-up phase with factors of its own. A parameter that is frozen in one phase and trained in the
-other keeps its own optimizer state: the optimizer leaves alone what has no gradient.
-Not here: what the factors are (strategies), how the standard rate moves in time (schedule).
+A plan may have a warm-up phase with its own factors. A parameter that is frozen in one phase and trained in the other
+keeps its optimizer state, because the optimizer skips parameters without a gradient.
+Not here: the factors (strategies), the schedule of the standard rate (schedule).
 """
 
 import math
@@ -11,19 +11,26 @@ from torch import nn
 from torch.optim import Optimizer
 
 from core.schemas.training import LearningPlan, TrainingSpec
-from core.training.groups import Tuned, attach_slow_rows, factors_of, slow_rows_of
-from core.training.idle import rest
+from core.training.groups import Tuned, attach_slow_rows, find_slow_rows, trained_factors
+from core.training.idle import disable_idle_adapters
 from core.training.schedule import factor
 
 
 class Rates:
-    """Parameters in groups of one rate each, and what that rate is at a step."""
+    """Groups of parameters that share a learning rate, and the rate of each group at a step."""
 
     def __init__(self, tuned: Tuned, plan: LearningPlan, spec: TrainingSpec, *, total: int, rate: float) -> None:
-        """`rate` is the standard one, `total` the number of steps in all.
+        """Group the trained parameters of `tuned`.
+
+        Args:
+            tuned: the model that is trained.
+            plan: factors of the modules.
+            spec: schedule and warm-up of the standard rate.
+            total: number of steps of the run.
+            rate: the standard learning rate.
 
         Raises:
-            TrainingFailed: code `nothing_to_train`; a phase in which every module is frozen.
+            TrainingFailed: code `nothing_to_train`; every module is frozen in one of the phases.
         """
         self._spec, self._total, self._rate = spec, total, rate
         self._warmup = warmup_steps(plan, total)
@@ -32,12 +39,12 @@ class Rates:
         phases = [plan]
         if plan.warmup_scales is not None and self._warmup:
             phases = [plan.model_copy(update={"scales": plan.warmup_scales}), plan]
-        found = [factors_of(tuned, phase) for phase in phases]
-        self._slow = [slow_rows_of(tuned, phase) for phase in phases]
+        found = [trained_factors(tuned, phase) for phase in phases]
+        self._slow = [find_slow_rows(tuned, phase) for phase in phases]
         self.parameters = {
             name: parameter for name, parameter in tuned.named_parameters() if any(name in phase for phase in found)
         }
-        """Everything that is trained at some time, by name."""
+        """All parameters that are trained in any phase, by name."""
         self._groups: dict[tuple[float, ...], list[nn.Parameter]] = {}
         for name, parameter in self.parameters.items():
             factors = tuple(phase.get(name, 0.0) for phase in found)
@@ -45,16 +52,16 @@ class Rates:
 
     @property
     def groups(self) -> list[dict[str, object]]:
-        """For the optimizer, which `hold` expects to have just these."""
+        """Parameter groups for the optimizer. `apply` expects an optimizer with exactly these groups."""
         return [{"params": group} for group in self._groups.values()]
 
     def attach(self, optimizer: Optimizer) -> None:
-        """Have the optimizer hold back what parts of fused maps a phase makes slower than others of their map."""
+        """Make the optimizer slow down the parts of fused maps that the current phase trains more slowly."""
         if any(self._slow):
             attach_slow_rows(optimizer, lambda: self._slow[self._phase or 0])
 
-    def hold(self, optimizer: Optimizer, step: int) -> float:
-        """Set every rate to what it is at a step, from 1, and freeze what is frozen then. Returns the standard rate."""
+    def apply(self, optimizer: Optimizer, step: int) -> float:
+        """Set the learning rates and frozen parameters of a step, from 1. Returns the standard rate of that step."""
         rate = self._rate * factor(self._spec.schedule, step - 1, self._total, self._spec.warmup_ratio)
         phase = -1 if step > self._warmup else 0
         for group, factors in zip(optimizer.param_groups, self._groups, strict=True):
@@ -63,11 +70,11 @@ class Rates:
                 for parameter in group["params"]:
                     parameter.requires_grad_(factors[phase] > 0)
         if phase != self._phase:
-            rest(self._tuned)
+            disable_idle_adapters(self._tuned)
         self._phase = phase
         return rate
 
 
 def warmup_steps(plan: LearningPlan, total: int) -> int:
-    """Number of steps of the plan's warm-up phase."""
+    """Number of steps in the plan's warm-up phase."""
     return math.ceil(plan.warmup_ratio * total) if plan.warmup_scales is not None else 0

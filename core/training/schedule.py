@@ -1,4 +1,4 @@
-"""How the learning rate moves along a run: a pure function that a module's own factor is multiplied with."""
+"""The learning rate schedule: a pure function of the step. The factor of a module multiplies it."""
 
 import math
 from typing import assert_never
@@ -7,7 +7,7 @@ from core.schemas.training import Schedule
 
 
 def factor(kind: Schedule, step: int, total: int, warmup_ratio: float) -> float:
-    """Factor on the rate at a step (from 0) of `total`: a linear rise in the warm-up, then the schedule's fall to 0."""
+    """The factor on the rate at a step (from 0) of `total`: a linear warm-up, then the decay of the schedule."""
     warmup = math.ceil(warmup_ratio * total)
     if step < warmup:
         return (step + 1) / (warmup + 1)

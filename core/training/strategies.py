@@ -1,7 +1,7 @@
-"""Strategies: from a robustness map, or none, to a factor on the learning rate for each module. Pure, no tensors.
+"""Strategies compute a factor on the learning rate of each module, from a robustness map or without one. Pure.
 
-Not here: how robustness is measured (core.robustness), how the rate moves in time (core.training.schedule), safeguards
-(core.safeguards.arms).
+Not here: how robustness is measured (core.robustness), the learning rate schedule (core.training.schedule), safeguards
+(core.safeguards).
 """
 
 from collections.abc import Collection, Sequence
@@ -26,8 +26,8 @@ from core.schemas.training import LearningPlan
 _SHOWN = 3
 
 
-class Placed(Protocol):
-    """A module as a plan sees it: what it is called, and which decoder layer it is in."""
+class LayerModule(Protocol):
+    """What a plan needs to know of a module: its name and its decoder layer."""
 
     @property
     def name(self) -> str: ...
@@ -36,20 +36,23 @@ class Placed(Protocol):
     def layer(self) -> int: ...
 
 
-def plan(strategy: Strategy, modules: Sequence[Placed], result: RobustnessResult | None) -> LearningPlan:
-    """The factor of each module.
+def plan(strategy: Strategy, modules: Sequence[LayerModule], result: RobustnessResult | None) -> LearningPlan:
+    """Compute the learning plan of a strategy: a factor for each module.
 
-    `uniform`: 1 everywhere. `ml_lr`: 1 for the robust modules, `ratio` for the others (arXiv 2410.04524).
-    `ml_lr_continuous`: see `continuous`. `swat`: for a share of the steps 1 for the robust modules and `ratio` for the
-    others, then 1 everywhere. `freeze_layers`: 0 in a range of layers, 1 elsewhere. `modules`: as `ml_lr`, for a set
-    that is given by hand.
+    `uniform`: 1 everywhere. `ml_lr`: 1 for robust modules, `ratio` for the others (arXiv 2410.04524).
+    `ml_lr_continuous`: see `continuous`. `swat`: as `ml_lr` in the first steps, then 1 everywhere. `freeze_layers`: 0
+    in a range of layers, 1 elsewhere. `modules`: as `ml_lr`, with a set that the user names.
 
-    `result` is the robustness map of the strategy's own analysis. Strategies without one need none, so that what is
-    wrong with them can be told before anything is computed.
+    Args:
+        strategy: the strategy and its options.
+        modules: the modules that training may change.
+        result: the robustness map of the strategy's own analysis. Strategies without an analysis need none, so their
+            errors show before anything is computed.
 
     Raises:
-        InvalidInput: code `unknown_module` or `no_such_layers`; the strategy names what this model does not have.
-        TrainingFailed: code `nothing_to_train`; every factor would be 0.
+        InvalidInput: code `unknown_module` or `no_such_layers`; the strategy names modules or layers that this model
+            does not have.
+        TrainingFailed: code `nothing_to_train`; every factor is 0.
     """
     names = [module.name for module in modules]
     warmup: dict[str, float] | None = None
@@ -58,31 +61,31 @@ def plan(strategy: Strategy, modules: Sequence[Placed], result: RobustnessResult
         case UniformStrategy():
             scales = dict.fromkeys(names, 1.0)
         case MlLrStrategy(ratio=ratio):
-            scales = _split(names, _found(result).robust, ratio)
+            scales = _split(names, _required(result).robust, ratio)
         case MlLrContinuousStrategy(ratio=ratio):
-            drifts = continuous(_found(result), ratio)
+            drifts = continuous(_required(result), ratio)
             scales = {name: drifts[name] if drifts else 1.0 for name in names}
         case SwatStrategy(ratio=ratio, warmup_ratio=share):
-            scales, warmup = dict.fromkeys(names, 1.0), _split(names, _found(result).robust, ratio)
+            scales, warmup = dict.fromkeys(names, 1.0), _split(names, _required(result).robust, ratio)
         case FreezeLayersStrategy(layers=layers):
-            frozen = _frozen(layers, modules)
+            frozen = _frozen_layers(layers, modules)
             scales = {module.name: 0.0 if module.layer in frozen else 1.0 for module in modules}
         case ModulesStrategy(full_rate=full_rate, ratio=ratio):
-            _refuse_unknown(full_rate, names)
+            _check_known(full_rate, names)
             scales = _split(names, full_rate, ratio)
         case _:
             assert_never(strategy)
-    _refuse_nothing(strategy, scales if warmup is None else warmup)
+    _check_trains(strategy, scales if warmup is None else warmup)
     return LearningPlan(strategy=strategy.label, scales=scales, warmup_scales=warmup, warmup_ratio=share)
 
 
 def continuous(result: RobustnessResult, ratio: float) -> dict[str, float]:
-    """Factors that fall with drift, exponentially: `ratio` to the power of where a module lies in the map's spread.
+    """Factors that fall exponentially with drift: `ratio` to the power of the module's relative drift.
 
-    Drift is that of the analysis' proxy, and a negative one counts as none. The least drift of the map is the spread's
-    0, with factor 1, and the greatest is its 1, with factor `ratio`; half-way between them the factor is the square
-    root of `ratio`. So modules of equal drift get equal factors, and a map without a spread gives 1 everywhere. A map
-    of no modules (the base model showed no security feature) gives none.
+    Drift is that of the analysis' proxy; a negative drift counts as 0. Relative drift is 0 for the smallest drift of
+    the map and 1 for the largest, so their factors are 1 and `ratio`, and half-way between them the factor is the
+    square root of `ratio`. Modules with equal drift get equal factors, and a map without a spread gives 1 everywhere.
+    A map without modules (the base model has no security feature) gives an empty result.
     """
     drifts = {module.module: max(0.0, _drift(module, result.analysis)) for module in result.modules}
     least, most = min(drifts.values(), default=0.0), max(drifts.values(), default=0.0)
@@ -95,9 +98,9 @@ def _drift(module: ModuleRobustness, analysis: AnalysisSpec) -> float:
     return module.refusal_drift if analysis.proxy == "refusal_drift" else module.feature_drift
 
 
-def _found(result: RobustnessResult | None) -> RobustnessResult:
+def _required(result: RobustnessResult | None) -> RobustnessResult:
     if result is None:
-        raise TypeError("this strategy rests on a robustness map")
+        raise TypeError("this strategy needs a robustness map")
     return result
 
 
@@ -106,16 +109,16 @@ def _split(names: Sequence[str], full_rate: Collection[str], ratio: float) -> di
     return {name: 1.0 if name in chosen else ratio for name in names}
 
 
-def _frozen(layers: LayerNumbers | LayerShares, modules: Sequence[Placed]) -> frozenset[int]:
-    """Numbers of the layers that are not trained. A layer's depth is that of its middle."""
+def _frozen_layers(layers: LayerNumbers | LayerShares, modules: Sequence[LayerModule]) -> frozenset[int]:
+    """The numbers of the layers that are not trained. A layer's depth is the depth of its middle."""
     present = sorted({module.layer for module in modules})
     depth = present[-1] + 1
     match layers:
         case LayerNumbers(first=first, last=last):
             if last >= depth:
                 raise InvalidInput(
-                    f"freeze_layers names the layers {first} to {last}, and this model has {depth}, "
-                    f"numbered 0 to {depth - 1}.",
+                    f"freeze_layers names the layers {first} to {last}, but this model has {depth} layers. Use numbers "
+                    f"from 0 to {depth - 1}.",
                     code="no_such_layers",
                     param="strategy.layers",
                 )
@@ -124,8 +127,8 @@ def _frozen(layers: LayerNumbers | LayerShares, modules: Sequence[Placed]) -> fr
             chosen = frozenset(layer for layer in range(depth) if first <= (layer + 0.5) / depth < last)
             if not chosen:
                 raise InvalidInput(
-                    f"No layer's middle lies between the shares {first:g} and {last:g} of this model's depth, which is "
-                    f"{depth} layers: widen the range.",
+                    f"No layer has its middle between {first:g} and {last:g} of this model's depth of {depth} layers. "
+                    "Widen the range.",
                     code="no_such_layers",
                     param="strategy.layers",
                 )
@@ -134,32 +137,29 @@ def _frozen(layers: LayerNumbers | LayerShares, modules: Sequence[Placed]) -> fr
     return chosen
 
 
-def _refuse_unknown(named: Sequence[str], names: Sequence[str]) -> None:
+def _check_known(named: Sequence[str], names: Sequence[str]) -> None:
     known = frozenset(names)
     unknown = [name for name in named if name not in known]
     if unknown:
         shown = ", ".join(repr(name) for name in unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
         raise InvalidInput(
-            f"{len(unknown)} of the modules that get the full rate are none that this job trains: {shown}. "
-            f"It trains {len(names)}, such as {names[0]!r}.",
+            f"This job does not train {len(unknown)} of the modules in full_rate: {shown}. Name some of the "
+            f"{len(names)} modules that it trains, such as {names[0]!r}.",
             code="unknown_module",
             param="strategy.full_rate",
         )
 
 
-def _refuse_nothing(strategy: Strategy, scales: dict[str, float]) -> None:
+def _check_trains(strategy: Strategy, scales: dict[str, float]) -> None:
     if any(scale > 0 for scale in scales.values()):
         return
     match strategy:
         case FreezeLayersStrategy():
-            why = "the range of frozen layers holds every module that would be trained: make it smaller"
+            why = "the frozen layers contain every module that could be trained. Freeze fewer layers"
         case ModulesStrategy():
-            why = "no module is named and the ratio is 0: name some, or raise the ratio"
+            why = "full_rate names no module and the ratio is 0. Name modules, or raise the ratio"
         case _:
-            why = (
-                "no module is robust and the ratio is 0: raise the ratio, or the budget of the analysis, so that more "
-                "modules count as robust"
-            )
+            why = "no module is robust and the ratio is 0. Raise the ratio, or the budget of the analysis"
     raise TrainingFailed(
         f"Strategy {strategy.label!r} would train nothing: {why}.", code="nothing_to_train", param="strategy"
     )

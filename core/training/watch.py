@@ -1,8 +1,8 @@
-"""Notices a run that went wrong: a loss that is no number any more, or one that stays far above where it began.
+"""Detects failed runs: a loss that is NaN or infinite, or one that stays far above the first loss.
 
-The rule for the second: ten steps in a row whose loss is more than 3 nats per token above that of the first step, which
-the untouched model gave. At 3 nats a token is twenty times less likely than before any training; a single hard batch,
-or the few steps that a high rate needs to settle, are no ground to stop.
+A loss has exploded if it is more than 3 nats per token above the loss of the first step, which is that of the untrained
+model, for ten steps in a row. At 3 nats, a token is twenty times less likely than before training. One hard batch, or
+a few unstable steps at a high rate, do not end a run.
 """
 
 import math
@@ -13,8 +13,8 @@ _FAR_ABOVE = 3.0
 _STEPS_IN_A_ROW = 10
 
 
-def finite(loss: float, *, step: int, total: int, rate: float) -> None:
-    """Stop where a loss is no number.
+def check_finite(loss: float, *, step: int, total: int, rate: float) -> None:
+    """Fail if a loss is NaN or infinite.
 
     Raises:
         TrainingFailed: code `loss_not_finite`.
@@ -23,25 +23,33 @@ def finite(loss: float, *, step: int, total: int, rate: float) -> None:
         raise _failed("loss_not_finite", f"The loss became NaN or infinite at step {step} of {total}.", rate)
 
 
-def steps_far_above(loss: float, *, first: float, before: int, step: int, total: int, rate: float) -> int:
-    """How many steps in a row the loss is far above the first step's, this one included; `before` were it before.
+def count_steps_far_above(loss: float, *, first: float, before: int, step: int, total: int, rate: float) -> int:
+    """Number of latest steps in a row, this one included, whose loss is far above the first step's.
+
+    Args:
+        loss: loss of this step.
+        first: loss of the first step.
+        before: the number before this step.
+        step: this step, from 1.
+        total: number of steps of the run.
+        rate: the standard learning rate.
 
     Raises:
-        TrainingFailed: code `loss_exploded`.
+        TrainingFailed: code `loss_exploded`; the number reached its limit.
     """
     above = before + 1 if loss > first + _FAR_ABOVE else 0
     if above >= _STEPS_IN_A_ROW:
-        what = (
-            f"The loss has exploded: at step {step} of {total} it is {loss:.2f} nats per token, where the first step's "
-            f"was {first:.2f}, and it has been far above that for {above} steps."
+        problem = (
+            f"The loss has exploded: it is {loss:.2f} nats per token at step {step} of {total} and was {first:.2f} at "
+            f"the first step. It has been far above that for {above} steps."
         )
-        raise _failed("loss_exploded", what, rate)
+        raise _failed("loss_exploded", problem, rate)
     return above
 
 
-def _failed(code: str, what: str, rate: float) -> TrainingFailed:
+def _failed(code: str, problem: str, rate: float) -> TrainingFailed:
     return TrainingFailed(
-        f"{what} A smaller learning rate than {rate:g} or a longer warm-up usually helps.",
+        f"{problem} Use a learning rate below {rate:g} or a longer warm-up.",
         code=code,
         param="training.learning_rate",
     )

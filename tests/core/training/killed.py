@@ -1,4 +1,4 @@
-"""Used by the tests of checkpoints: trains the testbed with everything on, and is killed in the middle.
+"""Used by the checkpoint tests: trains the testbed with all options on, and is killed during the run.
 
 Run as a program, it trains in a store that is named, and ends itself with SIGKILL after a step.
 """
@@ -38,7 +38,7 @@ SPEC = TrainingSpec(
 
 
 def plan(base: BaseModel) -> LearningPlan:
-    """Three rates, and a warm-up of five steps in which the last module is frozen; another is frozen after it."""
+    """Three rates, and a warm-up of five steps with the last module frozen; another module is frozen after it."""
     names = [module.name for module in find_modules(base.model)]
     scales = {name: (1.0, 0.1, 1.0)[number % 3] for number, name in enumerate(names)}
     return LearningPlan(
@@ -58,7 +58,7 @@ def trained(
     rate: float = 5e-3,
     store: Path | None = None,
 ) -> Trained:
-    """Train a fresh adapter and save it in `folder`; checkpoints are kept in `store`, if one is named."""
+    """Train a fresh adapter and save it in `folder`. Checkpoints go to `store`, if there is one."""
     rows, rates, modules = encoded(base, 18), plan(base), find_modules(base.model)
     checkpoints = Checkpoints(ArtifactStore(store), KEY) if store else None
     with attached(base.model, modules, spec.lora, seed=spec.seed) as tuned:
@@ -79,14 +79,14 @@ def trained(
 
 
 def main(store: Path, last: int) -> None:
-    """Train until a step is done, and be killed."""
+    """Train until a step is done, then get killed."""
     torch.set_num_threads(1)
 
-    def told(step: TrainedStep, _total: int) -> None:
+    def reported(step: TrainedStep, _total: int) -> None:
         if step.step == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    trained(load(TESTBED, torch.device("cpu")), store / "never", told, store=store)
+    trained(load(TESTBED, torch.device("cpu")), store / "never", reported, store=store)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run that is killed and goes on from its checkpoint ends as one that was not, byte for byte."""
+"""A run that is killed and resumed from its checkpoint gives the same bytes as an uninterrupted run."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ ADAPTER = "adapter_model.safetensors"
 
 
 class Told(list[int]):
-    """Steps that were told; stops behind one of them, if it is named."""
+    """The reported steps. Raises after step `last`, if it is given."""
 
     def __init__(self, last: int | None = None) -> None:
         self.last = last
@@ -39,7 +39,7 @@ class Told(list[int]):
 
 @pytest.fixture(scope="module")
 def straight(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, bytes]:
-    """The run without a stop and without a store."""
+    """The run without an interruption and without a store."""
     folder = tmp_path_factory.mktemp("straight")
     done = trained(base, folder, Told())
     return done, (folder / ADAPTER).read_bytes()
@@ -54,7 +54,7 @@ def same(done: Trained, straight: Trained) -> bool:
     return replace(done, seconds=0.0) == replace(straight, seconds=0.0)
 
 
-def test_the_whole_run_uses_what_it_is_to_prove(straight: tuple[Trained, bytes]) -> None:
+def test_the_reference_run_uses_all_options(straight: tuple[Trained, bytes]) -> None:
     done, _ = straight
     assert done.steps == 14
     assert [point.step for point in done.validation] == [2, 4, 6, 8, 10, 12, 14]
@@ -71,42 +71,42 @@ def test_checkpoints_change_nothing(
     assert (tmp_path / ADAPTER).read_bytes() == straight[1]
 
 
-def test_killed_by_the_system_and_taken_up_again(
+def test_a_killed_run_resumes_with_the_same_result(
     base: BaseModel, straight: tuple[Trained, bytes], store: ArtifactStore, tmp_path: Path
 ) -> None:
     program = [sys.executable, "-m", "tests.core.training.killed", str(store.root), "8"]
     ended = subprocess.run(program, cwd=ROOT, env=dict(os.environ) | {"OMP_NUM_THREADS": "1"}, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert not (store.root / "never").exists()
-    told = Told()
-    done = trained(base, tmp_path, told, store=store.root)
-    assert told == list(range(7, 15)), "it goes on behind the checkpoint of step 6"
+    reported = Told()
+    done = trained(base, tmp_path, reported, store=store.root)
+    assert reported == list(range(7, 15)), "it goes on behind the checkpoint of step 6"
     assert same(done, straight[0]), "the curve and the validations of the first attempt are kept"
     assert (tmp_path / ADAPTER).read_bytes() == straight[1]
 
 
 @pytest.mark.parametrize("every", [1, 5])
-def test_stopped_anywhere_it_ends_alike(
+def test_a_run_stopped_at_any_step_resumes_with_the_same_result(
     base: BaseModel, straight: tuple[Trained, bytes], store: ArtifactStore, tmp_path: Path, every: int
 ) -> None:
-    """Also on both sides of the border between the phases, which lies behind step 5."""
+    """Also just before and after step 5, where the phase changes."""
     spec = SPEC.model_copy(update={"checkpoint_every": every})
-    told: list[int] = []
+    reported: list[int] = []
     for last in (4, 5, 6, 11):
         part = Told(last)
         with pytest.raises(Interrupted):
             trained(base, tmp_path / "never", part, spec=spec, store=store.root)
-        told += part
-    rest = Told()
-    done = trained(base, tmp_path, rest, spec=spec, store=store.root)
+        reported += part
+    disable_idle_adapters = Told()
+    done = trained(base, tmp_path, disable_idle_adapters, spec=spec, store=store.root)
     if every == 1:
-        assert [*told, *rest] == list(range(1, 15)), "no step is done twice"
+        assert [*reported, *disable_idle_adapters] == list(range(1, 15)), "no step is done twice"
     assert same(done, straight[0])
     assert (tmp_path / ADAPTER).read_bytes() == straight[1]
 
 
-def test_the_best_weights_so_far_are_kept_too(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
-    """Stopped behind the best step, and again behind the last: it ends early all the same, with those weights."""
+def test_the_best_weights_are_part_of_the_checkpoint(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
+    """Stopped after the best step and again after the last one, it still ends early with the best weights."""
     spec = SPEC.model_copy(update={"patience": 2, "checkpoint_every": 1, "validate_every": 1, "steps": 60})
     whole = trained(base, tmp_path / "whole", Told(), spec=spec, rate=3e-2)
     assert whole.stopped_early
@@ -114,20 +114,20 @@ def test_the_best_weights_so_far_are_kept_too(base: BaseModel, store: ArtifactSt
     for last in (whole.steps - 1, whole.steps):
         with pytest.raises(Interrupted):
             trained(base, tmp_path / "never", Told(last), spec=spec, rate=3e-2, store=store.root)
-    told = Told()
-    done = trained(base, tmp_path / "rest", told, spec=spec, rate=3e-2, store=store.root)
-    assert told == [whole.steps]
+    reported = Told()
+    done = trained(base, tmp_path / "rest", reported, spec=spec, rate=3e-2, store=store.root)
+    assert reported == [whole.steps]
     assert same(done, whole)
     assert (tmp_path / "whole" / ADAPTER).read_bytes() == (tmp_path / "rest" / ADAPTER).read_bytes()
 
 
-def test_a_short_run_takes_none_unless_it_is_asked_to(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_short_run_saves_no_checkpoint_by_default(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"checkpoint_every": None, "steps": 3})
     trained(base, tmp_path, Told(), spec=spec, store=store.root)
     assert not store.has(KEY)
 
 
-def test_without_a_number_of_steps_time_decides(
+def test_checkpoints_are_saved_by_time_by_default(
     base: BaseModel, store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.training.loop._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
@@ -138,7 +138,7 @@ def test_without_a_number_of_steps_time_decides(
     assert found.position.step == 2, "none is taken behind the last step"
 
 
-def test_it_is_one_plain_file(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_checkpoint_is_one_safetensors_file(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
     trained(base, tmp_path, Told(), store=store.root)
     assert [path for path in store.root.rglob("*") if path.is_file()] == [store.path(KEY)]
     with safe_open(store.path(KEY), framework="pt") as file:
@@ -146,7 +146,7 @@ def test_it_is_one_plain_file(base: BaseModel, store: ArtifactStore, tmp_path: P
     assert kinds == {"weight", "optimizer", "best", "chance"}
 
 
-def test_what_cannot_be_read_is_as_good_as_none(store: ArtifactStore, tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_is_ignored(store: ArtifactStore, tmp_path: Path) -> None:
     checkpoints = Checkpoints(store, KEY)
     assert checkpoints.load() is None
     checkpoints.save(Checkpoint(Position(step=3), {"weight/a": torch.ones(2)}))
@@ -157,8 +157,8 @@ def test_what_cannot_be_read_is_as_good_as_none(store: ArtifactStore, tmp_path: 
     for broken in (b"", whole[: len(whole) // 2], b"\0" * 100):
         store.path(KEY).write_bytes(broken)
         assert checkpoints.load() is None
-    for told in (None, {"version": "0", "position": "{}"}, {"version": "1"}, {"version": "1", "position": "{"}):
-        save_file({"weight/a": torch.ones(2)}, tmp_path / "other", metadata=told)
+    for reported in (None, {"version": "0", "position": "{}"}, {"version": "1"}, {"version": "1", "position": "{"}):
+        save_file({"weight/a": torch.ones(2)}, tmp_path / "other", metadata=reported)
         (tmp_path / "other").replace(store.path(KEY))
         assert checkpoints.load() is None
     checkpoints.remove()

@@ -1,4 +1,4 @@
-"""Each part of a fused map is trained at its own factor, in adapters and in a model's own weights, on every family."""
+"""Each part of a fused map is trained with its own factor, in adapters and in full weights, for every family."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from core.schemas.results import TrainedStep
 from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints
-from core.training.groups import Tuned, attach_slow_rows, factors_of, slow_rows_of
+from core.training.groups import Tuned, attach_slow_rows, find_slow_rows, trained_factors
 from core.training.loop import train
 from tests.core.helpers import FAMILIES, encoded, fingerprint, tiny
 
@@ -30,7 +30,7 @@ LORA = LoraSpec(rank=2, alpha=4)
 SPEC = TrainingSpec(steps=3, batch_size=4, schedule="constant", warmup_ratio=0.0, weight_decay=0.1)
 FUSED = ["phi3", "gpt2", "gpt_neox", "falcon", "mixtral", "qwen2_moe", "gpt_oss"]
 SHARES = {"q": 1.0, "k": 0.0, "v": 0.1, "gate": 0.0, "up": 1.0}
-"""Factors by type; all other types have 1."""
+"""Factors by module type; other types have factor 1."""
 Rows = dict[str, Tensor]
 
 
@@ -44,7 +44,7 @@ def plan_of(modules: tuple[Module, ...], shares: Mapping[str, float] = SHARES) -
 
 
 def nobody(_step: TrainedStep, _total: int) -> None:
-    """Listens to no step."""
+    """Ignores the step."""
 
 
 def run(tuned: Tuned, rows: tuple[Encoded, ...], plan: LearningPlan, spec: TrainingSpec = SPEC) -> None:
@@ -52,7 +52,7 @@ def run(tuned: Tuned, rows: tuple[Encoded, ...], plan: LearningPlan, spec: Train
 
 
 def b_of(tuned: PeftModel, modules: tuple[Module, ...]) -> Rows:
-    """Each module's own rows of B."""
+    """The rows of B of each module."""
     found: Rows = {}
     for name, parts in by_map(modules).items():
         ((_, b),) = factors(lora_layers(tuned)[name])
@@ -63,7 +63,7 @@ def b_of(tuned: PeftModel, modules: tuple[Module, ...]) -> Rows:
 
 
 def own_of(model: PreTrainedModel, modules: tuple[Module, ...]) -> dict[str, list[Tensor]]:
-    """Each module's own rows of weight and bias."""
+    """The rows of weight and bias of each module."""
     found: dict[str, list[Tensor]] = {}
     for module in modules:
         own = module.indexes()
@@ -87,7 +87,7 @@ def adapter_on(family: str) -> Iterator[tuple[PeftModel, tuple[Module, ...]]]:
 def test_every_parameter_has_the_factor_of_its_fastest_part(family: str) -> None:
     with adapter_on(family) as (tuned, found):
         plan = plan_of(found)
-        scales = factors_of(tuned, plan)
+        scales = trained_factors(tuned, plan)
         names = {id(parameter): name for name, parameter in tuned.named_parameters()}
         for name, layer in lora_layers(tuned).items():
             fastest = max(plan.scales[module.name] for module in by_map(found)[name])
@@ -96,15 +96,15 @@ def test_every_parameter_has_the_factor_of_its_fastest_part(family: str) -> None
                     assert scales.pop(names[id(each)], 0.0) == fastest
                     assert each.requires_grad == (fastest > 0)
         assert not scales
-        fused = {id(slow.parameter) for slow in slow_rows_of(tuned, plan)}
+        fused = {id(slow.parameter) for slow in find_slow_rows(tuned, plan)}
         assert len(fused) == sum(
             len({SHARES.get(part.type, 1.0) for part in parts}) > 1 for parts in by_map(found).values()
         )
-        assert not slow_rows_of(tuned, plan_of(found, {}))
+        assert not find_slow_rows(tuned, plan_of(found, {}))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_module_of_an_adapter_moves_at_its_own_factor(rows: tuple[Encoded, ...], family: str) -> None:
+def test_each_module_of_an_adapter_moves_with_its_own_factor(rows: tuple[Encoded, ...], family: str) -> None:
     with adapter_on(family) as (tuned, found):
         run(tuned, rows, plan_of(found, {}))
         alike = b_of(tuned, found)
@@ -122,7 +122,7 @@ def test_each_module_of_an_adapter_moves_at_its_own_factor(rows: tuple[Encoded, 
 
 
 @pytest.mark.parametrize("family", FUSED)
-def test_a_fast_part_moves_as_if_it_were_alone(rows: tuple[Encoded, ...], family: str) -> None:
+def test_slower_parts_do_not_change_the_step_of_a_fast_part(rows: tuple[Encoded, ...], family: str) -> None:
     one = SPEC.model_copy(update={"steps": 1})
     with adapter_on(family) as (tuned, found):
         run(tuned, rows, plan_of(found, {}), one)
@@ -148,7 +148,7 @@ def test_a_part_that_is_not_in_the_plan_is_not_trained(rows: tuple[Encoded, ...]
 
 
 @pytest.mark.parametrize("family", ["llama", *FUSED])
-def test_each_module_of_a_models_own_weights_moves_at_its_own_factor(rows: tuple[Encoded, ...], family: str) -> None:
+def test_each_module_of_full_weights_moves_with_its_own_factor(rows: tuple[Encoded, ...], family: str) -> None:
     model = tiny(family)
     before, found = fingerprint(model), find_modules(model)
     was = own_of(model, found)
@@ -161,7 +161,7 @@ def test_each_module_of_a_models_own_weights_moves_at_its_own_factor(rows: tuple
     assert fingerprint(model) == before
 
 
-def test_a_warm_up_has_slow_rows_of_its_own(rows: tuple[Encoded, ...]) -> None:
+def test_the_warm_up_phase_has_its_own_slow_rows(rows: tuple[Encoded, ...]) -> None:
     seen: list[Rows] = []
     with adapter_on("phi3") as (tuned, found):
         plan = LearningPlan(
@@ -178,7 +178,9 @@ def test_a_warm_up_has_slow_rows_of_its_own(rows: tuple[Encoded, ...]) -> None:
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mixtral"])
-def test_stopped_and_taken_up_again_it_ends_alike(rows: tuple[Encoded, ...], family: str, tmp_path: Path) -> None:
+def test_a_run_with_slow_rows_resumes_with_the_same_result(
+    rows: tuple[Encoded, ...], family: str, tmp_path: Path
+) -> None:
     spec = SPEC.model_copy(update={"steps": 4, "checkpoint_every": 1})
     checkpoints = Checkpoints(ArtifactStore(tmp_path), "0" * 64)
 
@@ -196,9 +198,9 @@ def test_stopped_and_taken_up_again_it_ends_alike(rows: tuple[Encoded, ...], fam
         assert fingerprint(tuned) == straight
 
 
-def test_without_slower_rows_the_optimizer_is_left_alone() -> None:
+def test_without_slow_rows_the_optimizer_gets_no_hooks() -> None:
     with adapter_on("llama") as (tuned, found):
-        assert not slow_rows_of(tuned, plan_of(found))
+        assert not find_slow_rows(tuned, plan_of(found))
     parameter = nn.Parameter(torch.zeros(4))
     optimizer = AdamW([parameter])
     attach_slow_rows(optimizer, tuple)
@@ -207,9 +209,9 @@ def test_without_slower_rows_the_optimizer_is_left_alone() -> None:
     assert torch.equal(parameter, torch.full((4,), parameter[0].item()))
 
 
-def test_with_everything_frozen_there_is_nothing_to_train() -> None:
+def test_a_plan_that_freezes_everything_fails() -> None:
     with adapter_on("phi3") as (tuned, found):
         frozen = LearningPlan(strategy="test", scales={module.name: 0.0 for module in found})
         with pytest.raises(TrainingFailed) as caught:
-            factors_of(tuned, frozen)
+            trained_factors(tuned, frozen)
         assert caught.value.code == "nothing_to_train"

@@ -1,4 +1,4 @@
-"""The loop trains each module at its own rate, the same way every time, and stops when it must."""
+"""The loop trains each module with its own rate, reproducibly, and ends when it must."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,8 @@ from core.lm.modules import Module
 from core.quality.loss import mean_loss, row_losses
 from core.schemas.results import TrainedStep, ValidatedStep
 from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
-from core.training.idle import rest
-from core.training.loop import Objective, OnStep, RefusalNll, Trained, logged, next_token_loss, total_steps, train
+from core.training.idle import disable_idle_adapters
+from core.training.loop import Objective, OnStep, RefusalNll, Trained, is_logged, next_token_loss, total_steps, train
 from tests.core.helpers import encoded, ignore, logits, module_of
 
 SPEC = TrainingSpec(steps=3, batch_size=4, lora=LoraSpec(rank=4, alpha=8), warmup_ratio=0.0, schedule="constant")
@@ -31,7 +31,7 @@ Adapter = dict[str, Tensor]
 
 
 def nobody(_step: TrainedStep, _total: int) -> None:
-    """Listens to no step."""
+    """Ignores the step."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def rows(base: BaseModel) -> tuple[Encoded, ...]:
 
 
 class Bench:
-    """Trains a fresh adapter and keeps what it was before and after."""
+    """Trains a fresh adapter and records its weights before and after."""
 
     def __init__(self, base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encoded, ...]) -> None:
         self.base, self.modules, self.rows = base, modules, rows
@@ -79,7 +79,7 @@ class Bench:
             self.was_training.clear()
             self.gradients.clear()
 
-            def told(step: TrainedStep, total: int) -> None:
+            def reported(step: TrainedStep, total: int) -> None:
                 self.was_training.append(tuned.training and self.base.model.training)
                 found = {name: value.grad for name, value in tuned.named_parameters()}
                 self.gradients.append({name: grad.clone() for name, grad in found.items() if grad is not None})
@@ -93,7 +93,7 @@ class Bench:
                     spec,
                     learning_rate=rate,
                     pad_id=self.base.pad_id,
-                    on_step=told,
+                    on_step=reported,
                     objective=objective,
                     validation=validation,
                     refusal_nll=refusal_nll,
@@ -118,14 +118,14 @@ def bench(base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encoded, ...
     return Bench(base, modules, rows)
 
 
-def test_training_learns_and_says_what_it_did(bench: Bench) -> None:
-    told: list[tuple[TrainedStep, int]] = []
+def test_training_reduces_the_loss_and_reports_the_run(bench: Bench) -> None:
+    reported: list[tuple[TrainedStep, int]] = []
     spec = SPEC.model_copy(update={"steps": 8, "schedule": "linear", "warmup_ratio": 0.25})
-    done = bench.run(spec, on_step=lambda step, total: told.append((step, total)))
+    done = bench.run(spec, on_step=lambda step, total: reported.append((step, total)))
     assert done.steps == 8
     assert [point.step for point in done.curve] == list(range(1, 9))
     assert done.curve[-1].loss < done.curve[0].loss - 0.3
-    assert told == [(point, 8) for point in done.curve]
+    assert reported == [(point, 8) for point in done.curve]
     rates = [point.learning_rate / RATE for point in done.curve]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
     assert done.trainable_parameters == sum(value.numel() for value in bench.before.values())
@@ -133,7 +133,7 @@ def test_training_learns_and_says_what_it_did(bench: Bench) -> None:
     assert min(bench.moved().values()) > 0
 
 
-def test_a_module_of_factor_0_stays_to_the_bit(bench: Bench) -> None:
+def test_a_module_with_factor_0_does_not_change_by_a_bit(bench: Bench) -> None:
     frozen = {module.name: 0.0 for module in bench.modules if module.type in ("v", "o")}
     done = bench.run(scales=frozen)
     for name, value in bench.after.items():
@@ -143,7 +143,7 @@ def test_a_module_of_factor_0_stays_to_the_bit(bench: Bench) -> None:
     assert done.trainable_parameters == sum(bench.before[name].numel() for name in trained)
 
 
-def test_a_module_of_a_smaller_factor_moves_less(bench: Bench) -> None:
+def test_a_module_with_a_smaller_factor_moves_less(bench: Bench) -> None:
     slow = {module.name for module in bench.modules if module.layer >= 3}
     bench.run()
     alike = bench.moved()
@@ -155,7 +155,7 @@ def test_a_module_of_a_smaller_factor_moves_less(bench: Bench) -> None:
         assert apart[name] / alike[name] == pytest.approx(wanted, rel=0.35), name
 
 
-def test_the_schedule_is_what_is_trained_with(bench: Bench) -> None:
+def test_the_learning_rate_follows_the_schedule(bench: Bench) -> None:
     bench.run(SPEC.model_copy(update={"steps": 4}))
     constant = bench.moved()
     bench.run(SPEC.model_copy(update={"steps": 4, "schedule": "linear"}))
@@ -164,7 +164,7 @@ def test_the_schedule_is_what_is_trained_with(bench: Bench) -> None:
     assert sum(ratios) / len(ratios) == pytest.approx(2.5 / 4, abs=0.12)
 
 
-def test_the_same_seed_gives_the_same_adapter_to_the_bit(bench: Bench) -> None:
+def test_the_same_seed_gives_the_same_adapter_bit_for_bit(bench: Bench) -> None:
     spec = SPEC.model_copy(update={"lora": LoraSpec(rank=4, alpha=8, dropout=0.3)})
     first, one = bench.run(spec), dict(bench.after)
     torch.manual_seed(99)  # what else uses chance does not matter
@@ -173,21 +173,21 @@ def test_the_same_seed_gives_the_same_adapter_to_the_bit(bench: Bench) -> None:
     assert all(torch.equal(one[name], bench.after[name]) for name in one)
 
 
-def test_another_seed_sees_other_rows(bench: Bench) -> None:
+def test_another_seed_gives_another_order_of_rows(bench: Bench) -> None:
     bench.run()
     one = dict(bench.after)
     bench.run(SPEC.model_copy(update={"seed": 1}))
     assert not any(torch.equal(one[name], bench.after[name]) for name in one if ".lora_B" in name)
 
 
-def test_chance_outside_is_not_disturbed(bench: Bench) -> None:
+def test_global_random_states_are_not_changed(bench: Bench) -> None:
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
     bench.run(SPEC.model_copy(update={"lora": LoraSpec(rank=4, alpha=8, dropout=0.3), "steps": 1}))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_dropout_is_on_while_training_only(bench: Bench) -> None:
+def test_dropout_is_active_only_during_training(bench: Bench) -> None:
     plain = bench.run(SPEC.model_copy(update={"steps": 2}))
     dropped = bench.run(SPEC.model_copy(update={"steps": 2, "lora": LoraSpec(rank=4, alpha=8, dropout=0.5)}))
     assert dropped.curve[0].loss == plain.curve[0].loss  # B is still 0
@@ -195,7 +195,7 @@ def test_dropout_is_on_while_training_only(bench: Bench) -> None:
     assert bench.was_training == [True, True, False]
 
 
-def test_weight_decay_shrinks_what_gets_no_gradient(bench: Bench) -> None:
+def test_weight_decay_shrinks_weights_without_a_gradient(bench: Bench) -> None:
     bench.run(SPEC.model_copy(update={"steps": 1}))
     plain = sum(float(value.norm()) for name, value in bench.after.items() if ".lora_A" in name)
     bench.run(SPEC.model_copy(update={"steps": 1, "weight_decay": 1.0}), rate=0.1)
@@ -203,7 +203,7 @@ def test_weight_decay_shrinks_what_gets_no_gradient(bench: Bench) -> None:
     assert decayed == pytest.approx(0.9 * plain, rel=0.02)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(bench: Bench) -> None:
+def test_a_nan_loss_ends_the_run(bench: Bench) -> None:
     with pytest.raises(TrainingFailed) as caught:
         bench.run(SPEC.model_copy(update={"steps": 20}), rate=1e30)
     assert caught.value.code == "loss_not_finite"
@@ -212,7 +212,7 @@ def test_a_loss_that_is_no_number_ends_the_run(bench: Bench) -> None:
     assert not bench.base.model.training
 
 
-def test_with_everything_frozen_there_is_nothing_to_train(bench: Bench) -> None:
+def test_a_plan_that_freezes_everything_fails(bench: Bench) -> None:
     with pytest.raises(TrainingFailed) as caught:
         bench.run(scales=dict.fromkeys((module.name for module in bench.modules), 0.0))
     assert caught.value.code == "nothing_to_train"
@@ -233,7 +233,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(bench: Bench, size: 
     assert [point.loss for point in apart.curve] == pytest.approx([point.loss for point in whole.curve], rel=1e-4)
 
 
-def test_a_micro_batch_without_a_trained_token_is_passed_over(bench: Bench) -> None:
+def test_a_micro_batch_without_trained_tokens_is_skipped(bench: Bench) -> None:
     silent = replace(bench.rows[0], labels=np.full_like(bench.rows[0].labels, IGNORED))
     bench.rows = (silent, *bench.rows[1:4])
     done = bench.run(SPEC.model_copy(update={"micro_batch_size": 1, "steps": 1}))
@@ -252,7 +252,7 @@ def test_bfloat16_is_coarser_and_learns_as_well(bench: Bench) -> None:
     assert coarse.curve[-1].loss == pytest.approx(exact.curve[-1].loss, rel=0.1)
 
 
-def test_rows_of_like_length_stand_together_where_it_is_asked(bench: Bench, base: BaseModel) -> None:
+def test_rows_can_be_grouped_by_length(bench: Bench, base: BaseModel) -> None:
     bench.rows = encoded(base, 64)
     padding: list[int] = []
 
@@ -268,7 +268,7 @@ def test_rows_of_like_length_stand_together_where_it_is_asked(bench: Bench, base
     assert sum(padding) < 0.5 * mixed
 
 
-def test_the_objective_is_what_is_made_small(bench: Bench) -> None:
+def test_the_objective_is_minimised(bench: Bench) -> None:
     def twice(model: nn.Module, batch: Batch) -> Tensor:
         return 2 * next_token_loss(model, batch)
 
@@ -281,21 +281,21 @@ def test_the_objective_is_what_is_made_small(bench: Bench) -> None:
         assert torch.allclose(bench.gradients[0][name], 2 * gradient), name
 
 
-def test_the_validation_loss_is_that_of_the_task_figures_and_changes_nothing(bench: Bench, base: BaseModel) -> None:
+def test_the_validation_loss_equals_the_task_figure_and_does_not_affect_training(bench: Bench, base: BaseModel) -> None:
     held_out = encoded(base, 30)[20:]
     spec = SPEC.model_copy(update={"steps": 5, "lora": LoraSpec(rank=4, alpha=8, dropout=0.3)})
     plain = bench.run(spec)
     alone = dict(bench.after)
-    told: list[TrainedStep] = []
+    reported: list[TrainedStep] = []
     done = bench.run(
         spec.model_copy(update={"validate_every": 2}),
         validation=held_out,
-        on_step=lambda step, _total: told.append(step),
+        on_step=lambda step, _total: reported.append(step),
     )
     assert all(torch.equal(alone[name], value) for name, value in bench.after.items())
     assert [point.loss for point in done.curve] == [point.loss for point in plain.curve]
     assert [point.step for point in done.validation] == [2, 4, 5]
-    assert [point.validation_loss for point in told if point.validation_loss is not None] == [
+    assert [point.validation_loss for point in reported if point.validation_loss is not None] == [
         point.loss for point in done.validation
     ]
     assert done.best_step == min(done.validation, key=lambda point: point.loss).step
@@ -309,7 +309,7 @@ def test_the_validation_loss_is_that_of_the_task_figures_and_changes_nothing(ben
     assert done.validation[-1].loss == pytest.approx(figure.value, rel=1e-5)
 
 
-def test_refusals_are_read_along_the_way_and_reading_changes_nothing(bench: Bench) -> None:
+def test_refusal_drift_is_measured_and_does_not_affect_training(bench: Bench) -> None:
     spec = SPEC.model_copy(update={"steps": 45, "lora": LoraSpec(rank=4, alpha=8, dropout=0.3)})
     bench.run(spec)
     without = dict(bench.after)
@@ -329,13 +329,13 @@ def test_refusals_are_read_along_the_way_and_reading_changes_nothing(bench: Benc
     assert not any(read), "it is asked as it will be served"
 
 
-def test_a_reading_that_is_no_number_is_no_point_of_the_curve(bench: Bench) -> None:
+def test_a_nan_drift_is_left_out_of_the_curve(bench: Bench) -> None:
     values = iter([1.0, math.nan, 1.5, 2.0])
     done = bench.run(refusal_nll=lambda _: next(values))
     assert [(point.step, point.refusal_drift) for point in done.security] == [(0, 0.0), (2, 0.5), (3, 1.0)]
 
 
-def test_without_patience_left_it_stops_and_keeps_the_best(bench: Bench, base: BaseModel) -> None:
+def test_early_stopping_keeps_the_best_weights(bench: Bench, base: BaseModel) -> None:
     held_out = encoded(base, 30)[20:]
     bench.rows = bench.rows[:4]  # learnt by heart, so that what was held out gets worse
     spec = SPEC.model_copy(update={"steps": 60, "validate_every": 2, "patience": 2})
@@ -363,7 +363,7 @@ def test_without_patience_left_it_stops_and_keeps_the_best(bench: Bench, base: B
     assert all(torch.equal(kept[name], value) for name, value in bench.after.items())
 
 
-def test_a_warm_up_phase_has_factors_of_its_own(bench: Bench) -> None:
+def test_a_warm_up_phase_has_its_own_factors(bench: Bench) -> None:
     late = {module.name: 0.0 for module in bench.modules if module.type in ("v", "o")}
     early = {module.name: 0.0 for module in bench.modules if module.type == "q"}
     spec = SPEC.model_copy(update={"steps": 5, "weight_decay": 0.5})
@@ -374,8 +374,8 @@ def test_a_warm_up_phase_has_factors_of_its_own(bench: Bench) -> None:
     assert done.trainable_parameters == sum(value.numel() for value in bench.before.values())
 
 
-def test_a_module_that_joins_later_begins_as_if_it_were_the_first_step(bench: Bench) -> None:
-    """Its optimizer has no memory of steps that it had no part in: AdamW's first step is as long as the rate."""
+def test_a_module_that_is_trained_later_starts_without_optimizer_state(bench: Bench) -> None:
+    """The first step of AdamW for a module is as long as the learning rate."""
     late = {module.name: 0.0 for module in bench.modules if module.type == "v"}
     snapshots: list[float] = []
     spec = SPEC.model_copy(update={"steps": 4})
@@ -385,7 +385,7 @@ def test_a_module_that_joins_later_begins_as_if_it_were_the_first_step(bench: Be
     assert snapshots == pytest.approx([RATE] * len(moved), rel=1e-3)
 
 
-def test_what_is_frozen_in_the_second_phase_rests_to_the_bit(bench: Bench) -> None:
+def test_a_module_frozen_in_the_second_phase_does_not_change_by_a_bit(bench: Bench) -> None:
     late = {module.name: 0.0 for module in bench.modules if module.layer == 2}
     spec = SPEC.model_copy(update={"weight_decay": 0.1, "steps": 2})
     bench.run(spec)
@@ -395,7 +395,7 @@ def test_what_is_frozen_in_the_second_phase_rests_to_the_bit(bench: Bench) -> No
         assert torch.equal(value, wanted[name]) == (module_of(name) in late), name
 
 
-def test_nothing_below_the_lowest_trained_module_is_gone_back_through(bench: Bench) -> None:
+def test_the_backward_pass_ends_at_the_lowest_trained_module(bench: Bench) -> None:
     lowest = 3
     frozen = {module.name: 0.0 for module in bench.modules if module.layer < lowest}
     layers = bench.base.model.get_submodule("model.layers")
@@ -418,7 +418,7 @@ def test_nothing_below_the_lowest_trained_module_is_gone_back_through(bench: Ben
             handle.remove()
 
 
-def test_adapters_that_change_nothing_take_no_part_until_they_are_trained(bench: Bench) -> None:
+def test_idle_adapters_are_skipped_until_they_are_trained(bench: Bench) -> None:
     idle = {module.name: 0.0 for module in bench.modules if module.type == "v"}
     late = {module.name: 0.0 for module in bench.modules if module.type == "o"}
     early = {module.name: 0.0 for module in bench.modules if module.type == "q"}
@@ -434,7 +434,7 @@ def test_adapters_that_change_nothing_take_no_part_until_they_are_trained(bench:
     assert taking == [names - set(idle) - set(late)] + [names - set(idle)] * 2, "q has changed, and is still asked"
 
 
-def test_all_adapters_take_part_afterwards_and_the_model_is_the_same(bench: Bench, base: BaseModel) -> None:
+def test_all_adapters_are_enabled_after_training(bench: Bench, base: BaseModel) -> None:
     frozen = {module.name: 0.0 for module in bench.modules if module.type in ("v", "gate")}
     spec = SPEC.model_copy(update={"lora": LoraSpec(rank=4, alpha=8)})
     plan = LearningPlan(strategy="test", scales=dict.fromkeys((module.name for module in bench.modules), 1.0) | frozen)
@@ -444,41 +444,41 @@ def test_all_adapters_take_part_afterwards_and_the_model_is_the_same(bench: Benc
         asking = {module_of(name) for name, value in tuned.named_parameters() if value.requires_grad}
         assert asking == {module.name for module in bench.modules} - set(frozen)
         whole = logits(tuned)
-        rest(tuned)
+        disable_idle_adapters(tuned)
         assert torch.equal(logits(tuned), whole)
 
 
-def test_a_loss_that_explodes_ends_the_run(bench: Bench) -> None:
-    told: list[float] = []
+def test_an_exploding_loss_ends_the_run(bench: Bench) -> None:
+    reported: list[float] = []
 
     def worse_and_worse(model: nn.Module, batch: Batch) -> Tensor:
-        return next_token_loss(model, batch) + 10 * len(told)
+        return next_token_loss(model, batch) + 10 * len(reported)
 
     spec = SPEC.model_copy(update={"steps": 40})
     with pytest.raises(TrainingFailed) as caught:
-        bench.run(spec, objective=worse_and_worse, on_step=lambda step, _total: told.append(step.loss))
+        bench.run(spec, objective=worse_and_worse, on_step=lambda step, _total: reported.append(step.loss))
     assert caught.value.code == "loss_exploded"
     assert caught.value.param == "training.learning_rate"
-    assert "a smaller learning rate than 0.003" in caught.value.message.lower()
-    far = [loss > told[0] + 3 for loss in told]
-    assert far == [False] * (len(told) - 9) + [True] * 9  # the tenth in a row was not told any more
+    assert "Use a learning rate below 0.003" in caught.value.message
+    far = [loss > reported[0] + 3 for loss in reported]
+    assert far == [False] * (len(reported) - 9) + [True] * 9  # the tenth step in a row is not reported
 
 
-def test_a_stop_ends_it_at_that_step(bench: Bench) -> None:
-    told: list[int] = []
+def test_an_exception_in_on_step_ends_the_run(bench: Bench) -> None:
+    reported: list[int] = []
 
     def stop(step: TrainedStep, _total: int) -> None:
-        told.append(step.step)
+        reported.append(step.step)
         if step.step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         bench.run(on_step=stop)
-    assert told == [1, 2]
+    assert reported == [1, 2]
     assert not bench.base.model.training
 
 
-def test_epochs_are_passes_over_all_rows() -> None:
+def test_an_epoch_is_a_pass_over_all_rows() -> None:
     def steps(rows: int, **spec: float) -> int:
         return total_steps(TrainingSpec.model_validate({"batch_size": 16} | spec), rows)
 
@@ -498,6 +498,6 @@ def test_whole_epochs_end_with_their_last_batch(rows: int, batch_size: int, epoc
 
 @given(st.integers(1, 20_000))
 def test_a_curve_has_at_most_500_points_with_both_ends(total: int) -> None:
-    kept = [step for step in range(1, total + 1) if logged(step, total)]
+    kept = [step for step in range(1, total + 1) if is_logged(step, total)]
     assert min(total, 250) <= len(kept) <= 500
     assert (kept[0], kept[-1]) == (1, total)

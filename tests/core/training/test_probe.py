@@ -1,4 +1,4 @@
-"""A probe is a short run of the job's own kind, ends where it is told to, and leaves the base as it was."""
+"""A probe is a short run like the job's, ends early on request, and leaves the base model unchanged."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ SPEC = TrainingSpec(steps=8, batch_size=2, validate_every=1, patience=1)
 
 
 class RecordedEvents:
-    """Steps that a probe told, and what it asked after each of them."""
+    """The steps that a probe reported, and its calls of `early_stop`."""
 
     def __init__(self, stop_after: int) -> None:
         self.steps: list[tuple[int, int]] = []
@@ -45,7 +45,7 @@ def weights(
     seed: int = 0,
     rows: int = 4,
 ) -> tuple[torch.Tensor, str]:
-    """What the probe says of a row, and a digest of it."""
+    """The probe's loss on a row, and a digest of its weights."""
     run = probe(
         base,
         modules,
@@ -66,7 +66,7 @@ def weights(
 
 
 @pytest.mark.parametrize(("steps", "stop_after", "wanted"), [(3, 99, 3), (99, 99, 8), (6, 2, 2), (1, 1, 1)])
-def test_it_ends_where_it_may(
+def test_a_probe_ends_early_on_request(
     base: BaseModel, modules: tuple[Module, ...], steps: int, stop_after: int, wanted: int
 ) -> None:
     before, alone = fingerprint(base.model), logits(base.model)
@@ -81,7 +81,7 @@ def test_it_ends_where_it_may(
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
 
 
-def test_one_that_ended_early_is_one_of_so_many_steps(base: BaseModel, modules: tuple[Module, ...]) -> None:
+def test_a_probe_that_ended_early_equals_one_of_that_length(base: BaseModel, modules: tuple[Module, ...]) -> None:
     few = modules[-7:]
     (_, early), (_, short), (_, other) = (
         weights(base, few, RecordedEvents(2), steps=6),
@@ -91,13 +91,13 @@ def test_one_that_ended_early_is_one_of_so_many_steps(base: BaseModel, modules: 
     assert early == short != other
 
 
-def test_epochs_bound_it_too(base: BaseModel, modules: tuple[Module, ...]) -> None:
+def test_a_probe_is_never_longer_than_the_job(base: BaseModel, modules: tuple[Module, ...]) -> None:
     heard = RecordedEvents(99)
     weights(base, modules[-7:], heard, steps=99, spec=TrainingSpec(epochs=2, batch_size=2))
     assert len(heard.steps) == 4
 
 
-def test_a_step_has_no_more_rows_than_it_takes(base: BaseModel, modules: tuple[Module, ...]) -> None:
+def test_a_step_of_a_probe_has_at_most_12_rows(base: BaseModel, modules: tuple[Module, ...]) -> None:
     few = modules[-7:]
     many, cut, fewer = (
         weights(base, few, RecordedEvents(99), steps=2, rows=ROWS + 8, spec=TrainingSpec(steps=2, batch_size=size))[1]
@@ -106,7 +106,7 @@ def test_a_step_has_no_more_rows_than_it_takes(base: BaseModel, modules: tuple[M
     assert many == cut != fewer
 
 
-def test_whoever_listens_may_stop_it(base: BaseModel, modules: tuple[Module, ...]) -> None:
+def test_an_exception_in_on_step_ends_the_probe(base: BaseModel, modules: tuple[Module, ...]) -> None:
     before = fingerprint(base.model)
 
     class Stopping(RecordedEvents):

@@ -1,4 +1,4 @@
-"""The schedule rises through the warm-up, falls as its name says, and is never below 0 or above 1."""
+"""The schedule rises during the warm-up, then decays as its name says, and stays between 0 and 1."""
 
 import math
 
@@ -15,7 +15,7 @@ TOTALS = st.integers(1, 300)
 
 
 @given(KINDS, TOTALS, SHARES)
-def test_it_rises_then_falls_and_stays_between_0_and_1(kind: Schedule, total: int, share: float) -> None:
+def test_the_schedule_rises_then_falls_and_stays_between_0_and_1(kind: Schedule, total: int, share: float) -> None:
     factors = [factor(kind, step, total, share) for step in range(total + 1)]
     assert all(0 <= value <= 1 for value in factors)
     warmup = math.ceil(share * total)
@@ -29,7 +29,7 @@ def test_it_rises_then_falls_and_stays_between_0_and_1(kind: Schedule, total: in
 
 
 @given(KINDS, TOTALS)
-def test_without_warm_up_it_begins_at_the_whole_rate(kind: Schedule, total: int) -> None:
+def test_without_warm_up_the_schedule_starts_at_1(kind: Schedule, total: int) -> None:
     assert factor(kind, 0, total, 0.0) == 1.0
 
 
@@ -41,5 +41,5 @@ def test_without_warm_up_it_begins_at_the_whole_rate(kind: Schedule, total: int)
         ("cosine", [1 / 3, 2 / 3, *(0.5 + 0.5 * math.cos(math.pi * step / 8) for step in range(8))]),
     ],
 )
-def test_by_hand(kind: Schedule, wanted: list[float]) -> None:
+def test_computed_examples(kind: Schedule, wanted: list[float]) -> None:
     assert [factor(kind, step, 10, 0.2) for step in range(10)] == pytest.approx(wanted)

@@ -1,4 +1,4 @@
-"""Strategies are pure: modules and a robustness map in, one factor a module out."""
+"""Strategies are pure functions from modules and a robustness map to one factor per module."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from core.training.strategies import plan
 
 @dataclass(frozen=True)
 class Place:
-    """A module as a plan sees it."""
+    """A module with a name and a layer."""
 
     name: str
     layer: int = 0
@@ -42,7 +42,7 @@ def places(names: list[str]) -> list[Place]:
 def found(
     drifts: dict[str, float], robust: set[str] | None = None, *, analysis: AnalysisSpec | None = None
 ) -> RobustnessResult:
-    """A robustness map with these refusal drifts, and feature drifts that run the other way."""
+    """A robustness map with these refusal drifts and with feature drifts in reverse order."""
     return RobustnessResult(
         analysis=analysis or AnalysisSpec(),
         classifier=Classifier(layer=1, accuracy=1.0, auroc=1.0, n_train=8, n_test=8),
@@ -71,7 +71,7 @@ def found(
 
 
 @given(NAMES)
-def test_uniform_trains_everything_alike(names: list[str]) -> None:
+def test_uniform_gives_every_module_the_standard_rate(names: list[str]) -> None:
     made = plan(UniformStrategy(label="plain"), places(names), None)
     assert made.strategy == "plain"
     assert made.scales == dict.fromkeys(names, 1.0)
@@ -80,7 +80,7 @@ def test_uniform_trains_everything_alike(names: list[str]) -> None:
 
 
 @given(NAMES, RATIOS, st.data())
-def test_ml_lr_gives_the_robust_the_whole_rate_and_the_rest_its_share(
+def test_ml_lr_gives_robust_modules_the_standard_rate_and_the_others_the_ratio(
     names: list[str], ratio: float, data: st.DataObject
 ) -> None:
     robust = data.draw(st.sets(st.sampled_from(names)))
@@ -92,12 +92,12 @@ def test_ml_lr_gives_the_robust_the_whole_rate_and_the_rest_its_share(
         assert set(made.full_rate) == robust
 
 
-def test_a_robust_module_that_is_not_trained_is_no_matter() -> None:
+def test_robust_modules_that_are_not_trained_are_ignored() -> None:
     assert plan(MlLrStrategy(), [Place("a")], found({"a": 0.0, "b": 0.0}, {"a", "b"})).scales == {"a": 1.0}
 
 
 @pytest.mark.parametrize("strategy", [MlLrStrategy(), MlLrContinuousStrategy(), SwatStrategy()])
-def test_a_strategy_that_rests_on_a_map_cannot_do_without(
+def test_strategies_with_an_analysis_need_a_map(
     strategy: MlLrStrategy | MlLrContinuousStrategy | SwatStrategy,
 ) -> None:
     with pytest.raises(TypeError, match="robustness map"):
@@ -119,7 +119,7 @@ def test_continuous_rates_fall_with_drift_from_1_to_the_ratio(drifts: list[float
         assert min(scales.values()) == pytest.approx(ratio)
 
 
-def test_a_continuous_rate_is_exponential_in_where_a_drift_lies_between_the_least_and_the_greatest() -> None:
+def test_continuous_rates_are_exponential_in_the_relative_drift() -> None:
     drifts = {"none": -3.0, "half": 2.0, "most": 4.0}
     scales = plan(MlLrContinuousStrategy(ratio=0.01), places(list(drifts)), found(drifts)).scales
     assert scales == pytest.approx({"none": 1.0, "half": 0.1, "most": 0.01})
@@ -129,7 +129,7 @@ def test_a_continuous_rate_is_exponential_in_where_a_drift_lies_between_the_leas
 
 
 @given(NAMES, st.floats(-1, 1), RATIOS)
-def test_a_map_without_a_spread_tells_no_module_from_another(names: list[str], drift: float, ratio: float) -> None:
+def test_a_map_without_a_spread_gives_equal_rates(names: list[str], drift: float, ratio: float) -> None:
     made = plan(MlLrContinuousStrategy(ratio=ratio), places(names), found(dict.fromkeys(names, drift)))
     assert set(made.scales.values()) == {1.0}
 
@@ -139,7 +139,7 @@ def test_a_map_without_modules_gives_every_module_the_standard_rate() -> None:
 
 
 @given(NAMES, RATIOS, st.data())
-def test_swat_warms_the_robust_up_and_then_trains_all_alike(
+def test_swat_trains_robust_modules_first_and_then_all_alike(
     names: list[str], ratio: float, data: st.DataObject
 ) -> None:
     robust = data.draw(st.sets(st.sampled_from(names)))
@@ -169,7 +169,7 @@ def test_layers_are_frozen_by_number_or_by_depth() -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_ranges_that_meet_freeze_every_layer_once(one: float, two: float, three: float) -> None:
+def test_adjacent_ranges_freeze_every_layer_once(one: float, two: float, three: float) -> None:
     first, middle, last = sorted((one, two, three))
     assume(first < middle < last)
 
@@ -188,23 +188,23 @@ def test_ranges_that_meet_freeze_every_layer_once(one: float, two: float, three:
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
-        (LayerNumbers(first=8, last=10), "this model has 10, numbered 0 to 9"),
-        (LayerShares(first=0.5, last=0.51), "which is 10 layers"),
+        (LayerNumbers(first=8, last=10), "this model has 10 layers. Use numbers from 0 to 9"),
+        (LayerShares(first=0.5, last=0.51), "depth of 10 layers"),
     ],
 )
-def test_layers_that_the_model_does_not_have_are_refused(layers: LayerNumbers | LayerShares, says: str) -> None:
+def test_layers_that_the_model_does_not_have_are_rejected(layers: LayerNumbers | LayerShares, says: str) -> None:
     with pytest.raises(InvalidInput, match=says) as caught:
         plan(FreezeLayersStrategy(layers=layers), STACK, None)
     assert (caught.value.code, caught.value.param) == ("no_such_layers", "strategy.layers")
 
 
-def test_a_set_by_hand_is_trained_like_a_robust_one() -> None:
+def test_a_named_set_is_trained_like_a_robust_set() -> None:
     made = plan(ModulesStrategy(label="mine", full_rate=("b",), ratio=0.2), places(["a", "b"]), None)
     assert (made.strategy, made.scales) == ("mine", {"a": 0.2, "b": 1.0})
     assert plan(ModulesStrategy(label="mine", full_rate=(), ratio=0.2), places(["a"]), None).scales == {"a": 0.2}
 
 
-def test_names_that_are_no_modules_are_refused_and_shown() -> None:
+def test_unknown_module_names_are_rejected_and_shown() -> None:
     with pytest.raises(InvalidInput) as caught:
         plan(ModulesStrategy(label="mine", full_rate=("a", "x", "y", "z", "w")), places(["a", "b"]), None)
     assert caught.value.code == "unknown_module"
@@ -218,11 +218,11 @@ def test_names_that_are_no_modules_are_refused_and_shown() -> None:
     [
         (MlLrStrategy(ratio=0), "no module is robust and the ratio is 0"),
         (SwatStrategy(), "no module is robust and the ratio is 0"),
-        (ModulesStrategy(label="mine", full_rate=(), ratio=0), "no module is named and the ratio is 0"),
-        (FreezeLayersStrategy(layers=LayerNumbers(first=0, last=9)), "holds every module"),
+        (ModulesStrategy(label="mine", full_rate=(), ratio=0), "full_rate names no module and the ratio is 0"),
+        (FreezeLayersStrategy(layers=LayerNumbers(first=0, last=9)), "contain every module"),
     ],
 )
-def test_a_plan_that_would_train_nothing_is_refused_in_its_own_words(
+def test_a_plan_that_trains_nothing_fails_with_advice(
     strategy: MlLrStrategy | SwatStrategy | ModulesStrategy | FreezeLayersStrategy, says: str
 ) -> None:
     with pytest.raises(TrainingFailed, match=says) as caught:
