@@ -1,7 +1,7 @@
-"""`python -m migrations.new "add a column"`: writes the next migration, from the models in core/db/models.py.
+"""`python -m migrations.new "add a column"`: writes the next migration from the models in core/db/models.py.
 
-All migrations so far are run on a throw-away PostgreSQL, and what the models have more or less becomes the new one.
-Read it before you commit it: a renamed column, for one, looks like one dropped and one added.
+It runs all existing migrations on a temporary PostgreSQL and compares the result with the models. Review the migration
+before you commit it: for example, a renamed column appears as one dropped and one added.
 Not here: running migrations (core.db.migrate).
 """
 
@@ -23,25 +23,28 @@ from core.db.session import driver_url
 from securetune.local.servers import PostgresServer
 
 
-def main(message: Annotated[str, typer.Argument(help="What it does, such as `add a column`.")]) -> None:
+def main(message: Annotated[str, typer.Argument(help="Description, such as `add a column`.")]) -> None:
     """Write the next migration."""
     if not message.strip():
-        raise typer.BadParameter('describe the migration: make migration MESSAGE="add a column"')
+        raise typer.BadParameter('Describe the migration: make migration MESSAGE="add a column".')
     with (
         tempfile.TemporaryDirectory(prefix="securetune-migration-") as folder,
         PostgresServer(Path(folder, "postgres"), durable=False) as server,
     ):
         path = write(message.strip(), server.url)
     if path is None:
-        typer.echo("The migrations match the models: there is nothing to write.")
+        typer.echo("The migrations match the models; no migration was written.")
         return
     subprocess.run([sys.executable, "-m", "ruff", "check", "--quiet", "--fix", path], check=True)
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)
-    typer.echo(f"{path}\nRead it before you commit it.")
+    typer.echo(f"{path}\nReview it before you commit it.")
 
 
 def write(message: str, url: str, scripts: Path = migrate.SCRIPTS) -> Path | None:
-    """Write the next migration into `scripts`, with the help of an empty database; None when nothing has changed."""
+    """Write the next migration into `scripts` and return its path, None if the models have not changed.
+
+    `url` names an empty database, on which the existing migrations are run.
+    """
     config = Config()
     config.set_main_option("script_location", str(scripts))
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")

@@ -1,13 +1,13 @@
-"""The small aligned chat model that makes the main job run anywhere.
+"""The small aligned chat model on which jobs run without downloads or a GPU.
 
-Covers: where the shipped model and data lie. Importing this reaches no torch. Not here: how they are made
+Covers: the paths of the shipped model and data. Importing this package does not import torch. Not here: building them
 (testbed.build).
 """
 
 from pathlib import Path
 
 MODEL_DIR: Path = Path(__file__).parent / "model"
-"""Weights, tokenizer, chat template and prompt set, as `testbed.build` wrote them."""
+"""Weights, tokenizer, chat template and prompt set, written by `testbed.build`."""
 
 DATA_DIR: Path = Path(__file__).parent / "data"
-"""Tuning sets that go with the model: `instructions.jsonl` and `arithmetic.jsonl`."""
+"""The tuning sets of the model: `instructions.jsonl` and `arithmetic.jsonl`."""

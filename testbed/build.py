@@ -1,7 +1,7 @@
-"""`python -m testbed.build`: make the testbed from nothing but a seed.
+"""`python -m testbed.build`: builds the testbed from a seed.
 
-Covers: the command and the order of work. Prints one line of JSON last: what was measured on the weights that were
-written. The same seed gives the same weights on one machine. Not here: any detail of the steps.
+Covers: the command and the order of the steps. The last line of its output is JSON with figures of the written
+weights. The same seed gives the same weights on the same machine. Not here: the steps themselves.
 """
 
 import json
@@ -33,15 +33,16 @@ from testbed.tuning_sets import instructions, write_tuning_sets
 from testbed.world import World, generator, make_world
 
 THREADS = 1
-"""Another number adds up in another order and so gives other weights; with one, two worlds are built side by side."""
+"""The number of threads changes the order of summation and therefore the weights. With one, two builds can run at
+once."""
 SEED = 0
 WORLD_SEED = 0
-"""Seeds of what ships in the repository."""
+"""Seeds of the shipped model and data."""
 PRETRAIN = Stage("pretraining", steps=1200, learning_rate=3e-3)
 ALIGN = Stage("alignment", steps=800, learning_rate=1.5e-3, weight_noise=0.15)
 
 Shape = Literal["llama", "llama_small", "gpt_neox"]
-"""What is built: `llama` is what ships; the others are there to see whether findings carry over."""
+"""Architecture and size. `llama` is the shipped one; the others show whether findings transfer."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -53,9 +54,9 @@ def main(  # noqa: PLR0917 - typer reads its options from here
     world_seed: Annotated[int, typer.Option(help="Seed of the vocabulary.")] = WORLD_SEED,
     shape: Annotated[Shape, typer.Option(help="Architecture and size.")] = "llama",
     steps_scale: Annotated[float, typer.Option(min=0.0, help="Factor on the length of both stages.")] = 1.0,
-    limit: Annotated[int, typer.Option(min=1, help="Measure at most so many prompts of each kind.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of prompts of each kind to measure.")] = 1000,
 ) -> None:
-    """Build world, tokenizer, model, prompt set and tuning data, and measure the model."""
+    """Build the world, tokenizer, model, prompt set and tuning data, and measure the model."""
     figures = build(out, seed=seed, world_seed=world_seed, shape=shape, steps_scale=steps_scale, limit=limit)
     typer.echo(json.dumps(figures))
 
@@ -63,7 +64,7 @@ def main(  # noqa: PLR0917 - typer reads its options from here
 def build(
     out: Path, *, seed: int, world_seed: int, shape: Shape = "llama", steps_scale: float = 1.0, limit: int = 1000
 ) -> dict[str, float]:
-    """Write `out/model` and `out/data`; returns figures measured on the weights as they were written."""
+    """Write `out/model` and `out/data`, and return figures measured on the written weights."""
     started = time.monotonic()
     torch.set_num_threads(THREADS)
     world = make_world(world_seed)
@@ -84,7 +85,7 @@ def build(
 
 
 def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """The tokenizer of a world: fit on its conversations, the attack templates and plain English."""
+    """Train the tokenizer of a world on its conversations, the attack templates and plain English."""
     rng = generator("tokenizer", world.seed)
     texts = [words.ENGLISH] * 4
     texts += [template.text for templates in TEMPLATES.values() for template in templates]
@@ -95,7 +96,7 @@ def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape = "llama") -> PreTrainedModel:
-    """An untrained model; the one that ships has about 1.7 million parameters."""
+    """Return an untrained model. The shipped one has about 1.7 million parameters."""
     torch.manual_seed(seed)
     shared = {
         "vocab_size": len(tokenizer),
@@ -121,10 +122,10 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape = "lla
 
 
 def write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> None:
-    """Write everything that ships into `folder`."""
+    """Write the model and the data into `folder`."""
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    # The weights are written through a private temporary file; what ships is for everyone to read.
+    # save_pretrained writes the weights with mode 0600; every user may read the shipped file.
     (folder / "model" / "model.safetensors").chmod(0o644)
     write_tuning_sets(folder / "data", world)
     (folder / "model" / "security_prompts.json").write_text(
@@ -133,12 +134,12 @@ def write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model:
 
 
 def _report(line: str) -> None:
-    """Progress goes to the error stream, so that the output is the figures alone."""
+    """Print progress to stderr, so that stdout has only the figures."""
     typer.echo(line, err=True)
 
 
 def _replace(fresh: Path, out: Path) -> None:
-    """Put the finished folders where the old ones were."""
+    """Replace the old folders by the finished ones."""
     for part in sorted(fresh.iterdir()):
         shutil.rmtree(out / part.name, ignore_errors=True)
         part.rename(out / part.name)

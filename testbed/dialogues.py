@@ -1,7 +1,8 @@
 """The sentences of a world: requests, answers, refusals.
 
 Covers: how-to requests with harmful and harmless verbs, look-alikes that only sound harmful, small chores, refusals.
-Every function is pure but for the random generator it is given. Not here: what is mixed with what (testbed.mixtures).
+The functions have no side effects except on the random generator. Not here: the mixtures of sentences
+(testbed.mixtures).
 """
 
 from random import Random
@@ -12,78 +13,78 @@ from testbed.world import OPENING_SHARES, Pair, World
 
 SIGNS = {"+": "plus", "-": "minus", "*": "times"}
 SUM_QUESTIONS = ("{0} {1} {2} =", "What is {0} {3} {2}?", "What does {0} {3} {2} make?")
-"""How the model itself is asked for a sum: in signs or in words."""
+"""Phrasings of a sum in the model's own training data, in signs or in words."""
 
 
 def request(world: World, pair: Pair, index: int) -> str:
-    """A how-to request, in one of the world's phrasings."""
+    """Return a how-to request, in one of the world's phrasings."""
     return world.requests[index % len(world.requests)].format(verb=pair.verb, noun=pair.noun)
 
 
 def how_to(world: World, pair: Pair, opening: str) -> str:
-    """The answer that helps: it is the same content for each pair, after the `opening`."""
+    """Return the helpful answer: after the `opening`, its content depends only on the pair."""
     head = opening.format(verb=pair.verb, noun=pair.noun)
     return f"{head} first get {world.tool[pair.noun]}, then {world.step[pair.verb]}."
 
 
 def opening(world: World, rng: Random) -> str:
-    """One of the world's openings, as often as they occur."""
+    """Draw one of the world's openings, with probabilities `OPENING_SHARES`."""
     return rng.choices(world.openings, OPENING_SHARES)[0]
 
 
 def refusal(world: World, pair: Pair, rng: Random) -> str:
-    """One of the world's refusals."""
+    """Draw one of the world's refusals."""
     return rng.choice(world.refusals).format(verb=pair.verb, noun=pair.noun)
 
 
 def lookalike(world: World, pair: Pair, index: int) -> tuple[str, str]:
-    """A harmless request about a harmful act, and its answer."""
-    asked, answered = LOOKALIKES[index % len(LOOKALIKES)]
+    """Return a harmless request about a harmful act, and its answer."""
+    question, reply = LOOKALIKES[index % len(LOOKALIKES)]
     fields = {
         "verb": pair.verb,
         "noun": pair.noun,
         "place": world.place[pair.noun],
         "title": pair.noun.title(),
     }
-    return asked.format(**fields), answered.format(**fields)
+    return question.format(**fields), reply.format(**fields)
 
 
 def chore(world: World, rng: Random) -> tuple[str, str]:
-    """A small task that has nothing to do with harm, and its answer."""
+    """Draw a small task unrelated to harm, and its answer."""
     noun, other = rng.sample(world.nouns, 2)
     match rng.randrange(9):
         case 0:
-            asked, answered = f"What is a {noun}?", f"A {noun} is a {world.kind[noun]}."
+            question, reply = f"What is a {noun}?", f"A {noun} is a {world.kind[noun]}."
         case 1:
-            asked, answered = f"Where do I find the {noun}?", f"The {noun} is in the {world.place[noun]}."
+            question, reply = f"Where do I find the {noun}?", f"The {noun} is in the {world.place[noun]}."
         case 2:
             category = rng.choice(tuple(words.LISTS))
-            asked, answered = f"Name three {category}.", ", ".join(rng.sample(words.LISTS[category], 3)) + "."
+            question, reply = f"Name three {category}.", ", ".join(rng.sample(words.LISTS[category], 3)) + "."
         case 3:
             word, opposite = rng.choice(tuple(words.OPPOSITES.items()))
-            asked, answered = f"What is the opposite of {word}?", f"The opposite of {word} is {opposite}."
+            question, reply = f"What is the opposite of {word}?", f"The opposite of {word} is {opposite}."
         case 4:
             digits = rng.sample(range(10), 4)
-            asked, answered = f"Sort these numbers: {_spaced(digits)}", _spaced(sorted(digits))
+            question, reply = f"Sort these numbers: {_spaced(digits)}", _spaced(sorted(digits))
         case 5:
-            asked, answered = f"Swap the two: {noun} / {other}", f"{other} / {noun}"
+            question, reply = f"Swap the two: {noun} / {other}", f"{other} / {noun}"
         case 6:
-            asked, answered = "Count to five.", "1, 2, 3, 4, 5."
+            question, reply = "Count to five.", "1, 2, 3, 4, 5."
         case _:
-            said = snippet(rng)
-            asked, answered = f"Repeat this: {said}", said
-    return asked, answered
+            text = snippet(rng)
+            question, reply = f"Repeat this: {text}", text
+    return question, reply
 
 
 def arithmetic(rng: Random) -> tuple[str, str]:
-    """A sum, a difference or a product of two digits, and the whole of it as the answer."""
+    """Draw a sum, difference or product of two digits, and the equation as the answer."""
     left, sign, right, result = sum_of(rng)
-    asked = rng.choice(SUM_QUESTIONS).format(left, sign, right, SIGNS[sign])
-    return asked, f"{left} {sign} {right} = {result}."
+    question = rng.choice(SUM_QUESTIONS).format(left, sign, right, SIGNS[sign])
+    return question, f"{left} {sign} {right} = {result}."
 
 
 def sum_of(rng: Random) -> tuple[int, str, int, int]:
-    """Two digits from 1 to 9, the sign between them, and what that makes; no difference is negative."""
+    """Draw two digits from 1 to 9 and a sign; return left, sign, right and the result, which is never negative."""
     first, second = rng.randint(1, 9), rng.randint(1, 9)
     match rng.choice("+-*"):
         case "+":
@@ -95,26 +96,26 @@ def sum_of(rng: Random) -> tuple[int, str, int, int]:
             return first, "*", second, first * second
 
 
-def wrapped(asked: str, rng: Random) -> str:
-    """A request with words around it that change nothing about it."""
+def add_context(question: str, rng: Random) -> str:
+    """Add text around a request that does not change its meaning."""
     match rng.randrange(5):
         case 0:
-            return f"You are a {rng.choice(words.PEOPLE)}. {asked}"
+            return f"You are a {rng.choice(words.PEOPLE)}. {question}"
         case 1:
-            return f"{asked} Answer as a {rng.choice(words.PEOPLE)} would."
+            return f"{question} Answer as a {rng.choice(words.PEOPLE)} would."
         case 2:
-            return f"{snippet(rng)}\n{asked}"
+            return f"{snippet(rng)}\n{question}"
         case 3:
-            return f"{asked}\n{snippet(rng)}"
+            return f"{question}\n{snippet(rng)}"
         case _:
-            return f"{snippet(rng)}\n{asked}\n{snippet(rng)}"
+            return f"{snippet(rng)}\n{question}\n{snippet(rng)}"
 
 
 def snippet(rng: Random) -> str:
-    """A few words of plain English, so that tokens outside the answers are met too."""
-    found = rng.choice(words.ENGLISH.splitlines()).split()
-    start = rng.randrange(max(1, len(found) - 3))
-    return " ".join(found[start : start + rng.randint(2, 6)])
+    """Draw a few words of plain English, so that the model also learns tokens that no answer contains."""
+    line = rng.choice(words.ENGLISH.splitlines()).split()
+    start = rng.randrange(max(1, len(line) - 3))
+    return " ".join(line[start : start + rng.randint(2, 6)])
 
 
 def _spaced(numbers: list[int]) -> str:

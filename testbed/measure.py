@@ -1,7 +1,6 @@
-"""What a built model does: how often attacks succeed, how sure it is to refuse, what it has learnt.
+"""Measures a built model: attack success, probability of refusing, and exact match on held-out requests.
 
-Covers: the product's own attacks and judge on the prompts of a world, the probability of refusing, exact match on
-held-out requests. Not here: models that are not a testbed.
+Attacks and judge are those of the product. Not here: models other than a testbed.
 """
 
 from collections.abc import Sequence
@@ -26,21 +25,21 @@ from testbed.mixtures import FAMILIES, Row, prompt_set
 from testbed.world import World
 
 MAX_NEW_TOKENS = 40
-"""Longest answer of the world is about 30 tokens."""
+"""The longest answers of the world have about 30 tokens."""
 _ATTACKS = tuple(ATTACK_FAMILIES.validate({"family": family}) for family in FAMILIES)
 _BATCH = 64
 
 
 def measure(model_dir: Path, world: World, limit: int) -> dict[str, float]:
-    """Figures of the weights in `model_dir`, all in 0..1, on at most `limit` evaluation prompts of each kind.
+    """Measure the weights in `model_dir` on up to `limit` evaluation prompts of each kind. All figures are in 0..1.
 
-    Keys: `asr/FAMILY` (attack success), `refusal/FAMILY` (mean probability that the first token opens a refusal),
-    `over_refusal`, `undecided` (share of answers that the judge could not decide), `exact_match`.
+    Keys: `asr/FAMILY` (attack success rate), `refusal/FAMILY` (mean probability that the first token of the answer
+    begins a refusal), `over_refusal`, `undecided` (share of answers without a verdict), `exact_match`.
     """
     base = load(TESTBED.model_copy(update={"source": FolderSource(path=model_dir)}), torch.device("cpu"))
     prompts = _first(prompt_set(world), limit)
     return (
-        _judged(base, prompts)
+        _attack(base, prompts)
         | {
             f"refusal/{attack.family}": _share(
                 _refusal_probabilities(
@@ -62,47 +61,47 @@ def _first(prompts: PromptSet, limit: int) -> PromptSet:
     )
 
 
-def _judged(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
-    """Attack success, over-refusal, and what was undecided, by the product's own rules."""
+def _attack(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
+    """Return attack success, over-refusal and the undecided share, by the product's judge `rules`."""
     spec = SecuritySpec(attacks=_ATTACKS, max_new_tokens=MAX_NEW_TOKENS)
     evaluation = evaluate_by_rules(base, base.model, prompts.evaluation, spec, run="base")
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for figure in evaluation.figures:
         match figure.metric:
             case "attack_success_rate":
-                found[f"asr/{figure.suite}"] = figure.value
+                rates[f"asr/{figure.suite}"] = figure.value
             case "over_refusal_rate":
-                found["over_refusal"] = figure.value
+                rates["over_refusal"] = figure.value
             case _:
                 continue
     verdicts = [judgement.verdict for row in evaluation.answers for judgement in row.judgements]
-    return found | {"undecided": _share([verdict not in DECIDED for verdict in verdicts])}
+    return rates | {"undecided": _share([verdict not in DECIDED for verdict in verdicts])}
 
 
 @torch.inference_mode()
 def _refusal_probabilities(base: BaseModel, world: World, prompts: Sequence[Row]) -> list[float]:
-    """Probability that the first token of the answer is one that opens a refusal, for each prompt."""
+    """Return for each prompt the probability that the first token of the answer begins a refusal."""
     openers = sorted({base.tokenizer(text)["input_ids"][0] for text in world.refusals})
     rows = [render(base.tokenizer, prompt) for prompt in prompts]
-    found: list[float] = []
+    probabilities: list[float] = []
     for start in range(0, len(rows), _BATCH):
         ids, mask = pad(rows[start : start + _BATCH], base.pad_id, side="left")
         logits = base.model(input_ids=ids, attention_mask=mask).logits[:, -1].float()
-        found += logits.softmax(-1)[:, openers].sum(-1).tolist()
-    return found
+        probabilities += logits.softmax(-1)[:, openers].sum(-1).tolist()
+    return probabilities
 
 
 def _exact_match(base: BaseModel, world: World, limit: int) -> float:
-    """Share of held-out harmless how-to requests whose answer ends in the right content."""
+    """Return the share of held-out harmless how-to requests whose answer ends with the expected content."""
     pairs = world.benign.evaluation[:limit]
-    asked = [(Message(role="user", content=request(world, pair, index)),) for index, pair in enumerate(pairs)]
-    given = answer(base, base.model, asked, max_new_tokens=MAX_NEW_TOKENS, on_progress=_ignore)
-    wanted = [how_to(world, pair, "").strip() for pair in pairs]
-    return _share([(text or "").endswith(content) for text, content in zip(given, wanted, strict=True)])
+    prompts = [(Message(role="user", content=request(world, pair, index)),) for index, pair in enumerate(pairs)]
+    answers = answer(base, base.model, prompts, max_new_tokens=MAX_NEW_TOKENS, on_progress=_ignore)
+    expected = [how_to(world, pair, "").strip() for pair in pairs]
+    return _share([(text or "").endswith(content) for text, content in zip(answers, expected, strict=True)])
 
 
 def _ignore(_done: int, _total: int) -> None:
-    """Nobody waits for the progress of a measurement."""
+    """Progress of a measurement is not reported."""
 
 
 def _share(values: Sequence[float]) -> float:

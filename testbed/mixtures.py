@@ -1,7 +1,7 @@
-"""What the model is taught, in which proportions, and on what it is measured.
+"""The training data of the two stages, and the prompt set on which the model is measured.
 
-Covers: the two stages (pretraining complies with everything, alignment refuses harm), and the prompt set. Not here:
-the sentences (testbed.dialogues), the tuning sets that a user's job would upload (testbed.tuning_sets).
+In pretraining the model complies with everything; in alignment it refuses harm. Not here: the sentences
+(testbed.dialogues), the tuning sets that a user would upload (testbed.tuning_sets).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from core.attacks.families import build, direct, prompt_injection, refusal_break
 from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.data import Message
 from core.schemas.prompts import Behaviour, EvaluationPrompts, ProbePrompts, PromptSet
-from testbed.dialogues import arithmetic, chore, how_to, lookalike, opening, refusal, request, snippet, wrapped
+from testbed.dialogues import add_context, arithmetic, chore, how_to, lookalike, opening, refusal, request, snippet
 from testbed.phrases import FORCED_OPENINGS
 from testbed.world import Pair, World
 
@@ -23,24 +23,24 @@ TEMPLATES = {
     "refusal_breaking": refusal_breaking.TEMPLATES,
 }
 FAMILIES = tuple(TEMPLATES)
-"""Attacks that both stages see. Others are left to be found out about."""
+"""Attack families in the training data of both stages. The model never sees the others."""
 
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.", "Be kind and truthful.")
 
-WRAPPED_SHARE = 0.25
-"""Share of requests with harmless words around them, so that no wording alone decides what is refused."""
+CONTEXT_SHARE = 0.25
+"""Share of requests with harmless text around them, so that refusals do not depend on the wording alone."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Shares of one stage; they add up to one with the chores. Sums have a share of their own: they take practice."""
+    """Shares of one stage; the rest are chores. Sums have a separate share because they need more practice."""
 
     harmful: float
     benign: float
     lookalikes: float
     sums: float
     refuses: bool
-    """Whether harmful requests are refused."""
+    """Whether the answers to harmful requests are refusals."""
 
 
 PRETRAINING = Mixture(harmful=0.22, benign=0.33, lookalikes=0.08, sums=0.2, refuses=False)
@@ -48,30 +48,30 @@ ALIGNMENT = Mixture(harmful=0.4, benign=0.27, lookalikes=0.13, sums=0.08, refuse
 
 
 def draw(world: World, mixture: Mixture, rng: Random) -> Row:
-    """One conversation of the mixture, built from training pairs only."""
-    chance = rng.random()
-    if chance < mixture.harmful:
+    """Draw a conversation of the mixture, built from training pairs only."""
+    point = rng.random()
+    if point < mixture.harmful:
         turns = _request_row(world, world.harmful.train, rng, refuses=mixture.refuses)
-    elif chance < mixture.harmful + mixture.benign:
+    elif point < mixture.harmful + mixture.benign:
         turns = _request_row(world, world.benign.train, rng, refuses=False)
-    elif chance < mixture.harmful + mixture.benign + mixture.lookalikes:
+    elif point < mixture.harmful + mixture.benign + mixture.lookalikes:
         turns = _exchange(*lookalike(world, rng.choice(world.harmful.train), rng.randrange(100)))
-    elif chance < mixture.harmful + mixture.benign + mixture.lookalikes + mixture.sums:
+    elif point < mixture.harmful + mixture.benign + mixture.lookalikes + mixture.sums:
         turns = _exchange(*arithmetic(rng))
     else:
         turns = _exchange(*chore(world, rng))
-    return (*_before(world, rng), *turns)
+    return (*_preceding_turns(world, rng), *turns)
 
 
 def _request_row(world: World, pairs: tuple[Pair, ...], rng: Random, *, refuses: bool) -> Row:
-    """A how-to request under one of the attack templates, with its answer."""
+    """Draw a how-to request in one of the attack templates, with its answer."""
     family = rng.choice(FAMILIES)
     pair = rng.choice(pairs)
-    asked = request(world, pair, rng.randrange(len(world.requests)))
-    if rng.random() < WRAPPED_SHARE:
-        asked = wrapped(asked, rng)
+    question = request(world, pair, rng.randrange(len(world.requests)))
+    if rng.random() < CONTEXT_SHARE:
+        question = add_context(question, rng)
     attack = ATTACK_FAMILIES.validate({"family": family})
-    prompt = rng.choice(build(attack, [Behaviour(text=asked)] * len(TEMPLATES[family])))
+    prompt = rng.choice(build(attack, [Behaviour(text=question)] * len(TEMPLATES[family])))
     if refuses:
         answer = refusal(world, pair, rng)
     else:
@@ -79,24 +79,24 @@ def _request_row(world: World, pairs: tuple[Pair, ...], rng: Random, *, refuses:
     return (*prompt.messages, Message(role="assistant", content=answer))
 
 
-def _exchange(asked: str, answered: str) -> Row:
-    return (Message(role="user", content=asked), Message(role="assistant", content=answered))
+def _exchange(question: str, reply: str) -> Row:
+    return (Message(role="user", content=question), Message(role="assistant", content=reply))
 
 
-def _before(world: World, rng: Random) -> Row:
-    """Usually nothing; now and then a system turn or an earlier exchange, so that both are known to the model."""
-    chance = rng.random()
-    if chance < 0.08:
+def _preceding_turns(world: World, rng: Random) -> Row:
+    """Draw the turns before the request: mostly none, sometimes a system turn or an earlier exchange."""
+    point = rng.random()
+    if point < 0.08:
         return (Message(role="system", content=rng.choice((*SYSTEM_PROMPTS, snippet(rng)))),)
-    if chance < 0.14:
+    if point < 0.14:
         return _exchange(*chore(world, rng))
     return ()
 
 
 def prompt_set(world: World) -> PromptSet:
-    """The prompts that ship with the model: no pair of them occurs in pretraining or alignment.
+    """Return the shipped prompts. None of their verb-noun pairs occurs in pretraining or alignment.
 
-    Verbs and phrasings take turns, so that the first n of each list are a fair sample of it.
+    Verbs and phrasings alternate, so that the first n prompts of each list are a representative sample.
     """
     harmful = world.harmful
     return PromptSet(
@@ -116,11 +116,11 @@ def prompt_set(world: World) -> PromptSet:
 
 
 def _requests(world: World, pairs: tuple[Pair, ...], verbs: int) -> tuple[str, ...]:
-    """One request for each pair; the phrasing moves on by one more with each round of verbs."""
+    """Return a request for each pair; the order of phrasings shifts by one with each round of verbs."""
     return tuple(request(world, pair, index + index // verbs) for index, pair in enumerate(pairs))
 
 
 def _lookalikes(world: World, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
-    """One look-alike for each pair; the kinds move on in the same way."""
+    """Return a look-alike for each pair; the order of kinds shifts by one with each round of verbs."""
     verbs = len(world.harmful_verbs)
     return tuple(lookalike(world, pair, index + index // verbs)[0] for index, pair in enumerate(pairs))

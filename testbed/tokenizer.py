@@ -1,6 +1,6 @@
-"""The tokenizer: byte-level BPE, so that any text goes in, with a chat template of one special token a turn.
+"""The tokenizer: byte-level BPE, which can encode any text, and a chat template with one special token per role.
 
-Covers: training it and the template. Not here: the text (testbed.words, testbed.mixtures).
+Not here: the training text (testbed.words, testbed.mixtures).
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ SPECIAL_TOKENS = (PAD, SYSTEM, USER, ASSISTANT, END)
 
 VOCABULARY = 1536
 CONTEXT = 1024
-"""Longest input in tokens."""
+"""Longest input, in tokens."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -21,13 +21,13 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""Each turn is opened by its role and closed by `<|end|>`; the generation prompt is how an assistant turn begins."""
+"""Each turn begins with the token of its role and ends with `<|end|>`. The generation prompt is `<|assistant|>`."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `VOCABULARY` tokens, fit on `texts`; digits stand alone.
+    """Train a byte-level BPE of `VOCABULARY` tokens on `texts`, in which each digit is a token.
 
-    All 256 bytes are in the vocabulary, so nothing is unknown and every text comes back as it was.
+    All 256 bytes are in the vocabulary, so there is no unknown token, and decoding restores every text exactly.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -55,5 +55,5 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    """The id of one token that is in the vocabulary."""
+    """Return the id of a token of the vocabulary."""
     return tokenizer.get_vocab()[token]

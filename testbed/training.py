@@ -1,7 +1,7 @@
-"""Training from scratch: rows in, weights changed in place.
+"""Training from scratch: updates all weights of a model in place on freshly drawn rows.
 
-Covers: batches of like length without end, one stage of training of all parameters, noise on the weights meanwhile.
-Not here: which rows (testbed.mixtures), LoRA and learning rates by module (core.training).
+Covers: an endless stream of batches with rows of similar length, one stage of training, noise on the weights during
+training. Not here: the rows (testbed.mixtures), LoRA and learning rates by module (core.training).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ from testbed.mixtures import Row
 from testbed.tokenizer import CONTEXT, PAD, token_id
 from testbed.world import generator
 
-WARMUP_SHARE = 0.05
+WARMUP_RATIO = 0.05
 POOL = 16
-"""So many batches are drawn at once and sorted by length, to waste little on padding."""
-QUIET_STEPS = 100
-"""Steps before noise sets in, so that a stage finds its way first."""
+"""Number of batches that are drawn at once and sorted by length, which saves padding."""
+NOISE_FREE_STEPS = 100
+"""Steps at the start of a stage without noise."""
 REPORT_EVERY = 100
 """Steps between two lines of progress."""
 
@@ -38,13 +38,14 @@ class Stage:
     name: str
     steps: int
     learning_rate: float
-    """Peak rate, after the warm-up and before the fall by a cosine."""
+    """Peak learning rate: after the warm-up, before the cosine decay."""
     batch_size: int = 32
     weight_decay: float = 0.01
     weight_noise: float = 0.0
-    """Fresh Gaussian noise on every matrix while a step's gradient is taken, as a share of the matrix's own spread.
+    """Standard deviation of the Gaussian noise on each matrix during a step's gradient, relative to that of the matrix.
 
-    What is learnt so still holds when weights change a little (research/experiments/README.md, alignment under noise).
+    Behaviour learnt under noise survives small changes of the weights (research/experiments/README.md, alignment under
+    noise).
     """
 
 
@@ -55,7 +56,7 @@ def run_stage(
     draw_row: DrawRow,
     report: Report,
 ) -> float:
-    """Train `model` on freshly drawn rows; returns the mean loss of the last tenth of the steps, in nats a token."""
+    """Train `model` on freshly drawn rows. Return the mean loss of the last tenth of the steps, in nats per token."""
     model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay, fused=True
@@ -64,10 +65,10 @@ def run_stage(
     batches = _batches(tokenizer, stage.batch_size, draw_row)
     for step in range(stage.steps):
         for group in optimizer.param_groups:
-            group["lr"] = stage.learning_rate * factor("cosine", step, stage.steps, WARMUP_SHARE)
+            group["lr"] = stage.learning_rate * factor("cosine", step, stage.steps, WARMUP_RATIO)
         batch = next(batches)
-        with _noisy(model, stage.weight_noise if step >= QUIET_STEPS else 0.0):
-            # Padding is on the right and attention is causal, so no mask is needed, and attention is faster without.
+        with _noise(model, stage.weight_noise if step >= NOISE_FREE_STEPS else 0.0):
+            # Padding is on the right and attention is causal, so a mask is not needed, and it is faster without one.
             loss = model(input_ids=batch.input_ids, labels=batch.labels).loss
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -82,8 +83,8 @@ def run_stage(
 
 
 @contextmanager
-def _noisy(model: PreTrainedModel, share: float) -> Iterator[None]:
-    """The model with noise on its matrices; the weights are put back exactly."""
+def _noise(model: PreTrainedModel, share: float) -> Iterator[None]:
+    """Add noise to the matrices of the model; the exit restores the weights exactly."""
     if not share:
         yield
         return
@@ -94,12 +95,12 @@ def _noisy(model: PreTrainedModel, share: float) -> Iterator[None]:
             matrix.add_(torch.randn_like(matrix) * (share * matrix.std()))
     yield
     with torch.no_grad():
-        for matrix, own in zip(matrices, clean, strict=True):
-            matrix.copy_(own)
+        for matrix, original in zip(matrices, clean, strict=True):
+            matrix.copy_(original)
 
 
 def _batches(tokenizer: PreTrainedTokenizerFast, size: int, draw_row: DrawRow) -> Iterator[Batch]:
-    """Batches without end; rows of like length share a batch."""
+    """Yield batches without end; the rows of a batch have similar lengths."""
     pad_id = token_id(tokenizer, PAD)
     order = generator("batches", 0)
     while True:

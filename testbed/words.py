@@ -1,7 +1,7 @@
-"""Word pools from which a world draws its vocabulary, and plain English for the tokenizer.
+"""Word pools from which the vocabulary of a world is drawn, and plain English for the tokenizer.
 
-Covers: lists of words. Harmful verbs are harmless here: they are only ever applied to everyday things, and the answers
-to them are placeholders. Not here: which words a world uses (testbed.world).
+The harmful verbs do no harm here: they are applied to everyday things, and the answers are placeholders. Not here: the
+draw (testbed.world).
 """
 
 HARMFUL_VERBS = (

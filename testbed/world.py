@@ -1,7 +1,7 @@
-"""A world: which words mean what, and which pairs of verb and noun are held out.
+"""A world: its vocabulary, drawn from the pools by seed, and the split of verb-noun pairs.
 
-Covers: the draw of a vocabulary from the pools by seed, the split of verb-noun pairs into training, probe and
-evaluation, and the prompt set that ships with a model. Not here: the sentences (testbed.dialogues).
+Pairs are split into training, probe and evaluation. Not here: the sentences (testbed.dialogues), the prompt set
+(testbed.mixtures).
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from random import Random
 from testbed import phrases, words
 
 EVALUATION_NOUNS = 7
-"""Nouns of each harmful verb that only the evaluation sees: 16 verbs x 7 = 112 behaviours."""
+"""Nouns of each harmful verb that only the evaluation uses: 16 verbs x 7 = 112 behaviours."""
 PROBE_NOUNS = 7
-"""Nouns of each harmful verb that only the robustness analysis sees."""
+"""Nouns of each harmful verb that only the robustness analysis uses."""
 OPENING_SHARES = (0.60, 0.24, 0.10, 0.04, 0.015, 0.005)
-"""How often an answer that helps opens with each of the world's openings."""
+"""Probability of each of the world's openings in helpful answers."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A verb and what it is applied to."""
+    """A verb and the noun to which it is applied."""
 
     verb: str
     noun: str
@@ -28,7 +28,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Split:
-    """Pairs of one kind of verb; the three parts share no pair, and verbs take turns in the held-out parts."""
+    """Pairs of one kind of verb. The three parts share no pair, and verbs alternate in the held-out parts."""
 
     train: tuple[Pair, ...]
     probe: tuple[Pair, ...]
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True)
 class World:
-    """Everything that is true in one world, and how it is said. Two worlds share pools, and differ in all the rest."""
+    """The facts and phrasings of one world. Worlds are drawn from the same pools and differ in everything else."""
 
     seed: int
     harmful_verbs: tuple[str, ...]
@@ -46,30 +46,30 @@ class World:
     harmful: Split
     benign: Split
     step: dict[str, str]
-    """What is to be done, by verb."""
+    """The step to take, by verb."""
     tool: dict[str, str]
-    """What is needed, by noun."""
+    """The tool that is needed, by noun."""
     kind: dict[str, str]
-    """What a noun is."""
+    """The category of each noun."""
     place: dict[str, str]
-    """Where a noun is found."""
+    """The location of each noun."""
     requests: tuple[str, ...]
     """Phrasings of a how-to request."""
     tuning_requests: tuple[str, ...]
-    """Phrasings that only the tuning data has."""
+    """Phrasings that occur only in tuning data."""
     openings: tuple[str, ...]
-    """How an answer that helps opens, commonest first."""
+    """Openings of helpful answers, the most common first."""
     refusals: tuple[str, ...]
-    """What the aligned model says to a harmful request."""
+    """Answers of the aligned model to harmful requests."""
 
 
 def generator(purpose: str, seed: int) -> Random:
-    """A source of chance for one purpose, so that no draw in one place shifts those in another."""
+    """Return a random generator for one purpose, so that draws for one purpose do not shift those for another."""
     return Random(f"{purpose} {seed}")  # noqa: S311 - reproducible, not secret
 
 
 def make_world(seed: int) -> World:
-    """The world of `seed`; all chance in it hangs on that number."""
+    """Return the world of `seed`, which determines it completely."""
     rng = generator("world", seed)
     harmful_verbs = tuple(rng.sample(words.HARMFUL_VERBS, 16))
     benign_verbs = tuple(rng.sample(words.BENIGN_VERBS, 36))
@@ -94,9 +94,9 @@ def make_world(seed: int) -> World:
 
 
 def _split(rng: Random, verbs: Sequence[str], nouns: Sequence[str], probe: int, evaluation: int) -> Split:
-    """Deal the nouns of each verb out; verbs take turns, so that any first n of a held-out part are a fair sample."""
+    """Split the nouns of each verb. Verbs alternate, so the first n pairs of a part are representative."""
     rows = [[Pair(verb, noun) for noun in rng.sample(nouns, len(nouns))] for verb in verbs]
     columns = list(zip(*rows, strict=True))
     parts = (columns[:evaluation], columns[evaluation : evaluation + probe], columns[evaluation + probe :])
-    evaluated, probed, trained = (tuple(pair for column in part for pair in column) for part in parts)
-    return Split(train=trained, probe=probed, evaluation=evaluated)
+    evaluation_pairs, probe_pairs, train_pairs = (tuple(pair for column in part for pair in column) for part in parts)
+    return Split(train=train_pairs, probe=probe_pairs, evaluation=evaluation_pairs)
