@@ -13,7 +13,7 @@ from torch import nn
 
 from core.attacks.ask import Generate
 from core.attacks.family import Sampling
-from core.lm.generate import answer, prompts_of
+from core.lm.generate import answer, render_prompts
 from core.lm.load import BaseModel
 from core.lm.vllm_engine import VllmModel, opened
 from core.schemas.data import Message
@@ -70,7 +70,7 @@ def transformers_engine(base: BaseModel, model: nn.Module, spec: SecuritySpec) -
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=spec.seed,
-            settled=early_stop,
+            early_stop=early_stop,
             on_progress=on_progress,
         )
 
@@ -88,7 +88,7 @@ def _vllm_engine(base: BaseModel, served: VllmModel, spec: SecuritySpec) -> Gene
         on_progress: OnProgress,
     ) -> Sequence[str | None]:
         del early_stop
-        prompts = prompts_of(base, conversations, max_new_tokens=spec.max_new_tokens)
+        prompts = render_prompts(base, conversations, max_new_tokens=spec.max_new_tokens)
         fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
         answers: list[str | None] = [None] * len(prompts)
         for start in range(0, len(fitting), _VLLM_BATCH):

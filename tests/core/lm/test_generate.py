@@ -23,10 +23,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from core.lm import decode, generate
+from core.lm import cache, decode, engine
 from core.lm.adapter import attached
+from core.lm.answers import sample
 from core.lm.decode import decoder_of
-from core.lm.generate import ROOM, answer, continue_tokens, prompts_of, sampled
+from core.lm.generate import MIN_ROOM, answer, continue_tokens, render_prompts
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.lm.prompts import render
@@ -94,12 +95,12 @@ class Passes:
 def watched(model: nn.Module) -> Iterator[Passes]:
     """Everything that the model reads, but for what it is tried out with."""
     passes = Passes()
-    trial = {token for row in decode._TRIED for token in row}
+    trial = {token for row in decode._TRIAL_PROMPTS for token in row}
 
     def note(_model: nn.Module, _args: object, kwargs: dict[str, Tensor]) -> None:
         ids = kwargs["input_ids"]
         rows, width = ids.shape
-        if rows > len(decode._TRIED) or not set(ids.flatten().tolist()) <= trial | {0}:
+        if rows > len(decode._TRIAL_PROMPTS) or not set(ids.flatten().tolist()) <= trial | {0}:
             passes.shapes.append((rows, width))
 
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
@@ -188,7 +189,9 @@ def test_what_keeps_more_than_keys_and_values_is_asked_by_transformers(
         for size in (1, batch_size)
     ]
     assert again[0] == again[1] != [row[:9] for row in found]
-    ended = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=ignore, settled=lambda *_: True)
+    ended = continue_tokens(
+        other, other.model, alike, max_new_tokens=20, on_progress=ignore, early_stop=lambda *_: True
+    )
     assert [len(row) for row in ended] == [min(16, len(row)) for row in found]
 
 
@@ -204,7 +207,7 @@ def test_a_model_that_fails_its_trial_is_asked_by_transformers(
                 raise outcome
             return outcome
 
-        monkeypatch.setattr(decode.Decoder, "_tried", tried)
+        monkeypatch.setattr(decode.Decoder, "_passes_trial", tried)
         assert decoder_of(other.model, other.pad_id) is None
         assert continue_tokens(other, other.model, alike, max_new_tokens=12, on_progress=ignore) == wanted
 
@@ -286,7 +289,7 @@ def test_nothing_asked(base: BaseModel, temperature: float) -> None:
 def test_a_prompt_that_leaves_no_room_is_not_asked(base: BaseModel, most: int) -> None:
     # GPT-2's positions are a table of 64: one token too many ends in an error.
     other = tiny_base("gpt2", base)
-    least = min(most, ROOM)
+    least = min(most, MIN_ROOM)
     conversations = user_turns(*("7" * count for count in range(30, 70)), "Hello")
     prompts = [render(base.tokenizer, each) for each in conversations]
     fits = [len(prompt) + least <= other.context for prompt in prompts]
@@ -294,7 +297,7 @@ def test_a_prompt_that_leaves_no_room_is_not_asked(base: BaseModel, most: int) -
     assert max(len(prompt) for prompt, fit in zip(prompts, fits, strict=True) if fit) == other.context - least
     found = answer(other, other.model, conversations, max_new_tokens=most, on_progress=ignore)
     assert [text is not None for text in found] == fits
-    assert prompts_of(other, conversations, max_new_tokens=most) == [
+    assert render_prompts(other, conversations, max_new_tokens=most) == [
         prompt if fit else None for prompt, fit in zip(prompts, fits, strict=True)
     ]
 
@@ -381,11 +384,13 @@ def test_an_answer_of_which_enough_is_known_ends_early(base: BaseModel, prompts:
     whole = continue_tokens(other, other.model, prompts[:3], max_new_tokens=40, on_progress=ignore)
     heard: list[tuple[int, list[int]]] = []
 
-    def settled(index: int, tokens: list[int]) -> bool:
+    def early_stop(index: int, tokens: list[int]) -> bool:
         heard.append((index, tokens))
         return len(tokens) >= {0: 50, 1: 32, 2: 16}[index]
 
-    rows = continue_tokens(other, other.model, prompts[:3], max_new_tokens=40, on_progress=ignore, settled=settled)
+    rows = continue_tokens(
+        other, other.model, prompts[:3], max_new_tokens=40, on_progress=ignore, early_stop=early_stop
+    )
     assert rows == [whole[0], whole[1][:32], whole[2][:16]]
     assert sorted(heard) == sorted(
         (index, whole[index][:length])
@@ -398,11 +403,13 @@ def test_text_can_settle_an_answer_too(base: BaseModel) -> None:
     other = endless(base)
     heard: list[tuple[int, str]] = []
 
-    def settled(index: int, text: str) -> bool:
+    def early_stop(index: int, text: str) -> bool:
         heard.append((index, text))
         return True
 
-    found = answer(other, other.model, user_turns(*TEXTS[:2]), max_new_tokens=40, on_progress=ignore, settled=settled)
+    found = answer(
+        other, other.model, user_turns(*TEXTS[:2]), max_new_tokens=40, on_progress=ignore, early_stop=early_stop
+    )
     assert sorted(heard) == list(enumerate(found))
 
 
@@ -418,7 +425,7 @@ def test_tokens_are_drawn_as_often_as_transformers_would(temperature: float, top
     steps = 20_000
     chances = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
     drawn = [
-        sampled(row.expand(steps, -1), chances, temperature=temperature, top_p=top_p).bincount(minlength=20) / steps
+        sample(row.expand(steps, -1), chances, temperature=temperature, top_p=top_p).bincount(minlength=20) / steps
         for row in logits
     ]
     assert torch.allclose(torch.stack(drawn), warped.softmax(-1), atol=2 / steps)
@@ -428,8 +435,8 @@ def test_the_likeliest_token_is_left_whatever_the_share() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 0.0]])
     for chance in (0.0, 0.5, 1.0 - 1e-16):
         chances = torch.full((2,), chance, dtype=torch.float64)
-        assert sampled(logits, chances, temperature=1.0, top_p=0.0).tolist() == [1, 0]
-        assert sampled(logits, chances, temperature=1e-6, top_p=1.0)[0] == 1
+        assert sample(logits, chances, temperature=1.0, top_p=0.0).tolist() == [1, 0]
+        assert sample(logits, chances, temperature=1e-6, top_p=1.0)[0] == 1
 
 
 def test_chance_belongs_to_the_seed_and_the_row(base: BaseModel, prompts: list[list[int]]) -> None:
@@ -512,7 +519,7 @@ def test_memory_bounds_a_batch(
     other = tiny_base("llama", base)
     slot_bytes = 2 * 2 * 2 * 4 * 4  # layers, keys and values, heads, width, float32
     longest = max(map(len, alike)) + 12
-    monkeypatch.setattr(generate, "_CPU_BYTES", rows_held * longest * slot_bytes)
+    monkeypatch.setattr(engine, "_CPU_CACHE_BYTES", rows_held * longest * slot_bytes)
     wanted = one_by_one(other, alike, 12)
     with watched(other.model) as seen:
         assert continue_tokens(other, other.model, alike, max_new_tokens=12, on_progress=ignore) == wanted
@@ -522,7 +529,7 @@ def test_memory_bounds_a_batch(
 def test_long_prompts_are_read_a_few_at_a_time(
     base: BaseModel, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "_CPU_READ", 64)
+    monkeypatch.setattr(engine, "_CPU_READ_TOKENS", 64)
     other = tiny_base("llama", base)
     wanted = one_by_one(other, prompts, 12)
     with watched(other.model) as seen:
@@ -546,12 +553,12 @@ def test_rows_that_come_and_go_at_any_time_change_no_answer(
         for _ in range(20)
     ]
     some += chance.choices(some, k=10)
-    monkeypatch.setattr(decode, "_ROOM", chance.choice([1, 3, 64]))
+    monkeypatch.setattr(cache, "_SPARE_SLOTS", chance.choice([1, 3, 64]))
     monkeypatch.setattr(decode, "_MIN_SAVING", chance.choice([0.0, 0.125, 1.0]))
-    monkeypatch.setattr(generate, "_CPU_READ", chance.choice([32, 200, 1024]))
-    monkeypatch.setattr(generate, "_CPU_BYTES", chance.choice([1 << 15, 1 << 17, 1 << 30]))
-    monkeypatch.setattr(generate, "_LEFT", chance.choice([1, 8, 1000]))
-    monkeypatch.setattr(generate, "_REFILLED", chance.choice([0.1, 0.75, 1.0]))
+    monkeypatch.setattr(engine, "_CPU_READ_TOKENS", chance.choice([32, 200, 1024]))
+    monkeypatch.setattr(engine, "_CPU_CACHE_BYTES", chance.choice([1 << 15, 1 << 17, 1 << 30]))
+    monkeypatch.setattr(engine, "_LEAVE_AFTER", chance.choice([1, 8, 1000]))
+    monkeypatch.setattr(engine, "_REFILL_BELOW", chance.choice([0.1, 0.75, 1.0]))
     size = chance.choice([3, 10, 64])
     found = continue_tokens(other, other.model, some, max_new_tokens=16, on_progress=ignore, batch_size=size)
     assert found == one_by_one(other, some, 16)
@@ -559,7 +566,7 @@ def test_rows_that_come_and_go_at_any_time_change_no_answer(
 
 @pytest.mark.parametrize("room", [1, 7])
 def test_long_answers_outgrow_their_room(base: BaseModel, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr(decode, "_ROOM", room)
+    monkeypatch.setattr(cache, "_SPARE_SLOTS", room)
     other = endless(base)
     some = [[7, 8, 9], [10, 11], [12] * 9]
     assert continue_tokens(other, other.model, some, max_new_tokens=50, on_progress=ignore) == one_by_one(
