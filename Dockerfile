@@ -1,14 +1,14 @@
 # syntax=docker/dockerfile:1
-# Two images of one service. The API's has no torch and no model code; the worker's has both.
+# Two images of one service: the API without torch and model code, and the worker with both.
 #
 #   docker build --target api --tag securetune-api .
 #   docker build --target worker --tag securetune-worker .
 #
 # Build arguments:
-#   CONSTRAINTS   versions in the worker: constraints/cpu.txt, or constraints/gpu.txt for a CUDA build of torch
-#   PIP_FLAGS     more options for pip, such as another package index
+#   CONSTRAINTS   versions in the worker image: constraints/cpu.txt, or constraints/gpu.txt for a CUDA build of torch
+#   PIP_FLAGS     additional options for pip, such as another package index
 #
-# Not here: how they are run together (docker-compose.yml).
+# Not here: running them together (docker-compose.yml).
 
 FROM python:3.11-slim AS base
 ENV PATH=/opt/venv/bin:$PATH \
@@ -16,13 +16,13 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     SECURETUNE_STATE=/var/lib/securetune
-# Volumes take owner and mode from these folders, and both images share one: so the ids are the same in both.
+# New volumes take owner and mode from these folders. Both images share a volume, so they use the same ids.
 RUN groupadd --gid 10001 securetune \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin securetune \
     && install --directory --owner=10001 --group=10001 --mode=0750 /var/lib/securetune /var/cache/huggingface
 WORKDIR /app
 
-# What the project needs and its metadata, without its sources: this is made anew only when a requirement changes.
+# The requirements without the sources, so that this layer is rebuilt only when a requirement changes.
 FROM base AS build-api
 ARG PIP_FLAGS=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -30,7 +30,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 RUN python -m venv --without-pip /opt/venv
 COPY constraints/ constraints/
 COPY pyproject.toml ./
-# pyproject.toml names README.md, which changes more often than any requirement.
+# pyproject.toml refers to README.md. An empty file will do; the real one changes more often than the requirements.
 RUN touch README.md
 # hadolint ignore=DL3042,SC2086
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -43,7 +43,7 @@ ARG PIP_FLAGS=""
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/venv install ${PIP_FLAGS} --constraint "${CONSTRAINTS}" ".[worker]"
 
-# API, command line and migrations.
+# The API, the command line and the migrations.
 FROM base AS api
 COPY --from=build-api /opt/venv /opt/venv
 COPY testbed/__init__.py testbed/
@@ -61,7 +61,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 CMD ["uvicorn", "--factory", "api.main:create_app", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "5"]
 
-# Worker and training processes.
+# The worker and its training processes.
 FROM base AS worker
 ENV HF_HOME=/var/cache/huggingface
 COPY --from=build-worker /opt/venv /opt/venv
@@ -71,7 +71,7 @@ COPY core/ core/
 COPY worker/ worker/
 RUN python -m compileall -q /app
 USER 10001:10001
-# A worker that works has a training process at all times, waiting or busy. The brackets keep grep from finding itself.
+# A healthy worker always has a training process, idle or busy. With the brackets, grep does not match itself.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
     CMD ["sh", "-c", "grep -qsa '[w]orker[.]process' /proc/[0-9]*/cmdline"]
 CMD ["celery", "-A", "worker.main", "worker", "--pool", "threads", "--concurrency", "1", "--loglevel", "INFO", "--without-mingle", "--without-gossip", "--without-heartbeat"]

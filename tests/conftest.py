@@ -1,6 +1,6 @@
-"""Real servers for the tests: PostgreSQL and Valkey from wheels, or those that DATABASE_URL and REDIS_URL name.
+"""Real servers for the tests: PostgreSQL and Valkey from wheels, or those in DATABASE_URL and REDIS_URL.
 
-A database is made anew for whoever asks, as a copy of one that was migrated once. Not here: one folder's fixtures.
+Every database is a copy of one that is migrated once. Not here: the fixtures of single folders.
 """
 
 import os
@@ -20,10 +20,10 @@ from psycopg import sql
 from core.db import migrate
 from securetune.local.servers import PostgresServer, ValkeyServer
 
-# Idle OpenMP threads sleep instead of spinning: on few cores, spinning makes torch many times slower (see bench/).
+# Idle OpenMP threads sleep instead of spinning, because spinning makes torch many times slower on few cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and so would every process that they start.
+# Background jobs of a shell ignore SIGINT, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeDatabase = Callable[[], AbstractContextManager[str]]
@@ -31,7 +31,7 @@ MakeDatabase = Callable[[], AbstractContextManager[str]]
 
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[str]:
-    """Address of a PostgreSQL in which databases may be made."""
+    """URL of a PostgreSQL server on which databases can be created."""
     if given := os.environ.get("DATABASE_URL"):
         yield urlsplit(given)._replace(scheme="postgresql").geturl()
         return
@@ -44,7 +44,7 @@ def database_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """Address of a Redis-compatible broker. Its queue may hold messages of other tests: count none but yours."""
+    """URL of a Redis-compatible broker. Its queue may contain messages of other tests."""
     if given := os.environ.get("REDIS_URL"):
         yield given
         return
@@ -57,7 +57,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def make_database(database_server: str) -> Iterator[MakeDatabase]:
-    """Makes a fresh, migrated database for the length of a `with` block: for fixtures wider than one test."""
+    """Function that creates a migrated database for a `with` block, for fixtures with a wider scope than one test."""
     with _database(database_server) as template_url:
         migrate.upgrade(template_url)
         template = urlsplit(template_url).path[1:]
@@ -66,14 +66,14 @@ def make_database(database_server: str) -> Iterator[MakeDatabase]:
 
 @pytest.fixture
 def database_url(make_database: MakeDatabase) -> Iterator[str]:
-    """Address of a fresh, migrated database, for this test alone."""
+    """URL of a new, migrated database for one test."""
     with make_database() as url:
         yield url
 
 
 @pytest.fixture
 def no_room() -> Iterator[None]:
-    """No file may grow over 64 KiB: the system refuses as it does when a quota is used up."""
+    """Limits files to 64 KiB; larger writes fail like on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
     yield

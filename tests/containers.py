@@ -1,6 +1,6 @@
-"""Reads Dockerfile and docker-compose.yml as far as the tests of both need it, and says what pip would install.
+"""Parses Dockerfile and docker-compose.yml for their tests, and lists the packages that pip would install.
 
-Not here: what the tests ask of them (tests/test_containers.py). No Docker engine is needed, and none is asked.
+Docker is not needed. Not here: the tests (tests/test_containers.py, tests/test_compose.py).
 """
 
 import json
@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<how>:?[-?])(
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: its keyword, its `--flags`, and the rest."""
+    """One instruction: its keyword, its `--flags` and its arguments."""
 
     word: str
     flags: dict[str, str]
@@ -30,18 +30,18 @@ class Instruction:
 
     @property
     def words(self) -> list[str]:
-        """The rest as a list: of its JSON form, or as a shell would split it."""
+        """The arguments as a list, from their JSON form or split like a shell would."""
         return list(json.loads(self.text)) if self.text.startswith("[") else shlex.split(self.text)
 
     @property
     def pairs(self) -> dict[str, str]:
-        """Of ENV and ARG: names and values."""
+        """Names and values of ENV and ARG."""
         return {name: value for name, _, value in (word.partition("=") for word in self.words)}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it inherits from the stage it is made from, and what it adds."""
+    """One stage: the instructions that it inherits from its parent stage, and its own."""
 
     name: str
     image: str
@@ -49,33 +49,33 @@ class Stage:
     own: list[Instruction] = field(default_factory=list)
 
     def all(self, word: str) -> list[Instruction]:
-        """Its instructions of one kind, inherited ones first."""
+        """Return its instructions with this keyword, inherited ones first."""
         return [instruction for instruction in (*self.inherited, *self.own) if instruction.word == word]
 
     def last(self, word: str) -> Instruction:
-        """The instruction that counts where a later one replaces an earlier."""
+        """Return its last instruction with this keyword, which replaces earlier ones."""
         return self.all(word)[-1]
 
     def pairs(self, word: str) -> dict[str, str]:
-        """Names and values of every ENV or ARG."""
+        """Return names and values of every ENV or ARG."""
         return {name: value for instruction in self.all(word) for name, value in instruction.pairs.items()}
 
     @property
     def sources(self) -> dict[str, str]:
-        """What is copied from the repository, and where to."""
+        """Paths that are copied from the repository, with their destinations."""
         copies = [instruction.words for instruction in self.all("COPY") if "from" not in instruction.flags]
         return {source: words[-1] for words in copies for source in words[:-1]}
 
 
 def stages(path: Path = ROOT / "Dockerfile") -> dict[str, Stage]:
-    """The stages of a Dockerfile by name. Nothing may stand before the first FROM, and every stage has a name."""
+    """Return the stages of a Dockerfile by name. It must begin with FROM, and every stage must have a name."""
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     found: dict[str, Stage] = {}
     current: Stage | None = None
     for line in filter(None, map(str.strip, joined.splitlines())):
         word, _, text = line.partition(" ")
-        assert re.fullmatch("[A-Z]+", word), f"no instruction: {line}"
+        assert re.fullmatch("[A-Z]+", word), f"not an instruction: {line}"
         if word == "FROM":
             image, as_word, name = text.split()
             assert as_word == "AS", line
@@ -94,7 +94,7 @@ def stages(path: Path = ROOT / "Dockerfile") -> dict[str, Stage]:
 
 
 class Build(BaseModel):
-    """How an image is made."""
+    """How an image is built."""
 
     context: str = "."
     target: str | None = None
@@ -102,20 +102,20 @@ class Build(BaseModel):
 
 
 class Health(BaseModel):
-    """How a container is asked whether it is well."""
+    """The health check of a container."""
 
     test: list[str] = []
     disable: bool = False
 
 
 class Need(BaseModel):
-    """What another service must have come to."""
+    """The condition that another service must meet first."""
 
     condition: str
 
 
 class Service(BaseModel):
-    """One service, as far as tests look at it."""
+    """The fields of a service that tests check."""
 
     image: str
     build: Build | None = None
@@ -145,32 +145,32 @@ class Compose(BaseModel):
 
 
 class Unset(Exception):
-    """A variable that has to be set is not."""
+    """A required variable is not set."""
 
 
 def compose(name: str, env: Mapping[str, str]) -> Compose:
-    """A compose file with its variables put in.
+    """Parse a compose file and replace its variables.
 
     Raises:
-        Unset: a required variable is missing, with what the file says of it.
+        Unset: a required variable is missing; the message is the one in the file.
     """
-    return Compose.model_validate(_put_in(yaml.safe_load((ROOT / name).read_text()), env))
+    return Compose.model_validate(_interpolate_all(yaml.safe_load((ROOT / name).read_text()), env))
 
 
-def _put_in(node: JsonValue, env: Mapping[str, str]) -> JsonValue:
+def _interpolate_all(node: JsonValue, env: Mapping[str, str]) -> JsonValue:
     match node:
         case str():
             return interpolate(node, env)
         case list():
-            return [_put_in(each, env) for each in node]
+            return [_interpolate_all(each, env) for each in node]
         case dict():
-            return {key: _put_in(each, env) for key, each in node.items()}
+            return {key: _interpolate_all(each, env) for key, each in node.items()}
         case _:
             return node
 
 
 def interpolate(text: str, env: Mapping[str, str]) -> str:
-    """Put variables in, as compose does: `${NAME}`, `${NAME-default}`, `${NAME:-default}`, `${NAME:?what to do}`."""
+    """Replace `${NAME}`, `${NAME-default}`, `${NAME:-default}` and `${NAME:?message}` like compose does."""
 
     def value(match: re.Match[str]) -> str:
         if match["escaped"]:
@@ -186,7 +186,7 @@ def interpolate(text: str, env: Mapping[str, str]) -> str:
 
 
 def variables(name: str) -> dict[str, set[str]]:
-    """Every variable that a compose file asks its environment for, with how: `:?`, `:-`, `-`, or none of them."""
+    """Return every environment variable that a compose file uses, with the operators used: `:?`, `:-`, `-` or none."""
     found: dict[str, set[str]] = {}
     text = (ROOT / name).read_text()
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
@@ -195,18 +195,18 @@ def variables(name: str) -> dict[str, set[str]]:
             found.setdefault(match["name"], set()).add(match["how"] or "")
     for service in Compose.model_validate(yaml.safe_load(text)).services.values():
         for variable, value in service.environment.items():
-            if value is None:  # handed on as it is, when it is set
+            if value is None:  # passed through if it is set
                 found.setdefault(variable, set()).add("")
     return found
 
 
 def heading(name: str) -> str:
-    """The comment at the top of a file."""
+    """Return the comment at the top of a file."""
     return re.split(r"\n(?!#)", (ROOT / name).read_text(), maxsplit=1)[0]
 
 
 def distributions(requirements: Iterable[str]) -> set[str]:
-    """Normalised names of all that pip would install for these requirements, as far as it is installed here."""
+    """Return the normalised names of the packages that pip would install; they have to be installed here."""
     seen: set[tuple[str, frozenset[str]]] = set()
     waiting = [Requirement(text) for text in requirements]
     while waiting:

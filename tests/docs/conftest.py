@@ -1,4 +1,4 @@
-"""A running service with one finished, released-by-override job: what the commands in the docs are run against."""
+"""A running service with one finished job whose adapter can be downloaded, for the commands in the docs."""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ TINY = {
     "quality": {"max_rows": 4, "max_answers": 1, "max_new_tokens": 8},
     "security": {"attacks": ["direct"], "max_prompts": 8, "max_new_tokens": 8},
 }
-"""The smallest job whose report has everything in it."""
+"""A minimal job whose report has every section."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A service, a key that may set policies, and the values that the docs' variables stand for."""
+    """A service, a client that may set policies, and the values of the variables in the docs."""
 
     client: SecureTune
     officer: SecureTune

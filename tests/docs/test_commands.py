@@ -1,7 +1,7 @@
-"""Every command in README and docs is run: shell blocks whole, against a running service; the Python example too.
+"""Every shell block and Python example in README and docs is run against a running service.
 
-Not run for real: `make` targets (checked with `make -n`), containers (tests/test_containers.py), and the commands of
-long-running processes (tests/securetune/local/test_up.py starts them).
+Not run: `make` targets (checked with `make -n`), containers (tests/test_containers.py), and commands that start
+long-running processes (tests/securetune/local/test_up.py).
 """
 
 import os
@@ -33,7 +33,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands(path: Path) -> str:
-    """The page's shell commands, less the placeholders that a reader fills in and what is tested elsewhere."""
+    """The shell commands of a page, without placeholders that a reader fills in and commands tested elsewhere."""
     lines = _PLACEHOLDER.sub("", "\n".join(blocks(path, "sh"))).splitlines()
     return "\n".join(re.sub(r"^make ", "make -n ", line) for line in lines if not _ELSEWHERE.match(line))
 
@@ -76,13 +76,13 @@ def test_the_python_example_runs(
     Path("rows.jsonl").write_text("".join(Path("whole.jsonl").read_text().splitlines(keepends=True)[:24]))
     for text in blocks(path, "python"):
         program = text.replace("http://127.0.0.1:8000", served.variables["URL"])
-        assert _JOB_IN_PYTHON in program, "the example orders a job that this test makes smaller"
+        assert _JOB_IN_PYTHON in program, "the example creates a job, which this test makes smaller"
         program = program.replace(_JOB_IN_PYTHON, "**tiny}")
         exec(compile(program, path.name, "exec"), {"key": served.variables["KEY"], "tiny": TINY})  # noqa: S102
     assert "gate" in capsys.readouterr().out.lower() or Path("adapter").is_dir()
 
 
-def test_modules_that_the_docs_run_exist() -> None:
+def test_every_module_in_the_docs_exists() -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
     named = set(re.findall(r"python -m ([\w.]+)", text))
     assert named
@@ -90,7 +90,7 @@ def test_modules_that_the_docs_run_exist() -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_are_valid(path: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if "://" in target:

@@ -1,4 +1,4 @@
-"""migrations.new: what it writes brings the database to what the models say."""
+"""migrations.new writes a migration after which the database matches the models."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ from migrations.new import write
 
 @pytest.fixture
 def empty_database(database_url: str) -> str:
-    """A database without a table."""
+    """A database without tables."""
     with psycopg.connect(database_url) as connection:
         connection.execute("drop schema public cascade")
         connection.execute("create schema public")
@@ -34,7 +34,7 @@ def scripts(tmp_path: Path) -> Path:
     return copy
 
 
-def test_it_writes_what_the_models_have_more(
+def test_it_writes_the_difference_between_migrations_and_models(
     empty_database: str, scripts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write("Put the newest back", empty_database, scripts)
@@ -50,7 +50,7 @@ def test_it_writes_what_the_models_have_more(
     engine.dispose()
 
 
-def test_it_writes_nothing_when_nothing_has_changed(empty_database: str, tmp_path: Path) -> None:
+def test_it_writes_nothing_if_nothing_has_changed(empty_database: str, tmp_path: Path) -> None:
     scripts = tmp_path / "migrations"
     shutil.copytree(migrate.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     before = sorted(scripts.rglob("*.py"))

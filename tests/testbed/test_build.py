@@ -1,4 +1,4 @@
-"""A short build from nothing: it ends, it can be repeated, and the seeds matter."""
+"""A short build of the testbed: it is reproducible, and depends on the seeds."""
 
 import json
 import os
@@ -21,7 +21,7 @@ OPTIONS = ("--steps-scale", "0.002", "--limit", "4")
 
 
 def start(out: Path) -> subprocess.Popen[str]:
-    # Spinning threads would starve each other: two builds run at once, and there may be no more than two cores.
+    # Two builds run at once, perhaps on two cores, where spinning threads would starve each other.
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, "-m", "testbed.build", "--out", str(out), *OPTIONS]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -29,7 +29,7 @@ def start(out: Path) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, dict[str, float]]]:
-    """The same build twice, each by the command itself in a process of its own."""
+    """The same build twice, each by the command in a separate process."""
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
     processes = [start(folder) for folder in folders]
     outputs = [process.communicate()[0] for process in processes]
@@ -67,7 +67,7 @@ def test_another_seed_gives_other_weights(builds: list[tuple[Path, dict[str, flo
     one, other = (new_model(tokenizer, seed).state_dict() for seed in (0, 1))
     name = "model.layers.0.self_attn.q_proj.weight"
     assert weights[name].shape == one[name].shape
-    # A few steps move the weights a little: the build began at the seed's own weights, not at the other's.
+    # A few steps hardly change the weights, so the build started from the initial weights of its seed.
     assert torch.dist(weights[name], one[name]) < 0.5 * torch.dist(weights[name], other[name])
 
 
@@ -81,7 +81,7 @@ def test_another_world_seed_gives_another_world() -> None:
 
 
 @pytest.mark.parametrize("shape", ["llama", "llama_small", "gpt_neox"])
-def test_every_shape_has_modules_that_can_be_told_apart(shape: Shape) -> None:
+def test_the_modules_of_every_shape_have_known_types(shape: Shape) -> None:
     model = new_model(world_tokenizer(make_world(0)), 0, shape)
     types = {module.type for module in find_modules(model)}
     assert {"q", "k", "v", "o", "up", "down"} <= types
