@@ -1,1 +1,1 @@
-"""Language models as objects: load a base model, find its modules, attach and save an adapter, ask it for answers."""
+"""The language model: loads it, finds its modules, attaches adapters, and generates answers."""

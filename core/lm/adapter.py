@@ -1,8 +1,9 @@
-"""Attaches a LoRA adapter to a base model, saves it in peft's own format, and takes it off again.
+"""Attaches a LoRA adapter to a base model, saves it in peft's own format, and removes it again.
 
-One copy of the base weights serves every arm. An adapter is on whole maps: parts of a fused map share its A, and each
-has its own rows of B. Experts' weights are adapted too, each expert with its own A and B (peft's `target_parameters`).
-Not here: training (core.training), and keeping the rows of untrained parts at zero (core.training.groups).
+One copy of the base weights serves every run. An adapter applies to whole maps: the parts of a fused map share its A,
+and each part has its own rows of B. Weights of experts are adapted too, each expert with its own A and B (peft's
+`target_parameters`).
+Not here: training (core.training), keeping the rows of untrained parts at zero (core.training.groups).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -25,25 +26,25 @@ from core.schemas.training import LoraSpec
 
 
 def choose(modules: Sequence[Module], lora: LoraSpec) -> tuple[Module, ...]:
-    """The modules that get an update: `all` but routers, as is usual, or those of the types that are named.
+    """The modules that get an update: those of the named types, or for `all` every module except routers.
 
     Raises:
-        InvalidInput: code `unknown_module_type`, a target that this model does not have; `dropout_on_experts`.
+        InvalidInput: code `unknown_module_type`, this model has no modules of a target type; `dropout_on_experts`.
     """
     known = {module.type for module in modules}
     wanted = known - {ROUTER} if lora.targets == "all" else set(lora.targets)
     if missing := sorted(wanted - known):
         raise InvalidInput(
-            f"The base model has no modules of type {missing[0]!r}; it has {', '.join(sorted(known))}.",
+            f"The base model has no modules of type {missing[0]!r}. Use some of {', '.join(sorted(known))}.",
             code="unknown_module_type",
             param="training.lora.targets",
         )
     chosen = tuple(module for module in modules if module.type in wanted)
     experts = any(module.bare for module in modules)
-    if lora.dropout and (held := sorted({module.type for module in chosen if experts and _as_parameter(module)})):
+    if lora.dropout and (affected := sorted({module.type for module in chosen if experts and _as_parameter(module)})):
         raise InvalidInput(
-            "This base model has experts, whose adapters know no dropout. Set training.lora.dropout to 0, or leave "
-            f"out the targets {', '.join(held)}.",
+            "Adapters of experts do not support dropout, and this base model has experts. Set training.lora.dropout to "
+            f"0, or remove the targets {', '.join(affected)}.",
             code="dropout_on_experts",
             param="training.lora.dropout",
         )
@@ -52,9 +53,9 @@ def choose(modules: Sequence[Module], lora: LoraSpec) -> tuple[Module, ...]:
 
 @contextmanager
 def attached(model: PreTrainedModel, modules: Sequence[Module], lora: LoraSpec, *, seed: int) -> Iterator[PeftModel]:
-    """The base model with a fresh adapter on these modules; the base is as before afterwards.
+    """The base model with a new adapter on these modules; it is removed afterwards.
 
-    An adapter's A is random and its B zero, so the model answers as the base does until it is trained.
+    A is random and B is zero, so the model equals the base model until it is trained.
     """
     parameters = [module for module in modules if _as_parameter(module)] if has_experts(model) else []
     parts = [module for module in modules if module not in parameters]
@@ -75,32 +76,32 @@ def attached(model: PreTrainedModel, modules: Sequence[Module], lora: LoraSpec, 
     try:
         yield tuned
     finally:
-        _take_off(tuned)
+        _remove(tuned)
 
 
 @contextmanager
 def loaded(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
-    """The base model with a saved adapter; the base is as before afterwards."""
+    """The base model with a saved adapter; it is removed afterwards."""
     tuned = PeftModel.from_pretrained(base.model, folder)
     try:
         yield tuned.eval()
     finally:
-        _take_off(tuned)
+        _remove(tuned)
 
 
 def save(tuned: PeftModel, base: BaseModel, folder: Path) -> tuple[Path, ...]:
-    """Write the adapter, with the tokenizer and chat template it was trained with. Returns the files, by name.
+    """Save the adapter with the tokenizer and chat template it was trained with. Returns the files, sorted.
 
-    The base model is named by its identity, never by a path of this machine.
+    The saved configuration names the base model by its identity, never by a path of this machine.
     """
     config = tuned.peft_config["default"]
     if not isinstance(config, LoraConfig) or not isinstance(config.target_modules, Collection):
-        raise TypeError("securetune's adapters are LoRA with a list of targets")
+        raise TypeError("the adapter is not a LoRA adapter with a list of target modules")
     config.base_model_name_or_path = base.identity.name
     config.inference_mode = True
-    config.target_modules = sorted(config.target_modules)  # a set in memory: its order would change the file
+    config.target_modules = sorted(config.target_modules)  # a set, whose order would change the file
     config.target_parameters = sorted(config.target_parameters or ()) or None
-    # peft would otherwise ask the public hub for a model of this name, to see whether the embeddings have grown.
+    # Otherwise peft looks for a model of this name on the public hub, to check whether the embeddings were resized.
     tuned.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     base.tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
@@ -108,12 +109,12 @@ def save(tuned: PeftModel, base: BaseModel, folder: Path) -> tuple[Path, ...]:
 
 
 def base_model(tuned: PeftModel) -> PreTrainedModel:
-    """The base model below an adapter, with the adapter's layers in it."""
+    """The base model inside an adapter model, with the adapter's layers in it."""
     return cast(PreTrainedModel, tuned.get_base_model())
 
 
 def lora_layers(tuned: PeftModel) -> dict[str, LoraLayer]:
-    """The adapter's layers by the name of the base model's map that each one is on."""
+    """The adapter's layers by the name of the map that each one adapts."""
     found: dict[str, LoraLayer] = {}
     for name, layer in base_model(tuned).named_modules():
         if isinstance(layer, LoraLayer):
@@ -124,7 +125,7 @@ def lora_layers(tuned: PeftModel) -> dict[str, LoraLayer]:
 
 
 def factors(layer: LoraLayer) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-    """A and B of a layer: the update is their product. B's rows are the outputs of the map, whatever kind it is of."""
+    """The factors A and B of a layer's update. The rows of B are the outputs of the map, for every kind of map."""
     for adapter in layer.lora_A:
         yield _weight(layer.lora_A[adapter]), _weight(layer.lora_B[adapter])
 
@@ -145,7 +146,7 @@ def _weight(part: nn.Module) -> nn.Parameter:
 
 
 def _targets(names: Sequence[str], wanted: Collection[str], depth: int) -> list[str]:
-    # Short names where they mean exactly these: serving engines read them. Full names otherwise.
+    # Short names, which serving engines expect, if they select exactly these; full names otherwise.
     short = {_end(name, depth) for name in wanted}
     exact = {name for name in names if _end(name, depth) in short} == set(wanted)
     return sorted(short if exact else wanted)
@@ -158,13 +159,13 @@ def _end(name: str, depth: int) -> str:
 def _as_parameter(module: Module) -> bool:
     """Whether a map of a model with experts is adapted as a parameter.
 
-    Where a model has experts, peft reads `gate_proj` and the like among `target_modules` as the old names of the
-    experts' weights: beside experts, such maps have to be named as parameters.
+    For a model with experts, peft interprets `gate_proj` and similar names in `target_modules` as the old names of the
+    experts' weights. Such maps must therefore be named as parameters.
     """
     return module.bare or module.type.removeprefix("shared_") in ("gate", "up", "down", ROUTER)
 
 
-def _take_off(tuned: PeftModel) -> None:
+def _remove(tuned: PeftModel) -> None:
     base = tuned.unload()
     base.requires_grad_(False).eval()
     if hasattr(base, "peft_config"):

@@ -1,7 +1,7 @@
-"""The plain chat template: for a tokenizer that brings none, where the server's list of models asks for it.
+"""The plain chat template, for a tokenizer without its own, if the server's list of models requests it.
 
-It is never taken silently: `chat_template = "plain"` stands in the model's entry, the job warns, and report and adapter
-say so. Not here: templates that models bring (core.lm.prompts, core.data.template).
+It is never used silently: the model's entry contains `chat_template = "plain"`, the job warns, and report and adapter
+name it. Not here: the templates of models (core.lm.prompts, core.data.template).
 """
 
 from transformers import PreTrainedTokenizerBase
@@ -15,7 +15,7 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
 )
-"""`### User:`, the text, a blank line, `### Assistant:`, the text, end of sequence. No token of its own."""
+"""`### User:`, the text, a blank line, `### Assistant:`, the text, end of sequence. It adds no tokens."""
 
 
 def use_plain_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -26,15 +26,15 @@ def use_plain_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """
     if tokenizer.chat_template is not None:
         raise InvalidModel(
-            f"Base model {name!r} has a chat template of its own, and is to be asked as it was trained: take "
-            'chat_template = "plain" out of its entry in the server\'s list of models.',
+            f"Base model {name!r} has its own chat template, which it was trained with. Remove "
+            'chat_template = "plain" from its entry in the server\'s list of models.',
             code="chat_template_exists",
             param="base_model",
         )
     if tokenizer.eos_token_id is None:
         raise InvalidModel(
-            f"The tokenizer of base model {name!r} has no end-of-sequence token, with which the plain chat template "
-            "ends a turn: give it one, or a chat template of its own.",
+            f"The tokenizer of base model {name!r} has no end-of-sequence token, which the plain chat template needs "
+            "to end a turn. Add an end-of-sequence token or a chat template to the tokenizer.",
             code="chat_template_unsupported",
             param="base_model",
         )

@@ -1,8 +1,7 @@
-"""Trains a base model's own modules without an adapter: opens them, saves the whole model, and puts the base back.
+"""Opens a base model's own modules for training without an adapter, saves the model, and restores the base weights.
 
-One copy of the base weights serves every arm: the originals of what is trained wait in the host's memory meanwhile, and
-afterwards the base is as it was, to the bit. While it is open, what is trained is float32: in bfloat16 small updates
-would be lost in rounding.
+One copy of the base weights serves every run: the originals of trained weights are stored in host memory meanwhile, and
+restored bit for bit. Trained weights are float32, because bfloat16 would lose small updates in rounding.
 Not here: training (core.training), adapters (core.lm.adapter).
 """
 
@@ -23,7 +22,7 @@ _GENERATION = "generation_config.json"
 
 @contextmanager
 def opened(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[PreTrainedModel]:
-    """The base model with these modules' own weights (and biases) ready to be trained; as before afterwards."""
+    """The base model with the weights and biases of these modules ready for training; restored afterwards."""
     with _kept(model, modules) as parameters:
         for parameter in parameters:
             parameter.data = parameter.data.float()
@@ -32,7 +31,7 @@ def opened(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[PreTra
 
 @contextmanager
 def loaded(base: BaseModel, modules: Sequence[Module], folder: Path) -> Iterator[PreTrainedModel]:
-    """The base model with these modules as a saved model has them; as before afterwards."""
+    """The base model with the weights that a saved model has for these modules; restored afterwards."""
     stored = AutoModelForCausalLM.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=base.model.dtype
     )
@@ -44,9 +43,9 @@ def loaded(base: BaseModel, modules: Sequence[Module], folder: Path) -> Iterator
 
 
 def save(model: PreTrainedModel, base: BaseModel, modules: Sequence[Module], folder: Path) -> tuple[Path, ...]:
-    """Write the whole model as transformers loads it, with its tokenizer and chat template. Returns the files, by name.
+    """Save the whole model with its tokenizer and chat template, for transformers to load. Returns the files, sorted.
 
-    Weights are written, and from here on kept, in the precision that the base was loaded in.
+    Converts the trained weights to the precision that the base model was loaded in.
     """
     for parameter in _own(model, modules):
         parameter.data = parameter.data.to(model.dtype)
@@ -54,7 +53,7 @@ def save(model: PreTrainedModel, base: BaseModel, modules: Sequence[Module], fol
     base.tokenizer.save_pretrained(folder)
     own = base.folder / _GENERATION
     options = json.loads(own.read_bytes()) if own.is_file() else {}
-    # The model's own ways of answering, ended where a trained turn ends.
+    # The model's own generation settings, with the token that ends a trained turn.
     (folder / _GENERATION).write_text(json.dumps(options | {"eos_token_id": base.stop_ids}, indent=2))
     return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
 
@@ -73,6 +72,6 @@ def _kept(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[list[nn
 
 
 def _own(model: PreTrainedModel, modules: Sequence[Module]) -> list[nn.Parameter]:
-    """Each parameter once, also where two modules share one: a weight, or a fused map."""
+    """The parameters of these modules, each once: two modules may share a weight or a fused map."""
     found = [each for module in modules for each, _ in own_parameters(model, module)]
     return list({id(parameter): parameter for parameter in found}.values())

@@ -1,13 +1,13 @@
-"""Which rows of a fused map are what, found by trying: no list of models, no convention that is trusted.
+"""Detects which rows of a fused map are which parts, by experiment and not from a list of models or conventions.
 
-A fused map's output is replaced by numbers of our own while the model reads two tokens, and what its block answers says
-what the rows are:
-- attention: with a causal mask the first position sees itself alone, so its answer is its value, whatever query and key
-  are; and the second position never sees the first one's query. What moves the first answer is v, what moves the second
-  only is k, the rest is q.
-- a gated MLP: its answer is linear in `up` and in `up` alone.
-Where the findings do not fit together, the answer is None, and the map stays whole.
-Not here: which maps are asked about (core.lm.modules).
+The output of the map is replaced by chosen numbers while the model reads two tokens, and the output of its block shows
+the parts:
+- attention: under a causal mask, the first position attends only to itself, so its output is its value, whatever query
+  and key are; and the second position never uses the query of the first. Rows that change the first output are v, rows
+  that change only the second are k, the others are q.
+- a gated MLP: its output is linear in `up`, and in nothing else.
+If the observations are inconsistent, the result is None and the map is not split.
+Not here: which maps are tested (core.lm.modules).
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from transformers import PreTrainedModel
 Rows = tuple[range, ...]
 Parts = dict[str, Rows]
 
-_FAR = 4.0
+_CHANGE = 4.0
 _DRAWS = 4
-"""Tries of each: a single one may happen to point where nothing listens."""
-_CLEAR = 0.02
-"""Share of the greatest effect below which an effect is rounding: bfloat16's is a fifth of it at most."""
-_BENT = 0.05
-"""Share of a change below which its bend is rounding."""
+"""Random directions per part: a single one may have no effect by generator."""
+_MIN_EFFECT = 0.02
+"""Smallest effect, as a share of the largest, that is not rounding; the rounding of bfloat16 is a fifth of that."""
+_MAX_CURVATURE = 0.05
+"""Largest second difference, as a share of the change, that counts as linear."""
 
 
 @dataclass(frozen=True)
@@ -34,31 +34,31 @@ class Fused:
     """A fused map in its block."""
 
     block: nn.Module
-    """The part of the model that holds it, such as the attention; a part that is called by itself."""
+    """The module that contains the map and is called as a whole, such as the attention."""
     map: nn.Module
-    """The map, or what wraps it."""
+    """The map, or its wrapper."""
     width: int
-    """Number of its outputs."""
+    """Number of outputs of the map."""
 
 
 def attention_parts(model: PreTrainedModel, fused: Fused) -> Parts | None:
-    """Rows of q, k and v. They are told apart head by head."""
+    """The rows of q, k and v, which are detected head by head."""
     config = model.config.get_text_config()
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if fused.width % head:
         return None
-    chance = torch.Generator().manual_seed(0)
-    start = torch.randn(2, fused.width, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2, fused.width, generator=generator)
     heads = fused.width // head
-    tried = start.expand(1 + heads * _DRAWS, -1, -1).clone()
-    for number, each in enumerate(tried[1:]):
+    variants = start.expand(1 + heads * _DRAWS, -1, -1).clone()
+    for number, each in enumerate(variants[1:]):
         begin = number // _DRAWS * head
-        each[0, begin : begin + head] = _FAR * torch.randn(head, generator=chance)
-    found = _answers(model, fused, tried)
-    if found is None:
+        each[0, begin : begin + head] = _CHANGE * torch.randn(head, generator=generator)
+    block_outputs = _compute_block_outputs(model, fused, variants)
+    if block_outputs is None:
         return None
-    effects = (found[1:] - found[0]).norm(dim=-1).unflatten(0, (heads, _DRAWS)).amax(dim=1)
-    first, second = (column > _CLEAR * column.max() for column in effects.unbind(1))
+    effects = (block_outputs[1:] - block_outputs[0]).norm(dim=-1).unflatten(0, (heads, _DRAWS)).amax(dim=1)
+    first, second = (column > _MIN_EFFECT * column.max() for column in effects.unbind(1))
     kinds = {"q": ~first & ~second, "k": ~first & second, "v": first & second}
     count = {kind: int(chosen.sum()) for kind, chosen in kinds.items()}
     fits = sum(count.values()) == len(first) and count["k"] == count["v"] > 0 and count["q"] > 0
@@ -68,43 +68,43 @@ def attention_parts(model: PreTrainedModel, fused: Fused) -> Parts | None:
 
 
 def gate_parts(model: PreTrainedModel, fused: Fused) -> Parts | None:
-    """Rows of gate and up: two halves, or every other row."""
+    """The rows of gate and up: two halves, or alternating rows."""
     half, width = fused.width // 2, fused.width
     pairs = [(range(half), range(half, width)), (range(0, width, 2), range(1, width, 2))]
     candidates = [rows for pair in pairs for rows in pair]
-    chance = torch.Generator().manual_seed(0)
-    tried = torch.stack(
+    generator = torch.Generator().manual_seed(0)
+    variants = torch.stack(
         [
             start + times * _only(step, rows)
-            for start, step in (2 * torch.randn(_DRAWS, 2, width, generator=chance))
+            for start, step in (2 * torch.randn(_DRAWS, 2, width, generator=generator))
             for rows in candidates
             for times in (0, 1, 2)
         ]
     )
-    found = _answers(model, fused, tried[:, None].expand(-1, 2, -1))
-    if width % 2 or found is None:
+    block_outputs = _compute_block_outputs(model, fused, variants[:, None].expand(-1, 2, -1))
+    if width % 2 or block_outputs is None:
         return None
-    none, once, twice = found[:, 0].unflatten(0, (_DRAWS, len(candidates), 3)).unbind(2)
+    none, once, twice = block_outputs[:, 0].unflatten(0, (_DRAWS, len(candidates), 3)).unbind(2)
     bend = (twice - 2 * once + none).norm(dim=-1)
-    linear = (bend <= _BENT * (twice - none).norm(dim=-1)).all(dim=0).tolist()
+    linear = (bend <= _MAX_CURVATURE * (twice - none).norm(dim=-1)).all(dim=0).tolist()
     if sum(linear) != 1:
         return None
     up = linear.index(True)
     return {"gate": (candidates[up ^ 1],), "up": (candidates[up],)}
 
 
-class _Enough(Exception):
-    """The block has answered; the rest of the model is not needed."""
+class _BlockDone(Exception):
+    """The block has returned its output; the rest of the model is not needed."""
 
 
 @torch.no_grad()
-def _answers(model: PreTrainedModel, fused: Fused, outputs: Tensor) -> Tensor | None:
-    """What the block answers where the map's outputs are these (`batch 2 width`), in float32 on the CPU."""
+def _compute_block_outputs(model: PreTrainedModel, fused: Fused, outputs: Tensor) -> Tensor | None:
+    """The output of the block if the map's outputs are `outputs` (`batch 2 width`), in float32 on the CPU."""
     replaced: list[Tensor] = []
-    heard: list[Tensor] = []
+    outputs_of_block: list[Tensor] = []
 
     def replace(_map: nn.Module, _args: object, output: Tensor) -> Tensor:
-        if output.numel() != outputs.numel():  # it is asked about something else than these two tokens
+        if output.numel() != outputs.numel():  # the map does not process exactly these two tokens
             return output
         replaced.append(outputs.to(output).reshape(output.shape))
         return replaced[-1]
@@ -112,21 +112,21 @@ def _answers(model: PreTrainedModel, fused: Fused, outputs: Tensor) -> Tensor | 
     def stop(_block: nn.Module, _args: object, output: Tensor | Sequence[Tensor]) -> None:
         found = output if isinstance(output, Tensor) else output[0]
         if len(replaced) == 1 and isinstance(found, Tensor) and found.numel() % (2 * len(outputs)) == 0:
-            heard.append(found.reshape(len(outputs), 2, -1).float().cpu())
-        raise _Enough
+            outputs_of_block.append(found.reshape(len(outputs), 2, -1).float().cpu())
+        raise _BlockDone
 
     vocabulary = int(model.config.get_text_config().vocab_size)
     ids = torch.tensor([[vocabulary // 3, vocabulary // 2]], device=model.device).expand(len(outputs), 2)
     modes = {part: part.training for part in model.modules()}
     handles = [fused.map.register_forward_hook(replace), fused.block.register_forward_hook(stop)]
     model.eval()
-    # What is being trained is float32 also where the rest is not.
+    # Trained weights are float32 even if the others are not.
     mixed = len({each.dtype for each in model.parameters() if each.is_floating_point()}) > 1
     try:
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=mixed):
             model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    except _Enough:
-        return heard[0] if heard else None
+    except _BlockDone:
+        return outputs_of_block[0] if outputs_of_block else None
     finally:
         for handle in handles:
             handle.remove()
@@ -142,7 +142,7 @@ def _only(values: Tensor, rows: range) -> Tensor:
 
 
 def _ranges(chosen: Tensor, head: int) -> Rows:
-    """Runs of chosen heads as ranges of rows."""
+    """The rows of the chosen heads, as few ranges."""
     found: list[range] = []
     for number in chosen.nonzero().flatten().tolist():
         begin = number * head

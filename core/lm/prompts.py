@@ -1,4 +1,4 @@
-"""Conversations as the tokenizer's own chat template writes them, ready to be answered.
+"""Renders conversations with the tokenizer's own chat template, ready to be answered.
 
 Not here: training rows and their loss mask (core.data.template).
 """
@@ -15,13 +15,16 @@ from core.schemas.data import Message
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, begun: bool = True) -> list[int]:
-    """Token ids of a conversation up to where the assistant begins to answer, or goes on with its answer.
+    """Token ids of a conversation up to the start, or the continuation, of the assistant's answer.
 
-    A last turn of the assistant is the beginning of its answer, word for word, and stays open. Where `begun` is false
-    it is a turn like any other, as for a classifier that reads whole conversations.
+    Args:
+        tokenizer: the tokenizer with its chat template.
+        messages: the turns.
+        begun: whether a last turn of the assistant is the literal beginning of its answer and stays open. If false, it
+            is a complete turn, as for a classifier that reads whole conversations.
 
     Raises:
-        InvalidInput: code `chat_template_unsupported`; the template refuses it, as some do with a system turn.
+        InvalidInput: code `chat_template_unsupported`; the template rejects the turns, as some do with a system turn.
     """
     opening = messages[-1].content if begun and messages[-1].role == "assistant" else None
     turns = messages if opening is None else messages[:-1]
@@ -32,17 +35,17 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, b
     except TemplateError as error:
         roles = ", ".join(message.role for message in messages)
         raise InvalidInput(
-            f"The base model's chat template cannot write a prompt of these turns: {roles}. It says: {error}. "
-            "Leave out security.system_prompt if there is one, or choose another base model.",
+            f"The base model's chat template rejects a prompt with these turns: {roles}. Its message: {error}. "
+            "Remove security.system_prompt if there is one, or choose another base model.",
             code="chat_template_unsupported",
             param="security.system_prompt" if messages[0].role == "system" else "base_model",
         ) from error
-    # In one go: tokens may reach across the place where the template ends and the opening begins.
+    # Tokenized together: a token may span the end of the template's text and the start of the opening.
     return tokenizer(str(text) + (opening or ""), add_special_tokens=False)["input_ids"]
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, *, side: str) -> tuple[Tensor, Tensor]:
-    """Rows of different length as `input_ids` and `attention_mask`, both `batch seq`; padding on the given side."""
+    """Rows of different lengths as `input_ids` and `attention_mask`, both `batch seq`, padded on the given side."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)

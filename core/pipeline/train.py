@@ -45,7 +45,9 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
     rates = plan(run, job.modules, maps[analysis] if analysis else None)
     implementations = [type(safeguard) for safeguard in safeguards.safeguards_of(run)]
     inputs = job.job_inputs | {
-        "code": code_of(loop.train, adapter.save, full.save, encode_all, ProbeActivations, *implementations, caller=__name__),
+        "code": code_of(
+            loop.train, adapter.save, full.save, encode_all, ProbeActivations, *implementations, caller=__name__
+        ),
         "plan": rates.model_dump(mode="json"),
         "safeguards": safeguards.inputs(run, job.safeguard_context),
     }

@@ -140,7 +140,7 @@ def test_only_lora_with_a_list_of_targets_is_saved(
         config = tuned.peft_config["default"]
         assert isinstance(config, LoraConfig)
         config.target_modules = None
-        with pytest.raises(TypeError, match="list of targets"):
+        with pytest.raises(TypeError, match="list of target modules"):
             save(tuned, base, tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_a_model_without_a_chat_template_is_given_the_plain_one_where_its_entry_
 
 def test_the_plain_template_never_takes_the_place_of_the_models_own(folder: Path) -> None:
     assert load(entry(folder), CPU).identity.chat_template == "own"
-    with pytest.raises(InvalidModel, match="of its own") as caught:
+    with pytest.raises(InvalidModel, match="has its own chat template") as caught:
         load(plain(folder), CPU)
     assert caught.value.code == "chat_template_exists"
 
