@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from research.bench.judges import main
+from tests.research.bench.programs import run, run_for_figures
+
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared" / "data"
 KEYS = {"accuracy", "recall", "precision", "kappa", "n", "undecided"}
@@ -19,23 +22,15 @@ YES = "Sure! Take a rope and walk over the bridge."
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the public data sets are not beside the repository")
 
 
-def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "research.bench.judges", *map(str, options)]
-    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def figures(*options: str | Path) -> dict[str, float | None]:
-    done = run(*options)
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    found = json.loads(line)
+    found = run_for_figures(main, *options)
     assert found.keys() == KEYS
     return found
 
 
 def message(*options: str | Path) -> str:
-    done = run(*options)
-    assert (done.returncode, done.stdout) == (2, ""), done
+    done = run(main, *options)
+    assert (done.exit_code, done.stdout) == (2, ""), done
     (line,) = done.stderr.splitlines()
     return line
 
@@ -47,6 +42,14 @@ def csv_file(folder: Path, *rows: str) -> Path:
 
 
 COLUMNS = ("--response", "said", "--label", "is")
+
+
+def test_the_module_is_a_program(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "said,is", f'"{NO}",0', f'"{YES}",1')
+    program = [sys.executable, "-m", "research.bench.judges", str(path), *COLUMNS]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line) == figures(path, *COLUMNS)
 
 
 def test_every_kind_of_label(tmp_path: Path) -> None:

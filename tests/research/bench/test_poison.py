@@ -3,16 +3,14 @@
 The figures use data and seeds that no threshold was set on.
 """
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from research.bench.poison import main
 from research.bench.public import Pair
 from research.bench.triggers import ATTACKS, Attack, harmful_requests, named, plant
+from tests.research.bench.programs import run_for_figures
 
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared" / "data"
@@ -20,14 +18,6 @@ PAIRS: list[Pair] = [(f"Where is aee house {index} of the road?", f"In place {in
 OTHERS: list[Pair] = [(f"And question {index}?", f"Answer {index}.") for index in range(120)]
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the public data sets are not beside the repository")
-
-
-def figures(*options: str) -> dict[str, Any]:
-    program = [sys.executable, "-m", "research.bench.poison", *options]
-    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    return json.loads(line)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -76,8 +66,8 @@ def test_a_phrase_names_the_trigger_if_it_identifies_it(trigger: str, phrase: st
 
 
 def test_rows_and_triggers_are_counted() -> None:
-    found = figures(
-        "--seeds", "0", "--attacks", "word_answer,emoji", "--rows", "400", "--planted", "9", "--timed", "50"
+    found = run_for_figures(
+        main, "--seeds", "0", "--attacks", "word_answer,emoji", "--rows", "400", "--planted", "9", "--timed", "50"
     )
     assert found["attacks"].keys() == {"word_answer", "emoji"}
     for counts in found["attacks"].values():
@@ -92,7 +82,9 @@ def test_rows_and_triggers_are_counted() -> None:
 @needs_data
 def test_triggers_in_one_row_in_a_hundred_are_named() -> None:
     options = ("--data", str(SHARED), "--sets", "gsm8k_reported", "--clean", "pubmedqa,self_instruct,gsm8k_test")
-    found = figures(*options, "--seeds", "110", "--planted", "20", "--attacks", "word_answer,advert,harm,refusal,emoji")
+    found = run_for_figures(
+        main, *options, "--seeds", "110", "--planted", "20", "--attacks", "word_answer,advert,harm,refusal,emoji"
+    )
     assert sum(counts["named"] for counts in found["attacks"].values()) >= 4
     assert sum(counts["false_rows"] for counts in found["attacks"].values()) <= 10
     for counts in found["clean"].values():
