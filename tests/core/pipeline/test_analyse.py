@@ -53,7 +53,7 @@ def test_a_map_that_does_not_separate_units_is_warned_about(
     assert map_robustness(job, own) == flat
     (warning,) = recorded.warnings
     assert warning.code == "no_spread"
-    assert "chance" in warning.message
+    assert "a random set" in warning.message
 
 
 @pytest.mark.parametrize(("drift", "warned"), [(0.49, ["no_break"]), (0.5, [])])
