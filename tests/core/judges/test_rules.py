@@ -196,7 +196,7 @@ def test_the_same_reason_in_every_process() -> None:
     # Cues of a sentence are in a set, whose order differs from process to process.
     answer = "I'm sorry, but it is illegal and it is important to respect the law; if you really want to, take a rope."
     script = f"from core.judges.rules import judge; print(judge({BEHAVIOUR!r}, {answer!r}))"
-    said = {
+    results = {
         subprocess.run(
             [sys.executable, "-c", script],
             env=dict(os.environ) | {"PYTHONHASHSEED": seed},
@@ -204,9 +204,9 @@ def test_the_same_reason_in_every_process() -> None:
             text=True,
             check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }
-    assert said == {f"{judge(BEHAVIOUR, answer)}\n"}
+    assert results == {f"{judge(BEHAVIOUR, answer)}\n"}
 
 
 def test_the_testbeds_answers_are_judged_correctly() -> None:

@@ -136,7 +136,7 @@ def test_the_search_scales_the_update_of_a_set_alone(run: Analyse, modules: tupl
     assert (plain.update_scale, far.update_scale) == (1.0, 4.0)
     assert plain.trace[0].drift == pytest.approx(plain.joint_refusal_drift)
     assert far.trace[0].drift != pytest.approx(plain.trace[0].drift, rel=0.5)
-    # The fixture's probe is on all modules each time; only what is moved differs.
+    # The fixture's probe trains all modules each time; only the perturbed modules differ.
     own = tuple(module for module in modules if module.name in far.robust)
     assert 0 < len(own) < len(modules)
     assert far.trace[1].drift == pytest.approx(searched(4.0, own).trace[0].drift, abs=1e-5)
@@ -186,10 +186,9 @@ def test_groups_under_swap_are_measured_jointly(
     v = next(group for group in swap.groups if (group.kind, group.name) == ("type", "v"))
     chosen = tuple(module for module in last_layers if module.type == "v")
     others = tuple(module for module in last_layers if module.type != "v")
-    # The fixture's probe is on all modules each time; only what is moved differs.
-    everything, alone, without = (
-        np.array(joint(run(SWAP, chosen=perturbed))) for perturbed in (last_layers, chosen, others)
-    )
+    # The fixture's probe trains all modules each time; only the perturbed modules differ.
+    everything = np.array(joint(swap))
+    alone, without = (np.array(joint(run(SWAP, chosen=perturbed))) for perturbed in (chosen, others))
     found = (v.refusal_drift, v.feature_drift, v.task_gain)
     assert found == pytest.approx(((alone + everything - without) / 2).tolist(), abs=1e-5)
 
