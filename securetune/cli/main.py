@@ -75,7 +75,6 @@ def up(
     ] = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C: PostgreSQL, Valkey, API and worker."""
-    from core.config import settings  # noqa: PLC0415
     from securetune.local import up as local  # noqa: PLC0415
 
     def show(line: str) -> None:
@@ -85,7 +84,7 @@ def up(
         typer.echo(address.to_json() if as_json else local.welcome(address, new_key))
 
     with _report_errors():
-        local.up(local.Options(state or settings().state, host, port), settings(), show, ready)
+        local.up(_settings(state), host, port, show, ready)
 
 
 @app.command()
@@ -110,10 +109,12 @@ def demo(
 
     from securetune.cli import demo as program  # noqa: PLC0415
 
-    most = rows if rows is not None else (0 if data is None else _DEMO_ROWS)
+    if data is None:
+        data, rows, steps = program.BUILTIN_DATA, rows or 0, steps or program.BUILTIN_STEPS
+    elif rows is None:
+        rows = _DEMO_ROWS
     with _report_errors():
-        length = steps if steps is not None or data is not None else program.BUILTIN_STEPS
-        program.demo(program.Options(data or program.BUILTIN_DATA, out, most, length, max_length), Console())
+        program.demo(data, out, Console(), rows=rows, steps=steps, max_length=max_length)
 
 
 @app.command()
@@ -151,8 +152,7 @@ def verify(
     """
     from securetune.cli import verify as program  # noqa: PLC0415
 
-    options = program.Options(report, keys, _settings(state).signing, tuple(file or ()))
-    raise typer.Exit(program.run(options, as_json, typer.echo, lambda line: typer.echo(line, err=True)))
+    raise typer.Exit(program.run(report, keys, _settings(state).signing, tuple(file or ()), as_json=as_json))
 
 
 @key_app.command("create")

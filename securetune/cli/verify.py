@@ -4,9 +4,10 @@ Covers: finding the report and the trusted keys, the output. Not here: cryptogra
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+
+import typer
 
 from core.errors import NotFound, SecureTuneError
 from core.schemas.signing import FileCheck, FileState, TrustedKeys, Verification, VerifyReply
@@ -25,42 +26,34 @@ _STATES: dict[FileState, str] = {
 _FAILED: frozenset[FileState] = frozenset({"altered", "unknown"})
 
 
-@dataclass(frozen=True)
-class Options:
-    """Arguments of the command."""
-
-    report: Path
-    """A signed report, the folder that contains it, or another file in that folder."""
-    keys: Path | None
-    """File of trusted keys, if given."""
-    signing: Path
-    """Folder of the keys of a service on this machine; it may not exist."""
-    files: tuple[Path, ...] = ()
-    """More files and folders to compare with the report."""
-
-
-def run(options: Options, as_json: bool, print_line: Callable[[str], None], print_error: Callable[[str], None]) -> int:
+def run(report: Path, keys: Path | None, signing: Path, files: tuple[Path, ...], *, as_json: bool) -> int:
     """Verify and print the result.
+
+    Args:
+        report: a signed report, the folder that contains it, or another file in that folder.
+        keys: file of trusted keys, if given.
+        signing: folder of the keys of a service on this machine; it may not exist.
+        files: more files and folders to compare with the report.
 
     Returns the exit status: 0 verified, 1 tampered or untrusted key, 2 no report or no keys.
     """
     try:
-        reply = check(options)
+        reply = _verify(report, keys, signing, files)
     except SecureTuneError as error:
-        print_error(f"securetune: {visible(error.message)}")
+        typer.echo(f"securetune: {visible(error.message)}", err=True)
         return 2
     except OSError as error:
-        print_error(f"securetune: {visible(str(error.filename))} cannot be read: {error.strerror}.")
+        typer.echo(f"securetune: {visible(str(error.filename))} cannot be read: {error.strerror}.", err=True)
         return 2
     if as_json:  # ASCII only, because the output may go to a terminal
-        print_line(json.dumps(reply.model_dump(mode="json"), indent=1))
+        typer.echo(json.dumps(reply.model_dump(mode="json"), indent=1))
     else:
-        for line in lines(reply):
-            print_line(line)
+        for line in _lines(reply):
+            typer.echo(line)
     return 0 if reply.ok else 1
 
 
-def check(options: Options) -> VerifyReply:
+def _verify(report: Path, keys: Path | None, signing: Path, files: tuple[Path, ...]) -> VerifyReply:
     """Verify the signature, then compare the files.
 
     Raises:
@@ -68,22 +61,22 @@ def check(options: Options) -> VerifyReply:
         InvalidInput: code `invalid_signing_keys`; the file of trusted keys is invalid.
         OSError: a file cannot be read.
     """
-    path, requested = _find_report(options.report)
+    path, requested = _find_report(report)
     data = _read(path)
-    trusted = _find_keys(options, path, data)
-    verification = verify(data, trusted.keys)
-    checks = _check_files(verification, path, (*requested, *options.files)) if verification.verified else ()
+    trusted, source, beside = _find_keys(keys, signing / KEYS_FILE, path, data)
+    verification = verify(data, trusted)
+    checks = _check_files(verification, path, (*requested, *files)) if verification.verified else ()
     return VerifyReply(
         ok=verification.verified and not any(each.state in _FAILED for each in checks),
         envelope=str(path),
         verification=verification,
         files=checks,
-        keys=str(trusted.path),
-        keys_beside_report=trusted.beside,
+        keys=str(source),
+        keys_beside_report=beside,
     )
 
 
-def lines(reply: VerifyReply) -> Iterator[str]:
+def _lines(reply: VerifyReply) -> Iterator[str]:
     """The result as text. Every value from a file is made safe to print on a terminal."""
     result = reply.verification
     if result.verified and not reply.ok:
@@ -111,15 +104,6 @@ def visible(text: str) -> str:
     """Escape control, format and other invisible characters, and cut long text."""
     cut = text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
-
-
-@dataclass(frozen=True)
-class _Trusted:
-    """Trusted keys and the file that they were read from."""
-
-    keys: TrustedKeys
-    path: Path
-    beside: bool = False
 
 
 def _find_report(report: Path) -> tuple[Path, tuple[Path, ...]]:
@@ -150,37 +134,33 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-def _find_keys(options: Options, report: Path, data: bytes) -> _Trusted:
+def _find_keys(given: Path | None, local: Path, report: Path, data: bytes) -> tuple[TrustedKeys, Path, bool]:
     """The keys that the user names; else this machine's if they include the report's; else those beside the report.
+
+    Returns the keys, their file, and whether it is the one beside the report.
 
     Raises:
         NotFound: code `signing_keys_missing`; there are no keys.
         InvalidInput: code `invalid_signing_keys`.
     """
-    if options.keys is not None:
-        return _Trusted(read_keys(options.keys), options.keys)
-    local = options.signing / KEYS_FILE
-    keys = _read_local_keys(local)
-    if keys is not None and any(keys.find(keyid) for keyid in _claimed_keys(data)):
-        return _Trusted(keys, local)
+    if given is not None:
+        return read_keys(given), given, False
+    try:
+        keys = read_keys(local)
+    except (NotFound, OSError):  # this machine runs no service, or another user's
+        keys = TrustedKeys(keys=())
+    if any(keys.find(keyid) for keyid in _claimed_keys(data)):
+        return keys, local, False
     path = report.with_name(KEYS_FILE)
     if path.is_file():
-        return _Trusted(read_keys(path), path, beside=True)
-    if keys is not None and keys.keys:
-        return _Trusted(keys, local)
+        return read_keys(path), path, True
+    if keys.keys:
+        return keys, local, False
     raise NotFound(
         "There are no trusted keys to verify with. Save the response of GET /signing-keys from the service that issued "
         "the report, and pass the file with --keys FILE or the environment variable SECURETUNE_TRUSTED_KEYS.",
         code="signing_keys_missing",
     )
-
-
-def _read_local_keys(path: Path) -> TrustedKeys | None:
-    """Keys of a service on this machine; None if there are none, or they belong to another user."""
-    try:
-        return read_keys(path)
-    except (NotFound, OSError):
-        return None
 
 
 def _claimed_keys(data: bytes) -> set[str]:

@@ -4,14 +4,13 @@ Not here: the HTTP client (securetune.client).
 """
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+
+from core.schemas.base import Frozen
 
 
-@dataclass(frozen=True)
-class Address:
-    """The address of a running service and its files; serialised as one line of JSON."""
+class Address(Frozen):
+    """The address of a running service and its files."""
 
     address: str
     """Base URL, such as `http://127.0.0.1:8000`."""
@@ -29,14 +28,4 @@ class Address:
 
     def to_json(self) -> str:
         """Return one line of JSON."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, line: str) -> Self:
-        """Parse the output of `to_json`.
-
-        Raises:
-            ValueError, KeyError: the line is not JSON, or a field is missing.
-        """
-        fields = json.loads(line)
-        return cls(fields["address"], Path(fields["api_key_file"]), Path(fields["state"]), int(fields["pid"]))
+        return json.dumps(self.model_dump(mode="json"))

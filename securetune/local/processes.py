@@ -129,7 +129,7 @@ class Program(ABC):
         Raises:
             Unavailable: the program cannot be started; the code says why.
         """
-        if self._process is not None and self.poll() is None:
+        if self.poll() is None:  # also ends what a dead predecessor has left in its process group
             raise RuntimeError(f"{self.title} is already running")
         self.prepare(pause)
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
@@ -155,9 +155,9 @@ class Program(ABC):
         """Return the error to raise after a failed start."""
         return Unavailable(f"{what}. {self.log_tail()}", code="start_failed")
 
-    def log_tail(self, lines: int = 4) -> str:
-        """Return the last lines of output since the last start, and the path of the log."""
-        text = self._written().strip().splitlines()[-lines:]
+    def log_tail(self) -> str:
+        """Return the last four lines of output since the last start, and the path of the log."""
+        text = self._written().strip().splitlines()[-4:]
         output = "Its last output: " + " | ".join(line.strip() for line in text) + ". " if text else ""
         return f"{output}Its log is {self.log}."
 

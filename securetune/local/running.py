@@ -31,22 +31,16 @@ def running(state: Path, port: int = 0, env: Mapping[str, str] | None = None) ->
     log.parent.mkdir(exist_ok=True)
     log_start = log.stat().st_size if log.exists() else 0
     arguments = ["up", "--json", "--port", str(port), "--state", str(state)]
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as lines:
+    command = Command([sys.executable, "-m", "securetune.cli.main", *arguments], env=dict(os.environ) | dict(env or {}))
+    with spawn(command, log, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101
         try:
-            command = Command(
-                [sys.executable, "-m", "securetune.cli.main", *arguments], env=dict(os.environ) | dict(env or {})
-            )
-            process = spawn(command, log, stdout=writer)
-        finally:
-            os.close(writer)
-        try:
-            line = lines.readline()
+            line = process.stdout.readline()
             if not line:  # it ended before it was ready
                 process.wait()
                 output = log.read_bytes()[log_start:].decode(errors="replace").strip()
                 raise Unavailable(f"securetune up did not start: {output}", code="start_failed")
-            yield Address.from_json(line)
+            yield Address.model_validate_json(line)
         finally:
             _end(process)
 

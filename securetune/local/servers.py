@@ -22,7 +22,6 @@ import signal
 import socket
 import tempfile
 import time
-from abc import abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +53,8 @@ class Server(Program):
     """A server that stores its data in `folder/data`."""
 
     socket_name: ClassVar[str]
+    url_format: ClassVar[str]
+    """URL for clients; `{}` stands for the data folder or a link to it."""
 
     def __init__(self, title: str, folder: Path, log: Path | None) -> None:
         super().__init__(title, log or folder / "log")
@@ -66,12 +67,7 @@ class Server(Program):
     def url(self) -> str:
         """The URL for clients. A restart does not change it; only `release` does."""
         assert self._address is not None, f"{self.title} was not started"  # noqa: S101
-        return self.url_in(self._address)
-
-    @staticmethod
-    @abstractmethod
-    def url_in(folder: Path) -> str:
-        """Return the URL of a server whose data folder is `folder`, which may be a link."""
+        return self.url_format.format(self._address)
 
     def start(self, pause: Pause = time.sleep) -> str:
         """Start the server, wait until it accepts connections, and return its URL.
@@ -151,28 +147,14 @@ class PostgresServer(Server):
     stop_signals = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 10.0))
     ready_within = 180.0  # recovery after a crash may replay a long log
     socket_name = ".s.PGSQL.5432"
+    url_format = "postgresql://securetune@/postgres?host={}"
 
     def __init__(self, folder: Path, *, log: Path | None = None, durable: bool = True) -> None:
         """With `durable=False` (for tests) it is faster, but a power failure may lose the data."""
         super().__init__("PostgreSQL", folder, log)
         self._durable = durable
         self._account: Account | None = None
-        self._programs: wheels.PostgresPrograms | None = None
-
-    @staticmethod
-    @override
-    def url_in(folder: Path) -> str:
-        return f"postgresql://securetune@/postgres?host={folder}"
-
-    def _check_version(self, major: int) -> None:
-        stamp = self.data / "PG_VERSION"
-        found = stamp.read_text().strip() if stamp.exists() else "(none)"
-        if found != str(major):
-            raise Unavailable(
-                f"{self.data} was created by PostgreSQL {found}, but the installed version is {major}. Export the data "
-                "with pg_dump of the old version, or move the folder away to start with an empty database.",
-                code="data_version",
-            )
+        self._programs: Path | None = None
 
     @override
     def clean(self, pause: Pause) -> None:
@@ -181,9 +163,15 @@ class PostgresServer(Server):
         With a stale `postmaster.pid`, PostgreSQL refuses to start if another process has that process id now.
         """
         self._account = wheels.postgres_account(self.data)
-        self._programs = wheels.postgres_programs(self._account)
-        if self.data.exists():
-            self._check_version(self._programs.major)
+        self._programs, major = wheels.postgres_programs(self._account)
+        stamp = self.data / "PG_VERSION"
+        found = stamp.read_text().strip() if stamp.exists() else "(none)"
+        if self.data.exists() and found != str(major):
+            raise Unavailable(
+                f"{self.data} was created by PostgreSQL {found}, but the installed version is {major}. Export the data "
+                "with pg_dump of the old version, or move the folder away to start with an empty database.",
+                code="data_version",
+            )
         for scratch in self.folder.glob("init-*"):
             shutil.rmtree(scratch)
         claim = self.data / "postmaster.pid"
@@ -236,7 +224,7 @@ class PostgresServer(Server):
         here = "/proc/self/cwd" if self._account else "."
         env = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}  # no PG* variables
         return Command(
-            argv=[self._programs.folder / "bin" / program, "-D", here, *arguments],
+            argv=[self._programs / "bin" / program, "-D", here, *arguments],
             env=env | {"LC_ALL": "C"},
             cwd=folder,
             account=self._account,
@@ -255,14 +243,10 @@ class ValkeyServer(Server):
 
     stop_signals = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 10.0))
     socket_name = "valkey.sock"
+    url_format = f"redis+socket://{{}}/{socket_name}"
 
     def __init__(self, folder: Path, *, log: Path | None = None) -> None:
         super().__init__("Valkey", folder, log)
-
-    @staticmethod
-    @override
-    def url_in(folder: Path) -> str:
-        return f"redis+socket://{folder}/{ValkeyServer.socket_name}"
 
     @override
     def clean(self, pause: Pause) -> None:

@@ -87,11 +87,6 @@ class Api(Program):
         )
 
     @override
-    def prepare(self, pause: Pause) -> None:
-        """Close a probe that the previous process did not answer."""
-        self._close_probe()
-
-    @override
     def ready(self) -> bool:
         """Whether `GET /healthz` has been answered. The request waits in the socket's queue until then."""
         try:
@@ -105,13 +100,10 @@ class Api(Program):
             return False
         except OSError:
             answer = b""
-        self._close_probe()
-        return answer.split(b" ")[1:2] == [b"200"]
-
-    def _close_probe(self) -> None:
         if self._probe is not None:
             self._probe.close()
             self._probe = None
+        return answer.split(b" ")[1:2] == [b"200"]
 
 
 class Worker(Program):

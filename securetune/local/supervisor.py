@@ -59,21 +59,15 @@ def supervise(
 
 
 def _check(watched: _Watched, signals: Signals, show: ShowLine, policy: RestartPolicy) -> None:
-    now = time.monotonic()
-    if watched.restart_at is not None:
-        if now >= watched.restart_at:
-            _restart(watched, signals, show, policy)
-        return
-    if (status := watched.program.poll()) is not None:
-        _record_death(watched, f"ended ({describe_exit(status)})", show, policy)
-
-
-def _restart(watched: _Watched, signals: Signals, show: ShowLine, policy: RestartPolicy) -> None:
-    watched.started, watched.restart_at = time.monotonic(), None
-    try:
-        watched.program.launch(signals.pause)
-    except Unavailable as error:
-        _record_death(watched, f"cannot be started: {error.message}", show, policy)
+    if watched.restart_at is None:
+        if (status := watched.program.poll()) is not None:
+            _record_death(watched, f"ended ({describe_exit(status)})", show, policy)
+    elif time.monotonic() >= watched.restart_at:
+        watched.started, watched.restart_at = time.monotonic(), None
+        try:
+            watched.program.launch(signals.pause)
+        except Unavailable as error:
+            _record_death(watched, f"cannot be started: {error.message}", show, policy)
 
 
 def _record_death(watched: _Watched, what: str, show: ShowLine, policy: RestartPolicy) -> None:

@@ -11,7 +11,7 @@ securetune.local.services).
 import os
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -26,18 +26,10 @@ from securetune.local.signals import Signals, StopRequested
 from securetune.local.supervisor import ShowLine, supervise
 
 
-@dataclass(frozen=True)
-class Options:
-    """Where the service stores its state and where it listens."""
-
-    state: Path
-    host: str = "127.0.0.1"
-    port: int = 8000
-    """Port of the API; 0 chooses a free one."""
-
-
-def up(options: Options, settings: Settings, show: ShowLine, on_ready: Callable[[Address, bool], None]) -> None:
+def up(settings: Settings, host: str, port: int, show: ShowLine, on_ready: Callable[[Address, bool], None]) -> None:
     """Run the service until the user requests a stop; call `on_ready` once, with true if the first key is new.
+
+    The API listens on `host` and `port`; port 0 chooses a free one.
 
     Raises:
         Conflict: code `already_running` (the state is in use) or `port_taken`; nothing was started.
@@ -45,13 +37,13 @@ def up(options: Options, settings: Settings, show: ShowLine, on_ready: Callable[
     """
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        state, lock = _open_state(options.state, stack)
+        state, lock = _open_state(settings.state, stack)
         try:
             end_strays(state, signals.pause, grace=5.0)
-            listener = stack.enter_context(listen(options.host, options.port))
-            address = Address(url_of(listener), state / "api-key", state, os.getpid())
+            listener = stack.enter_context(listen(host, port))
+            address = Address(address=url_of(listener), api_key_file=state / "api-key", state=state, pid=os.getpid())
             print(address.to_json(), file=lock, flush=True)
-            run = _Run(address, settings, signals, show)
+            run = _Run(state, settings, signals, show)
             stack.callback(run.stop)
             database_url, redis_url = run.start_servers()
             new_key = _prepare_database(address.api_key_file, database_url)
@@ -101,63 +93,63 @@ def database(state: Path, settings: Settings) -> Generator[str]:
             code="not_running",
         )
     with short_path(data, PostgresServer.socket_name) as folder:
-        yield PostgresServer.url_in(folder)
+        yield PostgresServer.url_format.format(folder)
 
 
+@dataclass(frozen=True)
 class _Run:
     """The programs of one `up`, in the order in which they were started."""
 
-    def __init__(self, address: Address, settings: Settings, signals: Signals, show: ShowLine) -> None:
-        self.programs: list[Program] = []
-        self._state = address.state
-        self._settings = settings
-        self._signals = signals
-        self._show = show
+    state: Path
+    settings: Settings
+    signals: Signals
+    show: ShowLine
+    programs: list[Program] = field(default_factory=list)
 
     def log(self, name: str) -> Path:
         """Return the path of a program's log after rotating it."""
-        folder = self._state / "logs"
+        folder = self.state / "logs"
         folder.mkdir(exist_ok=True)
         rotate(folder / f"{name}.log")
         return folder / f"{name}.log"
 
     def start_servers(self) -> tuple[str, str]:
         """Start the servers for which no URL is configured; return the URLs of the database and of the broker."""
-        database_url = self._settings.database_url.get_secret_value()
-        redis_url = self._settings.redis_url.get_secret_value()
+        database_url = self.settings.database_url.get_secret_value()
+        redis_url = self.settings.redis_url.get_secret_value()
         if not database_url:
-            database_url = self._start_server(PostgresServer(self._state / "postgres", log=self.log("postgres")))
+            database_url = self._start_server(PostgresServer(self.state / "postgres", log=self.log("postgres")))
         if not redis_url:
-            redis_url = self._start_server(ValkeyServer(self._state / "valkey", log=self.log("valkey")))
+            redis_url = self._start_server(ValkeyServer(self.state / "valkey", log=self.log("valkey")))
         return database_url, redis_url
 
     def _start_server(self, server: Server) -> str:
-        self.programs.append(server)
-        self._show(f"Starting {server.title}")
-        return server.start(self._signals.pause)
+        self.start(server)
+        server.await_ready(self.signals.pause)
+        return server.url
 
     def start(self, program: Program) -> None:
-        """Start the API or the worker without waiting until it is ready."""
-        self._show(f"Starting {program.title}")
+        """Start a program without waiting until it is ready."""
+        self.show(f"Starting {program.title}")
         self.programs.append(program)
-        program.launch(self._signals.pause)
+        program.launch(self.signals.pause)
 
     def stop(self) -> None:
         """Stop the API and the worker together, then their leftovers, then the servers. A second Ctrl-C hurries."""
-        self._show("Stopping. Press Ctrl-C again to hurry.")
-        hurried = self._signals.watch_repeated_stop()
+        self.show("Stopping. Press Ctrl-C again to hurry.")
+        hurried = self.signals.watch_repeated_stop()
         servers = [program for program in self.programs if isinstance(program, Server)]
         others = [program for program in self.programs if not isinstance(program, Server)]
-        alive = stop_together(others, self._signals.wait, hurried)
+        alive = stop_together(others, self.signals.wait, hurried)
         try:
-            end_strays(self._state, self._signals.wait, grace=3.0)
+            end_strays(self.state, self.signals.wait, grace=3.0)
         finally:
             for server in reversed(servers):
-                alive += stop_together([server], self._signals.wait, hurried)
+                alive += stop_together([server], self.signals.wait, hurried)
                 server.release()
         for program in alive:
-            self._show(f"{program.title} (process {program.pid}) does not end.")
-        self._show("Stopped." if not alive else "Stopped, except for the processes above.")
+            self.show(f"{program.title} (process {program.pid}) does not end.")
+        self.show("Stopped." if not alive else "Stopped, except for the processes above.")
 
 
 def _open_state(folder: Path, stack: ExitStack) -> tuple[Path, TextIO]:
@@ -168,7 +160,7 @@ def _open_state(folder: Path, stack: ExitStack) -> tuple[Path, TextIO]:
         if not error.note:
             message = f"Another securetune is starting or stopping on {folder}. Try again in a few seconds."
             raise Conflict(message, code=error.code) from error
-        first = Address.from_json(error.note)
+        first = Address.model_validate_json(error.note)
         raise Conflict(
             f"securetune already runs on {folder}: {first.address}, process {first.pid}. Use it, or stop it first.",
             code=error.code,

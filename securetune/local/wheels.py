@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import Unavailable
@@ -20,16 +19,6 @@ from securetune.local.processes import Account
 
 CACHE = Path("/var/cache/securetune")
 """Folder for root's copy of PostgreSQL. It can be deleted while no service runs."""
-
-
-@dataclass(frozen=True)
-class PostgresPrograms:
-    """An installation of PostgreSQL that the account can run."""
-
-    folder: Path
-    """Contains `bin` and `share`."""
-    major: int
-    """Major version, which must match that of the data folder."""
 
 
 def valkey_server() -> Path:
@@ -44,9 +33,10 @@ def valkey_server() -> Path:
     return found[0]
 
 
-def postgres_programs(account: Account | None, cache: Path = CACHE) -> PostgresPrograms:
-    """Return a PostgreSQL installation that `account` can run; None is the current account.
+def postgres_programs(account: Account | None, cache: Path = CACHE) -> tuple[Path, int]:
+    """Return a PostgreSQL installation that `account` can run (None is the current account), and its major version.
 
+    The installation is a folder that contains `bin` and `share`. The data folder must have the same major version.
     Other accounts cannot read a virtual environment below a private folder such as root's home. In that case the
     installation (about 35 MB) is copied to `cache` once; the modes of existing folders are not changed.
 
@@ -68,7 +58,7 @@ def postgres_programs(account: Account | None, cache: Path = CACHE) -> PostgresP
                 "or set DATABASE_URL to your own PostgreSQL server.",
                 code="wheel_unreachable",
             )
-    return PostgresPrograms(folder, major)
+    return folder, major
 
 
 def postgres_account(data: Path) -> Account | None:

@@ -17,7 +17,7 @@ from core.lm.load import fetch
 from core.schemas.results import Report
 from core.schemas.security import SUITES
 from core.signing import KEYS_FILE, read_keys, verify
-from securetune.cli.demo import Options, demo
+from securetune.cli.demo import demo
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_demo_writes_figures_a_report_and_an_adapter_that_changes_the_model(
 ) -> None:
     screen = StringIO()
     console = Console(file=screen, width=100)
-    result = demo(Options(data=arithmetic, out=tmp_path / "demo", rows=24, steps=3, max_length=64), console)
+    result = demo(arithmetic, tmp_path / "demo", console, rows=24, steps=3, max_length=64)
 
     printed = screen.getvalue()
     assert "Using 24 of the 40 rows" in printed
@@ -83,7 +83,7 @@ def test_invalid_data_is_reported_before_anything_starts(tmp_path: Path) -> None
     data = tmp_path / "wrong.jsonl"
     data.write_text('{"title": "no known column"}\n')
     with pytest.raises(InvalidDataset):
-        demo(Options(data=data, out=tmp_path / "demo", rows=0, steps=1, max_length=64), Console(file=StringIO()))
+        demo(data, tmp_path / "demo", Console(file=StringIO()), rows=0, steps=1, max_length=64)
     assert not (tmp_path / "demo" / "state").exists()
 
 

@@ -66,7 +66,7 @@ class Up:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.messages()
-        return Address.from_json(line)
+        return Address.model_validate_json(line)
 
     def await_message(self, part: str) -> None:
         """Wait until it shows a line that contains `part`."""
@@ -232,6 +232,7 @@ def test_the_error_for_a_missing_database_says_what_to_start(tmp_path: Path) -> 
 @pytest.mark.parametrize("new", [True, False])
 def test_the_key_is_shown_only_if_it_is_new(tmp_path: Path, new: bool) -> None:
     (tmp_path / "api-key").write_text("st_secret\n")
-    text = welcome(Address("http://127.0.0.1:8000", tmp_path / "api-key", tmp_path, 1), new)
+    address = Address(address="http://127.0.0.1:8000", api_key_file=tmp_path / "api-key", state=tmp_path, pid=1)
+    text = welcome(address, new)
     assert ("st_secret" in text) == new
     assert str(tmp_path / "api-key") in text

@@ -21,9 +21,9 @@ def nobody() -> Account:
 
 
 def test_the_postgres_program_runs_and_has_the_reported_version(tmp_path: Path) -> None:
-    programs = wheels.postgres_programs(None, tmp_path / "cache")
-    output = subprocess.run([programs.folder / "bin" / "postgres", "--version"], capture_output=True, check=True).stdout
-    assert f"(PostgreSQL) {programs.major}.".encode() in output
+    folder, major = wheels.postgres_programs(None, tmp_path / "cache")
+    output = subprocess.run([folder / "bin" / "postgres", "--version"], capture_output=True, check=True).stdout
+    assert f"(PostgreSQL) {major}.".encode() in output
     assert not (tmp_path / "cache").exists()
 
 
@@ -35,7 +35,7 @@ def test_the_valkey_program_runs() -> None:
 @pytest.fixture
 def private_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel that only the current account can read, because it is in pytest's temporary folder."""
-    original = wheels.postgres_programs(None).folder
+    original, _ = wheels.postgres_programs(None)
     wheel = tmp_path / original.parent.name
     wheel.mkdir()
     (wheel / original.name).symlink_to(original)
@@ -50,14 +50,14 @@ def test_an_unreadable_wheel_is_copied_once() -> None:
     with tempfile.TemporaryDirectory(prefix="securetune-test-") as folder:
         Path(folder).chmod(0o755)
         cache = Path(folder, "cache")
-        first = wheels.postgres_programs(nobody(), cache)
-        assert cache in first.folder.parents
+        first, major = wheels.postgres_programs(nobody(), cache)
+        assert cache in first.parents
         for program in ("postgres", "initdb"):  # initdb needs a library from beside the package
-            command = [first.folder / "bin" / program, "--version"]
+            command = [first / "bin" / program, "--version"]
             subprocess.run(command, check=True, capture_output=True, user=nobody().uid, extra_groups=[], cwd="/")
-        copied = first.folder.stat().st_ctime_ns
-        assert wheels.postgres_programs(nobody(), cache) == first
-        assert first.folder.stat().st_ctime_ns == copied
+        copied = first.stat().st_ctime_ns
+        assert wheels.postgres_programs(nobody(), cache) == (first, major)
+        assert first.stat().st_ctime_ns == copied
         assert len(list(cache.iterdir())) == 1
 
 
