@@ -37,7 +37,8 @@ class Generate(Protocol):
         self,
         conversations: Sequence[Sequence[Message]],
         *,
-        sampling: Sampling,
+        temperature: float,
+        top_p: float,
         early_stop: Callable[[int, str], bool] | None,
         on_progress: OnProgress,
     ) -> Sequence[str | None]: ...
@@ -80,14 +81,16 @@ def ask(
     answers: list[RawAnswer] = []
     for suite in suites:
         before = len(answers)
-        report = partial(_report_offset, on_progress, before, total)
-        answers += keep(suite, partial(_ask_suite, suite, generate, is_certain, report))
+        compute = partial(
+            _ask_suite,
+            suite,
+            generate,
+            is_certain,
+            on_progress=lambda done, _, before=before: on_progress(before + done, total),
+        )
+        answers += keep(suite, compute)
     on_progress(total, total)
     return tuple(answers)
-
-
-def _report_offset(on_progress: OnProgress, before: int, total: int, done: int, _total: int) -> None:
-    on_progress(before + done, total)
 
 
 def _cut_prefill(prompt: AttackPrompt, tokenizer: PreTrainedTokenizerBase) -> AttackPrompt:
@@ -132,7 +135,7 @@ class _Conversation:
 
 
 def _ask_suite(
-    suite: Suite, generate: Generate, is_certain: IsCertain | None, on_progress: OnProgress
+    suite: Suite, generate: Generate, is_certain: IsCertain | None, *, on_progress: OnProgress
 ) -> tuple[RawAnswer, ...]:
     conversations = [
         _Conversation(prompt, number, sample, prompt.messages, prompt.followups)
@@ -144,7 +147,8 @@ def _ask_suite(
         open_ones = [each for each in conversations if each.answer is None]
         texts = generate(
             [each.messages for each in open_ones],
-            sampling=suite.sampling,
+            temperature=suite.sampling.temperature,
+            top_p=suite.sampling.top_p,
             early_stop=partial(_may_stop, open_ones, is_certain) if is_certain else None,
             on_progress=lambda done, total, turn=turn: on_progress(
                 int(suite.size * (turn + done / max(1, total)) / turns), suite.size

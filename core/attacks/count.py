@@ -7,6 +7,7 @@ success, and it is over-refusal. Not here: judging (core.judges), changes from t
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, groupby
+from typing import Any
 
 from core.schemas.evaluation import DECIDED, Agreement, Answer, CategoryRate, Figure, Judgement
 from core.schemas.metrics import OVER_REFUSAL, Metric
@@ -42,7 +43,8 @@ def compute_figures(run: str, answers: Sequence[Answer]) -> tuple[Figure, ...]:
             for metric in ("over_refusal_rate",) if suite == OVER_REFUSAL else metrics:
                 counted = values_by_prompt(answers, suite, metric, judge)
                 if metric in RATES or any(value is not None for value in counted.values()):
-                    found.append(_figure(run, suite, metric, judge, list(counted.values())))
+                    summary = _summarize(list(counted.values()), metric)
+                    found.append(Figure(run=run, suite=suite, metric=metric, judge=judge, **summary))
     return tuple(found)
 
 
@@ -58,20 +60,8 @@ def compute_category_rates(run: str, answers: Sequence[Answer]) -> tuple[Categor
                 for suite in dict.fromkeys(row.suite for row in rows)
                 for value in values_by_prompt(rows, suite, "attack_success_rate", judge).values()
             ]
-            decided = [value for value in counted if value is not None]
-            rate, low, high = _rate(decided)
-            found.append(
-                CategoryRate(
-                    run=run,
-                    category=category,
-                    judge=judge,
-                    value=rate,
-                    n=len(decided),
-                    undecided=len(counted) - len(decided),
-                    low=low,
-                    high=high,
-                )
-            )
+            summary = _summarize(counted, "attack_success_rate")
+            found.append(CategoryRate(run=run, category=category, judge=judge, **summary))
     return tuple(found)
 
 
@@ -84,7 +74,6 @@ def compute_agreements(run: str, answers: Sequence[Answer]) -> tuple[Agreement, 
             for first, second in ((answer.by(one), answer.by(other)) for answer in answers)
             if first is not None and second is not None and {first.verdict, second.verdict} <= DECIDED
         ]
-        firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
         same = sum(first == second for first, second in pairs)
         found.append(
             Agreement(
@@ -92,7 +81,7 @@ def compute_agreements(run: str, answers: Sequence[Answer]) -> tuple[Agreement, 
                 judges=(one, other),
                 n=len(pairs),
                 agree=same / len(pairs) if pairs else 0.0,
-                kappa=kappa(firsts, seconds),
+                kappa=kappa([first for first, _ in pairs], [second for _, second in pairs]),
             )
         )
     return tuple(found)
@@ -135,25 +124,12 @@ def _value(judged: Sequence[Judgement], metric: Metric) -> float | None:
     return max(scores, default=None)
 
 
-def _rate(decided: Sequence[float]) -> tuple[float, float, float]:
-    return wilson(int(sum(decided)), len(decided))
-
-
-def _figure(run: str, suite: str, metric: Metric, judge: str, counted: Sequence[float | None]) -> Figure:
+def _summarize(counted: Sequence[float | None], metric: Metric) -> dict[str, Any]:
+    """The fields of a figure that follow from the value of each prompt."""
     decided = [value for value in counted if value is not None]
     if metric in RATES:
-        mean, low, high = _rate(decided)
+        mean, low, high = wilson(int(sum(decided)), len(decided))
     else:
         minimum, maximum = _RANGES[metric]
         mean, low, high = mean_interval(decided, minimum=minimum, maximum=maximum)
-    return Figure(
-        run=run,
-        suite=suite,
-        metric=metric,
-        judge=judge,
-        value=mean,
-        n=len(decided),
-        undecided=len(counted) - len(decided),
-        low=low,
-        high=high,
-    )
+    return {"value": mean, "n": len(decided), "undecided": len(counted) - len(decided), "low": low, "high": high}

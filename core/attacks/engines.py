@@ -6,13 +6,13 @@ Not here: generation itself (core.lm.generate, core.lm.vllm_engine), prompts (as
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
 from torch import nn
 
 from core.attacks.ask import Generate
-from core.attacks.family import Sampling
 from core.lm.generate import answer, render_prompts
 from core.lm.load import BaseModel
 from core.lm.vllm_engine import VllmModel, opened
@@ -43,67 +43,48 @@ def open_engine(
         case "transformers":
             yield transformers_engine(base, model, spec)
         case "vllm":
-            whole = trained.folder if trained is not None and trained.rank is None else base.folder
-            adapter = trained.folder if trained is not None and trained.rank is not None else None
-            rank = trained.rank if trained is not None and trained.rank is not None else 1
-            with opened(base, whole, adapter, rank) as served:
-                yield _vllm_engine(base, served, spec)
+            if trained is None or trained.rank is None:
+                files = (base.folder if trained is None else trained.folder, None, 1)
+            else:
+                files = (base.folder, trained.folder, trained.rank)
+            with opened(base, *files) as served:
+                yield partial(_answer_with_vllm, base, served, spec)
         case _:
             assert_never(spec.engine)
 
 
 def transformers_engine(base: BaseModel, model: nn.Module, spec: SecuritySpec) -> Generate:
     """Generate in batches with the one copy of the base weights."""
-
-    def generate(
-        conversations: Sequence[Sequence[Message]],
-        *,
-        sampling: Sampling,
-        early_stop: Callable[[int, str], bool] | None,
-        on_progress: OnProgress,
-    ) -> Sequence[str | None]:
-        return answer(
-            base,
-            model,
-            conversations,
-            max_new_tokens=spec.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=spec.seed,
-            early_stop=early_stop,
-            on_progress=on_progress,
-        )
-
-    return generate
+    return partial(answer, base, model, max_new_tokens=spec.max_new_tokens, seed=spec.seed)
 
 
-def _vllm_engine(base: BaseModel, served: VllmModel, spec: SecuritySpec) -> Generate:
+def _answer_with_vllm(
+    base: BaseModel,
+    served: VllmModel,
+    spec: SecuritySpec,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    temperature: float,
+    top_p: float,
+    early_stop: Callable[[int, str], bool] | None,
+    on_progress: OnProgress,
+) -> list[str | None]:
     """Generate with vLLM, which does not stop answers early."""
-
-    def generate(
-        conversations: Sequence[Sequence[Message]],
-        *,
-        sampling: Sampling,
-        early_stop: Callable[[int, str], bool] | None,
-        on_progress: OnProgress,
-    ) -> Sequence[str | None]:
-        del early_stop
-        prompts = render_prompts(base, conversations, max_new_tokens=spec.max_new_tokens)
-        fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
-        answers: list[str | None] = [None] * len(prompts)
-        for start in range(0, len(fitting), _VLLM_BATCH):
-            on_progress(start, len(fitting))
-            batch = fitting[start : start + _VLLM_BATCH]
-            rows = served.continue_tokens(
-                [prompt for _, prompt in batch],
-                max_new_tokens=spec.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seeds=[spec.seed + index for index, _ in batch],
-            )
-            for (index, _), row in zip(batch, rows, strict=True):
-                answers[index] = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
-        on_progress(len(fitting), len(fitting))
-        return answers
-
-    return generate
+    del early_stop
+    prompts = render_prompts(base, conversations, max_new_tokens=spec.max_new_tokens)
+    fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
+    answers: list[str | None] = [None] * len(prompts)
+    for start in range(0, len(fitting), _VLLM_BATCH):
+        on_progress(start, len(fitting))
+        batch = fitting[start : start + _VLLM_BATCH]
+        rows = served.continue_tokens(
+            [prompt for _, prompt in batch],
+            max_new_tokens=spec.max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seeds=[spec.seed + index for index, _ in batch],
+        )
+        for (index, _), row in zip(batch, rows, strict=True):
+            answers[index] = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
+    on_progress(len(fitting), len(fitting))
+    return answers

@@ -4,19 +4,23 @@ Not here: collecting answers (ask), judges (core.judges), counting (count), task
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 from torch import nn
 
 from core.attacks.ask import ask, build_suites
 from core.attacks.count import compute_agreements, compute_category_rates, compute_figures
 from core.attacks.engines import transformers_engine
-from core.judges import Case, Counts, Judge, rules_judge
+from core.judges.interface import Case, Counts, Judge
+from core.judges.rules import rules_judge
 from core.lm.load import BaseModel
 from core.schemas.evaluation import Answer, Evaluation, Judgement, JudgeUse, RawAnswer
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import EvaluationPrompts
 from core.schemas.security import SecuritySpec
+
+_NOT_SENT = "the prompt was not sent: it leaves no room for an answer in the model's context"
 
 
 def evaluate(
@@ -26,19 +30,21 @@ def evaluate(
 
     A judge sees the behaviour and the answer, never the attack around it. A prompt that was not sent is undecided.
     """
+    cases = [Case(each.behaviour, each.answer, safe=each.suite == OVER_REFUSAL) for each in raw_answers]
     by_answer: list[list[Judgement]] = [[] for _ in raw_answers]
     uses: list[JudgeUse] = []
     for number, judge in enumerate(judges):
-        accepted = [place for place, each in enumerate(raw_answers) if judge.accepts(each.suite == OVER_REFUSAL)]
+        accepted = [place for place, case in enumerate(cases) if judge.accepts(case.safe)]
         sent = [place for place in accepted if raw_answers[place].sent]
         before, total = number * len(raw_answers), len(judges) * len(raw_answers)
         outcome = judge.judge(
-            [_case(raw_answers[place]) for place in sent],
+            [cases[place] for place in sent],
             on_progress=lambda done, _, before=before, total=total: on_progress(before + done, total),
         )
         judgements = dict(zip(sent, outcome.judgements, strict=True))
+        not_sent = Judgement(judge=judge.label, verdict="undecided", reason=_NOT_SENT)
         for place in accepted:
-            by_answer[place].append(judgements.get(place) or _not_sent(judge))
+            by_answer[place].append(judgements.get(place, not_sent))
         uses.append(_use(run, judge, outcome.use, not_sent=len(accepted) - len(sent)))
     on_progress(len(raw_answers), len(raw_answers))
     answers = tuple(
@@ -54,29 +60,9 @@ def evaluate(
     )
 
 
-def _case(answer: RawAnswer) -> Case:
-    return Case(behaviour=answer.behaviour, answer=answer.answer, safe=answer.suite == OVER_REFUSAL)
-
-
 def _use(run: str, judge: Judge, counts: Counts, *, not_sent: int) -> JudgeUse:
-    return JudgeUse(
-        run=run,
-        judge=judge.label,
-        identity=judge.identity,
-        judged=counts.judged + not_sent,
-        cached=counts.cached,
-        undecided=counts.undecided + not_sent,
-        prompt_tokens=counts.prompt_tokens,
-        completion_tokens=counts.completion_tokens,
-    )
-
-
-def _not_sent(judge: Judge) -> Judgement:
-    return Judgement(
-        judge=judge.label,
-        verdict="undecided",
-        reason="the prompt was not sent: it leaves no room for an answer in the model's context",
-    )
+    whole = replace(counts, judged=counts.judged + not_sent, undecided=counts.undecided + not_sent)
+    return JudgeUse(run=run, judge=judge.label, identity=judge.identity, **asdict(whole))
 
 
 def evaluate_by_rules(

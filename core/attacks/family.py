@@ -49,11 +49,6 @@ Write = Callable[[Options, Behaviour, int], AttackPrompt]
 """Writes the prompt for a behaviour and its index in the prompt set; deterministic."""
 
 
-def greedy(_options: AttackOptions) -> Sampling:
-    """Sample one answer to each prompt, greedily."""
-    return Sampling()
-
-
 @dataclass(frozen=True)
 class Family(Generic[Options]):
     """An attack family: its options, its prompts and its sampling."""
@@ -62,12 +57,8 @@ class Family(Generic[Options]):
     """Class of the options in requests."""
     write: Write[Options]
     """Writes one prompt."""
-    sampling: Callable[[Options], Sampling] = greedy
-    """Reads from the options how answers are sampled."""
-
-
-def _keep(text: str) -> str:
-    return text
+    sampling: Callable[[Options], Sampling] = lambda _options: Sampling()
+    """Reads from the options how answers are sampled; by default one answer to each prompt, greedily."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +69,8 @@ class Template:
     """Stable name, stored with every answer."""
     text: str
     """The user turn; the behaviour replaces every slot."""
-    encode: Callable[[str], str] = _keep
-    """Encodes the behaviour before it fills the slot."""
+    encode: Callable[[str], str] = str
+    """Encodes the behaviour before it fills the slot; by default it stays as it is."""
     slots: tuple[str, ...] = (_SLOT,)
     """Placeholders for the behaviour."""
 

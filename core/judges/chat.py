@@ -9,6 +9,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -93,7 +94,10 @@ def parse_form(reply: str, form: type[Form], *, judged: Sequence[str]) -> Form |
         known = [_squeeze(each) for each in judged]
         within = _objects(_unfence(_strip_reasoning(text)))
         objects = [each for each in within if not any(_squeeze(each[0]) in whole for whole in known)]
-    filled = set(_fill(form, (value for _, value in objects)))
+    filled: set[Form] = set()
+    for _, value in objects:
+        with suppress(ValidationError):
+            filled.add(form.model_validate(value))
     if len(filled) == 1:
         return filled.pop()
     return Failure(f"the judge's reply could not be read: {shorten(reply)!r}")
@@ -130,14 +134,6 @@ def _reject_duplicates(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValu
     if len(merged) < len(pairs):
         raise ValueError("duplicate key in one object")
     return merged
-
-
-def _fill(form: type[Form], values: Iterable[dict[str, JsonValue]]) -> Iterable[Form]:
-    for value in values:
-        try:
-            yield form.model_validate(value)
-        except ValidationError:
-            continue
 
 
 def _squeeze(text: str) -> str:

@@ -7,8 +7,6 @@ Covers: the API key, time limits, reasons of failures, giving up on a server tha
 import asyncio
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, cast
@@ -70,7 +68,6 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-@dataclass(frozen=True)
 class _Unreachable(Failure):
     """No server answered."""
 
@@ -120,17 +117,16 @@ class Endpoint:
         """
         source = self._source.model_copy(update={"retries": min(self._source.retries, _PROBE_RETRIES)})
         prompt: Prompt = _PROBE if raw else (Message(role="user", content=_PROBE),)
-        outcomes: list[Reply | Failure] = []
-        Endpoint(self._name, source).query(
-            Request([prompt], max_new_tokens=8), lambda _, outcome: outcomes.append(outcome), heartbeat
-        )
-        for outcome in outcomes:
+
+        def on_reply(_index: int, outcome: Reply | Failure) -> None:
             if isinstance(outcome, Failure):
                 raise Unavailable(
                     f"The judge model {self._name!r} does not answer: {outcome.reason}.",
                     code="judge_unavailable",
                     param="security.judges",
                 )
+
+        Endpoint(self._name, source).query(Request([prompt], max_new_tokens=8), on_reply, heartbeat)
 
     def query(self, request: Request, on_reply: OnReply, heartbeat: Heartbeat) -> None:
         """See `JudgeModel.query`. If `on_reply` or `heartbeat` raises, running calls are cancelled at once.
@@ -164,7 +160,9 @@ class Endpoint:
                         unreachable = unreachable + 1 if isinstance(outcome, _Unreachable) else 0
                         on_reply(running.pop(task), outcome)
                     heartbeat()
-                _skip(waiting, on_reply)
+                for index, _ in waiting:
+                    reason = f"not sent: the judge's server failed {GIVE_UP_AFTER} times in a row before"
+                    on_reply(index, Failure(reason))
             finally:
                 for task in running:
                     task.cancel()
@@ -224,11 +222,6 @@ async def _fetch_body(client: AsyncOpenAI, source: EndpointSource, prompt: Promp
     else:
         raw = await chats.create(model=source.model, messages=turns, max_tokens=max_tokens, temperature=0)
     return raw.text
-
-
-def _skip(waiting: Iterator[tuple[int, Prompt]], on_reply: OnReply) -> None:
-    for index, _ in waiting:
-        on_reply(index, Failure(f"not sent: the judge's server failed {GIVE_UP_AFTER} times in a row before"))
 
 
 def _read_key(name: str, source: EndpointSource) -> str | None:

@@ -101,10 +101,6 @@ class Judge(Protocol):
         ...
 
 
-def _never(_behaviour: str, _so_far: str) -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class FunctionJudge:
     """A judge that computes each ruling from behaviour and answer alone; see `Judge`."""
@@ -113,8 +109,8 @@ class FunctionJudge:
     identity: str
     rule: Callable[[Case], Ruling]
     """Computes the ruling on one case."""
-    certain: Callable[[str, str], bool] = _never
-    """Computes `is_certain`."""
+    certain: Callable[[str, str], bool] = lambda _behaviour, _so_far: False
+    """Computes `is_certain`; by default, no verdict is certain before the answer ends."""
     only_safe: bool = False
     """Whether it accepts answers to safe look-alikes only."""
 

@@ -6,7 +6,7 @@ Not here: prompts (rubric, strongreject, classifier), models (endpoint, local).
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from core.judges.cache import JudgementCache
@@ -110,47 +110,23 @@ class JudgePrompt(Protocol):
         ...
 
 
-@dataclass
-class _Batch:
-    """State of one call of `judge`."""
-
-    cases: Counter[Case]
-    on_progress: OnProgress
-    rulings: dict[Case, Ruling] = field(default_factory=dict)
-    unreadable: list[Case] = field(default_factory=list)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    _done: int = 0
-
-    def settle(self, case: Case, ruling: Ruling) -> None:
-        """Record the ruling on a case."""
-        self.rulings[case] = ruling
-        self._done += self.cases[case]
-
-    def report_progress(self) -> None:
-        """Report the number of settled cases."""
-        self.on_progress(self._done, self.cases.total())
-
-
+@dataclass(frozen=True)
 class ModelJudge:
-    """Judges by querying a model with one kind of prompt."""
+    """Judges by querying a model with one kind of prompt; see `Judge`."""
 
-    def __init__(self, label: str, prompt: JudgePrompt, model: JudgeModel, cache: JudgementCache | None) -> None:
-        self._label, self._prompt, self._model, self._cache = label, prompt, model, cache
-
-    @property
-    def label(self) -> str:
-        """Name of the judge in figures."""
-        return self._label
+    label: str
+    prompt: JudgePrompt
+    model: JudgeModel
+    cache: JudgementCache | None
 
     @property
     def identity(self) -> str:
         """Prompt and model. Whether an endpoint still serves the same model under a name cannot be checked."""
-        return f"{self._prompt.version}, {self._model.identity}"
+        return f"{self.prompt.version}, {self.model.identity}"
 
     def accepts(self, safe: bool) -> bool:
         """See `Judge.accepts`."""
-        return self._prompt.accepts(safe)
+        return self.prompt.accepts(safe)
 
     def is_certain(self, _behaviour: str, _so_far: str) -> bool:
         """Never: it judges complete answers."""
@@ -160,63 +136,67 @@ class ModelJudge:
         """See `Judge.judge`."""
         if any(not self.accepts(case.safe) for case in cases):
             raise ValueError(f"{self.label} does not judge safe look-alikes")
-        batch = _Batch(Counter(cases), on_progress)
-        unknown = self._settle_known(batch)
-        batch.report_progress()
+        copies = Counter(cases)
+        rulings = self._find_known(copies)
+        unknown = [case for case in copies if case not in rulings]
+        replies: list[Reply] = []
+
+        def report_progress() -> None:
+            on_progress(sum(copies[case] for case in rulings), len(cases))
+
+        report_progress()
         if unknown:
-            self._query(batch, unknown, first=True)
-        if repeated := batch.unreadable:
-            batch.unreadable = []
-            self._query(batch, repeated, first=False)
-        batch.report_progress()
-        return self._collect(cases, batch, queried=len(unknown))
-
-    def _settle_known(self, batch: _Batch) -> list[Case]:
-        """Settle empty answers and cached cases, and return the other cases."""
-        unknown: list[Case] = []
-        for case in batch.cases:
-            if not sanitize(case.answer, max_length=MAX_ANSWER).strip():
-                batch.settle(case, EMPTY)
-                continue
-            known = self._cache.get(self.identity, case) if self._cache else None
-            if known is None:
-                unknown.append(case)
-            else:
-                batch.settle(case, known)
-        return unknown
-
-    def _query(self, batch: _Batch, cases: Sequence[Case], *, first: bool) -> None:
-        special, write = self._model.special_tokens, self._prompt.write if first else self._prompt.remind
-        prompts = [prompt for case in cases if (prompt := write(case, special)) is not None]
-        request = Request(prompts, self._prompt.max_new_tokens, truncate=self._prompt.truncate)
-
-        def on_reply(index: int, reply: Reply | Failure) -> None:
-            self._take_reply(batch, cases[index], reply, first=first)
-
-        self._model.query(request, on_reply, batch.report_progress)
-
-    def _take_reply(self, batch: _Batch, case: Case, reply: Reply | Failure, *, first: bool) -> None:
-        if isinstance(reply, Failure):
-            return batch.settle(case, Ruling("undecided", reply.reason))
-        batch.prompt_tokens += reply.prompt_tokens
-        batch.completion_tokens += reply.completion_tokens
-        ruling = self._prompt.parse(case, reply.text)
-        if isinstance(ruling, Ruling):
-            if self._cache:
-                self._cache.put(self.identity, case, ruling.attribute(self.label))
-            return batch.settle(case, ruling)
-        if first and self._prompt.remind(case, ()) is not None:
-            return batch.unreadable.append(case)
-        return batch.settle(case, Ruling("undecided", shorten(ruling.reason)))
-
-    def _collect(self, cases: Sequence[Case], batch: _Batch, *, queried: int) -> Judgements:
-        rulings = [batch.rulings[case] for case in cases]
-        verdicts = Counter(each.verdict for each in rulings)
+            self._query(unknown, rulings, replies, report_progress, first=True)
+        if unreadable := [case for case in unknown if case not in rulings]:
+            self._query(unreadable, rulings, replies, report_progress, first=False)
+        report_progress()
+        verdicts = Counter(rulings[case].verdict for case in cases)
         use = Counts(
             judged=len(cases),
-            cached=len(cases) - queried - verdicts["empty"],
+            cached=len(cases) - len(unknown) - verdicts["empty"],
             undecided=verdicts["undecided"],
-            prompt_tokens=batch.prompt_tokens,
-            completion_tokens=batch.completion_tokens,
+            prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+            completion_tokens=sum(reply.completion_tokens for reply in replies),
         )
-        return Judgements(tuple(each.attribute(self.label) for each in rulings), use)
+        return Judgements(tuple(rulings[case].attribute(self.label) for case in cases), use)
+
+    def _find_known(self, cases: Iterable[Case]) -> dict[Case, Ruling]:
+        """The rulings on empty answers and cached cases."""
+        known: dict[Case, Ruling] = {}
+        for case in cases:
+            if not sanitize(case.answer, max_length=MAX_ANSWER).strip():
+                known[case] = EMPTY
+            elif self.cache and (cached := self.cache.get(self.identity, case)):
+                known[case] = cached
+        return known
+
+    def _query(
+        self,
+        cases: Sequence[Case],
+        rulings: dict[Case, Ruling],
+        replies: list[Reply],
+        heartbeat: Heartbeat,
+        *,
+        first: bool,
+    ) -> None:
+        """Add a ruling on each case, except on those whose reply is unreadable and that may get a reminder."""
+        special, write = self.model.special_tokens, self.prompt.write if first else self.prompt.remind
+        prompts = [prompt for case in cases if (prompt := write(case, special)) is not None]
+
+        def on_reply(index: int, reply: Reply | Failure) -> None:
+            case = cases[index]
+            if isinstance(reply, Failure):
+                rulings[case] = Ruling("undecided", reply.reason)
+                return
+            replies.append(reply)
+            ruling = self.prompt.parse(case, reply.text)
+            if isinstance(ruling, Ruling):
+                if self.cache:
+                    self.cache.put(self.identity, case, ruling.attribute(self.label))
+                rulings[case] = ruling
+            elif not first or self.prompt.remind(case, ()) is None:
+                rulings[case] = Ruling("undecided", shorten(ruling.reason))
+
+        self.model.query(
+            Request(prompts, self.prompt.max_new_tokens, truncate=self.prompt.truncate), on_reply, heartbeat
+        )

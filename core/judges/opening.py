@@ -42,10 +42,6 @@ for _module in (rules, rubric, strongreject, classifier):
     register(_module.KIND)
 
 
-def ignore_heartbeat() -> None:
-    """A heartbeat that nothing depends on."""
-
-
 @contextmanager
 def open_judges(
     ordered: Sequence[JudgeOptions],
@@ -70,7 +66,7 @@ def open_judges(
 
 
 def check_judges(
-    ordered: Iterable[JudgeOptions], entries: Mapping[str, JudgeEntry], *, heartbeat: Heartbeat = ignore_heartbeat
+    ordered: Iterable[JudgeOptions], entries: Mapping[str, JudgeEntry], *, heartbeat: Heartbeat = lambda: None
 ) -> None:
     """Check before a job starts that its judges can judge: endpoints answer, and local models are complete.
 

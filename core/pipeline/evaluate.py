@@ -21,7 +21,9 @@ from core.attacks.count import power_note
 from core.attacks.engines import TrainedFiles, open_engine
 from core.attacks.evaluate import evaluate
 from core.data.batches import encode_all
-from core.judges import Judge, JudgementCache, open_judges
+from core.judges.cache import JudgementCache
+from core.judges.interface import Judge
+from core.judges.opening import open_judges
 from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.changes import add_changes

@@ -6,7 +6,7 @@ order of things (core.pipeline.run).
 
 from collections.abc import Sequence
 
-from core import judges, safeguards
+from core import safeguards
 from core.attacks.prompts import NamedPromptSets
 from core.data import Conversation, files
 from core.data.batches import encode_all, masked_sample, split
@@ -14,6 +14,7 @@ from core.data.benchmarks import Question
 from core.data.benchmarks import read as read_questions
 from core.data.template import end_of_turn
 from core.errors import TrainingFailed
+from core.judges.opening import check_judges
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.vllm_engine import check_vllm
 from core.pipeline.context import Rows
@@ -58,7 +59,7 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
         if analysis_of(run) is None:
             plan(run, context.modules, None)
         safeguards.check(run, context)
-    judges.check_judges(spec.security.judges, {judge.name: judge for judge in assignment.judges})
+    check_judges(spec.security.judges, {judge.name: judge for judge in assignment.judges})
     tasks.check_tasks(spec.quality, assignment.benchmarks)
     if spec.security.engine == "vllm":
         check_vllm(base.device)

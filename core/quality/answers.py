@@ -5,8 +5,8 @@ Covers: exact match and ROUGE-L as figures with intervals, rows that cannot be s
 (core.quality.rouge).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from core.quality.extract import extract, resolve_extraction
 from core.quality.rouge import rouge_l, split_words
@@ -19,14 +19,13 @@ TaskScores = tuple[tuple[Figure, ...], tuple[TaskAnswer, ...]]
 """The figures of a task, and the scored rows or questions."""
 
 
-@dataclass(frozen=True)
-class AnsweredRow:
-    """A validation row and the model's answer to it."""
+class AnsweredRow(NamedTuple):
+    """A validation row or question, and the model's answer to it."""
 
     answer: str | None
-    """None if the row was not sent, because its prompt leaves no room for an answer in the model's context."""
+    """None if the prompt was not sent, because it leaves no room for an answer in the model's context."""
     reference: str
-    """The row's own answer."""
+    """The correct answer: the row's own, or a letter."""
 
 
 def score_exact_match(run: str, task: ExactMatch, rows: Sequence[AnsweredRow]) -> TaskScores:
@@ -35,9 +34,7 @@ def score_exact_match(run: str, task: ExactMatch, rows: Sequence[AnsweredRow]) -
     Rows that were not sent, or whose own answer contains nothing to compare, are undecided. An answer without anything
     to compare is wrong.
     """
-    values = [_matches(row, task) for row in rows]
-    decided = [value for value in values if value is not None]
-    return _scores(run, "exact_match", rows, values, wilson(sum(decided), len(decided)))
+    return score_rate(run, TASK, "exact_match", rows, [_matches(row, task) for row in rows])
 
 
 def score_rouge(run: str, rows: Sequence[AnsweredRow]) -> TaskScores:
@@ -50,7 +47,15 @@ def score_rouge(run: str, rows: Sequence[AnsweredRow]) -> TaskScores:
         for row in rows
     ]
     mean = mean_interval([value for value in values if value is not None], minimum=0.0, maximum=1.0)
-    return _scores(run, "rouge_l", rows, values, mean)
+    return _scores(run, TASK, "rouge_l", rows, values, interval=mean)
+
+
+def score_rate(
+    run: str, suite: str, metric: Metric, rows: Sequence[AnsweredRow], values: Sequence[bool | None]
+) -> TaskScores:
+    """Compute the share of correct answers with its 95 % Wilson interval; rows whose value is None are undecided."""
+    decided = [value for value in values if value is not None]
+    return _scores(run, suite, metric, rows, values, interval=wilson(sum(decided), len(decided)))
 
 
 def _matches(row: AnsweredRow, task: ExactMatch) -> bool | None:
@@ -63,39 +68,23 @@ def _matches(row: AnsweredRow, task: ExactMatch) -> bool | None:
 
 def _scores(
     run: str,
+    suite: str,
     metric: Metric,
     rows: Sequence[AnsweredRow],
     values: Sequence[float | None],
+    *,
     interval: tuple[float, float, float],
 ) -> TaskScores:
+    answers = tuple(
+        TaskAnswer(
+            run=run, suite=suite, metric=metric, row=index, answer=answer, reference=reference, value=float(value)
+        )
+        for index, ((answer, reference), value) in enumerate(zip(rows, values, strict=True))
+        if answer is not None and value is not None
+    )
     value, low, high = interval
-    answers = tuple(_task_answers(run, metric, rows, values))
-    undecided = len(rows) - len(answers)
+    n, undecided = len(answers), len(rows) - len(answers)
     figure = Figure(
-        run=run,
-        suite=TASK,
-        metric=metric,
-        judge="none",
-        value=value,
-        n=len(answers),
-        undecided=undecided,
-        low=low,
-        high=high,
+        run=run, suite=suite, metric=metric, judge="none", value=value, n=n, undecided=undecided, low=low, high=high
     )
     return (figure,), answers
-
-
-def _task_answers(
-    run: str, metric: Metric, rows: Sequence[AnsweredRow], values: Sequence[float | None]
-) -> Iterator[TaskAnswer]:
-    for index, (row, value) in enumerate(zip(rows, values, strict=True)):
-        if row.answer is not None and value is not None:
-            yield TaskAnswer(
-                run=run,
-                suite=TASK,
-                metric=metric,
-                row=index,
-                answer=row.answer,
-                reference=row.reference,
-                value=float(value),
-            )

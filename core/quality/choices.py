@@ -17,11 +17,9 @@ from core.data.benchmarks import LETTERS, Question
 from core.lm.load import BaseModel
 from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render
-from core.quality.answers import TaskScores
+from core.quality.answers import AnsweredRow, TaskScores, score_rate
 from core.schemas.data import Message
-from core.schemas.evaluation import Figure, TaskAnswer
 from core.schemas.progress import OnProgress
-from core.stats import wilson
 
 _BATCH_ROWS = 64
 Tokens = tuple[int, ...]
@@ -61,34 +59,11 @@ def score_multiple_choice(
         InvalidInput: as `core.lm.prompts.render` does.
     """
     scores = letter_scores(base, model, questions, on_progress=on_progress, system_prompt=system_prompt)
-    answers: list[TaskAnswer] = []
-    for index, (question, letters) in enumerate(zip(questions, scores, strict=True)):
-        if letters:
-            best = letters.index(max(letters))
-            answers.append(
-                TaskAnswer(
-                    run=run,
-                    suite=suite,
-                    metric="accuracy",
-                    row=index,
-                    answer=LETTERS[best],
-                    reference=LETTERS[question.answer],
-                    value=float(best == question.answer),
-                )
-            )
-    value, low, high = wilson(sum(answer.value == 1 for answer in answers), len(answers))
-    figure = Figure(
-        run=run,
-        suite=suite,
-        metric="accuracy",
-        judge="none",
-        value=value,
-        n=len(answers),
-        undecided=len(questions) - len(answers),
-        low=low,
-        high=high,
-    )
-    return (figure,), tuple(answers)
+    chosen = [letters.index(max(letters)) if letters else None for letters in scores]
+    pairs = [(best, question.answer) for best, question in zip(chosen, questions, strict=True)]
+    rows = [AnsweredRow(None if best is None else LETTERS[best], LETTERS[correct]) for best, correct in pairs]
+    values = [None if best is None else best == correct for best, correct in pairs]
+    return score_rate(run, suite, "accuracy", rows, values)
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from copy import deepcopy
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -38,24 +38,6 @@ class _TaskManager(Protocol):
     all_tasks: Sequence[str]
 
     def load(self, task_list: Sequence[str]) -> Mapping[str, Mapping[str, object]]: ...
-
-
-class _Harness(Protocol):
-    """The used part of `lm_eval`, an optional dependency."""
-
-    def simple_evaluate(self, model: object, **options: object) -> Mapping[str, object] | None: ...
-
-
-class _Models(Protocol):
-    """The used part of `lm_eval.models.huggingface`."""
-
-    def HFLM(self, **options: object) -> object: ...
-
-
-class _Tasks(Protocol):
-    """The used part of `lm_eval.tasks`."""
-
-    def TaskManager(self, **options: object) -> _TaskManager: ...
 
 
 def estimate_size(task: LmEval) -> int:
@@ -94,10 +76,9 @@ def run_lm_eval(
             code="unknown_lm_eval_task",
             param="quality.tasks",
         )
-    harness = cast(_Harness, import_module("lm_eval"))
     loaded = _load_task(manager, task.task)
     with _report_progress(base, on_progress, estimate_size(task)), _single_process(), _translate_errors(task.task):
-        output = harness.simple_evaluate(
+        output = import_module("lm_eval").simple_evaluate(
             _wrap_model(base, model),
             tasks=loaded,
             num_fewshot=task.shots,
@@ -113,8 +94,8 @@ def run_lm_eval(
 @cache
 def _manager(own_tasks: Path | None) -> _TaskManager:
     """Load the harness's list of tasks, which takes about ten seconds."""
-    tasks = cast(_Tasks, import_module("lm_eval.tasks"))
-    return tasks.TaskManager(include_path=own_tasks and str(own_tasks), include_defaults=own_tasks is None)
+    create = import_module("lm_eval.tasks").TaskManager
+    return create(include_path=own_tasks and str(own_tasks), include_defaults=own_tasks is None)
 
 
 def _load_task(manager: _TaskManager, name: str) -> list[object]:
@@ -129,9 +110,10 @@ def _load_task(manager: _TaskManager, name: str) -> list[object]:
 
 def _wrap_model(base: BaseModel, model: nn.Module) -> object:
     """Wrap the model for the harness: the same weights, and a copy of the tokenizer, which the harness changes."""
-    models = cast(_Models, import_module("lm_eval.models.huggingface"))
     rows = max(1, min(_MOST_ROWS, max_batch_tokens(base) // _LONG_PROMPT))
-    return models.HFLM(pretrained=model, tokenizer=deepcopy(base.tokenizer), batch_size=rows)
+    return import_module("lm_eval.models.huggingface").HFLM(
+        pretrained=model, tokenizer=deepcopy(base.tokenizer), batch_size=rows
+    )
 
 
 @contextmanager

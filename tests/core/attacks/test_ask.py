@@ -6,7 +6,6 @@ import pytest
 
 from core.attacks.ask import Suite, ask, build_suites
 from core.attacks.families.prefill import COMPLIANT_OPENING
-from core.attacks.family import Sampling
 from core.lm.load import BaseModel
 from core.schemas.attacks import BestOfN, Direct, MultiTurn, Prefill, RolePlay
 from core.schemas.data import Message
@@ -27,7 +26,7 @@ class Scripted:
 
     def __init__(self, too_long: str = "(never said)") -> None:
         self.calls: list[list[tuple[Message, ...]]] = []
-        self.samplings: list[Sampling] = []
+        self.samplings: list[tuple[float, float]] = []
         self.early_stops: list[list[bool]] = []
         self._too_long = too_long
 
@@ -35,12 +34,13 @@ class Scripted:
         self,
         conversations: Sequence[Sequence[Message]],
         *,
-        sampling: Sampling,
+        temperature: float,
+        top_p: float,
         early_stop: Callable[[int, str], bool] | None,
         on_progress: OnProgress,
     ) -> Sequence[str | None]:
         self.calls.append([tuple(each) for each in conversations])
-        self.samplings.append(sampling)
+        self.samplings.append((temperature, top_p))
         if early_stop is not None:
             self.early_stops.append([early_stop(index, "no") for index in range(len(conversations))])
         on_progress(0, len(conversations))
@@ -104,7 +104,7 @@ def test_samples_are_numbered(base: BaseModel) -> None:
     )
     assert [(each.prompt, each.sample) for each in said[:4]] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert len(said) == 18
-    assert model.samplings == [Sampling(3, 0.7, 0.9), Sampling()]
+    assert model.samplings == [(0.7, 0.9), (0.0, 1.0)]
 
 
 def test_a_prefill_is_cut_to_the_number_of_tokens(base: BaseModel) -> None:

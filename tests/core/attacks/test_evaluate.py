@@ -6,8 +6,8 @@ import pytest
 
 from core.attacks.evaluate import evaluate, evaluate_by_rules
 from core.attacks.prompts import choose_prompts
-from core.judges import Case, Counts, Judgements, rules_judge
-from core.judges.rules import judge
+from core.judges.interface import Case, Counts, Judgements
+from core.judges.rules import judge, rules_judge
 from core.lm.load import BaseModel
 from core.schemas.attacks import Direct, MultiTurn, Prefill
 from core.schemas.data import Message

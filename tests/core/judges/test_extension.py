@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from core.attacks.evaluate import evaluate
 from core.errors import InvalidInput
-from core.judges import Case, FunctionJudge, JudgeKind, Ruling, check_judges, open_judges, register, unregister
+from core.judges.interface import Case, FunctionJudge, Ruling
+from core.judges.kind import JudgeKind
+from core.judges.opening import check_judges, open_judges, register, unregister
 from core.judges.rubric import RUBRIC
 from core.schemas.data import Message
 from core.schemas.evaluation import RawAnswer

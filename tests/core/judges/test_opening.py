@@ -10,8 +10,11 @@ from pydantic import HttpUrl
 from torch import nn
 
 from core.errors import InvalidInput, InvalidModel, Unavailable
-from core.judges import Case, JudgementCache, check_judges, local, open_judges, rules
+from core.judges import local, rules
+from core.judges.cache import JudgementCache
 from core.judges.endpoint import Endpoint
+from core.judges.interface import Case
+from core.judges.opening import check_judges, open_judges
 from core.lm.load import BaseModel
 from core.schemas.judges import (
     ClassifierJudge,

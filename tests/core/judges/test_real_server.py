@@ -18,7 +18,8 @@ import torch
 from pydantic import HttpUrl
 
 from core.catalog import TESTBED
-from core.judges import Case, check_judges, open_judges
+from core.judges.interface import Case
+from core.judges.opening import check_judges, open_judges
 from core.schemas.judges import ClassifierJudge, EndpointSource, JudgeEntry, RubricJudge
 from core.schemas.models import FolderSource
 from tests.core.helpers import ProgressLog

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from core.attacks.engines import TrainedFiles, open_engine
-from core.attacks.family import Sampling
 from core.errors import Unavailable
 from core.lm.generate import answer
 from core.lm.load import BaseModel
@@ -72,7 +71,9 @@ def turns(*texts: str) -> list[tuple[Message, ...]]:
 def test_the_base_is_asked_with_token_ids_and_its_own_stops(base: BaseModel, told: Told) -> None:
     ticks = ProgressLog()
     with open_engine(base, base.model, SPEC, None) as answers:
-        found = answers(turns("One?", "word " * 2000, "Two?"), sampling=Sampling(), early_stop=None, on_progress=ticks)
+        found = answers(
+            turns("One?", "word " * 2000, "Two?"), temperature=0.0, top_p=1.0, early_stop=None, on_progress=ticks
+        )
     assert found == ["yes", None, "yes"]
     assert ticks[-1] == (2, 2)
     assert told.engine["model"] == str(base.folder)
@@ -86,9 +87,8 @@ def test_the_base_is_asked_with_token_ids_and_its_own_stops(base: BaseModel, tol
 
 
 def test_an_adapter_is_a_request_and_a_whole_model_another_folder(base: BaseModel, told: Told, tmp_path: Path) -> None:
-    sampling = Sampling(samples=2, temperature=0.7, top_p=0.9)
     with open_engine(base, base.model, SPEC, TrainedFiles(tmp_path, 20)) as answers:
-        answers(turns("One?"), sampling=sampling, early_stop=None, on_progress=ignore)
+        answers(turns("One?"), temperature=0.7, top_p=0.9, early_stop=None, on_progress=ignore)
     assert (told.engine["model"], told.engine["enable_lora"]) == (str(base.folder), True)
     assert told.engine["max_lora_rank"] == 32
     ((_, asked, request),) = told.calls
@@ -102,7 +102,7 @@ def test_by_default_transformers_answers(base: BaseModel) -> None:
     spec = SPEC.model_copy(update={"engine": "transformers"})
     asked = turns("What is 1 plus 1?", "Hello")
     with open_engine(base, base.model, spec, None) as answers:
-        found = answers(asked, sampling=Sampling(), early_stop=None, on_progress=ignore)
+        found = answers(asked, temperature=0.0, top_p=1.0, early_stop=None, on_progress=ignore)
     assert found == answer(base, base.model, asked, max_new_tokens=12, on_progress=ignore)
 
 

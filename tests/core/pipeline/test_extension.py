@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from core import judges
 from core.attacks import families
 from core.attacks.family import Family, Template, deal
 from core.catalog import TESTBED, Catalog
-from core.judges import FunctionJudge, JudgeKind, Ruling
+from core.judges import opening
+from core.judges.interface import FunctionJudge, Ruling
+from core.judges.kind import JudgeKind
 from core.orders.check import complete
 from core.reports.limits import not_covered
 from core.schemas.attacks import AttackOptions
@@ -52,10 +53,10 @@ WORDY = JudgeKind(
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     families.register(POLITE)
-    judges.register(WORDY)
+    opening.register(WORDY)
     yield
     families.unregister(POLITE)
-    judges.unregister(WORDY)
+    opening.unregister(WORDY)
 
 
 def test_a_job_attacks_and_judges_with_both(tmp_path: Path) -> None:
