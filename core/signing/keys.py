@@ -43,11 +43,6 @@ _MAX_KEY_BYTES = 64 * 2**10
 _MAX_LIST_BYTES = 8 * 2**20
 
 
-def utc_now() -> datetime:
-    """The current time."""
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True)
 class Signer:
     """The current signing key, valid while its folder is locked; see `SigningKeys.signer`."""
@@ -59,15 +54,13 @@ class Signer:
     key: Ed25519PrivateKey = field(repr=False)
     """The private key."""
 
-    def sign(self, data: bytes) -> bytes:
-        """The signature, 64 bytes."""
-        return self.key.sign(data)
-
 
 class SigningKeys:
     """The folder of keys. `key` is the path of a private key outside the folder, such as a mounted secret."""
 
-    def __init__(self, folder: Path, key: Path | None = None, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, folder: Path, key: Path | None = None, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._folder = folder
         self._key = key
         self._clock = clock

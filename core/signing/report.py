@@ -7,7 +7,6 @@ interpreted before a trusted key's signature is verified. Not here: the envelope
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
@@ -59,7 +58,7 @@ def sign_report(report_json: bytes, files: Mapping[str, str], signer: Signer) ->
         "predicate": {"report": as_object(parse(report_json), "the report"), "signed_at": _rfc3339(signer.at)},
     }
     payload = json.dumps(statement, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    signature = Signature(signer.keyid, signer.sign(pae(PAYLOAD_TYPE, payload)))
+    signature = Signature(signer.keyid, signer.key.sign(pae(PAYLOAD_TYPE, payload)))
     envelope = write(Envelope(PAYLOAD_TYPE, payload, (signature,)))
     if len(envelope) > MAX_BYTES:
         raise TooLarge(
@@ -86,7 +85,7 @@ def verify(envelope: bytes, keys: TrustedKeys) -> Verification:
     if not signers:
         return _reject(parsed.signatures, keys)
     try:
-        return _accept(_read_content(parsed), signers)
+        return _accept(parsed, signers)
     except ValueError as error:
         return Verification(
             code="not_a_report",
@@ -137,37 +136,8 @@ def _reject(signatures: Iterable[Signature], keys: TrustedKeys) -> Verification:
     )
 
 
-@dataclass(frozen=True)
-class _Content:
-    """The payload of an envelope that a trusted key signed."""
-
-    report: dict[str, object]
-    signed_at: datetime
-    files: tuple[SignedFile, ...]
-
-
-def _accept(content: _Content, signers: list[TrustedKey]) -> Verification:
-    """Check that one of the signing keys was in use at that time, and summarize the report."""
-    active = [key for key in signers if key.retired_at is None or content.signed_at <= key.retired_at]
-    if active:
-        code, message = "verified", "A trusted key signed this report, and it has not been altered since."
-    else:
-        code, message = "retired_key", "The report claims to be signed after its key was retired."
-    return Verification.model_validate(
-        {
-            "code": code,
-            "message": message,
-            "keyid": (active or signers)[0].keyid,
-            "signed_at": content.signed_at,
-            "files": content.files,
-            "summary": _summarize(content.report),
-            "report": content.report,
-        }
-    )
-
-
-def _read_content(envelope: Envelope) -> _Content:
-    """Parse the payload of a verified envelope.
+def _accept(envelope: Envelope, signers: list[TrustedKey]) -> Verification:
+    """Parse the payload of a verified envelope, and check that one of the signing keys was in use at that time.
 
     Raises:
         ValueError: it is not a report; pydantic's errors are ValueErrors too.
@@ -189,7 +159,23 @@ def _read_content(envelope: Envelope) -> _Content:
     signed_at = datetime.fromisoformat(get_text(predicate, "signed_at"))
     if signed_at.tzinfo is None:
         raise ValueError("`signed_at` has no time zone")
-    return _Content(as_object(predicate.get("report"), "the report"), signed_at, files)
+    report = as_object(predicate.get("report"), "the report")
+    active = [key for key in signers if key.retired_at is None or signed_at <= key.retired_at]
+    if active:
+        code, message = "verified", "A trusted key signed this report, and it has not been altered since."
+    else:
+        code, message = "retired_key", "The report claims to be signed after its key was retired."
+    return Verification.model_validate(
+        {
+            "code": code,
+            "message": message,
+            "keyid": (active or signers)[0].keyid,
+            "signed_at": signed_at,
+            "files": files,
+            "summary": _summarize(report),
+            "report": report,
+        }
+    )
 
 
 def _signed_file(subject: dict[str, object]) -> SignedFile:

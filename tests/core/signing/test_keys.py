@@ -60,7 +60,7 @@ def test_first_use_creates_a_key_that_only_its_owner_can_read(folder: Path) -> N
     keys = SigningKeys(folder, clock=Clock())
     assert keys.trusted().keys == ()
     with keys.signer() as signer:
-        signature = signer.sign(b"data")
+        signature = signer.key.sign(b"data")
     (listed,) = keys.trusted().keys
     assert (listed.keyid, listed.retired_at) == (signer.keyid, None)
     public_key(listed).verify(signature, b"data")

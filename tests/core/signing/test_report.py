@@ -68,7 +68,7 @@ def statement(**change: object) -> dict[str, object]:
 
 def signed_bytes(payload: bytes, kind: str = PAYLOAD_TYPE, by: Signer = ME) -> bytes:
     """Any payload, signed by a trusted key."""
-    return write(Envelope(kind, payload, (Signature(by.keyid, by.sign(pae(kind, payload))),)))
+    return write(Envelope(kind, payload, (Signature(by.keyid, by.key.sign(pae(kind, payload))),)))
 
 
 def test_signed_report_is_verified() -> None:
