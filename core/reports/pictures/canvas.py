@@ -11,17 +11,16 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Literal
 from xml.etree import ElementTree
 
 import matplotlib as mpl
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.typing import LineStyleType
 
 from core.reports.text import cut, one_line
 
@@ -34,17 +33,10 @@ COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#56b4e9", "#009e73")
 (CIE L*, 0 to 100), so that they also differ in grey."""
 _INLINE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--paper)"}
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*")
-_DASHES = (
-    (),
-    (5, 1.6),
-    (1.2, 1.4),
-    (7, 1.6, 1.2, 1.6),
-    (3, 1.2),
-    (9, 2),
-    (1.2, 2.6),
-    (5, 1.4, 1.2, 1.4, 1.2, 1.4),
-    (2, 2),
-)
+_DASHES: tuple[LineStyleType, ...] = (
+    "-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (7, 1.6, 1.2, 1.6)), (0, (3, 1.2)), (0, (9, 2)), (0, (1.2, 2.6)),
+    (0, (5, 1.4, 1.2, 1.4, 1.2, 1.4)), (0, (2, 2)),
+)  # fmt: skip
 _HATCHES = ("", "////", "\\\\\\\\", "xxx", "----", "|||", "++", "//", "--")
 _LABEL = 48
 _ALT = 2000
@@ -75,15 +67,12 @@ _STYLE = {
     "ytick.color": SOFT,
     "ytick.labelcolor": INK,
 }
+_NOISE = re.compile(r"<(metadata|style)\b.*?</\1>|(?<=>)\s+(?=<)", re.DOTALL)
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}(?:e-?\d+)?")
 _ID_USE = re.compile(r"(?<=url\(#)[\w-]+|(?<=^#)[\w-]+")
-_ID_ATTRIBUTES = frozenset(("href", "style", "clip-path"))
+_ID_ATTRIBUTES = ("href", "style", "clip-path")
 _BOX = re.compile(r"M (\S+) (\S+) L (\S+) \2 L \3 (\S+) L \1 \4 (?:L \1 \2 )?z")
 _FONT = re.compile(r" ?font-family:[^;]*;?")
-
-
-Dash = Literal["-", "none"] | tuple[float, tuple[float, ...]]
-Form = Literal["bar", "line", "point"]
 
 
 @dataclass(frozen=True)
@@ -115,23 +104,15 @@ class Style:
     """How one run is drawn. Each of the four properties differs from that of its neighbours."""
 
     colour: str
-    dashes: tuple[float, ...]
+    dashes: LineStyleType
     marker: str
     hatch: str
-
-    @property
-    def dash(self) -> Dash:
-        """The dashes in matplotlib's format."""
-        return (0.0, self.dashes) if self.dashes else "-"
 
 
 def styles(runs: Sequence[str]) -> dict[str, Style]:
     """The style of each run; the first is the base model."""
-    result = {runs[0]: Style(BASE_COLOUR, (), "o", "")}
-    for number, run in enumerate(runs[1:]):
-        at = number % len(_MARKERS)
-        result[run] = Style(COLOURS[number % len(COLOURS)], _DASHES[at], _MARKERS[at], _HATCHES[at])
-    return result
+    tuned = map(Style, cycle(COLOURS), cycle(_DASHES), cycle(_MARKERS), cycle(_HATCHES))
+    return {runs[0]: Style(BASE_COLOUR, "-", "o", ""), **dict(zip(runs[1:], tuned, strict=False))}
 
 
 def label(text: str) -> str:
@@ -157,9 +138,9 @@ def picture_style() -> Generator[None]:
         yield
 
 
-def figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty picture; height and width in points."""
-    return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+def figure(height: float) -> Figure:
+    """An empty picture; height in points."""
+    return Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
 
 
 def plain_numbers(axes: Axes, *, along: Literal["x", "y"], log: bool = False, whole: bool = False) -> None:
@@ -167,17 +148,16 @@ def plain_numbers(axes: Axes, *, along: Literal["x", "y"], log: bool = False, wh
     axis = axes.xaxis if along == "x" else axes.yaxis
     if log:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-        axis.set_minor_locator(LogLocator(subs=(), numticks=2))
+        axis.minorticks_off()
     else:
         axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=whole))
-    axis.set_major_formatter(FuncFormatter(_number))
-    axis.set_minor_formatter(FuncFormatter(_nothing))
+    axis.set_major_formatter("{x:.6g}")
 
 
-def legend(figure: Figure, shown: dict[str, Style], *, form: Form) -> None:
-    """Draw a legend of runs above the picture."""
-    handles = [_handle(label(run), style, form) for run, style in shown.items()]
-    lengths = [len(label(run)) for run in shown]
+def legend(figure: Figure, axes: Axes) -> None:
+    """Draw a legend of everything in `axes` that has a label above the picture."""
+    handles, texts = axes.get_legend_handles_labels()
+    lengths = [len(text) for text in texts]
     fits = sum(60 + 6.2 * length for length in lengths) < WIDTH
     columns = len(handles) if fits else max(1, int(WIDTH / (60 + 6.2 * max(lengths, default=1))))
     by_column = [handle for column in range(columns) for handle in handles[column::columns]]  # matplotlib's order
@@ -192,36 +172,16 @@ def save(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Pi
     return Picture(name, title, caption, alt, _clean(file.getvalue(), name, title, alt))
 
 
-def _number(value: float, _position: object = None) -> str:
-    return f"{value:.6g}".replace("-", "\N{MINUS SIGN}")
-
-
-def _nothing(_value: float, _position: object = None) -> str:
-    return ""
-
-
-def _handle(text: str, style: Style, form: Form) -> Artist:
-    if form == "bar":
-        return Patch(facecolor=style.colour, edgecolor=INK, linewidth=0.7, hatch=style.hatch, label=text)
-    line: Dash = style.dash if form == "line" else "none"
-    return Line2D(
-        [], [], color=style.colour, linestyle=line, linewidth=2, marker=style.marker, markeredgecolor=INK,
-        markeredgewidth=0.7, markersize=7, label=text,
-    )  # fmt: skip
-
-
 def _clean(svg: str, name: str, title: str, alt: str) -> str:
     """Remove namespaces, metadata, style sheets, unused ids and long numbers; add a title and a description."""
-    root = ElementTree.fromstring(svg)  # noqa: S314 - matplotlib wrote it
+    root = ElementTree.fromstring(_NOISE.sub("", svg))  # noqa: S314 - matplotlib wrote it
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        element.text, element.tail = _strip(element.text), _strip(element.tail)
         for key in list(element.attrib):
             value = element.attrib.pop(key)
             if value.startswith("rotate(-0 "):
                 continue
             element.set(key.rpartition("}")[2], _shorten(" ".join(value.split())))
-    _remove(root, ("metadata", "style"))
     _rename_ids(root, name)
     root.attrib = {
         "xmlns": "http://www.w3.org/2000/svg",
@@ -237,10 +197,6 @@ def _clean(svg: str, name: str, title: str, alt: str) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _strip(text: str | None) -> str | None:
-    return text if text and text.strip() else None
-
-
 def _shorten(value: str) -> str:
     """Use fewer digits, short paths for boxes, and no list of fonts."""
     value = _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), value)
@@ -248,23 +204,18 @@ def _shorten(value: str) -> str:
     return _FONT.sub("", value).replace(": ", ":").replace("; ", ";")
 
 
-def _remove(root: ElementTree.Element, tags: Sequence[str]) -> None:
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in tags:
-                parent.remove(child)
-
-
 def _rename_ids(root: ElementTree.Element, name: str) -> None:
     """Rename ids in use after the picture, and remove all others."""
     used: dict[str, str] = {}
+
+    def rename(match: re.Match[str]) -> str:
+        return used.setdefault(match[0], f"{name}-{len(used)}")
+
     for element in root.iter():
-        for key in _ID_ATTRIBUTES & element.attrib.keys():
-            for used_id in _ID_USE.findall(element.attrib[key]):
-                used.setdefault(used_id, f"{name}-{len(used)}")
+        for key in _ID_ATTRIBUTES:
+            if key in element.attrib:
+                element.set(key, _ID_USE.sub(rename, element.attrib[key]))
     for element in root.iter():
         known = element.attrib.pop("id", None)
         if known in used:
             element.set("id", used[known])
-        for key in _ID_ATTRIBUTES & element.attrib.keys():
-            element.set(key, _ID_USE.sub(lambda match: used.get(match[0], match[0]), element.attrib[key]))

@@ -4,6 +4,7 @@ Not here: measuring them (core.training).
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from matplotlib.axes import Axes
 
@@ -35,20 +36,19 @@ Line = Sequence[tuple[float, float]]
 
 def losses(report: Report) -> Picture | None:
     """Training loss, and validation loss if it was measured during training; None without any."""
-    training: dict[str, Line] = {
-        result.run: [(float(point.step), point.loss) for point in result.curve] for result in report.training
-    }
+    training: dict[str, Line] = {run.run: [(each.step, each.loss) for each in run.curve] for run in report.training}
     validation: dict[str, Line] = {
-        result.run: [(float(point.step), point.loss) for point in result.validation] for result in report.training
+        run.run: [(each.step, each.loss) for each in run.validation] for run in report.training
     }
     if not any(training.values()):
         return None
     measured = any(validation.values())
-    averaged, steps = _average(training)
+    steps = max(1, -(-max(len(line) for line in training.values()) // _MAX_POINTS))
+    averaged = {run: _average(line, steps) for run, line in training.items()}
     rows = report.spec.training.batch_size
     with picture_style():
         drawn = figure(_HEIGHT)
-        shown = _styles(report)
+        shown = {run: style for run, style in styles(runs(report)).items() if run != BASE_RUN}
         left, *right = drawn.subplots(1, 2 if measured else 1, squeeze=False, sharey=True)[0]
         _curves(left, averaged, shown)
         _axes(left, f"optimizer step (n = {rows} rows per step)", "loss, nats per token")
@@ -58,7 +58,7 @@ def losses(report: Report) -> Picture | None:
             _axes(axes, f"optimizer step (n = {report.data.validation_rows} rows per point)", "")
             axes.set_title("Validation rows")
         _scale(left, [averaged, validation] if measured else [averaged])
-        legend(drawn, shown, form="line")
+        legend(drawn, left)
         return save(
             drawn,
             name="losses",
@@ -73,8 +73,7 @@ def losses(report: Report) -> Picture | None:
 def security(report: Report) -> Picture | None:
     """Refusal drift during training; None if it was not measured."""
     lines: dict[str, Line] = {
-        result.run: [(float(point.step), point.refusal_drift) for point in result.security]
-        for result in report.training
+        run.run: [(each.step, each.refusal_drift) for each in run.security] for run in report.training
     }
     if not any(lines.values()):
         return None
@@ -87,7 +86,7 @@ def security(report: Report) -> Picture | None:
         axes = drawn.subplots()
         _curves(axes, lines, shown)
         _axes(axes, f"optimizer step ({points} points per run)", "refusal drift, nats per token")
-        legend(drawn, shown, form="line")
+        legend(drawn, axes)
         return save(
             drawn,
             name="security",
@@ -100,19 +99,10 @@ def security(report: Report) -> Picture | None:
         )
 
 
-def _styles(report: Report) -> dict[str, Style]:
-    return {run: style for run, style in styles(runs(report)).items() if run != BASE_RUN}
-
-
-def _average(lines: Mapping[str, Line]) -> tuple[dict[str, Line], int]:
-    """Curves of at most 40 points, and how many steps each point is the mean of."""
-    size = max(1, -(-max((len(line) for line in lines.values()), default=0) // _MAX_POINTS))
-    return {run: _means(line, size) for run, line in lines.items()}, size
-
-
-def _means(line: Line, size: int) -> Line:
+def _average(line: Line, size: int) -> Line:
+    """The mean of every `size` neighbouring points."""
     blocks = [line[start : start + size] for start in range(0, len(line), size)]
-    return [(sum(x for x, _ in block) / len(block), sum(y for _, y in block) / len(block)) for block in blocks]
+    return [(fmean(x for x, _ in block), fmean(y for _, y in block)) for block in blocks]
 
 
 def _curves(axes: Axes, lines: Mapping[str, Line], shown: Mapping[str, Style]) -> None:
@@ -120,9 +110,9 @@ def _curves(axes: Axes, lines: Mapping[str, Line], shown: Mapping[str, Style]) -
         line = lines[run]
         step = max(1, len(line) // _MARKED)
         axes.plot(
-            [x for x, _ in line], [y for _, y in line], color=style.colour, linestyle=style.dash, linewidth=1.8,
+            [x for x, _ in line], [y for _, y in line], color=style.colour, linestyle=style.dashes, linewidth=1.8,
             marker=style.marker, markevery=slice(number % step, None, step), markersize=6, markeredgecolor=INK,
-            markeredgewidth=0.6, clip_on=False, zorder=3 + len(shown) - number,
+            markeredgewidth=0.6, clip_on=False, zorder=3 + len(shown) - number, label=label(run),
         )  # fmt: skip
 
 

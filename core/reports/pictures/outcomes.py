@@ -4,11 +4,12 @@ Not here: choosing the summary figures (core.reports.overall), the figures thems
 core.quality).
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawn
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.patheffects import withStroke
 
 from core.reports.numbers import RATES, percent, plural
 from core.reports.overall import TASKS, Overall, judge, overall, task_figure
@@ -51,8 +52,9 @@ def bars(report: Report) -> Picture | None:
         shown = styles(names)
         heights = [_BAR * len(names) + _GAP] * len(rows)
         drawn = figure(sum(heights) + 96)
-        _bars(drawn.subplots(), rows, shown)
-        legend(drawn, shown, form="bar")
+        axes = drawn.subplots()
+        _bars(axes, rows, shown)
+        legend(drawn, axes)
         return save(
             drawn,
             name="bars",
@@ -88,7 +90,7 @@ def pareto(report: Report) -> Picture | None:
         panels[0].set_ylabel(f"attack success rate, mean of {families}, %\n({answers} per family; lower is better)")
         panels[0].set_ylim(0, 100 * max(each.mean.high for _, each in points.values()) + 5)
         drawn.supxlabel(f"{name} ({rows}; {'lower' if lower else 'higher'} is better)", fontsize=11, color=INK)
-        legend(drawn, shown, form="point")
+        legend(drawn, panels[0])
         return save(
             drawn,
             name="pareto",
@@ -127,16 +129,20 @@ def _rows(report: Report, by: str | None) -> dict[str, dict[str, Figure]]:
 
 def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[str, Style]) -> None:
     step = _BAR * len(shown) + _GAP
-    ticks: list[float] = []
-    places: list[tuple[float, Figure]] = []
-    for number, by_run in enumerate(rows.values()):
-        top = number * step
-        ticks.append(top + _BAR * len(shown) / 2)
-        for place, (run, style) in enumerate(shown.items()):
-            if run in by_run:
-                places.append((top + _BAR * (place + 0.5), by_run[run]))
-                _bar(axes, by_run[run], style, places[-1][0])
-    _intervals(axes, places)
+    halo = [withStroke(linewidth=2.8, foreground=PAPER)]  # visible on dark bars, as the line itself is beside them
+    for place, (run, style) in enumerate(shown.items()):
+        measured = {number * step: by_run[run] for number, by_run in enumerate(rows.values()) if run in by_run}
+        at = [top + _BAR * (place + 0.5) for top in measured]
+        axes.barh(
+            at, [100 * row.value if row.n else math.nan for row in measured.values()], height=_BAR - 1.6,
+            color=style.colour, edgecolor=INK, linewidth=0.6, hatch=style.hatch, clip_on=False, label=label(run),
+        )  # fmt: skip
+        lows, highs = [100 * row.low for row in measured.values()], [100 * row.high for row in measured.values()]
+        axes.hlines(at, lows, highs, colors=INK, linewidth=1.1, zorder=4, clip_on=False, path_effects=halo)
+        for y, row in zip(at, measured.values(), strict=True):
+            value = axes.text(100 * row.high + 0.7, y, _value(row), va="center_baseline", fontsize=8.5)
+            value.set_in_layout(False)
+    ticks = [number * step + _BAR * len(shown) / 2 for number in range(len(rows))]
     axes.set_ylim(len(rows) * step - _GAP + 4, -4)
     axes.set_xlim(0, 108)  # space for the labels behind the bars
     axes.spines["bottom"].set_bounds(0, 100)
@@ -146,30 +152,10 @@ def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[s
     if _REFUSALS in rows and len(rows) > 1:
         axes.axhline((len(rows) - 1) * step - _GAP / 2, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)), clip_on=False)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(FixedLocator([0, 20, 40, 60, 80, 100]))
-    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    axes.set_xticks(range(0, 101, 20))
     axes.grid(axis="x")
     axes.set_xlabel("share of decided answers, % (95 % confidence interval)")
     axes.set_ylabel("attack family")
-
-
-def _bar(axes: Axes, row: Figure, style: Style, at: float) -> None:
-    value = percent(row.value) if row.n else "unknown"
-    if row.n:
-        axes.barh(
-            at, 100 * row.value, height=_BAR - 1.6, color=style.colour, edgecolor=INK, linewidth=0.6, hatch=style.hatch,
-            clip_on=False,
-        )  # fmt: skip
-    shown = axes.text(100 * row.high + 0.7, at, value, va="center_baseline", fontsize=8.5)
-    shown.set_in_layout(False)
-
-
-def _intervals(axes: Axes, places: Sequence[tuple[float, Figure]]) -> None:
-    """Draw a dark line on a light one: one is visible on dark bars, the other beside them."""
-    heights = [at for at, _ in places]
-    lows, highs = [100 * row.low for _, row in places], [100 * row.high for _, row in places]
-    for colour, width in ((PAPER, 2.8), (INK, 1.1)):
-        axes.hlines(heights, lows, highs, colors=colour, linewidth=width, zorder=4, clip_on=False)
 
 
 def _panels(drawn: Drawn, points: Mapping[str, tuple[Figure, Overall]]) -> list[Axes]:
@@ -229,7 +215,7 @@ def _points(axes: Axes, points: Mapping[str, tuple[Figure, Overall]], shown: Map
         axes.plot([x, x], [100 * each.mean.low, 100 * each.mean.high], color=style.colour, linewidth=1.6, zorder=3)
         axes.plot(
             [x], [y], marker=style.marker, markersize=9, color=style.colour, markeredgecolor=INK, markeredgewidth=0.8,
-            linestyle="none", zorder=4,
+            linestyle="none", zorder=4, label=label(run),
         )  # fmt: skip
 
 
@@ -250,10 +236,10 @@ def _spoken(suite: str) -> str:
     return label(suite.replace("_", " "))
 
 
-def _tick(value: float, _position: object = None) -> str:
-    return f"{value:g}"
+def _value(row: Figure) -> str:
+    return percent(row.value) if row.n else "unknown"
 
 
 def _describe(title: str, by_run: Mapping[str, Figure]) -> str:
-    each = ", ".join(f"{label(run)} {percent(row.value) if row.n else 'unknown'}" for run, row in by_run.items())
+    each = ", ".join(f"{label(run)} {_value(row)}" for run, row in by_run.items())
     return f"{title} ({count([row.n for row in by_run.values()])}): {each}"
