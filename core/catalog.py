@@ -1,33 +1,10 @@
 """The server's list: base models, judge models, prompt sets and benchmarks that jobs may name.
 
-The list is a TOML file named by `SECURETUNE_MODELS` with one table per entry. Relative paths start at its folder:
+The list is a TOML file named by `SECURETUNE_MODELS` with one table per entry, such as `[judges.house]`: docs/models.md
+and docs/evaluation.md have examples. Relative paths start at its folder. The testbed is always listed.
 
-    [models.llama-2-7b-chat]
-    source = { kind = "hub", id = "meta-llama/Llama-2-7b-chat-hf", revision = "<40 hex digits>" }
-
-    [models.in-house]
-    source = { kind = "folder", path = "/models/in-house" }
-    learning_rate = 1e-4
-    unaligned_base = { kind = "folder", path = "/models/in-house-pretrained" }  # for the safeguard project_to_safe
-    chat_template = "plain"  # for a tokenizer without a chat template
-
-    [judges.house]
-    source.kind = "endpoint"
-    source.url = "https://judge.example.org/v1"
-    source.model = "big"
-    source.api_key_env = "SECURETUNE_JUDGE_KEY"
-
-    [prompt_sets.harmbench]
-    source = { kind = "file", path = "harmbench_behaviors_text_all.csv" }
-    layout = "harmbench"
-
-    [benchmarks.college-medicine]
-    source = { kind = "file", path = "college_medicine_test.jsonl" }
-    domain = "medical"
-
-The testbed is always listed. Covers: reading the list, looking up entries, and checks of a model's files that do not
-load it. Not here: rules about orders (core.orders.check), downloads (core.lm.load, core.data.files), uploaded prompt
-sets (core.db.prompt_sets).
+Covers: reading the list, looking up entries, and checks of a model's files that do not load it. Not here: rules about
+orders (core.orders.check), downloads (core.lm.load, core.data.files), uploaded prompt sets (core.db.prompt_sets).
 """
 
 import json
@@ -78,7 +55,8 @@ def read(path: Path | None) -> Catalog:
         return Catalog(models={TESTBED.name: TESTBED})
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        listed = Catalog.model_validate({table: _with_names(entries, path) for table, entries in tables.items()})
+        _complete(tables, path)
+        listed = Catalog.model_validate(tables)
     except ValidationError as error:
         raise _invalid(path, "; ".join(map(_describe, error.errors()))) from error
     except (OSError, ValueError) as error:  # missing, not UTF-8, or not TOML
@@ -86,23 +64,17 @@ def read(path: Path | None) -> Catalog:
     return listed.model_copy(update={"models": {TESTBED.name: TESTBED, **listed.models}})
 
 
-def _with_names(entries: object, path: Path) -> object:
-    """Add its name to each entry of a table, and make paths absolute."""
-    if not isinstance(entries, dict):
-        return entries
+def _complete(tables: Mapping[str, object], path: Path) -> None:
+    """Add its name to each entry, and make paths absolute."""
     folder = path.absolute().parent  # processes that read the list have different working directories
-
-    def anchored(value: object) -> object:
-        if isinstance(value, dict) and isinstance(value.get("path"), str):
-            return {**value, "path": str(folder / value["path"])}
-        return value
-
-    def entry(name: str, fields: object) -> object:
-        if not isinstance(fields, dict):
-            return fields
-        return {key: anchored(value) for key, value in fields.items()} | {"name": name}
-
-    return {name: entry(name, fields) for name, fields in entries.items()}
+    for entries in tables.values():
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            if not isinstance(entry, dict):
+                continue
+            for source in entry.values():
+                if isinstance(source, dict) and isinstance(source.get("path"), str):
+                    source["path"] = str(folder / source["path"])
+            entry["name"] = name
 
 
 def _describe(error: ErrorDetails) -> str:
@@ -126,12 +98,10 @@ def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
     """
     entry = entries.get(name)
     if entry is None:
-        allowed = ", ".join(sorted(entries))
-        raise InvalidModel(
-            f"This server does not allow the base model {name!r}. Allowed base models: {allowed}.",
-            code="model_not_allowed",
-            param="base_model",
+        message = (
+            f"This server does not allow the base model {name!r}. Allowed base models: {', '.join(sorted(entries))}."
         )
+        raise InvalidModel(message, code="model_not_allowed", param="base_model")
     if isinstance(entry.source, FolderSource) and entry.source.path.is_dir():
         check_files(entry.name, entry.source.path)
     return entry
@@ -198,11 +168,8 @@ def check_files(name: str, folder: Path) -> None:
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
-        raise InvalidModel(
-            f"The base model {name!r} has no readable config.json in {folder}.",
-            code="model_missing",
-            param="base_model",
-        ) from error
+        message = f"The base model {name!r} has no readable config.json in {folder}."
+        raise InvalidModel(message, code="model_missing", param="base_model") from error
     if not any(folder.glob("*.safetensors")):
         raise InvalidModel(
             f"The base model {name!r} has no safetensors weights. Pickled checkpoints (.bin, .pt) can run code and are "

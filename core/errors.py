@@ -15,7 +15,8 @@
     ├── TrainingFailed          the run cannot continue (exploding loss, no trainable row)
     └── Interrupted             the run was stopped from outside
 
-Every error has a stable `code` and a message that says what to do, and can be pickled.
+Every error has a stable `code` and a message that says what to do, and can be pickled: a subclass must be callable with
+the message alone.
 """
 
 from core.schemas.data import RowError
@@ -33,16 +34,6 @@ class SecureTuneError(Exception):
         self.param = param
         if code is not None:
             self.code = code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.__dict__.copy()))
-
-
-def _rebuild(kind: type[SecureTuneError], message: str, state: dict[str, object]) -> SecureTuneError:
-    error = kind.__new__(kind)
-    Exception.__init__(error, message)
-    error.__dict__.update(state)
-    return error
 
 
 class InvalidInput(SecureTuneError):

@@ -49,39 +49,23 @@ def conclude(work: Callable[[], Outcome]) -> Ending:
         return Stopped()
     except SecureTuneError as error:
         _log.warning("The job failed: %s (%s)", error.message, error.code)
-        return _failed_with(error)
-    except torch.OutOfMemoryError:
-        _log.exception("Out of GPU memory")
-        return _failed(
-            "cuda_oom", "The GPU has not enough memory for this job. Use a smaller micro_batch_size or max_length."
-        )
-    except MemoryError:
-        _log.exception("Out of host memory")
-        return _failed(
-            "out_of_memory",
-            "The host has not enough memory for this job. Use a smaller micro_batch_size or max_length.",
-        )
+        return _failed(error)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        place, code = ("host", "out_of_memory") if isinstance(error, MemoryError) else ("GPU", "cuda_oom")
+        _log.exception("Out of %s memory", place)
+        hint = "Use a smaller micro_batch_size or max_length."
+        return _failed(SecureTuneError(f"The {place} has not enough memory for this job. {hint}", code=code))
     except Exception as error:  # noqa: BLE001 - the outermost level of the process
         _log.exception("The job failed unexpectedly")
-        return _unexpected(error)
+        if means_full(error):
+            return _failed(full())
+        kind = type(error).__name__
+        message = f"The training process failed unexpectedly ({kind}). The server's log of this job has details."
+        return _failed(SecureTuneError(message))
 
 
-def _unexpected(error: Exception) -> Failed:
-    if means_full(error):
-        return _failed_with(full())
-    kind = type(error).__name__
-    return _failed(
-        "internal_error",
-        f"The training process failed unexpectedly ({kind}). The server's log of this job has details.",
-    )
-
-
-def _failed_with(error: SecureTuneError) -> Failed:
+def _failed(error: SecureTuneError) -> Failed:
     return Failed(error=JobError(code=error.code, message=error.message, param=error.param))
-
-
-def _failed(code: str, message: str) -> Failed:
-    return Failed(error=JobError(code=code, message=message))
 
 
 def warm_up() -> None:

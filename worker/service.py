@@ -15,7 +15,7 @@ from core.db.session import dispose, sessions
 from core.errors import Unavailable
 from core.signing import SigningKeys
 from core.storage import ArtifactStore
-from worker import logs, tasks
+from worker import logs
 from worker.child import TRAINING
 from worker.pool import WarmPool
 from worker.supervisor import Supervisor
@@ -76,7 +76,10 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
     sweep = Sweep(
         config, sessions=factory, depth=lambda: queue.depth(celery), send=lambda job_id: queue.send(celery, job_id)
     )
-    tasks.register(celery, supervisor)
+
+    @celery.task(name=queue.RUN_JOB)
+    def run_job(job_id: str) -> None:
+        supervisor.run(job_id)
 
     def start(sender: _Consumer, **_: object) -> None:
         for _slot in range(sender.pool.num_processes):

@@ -11,7 +11,7 @@
              exited without a final message ────────────► queued again, one more failure; failed at the limit
              the lease is lost ─────────────────────────► nothing is written: another worker has the job
 
-Not here: Celery (worker.tasks, worker.main), jobs of dead workers (worker.sweep).
+Not here: Celery (worker.service, worker.main), jobs of dead workers (worker.sweep).
 """
 
 import logging

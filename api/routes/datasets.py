@@ -10,7 +10,7 @@ from api.uploads import DatasetUploadDep, multipart
 from core import orders
 from core.db import datasets
 from core.db.models import Dataset
-from core.db.pages import newest_first
+from core.db.rows import newest_first
 from core.db.session import transaction
 from core.schemas.data import ColumnMap
 from core.schemas.job import DatasetId

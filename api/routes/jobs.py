@@ -9,7 +9,7 @@ from api.deps import CallerDep, JobIdPath, LimitQuery, PartsDep
 from core import orders
 from core.db import gate, jobs, records
 from core.db.models import Job
-from core.db.pages import newest_first
+from core.db.rows import newest_first
 from core.db.session import transaction
 from core.schemas.job import JobId, JobSpec
 from core.schemas.replies import EventReply, JobReply, JobSummary, Page

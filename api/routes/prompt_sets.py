@@ -13,7 +13,7 @@ from api.uploads import LAYOUTS, PromptUploadDep, multipart
 from core import orders
 from core.db import prompt_sets
 from core.db.models import PromptSet
-from core.db.pages import newest_first
+from core.db.rows import newest_first
 from core.db.session import transaction
 from core.schemas.prompts import PromptSetName, is_uploaded
 from core.schemas.replies import Page, PromptSetReply

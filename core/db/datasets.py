@@ -3,7 +3,6 @@
 import json
 from hashlib import sha256
 
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.db.models import Dataset
@@ -16,35 +15,6 @@ def identity(digest: str, columns: ColumnMap | None) -> str:
     """The id of a dataset: a digest of its bytes and its column map."""
     mapping = json.dumps(columns.model_dump() if columns else None, sort_keys=True)
     return "ds_" + sha256(f"{digest}\n{mapping}".encode()).hexdigest()[:24]
-
-
-def add(
-    session: Session,
-    *,
-    name: str,
-    digest: str,
-    size: int,
-    key: str,
-    columns: ColumnMap | None,
-    summary: DatasetSummary,
-) -> tuple[Dataset, bool]:
-    """Add a dataset unless it exists; returns its row, and whether it is new."""
-    dataset_id = identity(digest, columns)
-    inserted = session.execute(
-        insert(Dataset)
-        .values(
-            id=dataset_id,
-            name=name,
-            sha256=digest,
-            bytes=size,
-            key=key,
-            columns=columns.model_dump() if columns else None,
-            summary=summary.model_dump(),
-        )
-        .on_conflict_do_nothing()
-        .returning(Dataset.id)
-    ).first()
-    return get(session, dataset_id), inserted is not None
 
 
 def get(session: Session, dataset_id: str, *, param: str | None = None) -> Dataset:

@@ -73,7 +73,7 @@ def override(session: Session, job_id: str, *, reason: str, by: Caller) -> Job:
         NotFound: there is no job with this id.
         Conflict: code `nothing_to_override`.
     """
-    job = jobs.lock(session, job_id)
+    job = jobs.get(session, job_id, lock=True)
     decided = decision(job)
     if decided is None or decided.outcome == "released":
         why = "there is no decision about it" if decided is None else "the gate has released its files"

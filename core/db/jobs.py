@@ -54,25 +54,13 @@ def add(session: Session, spec: JobOrder, *, project: str = DEFAULT_PROJECT, pol
     return job
 
 
-def get(session: Session, job_id: str) -> Job:
-    """One job.
+def get(session: Session, job_id: str, *, lock: bool = False) -> Job:
+    """One job; with `lock` it stays locked until the end of the transaction.
 
     Raises:
         NotFound: there is no job with this id.
     """
-    job = session.get(Job, job_id, populate_existing=True)
-    if job is None:
-        raise NotFound(f"There is no job {job_id!r}.", param="job_id")
-    return job
-
-
-def lock(session: Session, job_id: str) -> Job:
-    """One job, locked until the end of the transaction.
-
-    Raises:
-        NotFound: there is no job with this id.
-    """
-    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    job = session.get(Job, job_id, with_for_update=lock, populate_existing=True)
     if job is None:
         raise NotFound(f"There is no job {job_id!r}.", param="job_id")
     return job
@@ -85,7 +73,7 @@ def request_cancel(session: Session, job_id: str) -> Job:
         NotFound: there is no job with this id.
         Conflict: code `job_ended`; the job has succeeded or failed.
     """
-    job = lock(session, job_id)
+    job = get(session, job_id, lock=True)
     now = func.clock_timestamp()
     match job.status:
         case "queued":
@@ -171,12 +159,7 @@ def release(session: Session, claim: Claim, *, failed: bool, error: JobError | N
 
 
 def finish(
-    session: Session,
-    claim: Claim,
-    status: Status,
-    error: JobError | None = None,
-    *,
-    gate: GateDecision | None = None,
+    session: Session, claim: Claim, status: Status, error: JobError | None = None, *, gate: GateDecision | None = None
 ) -> None:
     """Give a job a final status; `gate` is the decision about what it trained.
 

@@ -42,34 +42,34 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
-class Dataset(Base):
-    """A dataset. Its id is a digest of its bytes and column map, so the same upload is the same row."""
+class Upload(Base):
+    """The columns of an uploaded file. Its id is a digest that identifies the upload, so the same upload is one row."""
+
+    __abstract__ = True
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    key: Mapped[str]
+    summary: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Dataset(Upload):
+    """A dataset, identified by its bytes and its column map."""
 
     __tablename__ = "datasets"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    sha256: Mapped[str]
-    bytes: Mapped[int]
-    key: Mapped[str]
     columns: Mapped[Json | None]
-    summary: Mapped[Json]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class PromptSet(Base):
-    """An uploaded prompt set. Its id is a digest of its bytes and layout, so the same upload is the same row."""
+class PromptSet(Upload):
+    """An uploaded prompt set, identified by its bytes and its layout."""
 
     __tablename__ = "prompt_sets"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str]
     layout: Mapped[Layout] = mapped_column(String)
-    sha256: Mapped[str]
-    bytes: Mapped[int]
-    key: Mapped[str]
-    summary: Mapped[Json]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Job(Base):

@@ -2,7 +2,6 @@
 
 from hashlib import sha256
 
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.db.models import PromptSet
@@ -16,28 +15,6 @@ _PARAM = "security.prompts"
 def identity(digest: str, layout: Layout) -> str:
     """The id of a prompt set: a digest of its bytes and its layout."""
     return "ps_" + sha256(f"{digest}\n{layout}".encode()).hexdigest()[:24]
-
-
-def add(
-    session: Session, *, name: str, digest: str, size: int, key: str, summary: PromptFileSummary
-) -> tuple[PromptSet, bool]:
-    """Add a prompt set unless it exists; returns its row, and whether it is new."""
-    set_id = identity(digest, summary.layout)
-    inserted = session.execute(
-        insert(PromptSet)
-        .values(
-            id=set_id,
-            name=name,
-            layout=summary.layout,
-            sha256=digest,
-            bytes=size,
-            key=key,
-            summary=summary.model_dump(),
-        )
-        .on_conflict_do_nothing()
-        .returning(PromptSet.id)
-    ).first()
-    return get(session, set_id), inserted is not None
 
 
 def get(session: Session, set_id: str, *, param: str | None = None) -> PromptSet:

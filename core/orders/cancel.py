@@ -13,14 +13,11 @@ def cancel(session: Session, job_id: str) -> Job:
         NotFound: the job does not exist.
         Conflict: code `job_ended`; the job has already succeeded or failed.
     """
-    first = jobs.lock(session, job_id).cancel_requested_at is None
+    first = jobs.get(session, job_id, lock=True).cancel_requested_at is None
     job = jobs.request_cancel(session, job_id)
     if first:
-        records.add_event(session, job_id, job.attempt, _event(at_once=job.status == "cancelled"))
+        event = StatusChanged(status="cancelling", message="The worker is stopping the job.")
+        if job.status == "cancelled":
+            event = StatusChanged(status="cancelled", message="The job was cancelled before a worker started it.")
+        records.add_event(session, job_id, job.attempt, event)
     return job
-
-
-def _event(*, at_once: bool) -> StatusChanged:
-    if at_once:
-        return StatusChanged(status="cancelled", message="The job was cancelled before a worker started it.")
-    return StatusChanged(status="cancelling", message="The worker is stopping the job.")

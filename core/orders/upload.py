@@ -9,6 +9,7 @@ from pathlib import Path
 from core.data import promptsets, validate
 from core.db import datasets, prompt_sets
 from core.db.models import Dataset, PromptSet
+from core.db.rows import Uploaded, add_upload
 from core.db.session import Sessions, transaction
 from core.schemas.data import ColumnMap
 from core.schemas.prompts import Layout
@@ -39,19 +40,8 @@ def store_dataset(
         StorageFull, Unavailable: nothing was stored.
     """
     summary = validate(upload.path, columns, max_rows=max_rows)
-    key = f"datasets/{upload.sha256[:2]}/{upload.sha256}"
-    with transaction(sessions) as session:
-        row, new = datasets.add(
-            session,
-            name=upload.name,
-            digest=upload.sha256,
-            size=upload.bytes,
-            key=key,
-            columns=columns,
-            summary=summary,
-        )
-        _adopt(store, key, upload)
-    return row, new
+    own = {"id": datasets.identity(upload.sha256, columns), "columns": columns.model_dump() if columns else None}
+    return _store(sessions, store, upload, Dataset, folder="datasets", summary=summary.model_dump(), **own)
 
 
 def store_prompts(sessions: Sessions, store: ArtifactStore, upload: Upload, layout: Layout) -> tuple[PromptSet, bool]:
@@ -62,16 +52,19 @@ def store_prompts(sessions: Sessions, store: ArtifactStore, upload: Upload, layo
         StorageFull, Unavailable: nothing was stored.
     """
     summary = promptsets.summarise(upload.path, layout)
-    key = f"prompts/{upload.sha256[:2]}/{upload.sha256}"
+    own = {"id": prompt_sets.identity(upload.sha256, layout), "layout": layout}
+    return _store(sessions, store, upload, PromptSet, folder="prompts", summary=summary.model_dump(), **own)
+
+
+def _store(
+    sessions: Sessions, store: ArtifactStore, upload: Upload, table: type[Uploaded], *, folder: str, **columns: object
+) -> tuple[Uploaded, bool]:
+    """Store row and file in one transaction: a full disk leaves no row, and an unreachable database leaves no file."""
+    key = f"{folder}/{upload.sha256[:2]}/{upload.sha256}"
     with transaction(sessions) as session:
-        row, new = prompt_sets.add(
-            session, name=upload.name, digest=upload.sha256, size=upload.bytes, key=key, summary=summary
+        row, new = add_upload(
+            session, table, name=upload.name, sha256=upload.sha256, bytes=upload.bytes, key=key, **columns
         )
-        _adopt(store, key, upload)
+        if not store.has(key):
+            store.adopt(key, upload.path, name=upload.name, gated=False)
     return row, new
-
-
-def _adopt(store: ArtifactStore, key: str, upload: Upload) -> None:
-    """Inside the transaction: a full disk leaves no row, and an unreachable database leaves no file."""
-    if not store.has(key):
-        store.adopt(key, upload.path, name=upload.name, gated=False)

@@ -16,7 +16,8 @@ from pathlib import Path
 from core import catalog
 from core.config import Settings
 from core.db import artifacts, datasets, jobs, records
-from core.db.models import Artifact, Event, Job
+from core.db.models import Artifact, Dataset, Event, Job
+from core.db.rows import add_upload
 from core.db.session import Sessions, transaction
 from core.schemas.data import DatasetSummary
 from core.schemas.evaluation import Figure
@@ -81,8 +82,16 @@ class Service:
         self.state = state
         self.store = state / "artifacts"
         with transaction(sessions) as session:
-            row, _ = datasets.add(
-                session, name="d.jsonl", digest="0" * 64, size=40, key="uploads/d", columns=None, summary=SUMMARY
+            row, _ = add_upload(
+                session,
+                Dataset,
+                id=datasets.identity("0" * 64, None),
+                name="d.jsonl",
+                sha256="0" * 64,
+                bytes=40,
+                key="uploads/d",
+                columns=None,
+                summary=SUMMARY.model_dump(),
             )
             self.dataset = row.id
 

@@ -13,6 +13,8 @@ import pytest
 
 from core import queue
 from core.db import datasets, jobs
+from core.db.models import Dataset
+from core.db.rows import add_upload
 from core.db.session import transaction
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation
 from core.schemas.attacks import Direct
@@ -45,14 +47,16 @@ def upload(service: Service) -> str:
         longest_row_characters=200,
     )
     with transaction(service.sessions) as session:
-        row, _ = datasets.add(
+        row, _ = add_upload(
             session,
+            Dataset,
+            id=datasets.identity(stored.sha256, None),
             name="sums.jsonl",
-            digest=sha256(data).hexdigest(),
-            size=len(data),
+            sha256=stored.sha256,
+            bytes=len(data),
             key=stored.key,
             columns=None,
-            summary=summary,
+            summary=summary.model_dump(),
         )
         return row.id
 

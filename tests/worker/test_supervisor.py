@@ -9,6 +9,8 @@ import pytest
 
 from core.config import Settings
 from core.db import jobs, prompt_sets
+from core.db.models import PromptSet
+from core.db.rows import add_upload
 from core.db.session import Sessions, dispose, transaction
 from core.db.session import sessions as make_sessions
 from core.schemas.job import Assignment, JobSpec, PromptFile, ScreenAssignment, ScreenSpec, UploadedFile
@@ -252,8 +254,16 @@ def test_a_process_is_told_where_judges_benchmarks_and_prompts_are(
     desk = Desk(settings.model_copy(update={"models": tmp_path / "list.toml"}), sessions)
     summary = PromptFileSummary(layout="xstest", harmful=1, safe=1, categories={}, left_out=0)
     with transaction(sessions) as session:
-        row, _ = prompt_sets.add(
-            session, name="mine.csv", digest="1" * 64, size=9, key="prompts/11/11", summary=summary
+        row, _ = add_upload(
+            session,
+            PromptSet,
+            id=prompt_sets.identity("1" * 64, "xstest"),
+            name="mine.csv",
+            layout="xstest",
+            sha256="1" * 64,
+            bytes=9,
+            key="prompts/11/11",
+            summary=summary.model_dump(),
         )
     job_id = judged(service, sessions, {"harmful": "near", "safe": row.id})
     desk.supervisor.run(job_id)

@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 
 from core.db.models import Dataset
-from core.db.pages import newest_first
+from core.db.rows import newest_first
 from core.db.session import transaction
 from tests.api.conftest import MAX_UPLOAD_BYTES, ROWS, Service, jsonl
 

@@ -2,6 +2,7 @@
 
 from core.db import datasets
 from core.db.models import Dataset
+from core.db.rows import add_upload
 from core.db.session import Session
 from core.schemas.data import ColumnMap, DatasetSummary
 
@@ -20,4 +21,14 @@ def add_dataset(
     session: Session, *, digest: str = "0" * 64, columns: ColumnMap | None = None, name: str = "d.jsonl"
 ) -> tuple[Dataset, bool]:
     """A small dataset's row."""
-    return datasets.add(session, name=name, digest=digest, size=40, key="uploads/d", columns=columns, summary=SUMMARY)
+    return add_upload(
+        session,
+        Dataset,
+        id=datasets.identity(digest, columns),
+        name=name,
+        sha256=digest,
+        bytes=40,
+        key="uploads/d",
+        columns=columns.model_dump() if columns else None,
+        summary=SUMMARY.model_dump(),
+    )

@@ -10,7 +10,7 @@ from sqlalchemy import func
 from core.db import jobs
 from core.db.jobs import Claim, LeaseLost
 from core.db.models import Job
-from core.db.pages import newest_first
+from core.db.rows import newest_first
 from core.db.session import Sessions, transaction
 from core.errors import Conflict, InvalidInput, NotFound
 from core.schemas.events import JobError, Progress

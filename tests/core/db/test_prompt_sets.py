@@ -6,7 +6,7 @@ import pytest
 
 from core.db import prompt_sets
 from core.db.models import PromptSet
-from core.db.pages import newest_first
+from core.db.rows import add_upload, newest_first
 from core.db.session import Session, Sessions, transaction
 from core.errors import InvalidInput, NotFound
 from core.schemas.job import PromptFile, UploadedFile
@@ -19,7 +19,17 @@ def add(
     session: Session, *, digest: str = "0" * 64, layout: Layout = "plain", harmful: int = 2, name: str = "p.csv"
 ) -> tuple[PromptSet, bool]:
     summary = PromptFileSummary(layout=layout, harmful=harmful, safe=3, categories={"fraud": 2}, left_out=1)
-    return prompt_sets.add(session, name=name, digest=digest, size=40, key="prompts/p", summary=summary)
+    return add_upload(
+        session,
+        PromptSet,
+        id=prompt_sets.identity(digest, layout),
+        name=name,
+        layout=layout,
+        sha256=digest,
+        bytes=40,
+        key="prompts/p",
+        summary=summary.model_dump(),
+    )
 
 
 def test_the_same_upload_is_the_same_row(sessions: Sessions) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DataError
 
 from core.db import jobs
 from core.db.models import Job
-from core.db.pages import newest_first
+from core.db.rows import newest_first
 from core.db.session import Session, Sessions, dispose, driver_url, transaction
 from core.db.session import sessions as make_sessions
 from core.errors import Conflict, InvalidInput, Unavailable

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.db.models import Dataset, PromptSet
-from core.db.pages import newest_first
+from core.db.rows import newest_first
 from core.db.session import Sessions, transaction
 from core.errors import InvalidDataset, StorageFull
 from core.orders import Upload, store_dataset, store_prompts

@@ -1,15 +1,27 @@
-"""Pages of a table, newest first. Not here: pages by a counted number (core.db.policies, core.db.records)."""
+"""Queries that tables share: uploads that are stored once, and pages, newest first.
+
+Not here: pages by a counted number (core.db.policies, core.db.records).
+"""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
 from sqlalchemy import select, tuple_
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.db.models import Dataset, Job, PromptSet
 from core.errors import InvalidInput
 
+Uploaded = TypeVar("Uploaded", Dataset, PromptSet)
 Row = TypeVar("Row", Dataset, Job, PromptSet)
+
+
+def add_upload(session: Session, table: type[Uploaded], **columns: object) -> tuple[Uploaded, bool]:
+    """Add an upload unless its id exists; returns the stored row, and whether it is new."""
+    statement = insert(table).values(columns).on_conflict_do_nothing().returning(table.id)
+    new = session.execute(statement).first() is not None
+    return session.get_one(table, columns["id"]), new
 
 
 def newest_first(
