@@ -11,9 +11,8 @@ from core.db import gate as gate_queries
 from core.db import jobs, records
 from core.db.models import Artifact, Dataset, Event, GateOverride, Job, ProjectPolicy, PromptSet
 from core.db.session import Session
-from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.evaluation import Figure
-from core.schemas.events import JOB_EVENT, JobError, Progress
+from core.schemas.events import JOB_EVENT
 from core.schemas.gate import GateReply, Override
 from core.schemas.job import JobOrder, JobSpec, read_order
 from core.schemas.policy import Policy, PolicyRef
@@ -33,15 +32,7 @@ from core.schemas.replies import (
 
 def dataset(row: Dataset) -> DatasetReply:
     """The reply about a dataset."""
-    return DatasetReply(
-        id=row.id,
-        name=row.name,
-        sha256=row.sha256,
-        bytes=row.bytes,
-        columns=ColumnMap.model_validate(row.columns) if row.columns else None,
-        summary=DatasetSummary.model_validate(row.summary),
-        created_at=row.created_at,
-    )
+    return DatasetReply.model_validate(row, from_attributes=True)
 
 
 def prompt_set(row: PromptSet) -> PromptSetReply:
@@ -77,13 +68,7 @@ def policy(project: str, row: ProjectPolicy | None) -> PolicyReply:
     """A version of a policy; the built-in policy if the project never set one."""
     if row is None:
         return PolicyReply(project=project, version=0, policy=Policy(), key_id=None, created_at=None)
-    return PolicyReply(
-        project=row.project,
-        version=row.version,
-        policy=Policy.model_validate(row.policy),
-        key_id=row.key_id,
-        created_at=row.created_at,
-    )
+    return PolicyReply.model_validate(row, from_attributes=True)
 
 
 def gate(row: Job, overrides: Sequence[GateOverride]) -> GateReply | None:
@@ -97,41 +82,22 @@ def gate(row: Job, overrides: Sequence[GateOverride]) -> GateReply | None:
         notes=decided.notes,
         policy_version=decided.policy_version,
         available=decided.outcome == "released" or bool(overrides),
-        overrides=tuple(
-            Override(
-                reason=each.reason,
-                key_id=each.key_id,
-                key_name=each.key_name,
-                outcome=each.outcome,
-                created_at=each.created_at,
-            )
-            for each in overrides
-        ),
+        overrides=tuple(Override.model_validate(each, from_attributes=True) for each in overrides),
     )
 
 
 def job_summary(row: Job, overrides: Sequence[GateOverride] = ()) -> JobSummary:
     """The reply about a job in a list."""
-    progress = Progress.model_validate(row.progress) if row.progress else None
     spec = read_order(row.spec)
     decided = gate(row, overrides)
-    return JobSummary(
-        id=row.id,
-        status=row.status,
-        stage=progress.stage if progress else None,
-        progress=progress,
-        error=JobError.model_validate(row.error) if row.error else None,
-        attempt=row.attempt,
-        cancel_requested_at=row.cancel_requested_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        project=row.project,
-        spec=spec,
-        gate=decided,
-        links=_links(row, spec, available=decided is not None and decided.available),
-    )
+    computed = {
+        "stage": row.progress["stage"] if row.progress else None,
+        "spec": spec,
+        "gate": decided,
+        "links": _links(row, spec, available=decided is not None and decided.available),
+    }
+    columns = {name: getattr(row, name) for name in JobSummary.model_fields if name not in computed}
+    return JobSummary.model_validate(columns | computed)
 
 
 def new_job(row: Job) -> JobReply:
@@ -168,13 +134,8 @@ def artifacts(session: Session, job_id: str) -> Page[ArtifactReply]:
 
 
 def _artifact(row: Artifact, *, withheld: bool) -> ArtifactReply:
-    return ArtifactReply(
-        name=row.name,
-        bytes=row.bytes,
-        sha256=row.sha256,
-        media_type=row.media_type,
-        url=None if withheld else f"/jobs/{row.job_id}/artifacts/{quote(row.name)}",
-    )
+    url = None if withheld else f"/jobs/{row.job_id}/artifacts/{quote(row.name)}"
+    return ArtifactReply(name=row.name, bytes=row.bytes, sha256=row.sha256, media_type=row.media_type, url=url)
 
 
 def _links(row: Job, spec: JobOrder, *, available: bool) -> JobLinks:

@@ -4,7 +4,8 @@ Files are looked up by name in the database, never on disk. Not here: how a file
 the gate withholds (core.db.artifacts).
 """
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse
@@ -20,6 +21,8 @@ from core.schemas.robustness import RobustnessResult
 from core.schemas.screening import ScreeningResult
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["artifacts"])
+
+_Route = TypeVar("_Route", bound=Callable[..., Download])
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 FileName = Annotated[
@@ -48,8 +51,10 @@ _LINES: dict[str, object] = {
 }
 
 
-def _file(description: str, *media_types: str, model: object = None, gated: bool = False) -> examples.Responses:
-    """Documentation of a download; `model` is the class of the JSON, if there is one."""
+def _get_and_head(
+    path: str, summary: str, description: str, *media_types: str, model: object = None, gated: bool = False
+) -> Callable[[_Route], _Route]:
+    """Register a download for GET and, undocumented, for HEAD; `model` is the class of the JSON, if there is one."""
     known: dict[str, dict[str, object]] = {
         "application/json": {} if model else _CONFIG,
         "application/jsonl": _LINES,
@@ -58,7 +63,18 @@ def _file(description: str, *media_types: str, model: object = None, gated: bool
     whole = {"description": description, "content": content, "headers": _HEADERS} | ({"model": model} if model else {})
     part = {"description": "A part of the file", "content": dict.fromkeys(content, _BYTES), "headers": _HEADERS}
     unchanged = {"description": "`If-None-Match` names this file"}
-    return {200: whole, 206: part, 304: unchanged} | examples.errors(404, 409, 416, *([403] if gated else []))
+    errors = examples.errors(404, 409, 416, *([403] if gated else []))
+
+    def register(route: _Route) -> _Route:
+        get = router.get(
+            path,
+            summary=summary,
+            response_class=FileResponse,
+            responses={200: whole, 206: part, 304: unchanged} | errors,
+        )
+        return router.head(path, include_in_schema=False)(get(route))
+
+    return register
 
 
 def _download(
@@ -77,60 +93,48 @@ def list_artifacts(job_id: JobIdPath, parts: PartsDep) -> Page[ArtifactReply]:
         return schemas.artifacts(session, job_id)
 
 
-@router.head("/artifacts/{name:path}", include_in_schema=False)
-@router.get(
-    "/artifacts/{name:path}",
-    summary="Download a file",
-    response_class=FileResponse,
-    responses=_file("The file", "application/octet-stream", gated=True),
-)
+@_get_and_head("/artifacts/{name:path}", "Download a file", "The file", "application/octet-stream", gated=True)
 def artifact(job_id: JobIdPath, name: FilePath, parts: PartsDep) -> Download:
     """Any file of the job, by its name in `GET /jobs/{job_id}/artifacts`. Supports range requests."""
     return _download(parts, job_id, name, filename=name.rpartition("/")[2])
 
 
-@router.head("/adapter", include_in_schema=False)
-@router.get(
-    "/adapter",
-    summary="Download the adapter",
-    response_class=FileResponse,
-    responses=_file("One archive with every file of the adapter", "application/x-tar", gated=True),
+@_get_and_head(
+    "/adapter", "Download the adapter", "One archive with every file of the adapter", "application/x-tar", gated=True
 )
 def adapter(job_id: JobIdPath, parts: PartsDep) -> Download:
     """Supports range requests, so that an interrupted download can be resumed."""
     return _download(parts, job_id, "adapter.tar", filename=f"{job_id}-adapter.tar")
 
 
-@router.head("/adapter/{filename}", include_in_schema=False)
-@router.get(
+@_get_and_head(
     "/adapter/{filename}",
-    summary="Download one file of the adapter",
-    response_class=FileResponse,
-    responses=_file("The file", "application/octet-stream", "application/json", gated=True),
+    "Download one file of the adapter",
+    "The file",
+    "application/octet-stream",
+    "application/json",
+    gated=True,
 )
 def adapter_file(job_id: JobIdPath, filename: FileName, parts: PartsDep) -> Download:
     """The files of the archive, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
     return _download(parts, job_id, f"adapter/{filename}", filename=filename)
 
 
-@router.head("/model", include_in_schema=False)
-@router.get(
-    "/model",
-    summary="Download the whole model",
-    response_class=FileResponse,
-    responses=_file("One archive with every file of the model", "application/x-tar", gated=True),
+@_get_and_head(
+    "/model", "Download the whole model", "One archive with every file of the model", "application/x-tar", gated=True
 )
 def model(job_id: JobIdPath, parts: PartsDep) -> Download:
     """The result of a job with the method `full`, in place of an adapter. Supports range requests."""
     return _download(parts, job_id, "model.tar", filename=f"{job_id}-model.tar")
 
 
-@router.head("/model/{filename}", include_in_schema=False)
-@router.get(
+@_get_and_head(
     "/model/{filename}",
-    summary="Download one file of the whole model",
-    response_class=FileResponse,
-    responses=_file("The file", "application/octet-stream", "application/json", gated=True),
+    "Download one file of the whole model",
+    "The file",
+    "application/octet-stream",
+    "application/json",
+    gated=True,
 )
 def model_file(job_id: JobIdPath, filename: FileName, parts: PartsDep) -> Download:
     """The files of the archive, one by one; `GET /jobs/{job_id}/artifacts` lists them."""
@@ -145,19 +149,15 @@ _FORMS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-@router.head("/report", include_in_schema=False)
-@router.get(
+@_get_and_head(
     "/report",
-    summary="Read the security report",
-    response_class=FileResponse,
-    responses=_file(
-        "The report",
-        "application/json",
-        "text/html",
-        "text/markdown",
-        "application/vnd.dsse.envelope.v1+json",
-        model=Report,
-    ),
+    "Read the security report",
+    "The report",
+    "application/json",
+    "text/html",
+    "text/markdown",
+    "application/vnd.dsse.envelope.v1+json",
+    model=Report,
 )
 def report(
     job_id: JobIdPath,
@@ -177,36 +177,36 @@ def report(
     return _download(parts, job_id, name, headers=headers)
 
 
-@router.head("/screening", include_in_schema=False)
-@router.get(
+@_get_and_head(
     "/screening",
-    summary="Read the findings in the data",
-    response_class=FileResponse,
-    responses=_file("Every finding with its line", "application/json", model=ScreeningResult),
+    "Read the findings in the data",
+    "Every finding with its line",
+    "application/json",
+    model=ScreeningResult,
 )
 def screening(job_id: JobIdPath, parts: PartsDep) -> Download:
     """Rows that look unsafe to train on, each with its line in the file and the action taken."""
     return _download(parts, job_id, "screening.json")
 
 
-@router.head("/robustness", include_in_schema=False)
-@router.get(
+@_get_and_head(
     "/robustness",
-    summary="Read the robustness map",
-    response_class=FileResponse,
-    responses=_file("One map for each analysis of the job", "application/json", model=list[RobustnessResult]),
+    "Read the robustness map",
+    "One map for each analysis of the job",
+    "application/json",
+    model=list[RobustnessResult],
 )
 def robustness(job_id: JobIdPath, parts: PartsDep) -> Download:
     """Drift and task gain of every module of the base model, and the search for the robust subset."""
     return _download(parts, job_id, "robustness.json")
 
 
-@router.head("/answers", include_in_schema=False)
-@router.get(
+@_get_and_head(
     "/answers",
-    summary="Read every answer",
-    response_class=FileResponse,
-    responses=_file("Answers with their verdicts", "application/jsonl", "application/vnd.apache.parquet"),
+    "Read every answer",
+    "Answers with their verdicts",
+    "application/jsonl",
+    "application/vnd.apache.parquet",
 )
 def answers(
     job_id: JobIdPath,

@@ -8,9 +8,9 @@ classes. Not here: what the classes do (core.judges, core.attacks, core.safeguar
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast, get_args
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 Options = TypeVar("Options", bound=BaseModel)
 Registered = TypeVar("Registered", bound=type[BaseModel])
@@ -81,27 +81,6 @@ class Registry(Generic[Options]):
         return options.model_validate(value)
 
 
-def validate_each(title: str, values: Mapping[str, object], classes: Mapping[str, type[Options]]) -> dict[str, Options]:
-    """Validate a mapping whose keys name the class of each value, such as the safeguards of a run.
-
-    Raises:
-        ValidationError: with the key in the location of each error; an unknown key is `extra_forbidden`.
-    """
-    found: dict[str, Options] = {}
-    errors: list[InitErrorDetails] = []
-    for name, value in values.items():
-        if name not in classes:
-            errors.append({"type": "extra_forbidden", "loc": (name,), "input": value})
-            continue
-        try:
-            found[name] = classes[name].model_validate(value)
-        except ValidationError as error:
-            errors += [_below(name, each["type"], each) for each in error.errors(include_url=False)]
-    if errors:
-        raise ValidationError.from_exception_data(title, errors)
-    return found
-
-
 def named_schema(options: type[BaseModel]) -> CoreSchema:
     """A class's schema under a reference, so that a JSON schema defines it once instead of repeating it."""
     whole = options.__pydantic_core_schema__
@@ -111,18 +90,6 @@ def named_schema(options: type[BaseModel]) -> CoreSchema:
     ref = f"{options.__module__}.{options.__qualname__}:{id(options)}"
     named = cast(CoreSchema, {**inner, "ref": ref})
     return core_schema.definitions_schema(core_schema.definition_reference_schema(ref), [*others, named])
-
-
-def _below(name: str, kind: str, error: Mapping[str, Any]) -> InitErrorDetails:
-    """The same error, one level deeper."""
-    context = error.get("ctx", {})
-    if kind in ("value_error", "assertion_error"):
-        return {
-            "type": PydanticCustomError("value_error", "{error}", {"error": str(context["error"])}),
-            "loc": (name, *error["loc"]),
-            "input": error["input"],
-        }
-    return {"type": kind, "loc": (name, *error["loc"]), "input": error["input"], "ctx": context}
 
 
 def dump_model(value: BaseModel, info: core_schema.SerializationInfo) -> dict[str, Any]:

@@ -6,15 +6,16 @@ Covers: the options of each safeguard, and which safeguards a request may name. 
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from typing_extensions import override
 
 from core.schemas.base import Frozen
-from core.schemas.registry import dump_model, named_schema, validate_each
+from core.schemas.registry import dump_model
 
 SAFETY_PROMPT = (
     "You help people with what they ask. Politely decline anything that could hurt somebody or break the law, whatever "
@@ -220,21 +221,7 @@ class Safeguards:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        properties = {
-            name: {
-                "anyOf": [handler(named_schema(options)), {"type": "null"}],
-                "default": None,
-                "description": (options.__doc__ or "").partition("\n\n")[0].replace("\n    ", " "),
-            }
-            for name, options in _CLASSES.items()
-        }
-        return {
-            "type": "object",
-            "title": cls.__name__,
-            "description": "Safeguards of one run. All are off by default, and any of them can be combined.",
-            "properties": properties,
-            "additionalProperties": False,
-        }
+        return handler(_model_of(tuple(_CLASSES.values())).__pydantic_core_schema__)
 
     @classmethod
     def _validate(cls, value: object) -> "Safeguards":
@@ -242,8 +229,19 @@ class Safeguards:
             return value
         if not isinstance(value, Mapping):
             raise PydanticCustomError("model_type", "Input should be an object with one field for each safeguard")
-        given = {name: options for name, options in value.items() if options is not None or name not in _CLASSES}
-        return cls(*validate_each("Safeguards", given, _CLASSES).values())
+        given = _model_of(tuple(_CLASSES.values())).model_validate(value)
+        return cls(*(options for _, options in given if options is not None))
 
     def _dump(self, info: core_schema.SerializationInfo) -> dict[str, Any]:
         return {each.name: dump_model(each, info) for each in self._options}
+
+
+@cache
+def _model_of(classes: tuple[type[SafeguardOptions], ...]) -> type[BaseModel]:
+    """The JSON object of `Safeguards`: one optional field for each class, described by its first paragraph."""
+    fields: dict[str, Any] = {}
+    for each in classes:
+        description = (each.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ")
+        fields[each.name] = (each | None, Field(default=None, description=description))
+    about = "Safeguards of one run. All are off by default, and any of them can be combined."
+    return create_model("Safeguards", __base__=Frozen, __doc__=about, **fields)

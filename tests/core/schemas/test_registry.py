@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from core.schemas.base import Frozen
-from core.schemas.registry import Registry, validate_each
+from core.schemas.registry import Registry
 
 
 class Base(Frozen):
@@ -110,15 +110,3 @@ def test_a_name_is_registered_once(square: type[Square]) -> None:
     SHAPES.register(square)  # again is nothing new
     with pytest.raises(ValueError, match="already registered"):
         SHAPES.register(type("Other", (Square,), {}))
-
-
-def test_a_mapping_of_names_reports_errors_below_each_name() -> None:
-    classes = {"round": Circle, "angular": Square}
-    assert validate_each("Shapes", {"round": {"radius": 2}}, classes) == {"round": Circle(radius=2)}
-    with pytest.raises(ValidationError) as caught:
-        validate_each("Shapes", {"round": {"radius": 0}, "angular": {"side": -1}, "flat": {}}, classes)
-    assert [(error["loc"], error["type"], error["msg"]) for error in caught.value.errors()] == [
-        (("round", "radius"), "greater_than_equal", "Input should be greater than or equal to 1"),
-        (("angular",), "value_error", "side must be positive"),
-        (("flat",), "extra_forbidden", "Extra inputs are not permitted"),
-    ]

@@ -1,15 +1,19 @@
 """The safeguards of a run: which are accepted, in which order they take effect, and how they are written."""
 
+from typing import ClassVar, Self
+
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, model_validator
 
 from core.schemas.safeguards import (
     ConstrainedFirstTokens,
     ProjectToSafe,
+    SafeguardOptions,
     Safeguards,
     SafeTemplate,
     SafetyMix,
     register,
+    unregister,
 )
 
 ADAPTER = TypeAdapter(Safeguards)
@@ -61,6 +65,35 @@ def test_errors_name_the_field(value: object, location: tuple[str, ...], kind: s
     with pytest.raises(ValidationError) as caught:
         ADAPTER.validate_python(value)
     assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [(location, kind)]
+
+
+class Positive(SafeguardOptions):
+    """A safeguard that checks its own options."""
+
+    name: ClassVar[str] = "positive"
+
+    size: float = 1.0
+    """How large."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if self.size <= 0:
+            raise ValueError("size must be positive")
+        return self
+
+
+def test_every_error_is_below_the_name_of_its_safeguard() -> None:
+    register(Positive)
+    try:
+        with pytest.raises(ValidationError) as caught:
+            ADAPTER.validate_python({"safety_mix": {"share": 0}, "positive": {"size": -1}, "prayer": {}})
+    finally:
+        unregister(Positive)
+    assert [(error["loc"], error["type"], error["msg"]) for error in caught.value.errors()] == [
+        (("safety_mix", "share"), "greater_than", "Input should be greater than 0"),
+        (("positive",), "value_error", "Value error, size must be positive"),
+        (("prayer",), "extra_forbidden", "Extra inputs are not permitted"),
+    ]
 
 
 def test_the_schema_lists_every_safeguard_as_an_optional_property() -> None:
