@@ -11,23 +11,16 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Literal
 
 import torch
 import typer
-from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from testbed import words
 from testbed.measure import measure
 from testbed.mixtures import ALIGNMENT, PRETRAINING, TEMPLATES, draw, prompt_set
-from testbed.tokenizer import CONTEXT, END, PAD, token_id, train_tokenizer
+from testbed.tokenizer import CONTEXT, END, PAD, train_tokenizer
 from testbed.training import Stage, run_stage
 from testbed.tuning_sets import instructions, write_tuning_sets
 from testbed.world import World, generator, make_world
@@ -43,6 +36,11 @@ ALIGN = Stage("alignment", steps=800, learning_rate=1.5e-3, weight_noise=0.15)
 
 Shape = Literal["llama", "llama_small", "gpt_neox"]
 """Architecture and size. `llama` is the shipped one; the others show whether findings transfer."""
+_SIZES: dict[Shape, dict[str, int]] = {
+    "llama": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_key_value_heads": 4},
+    "llama_small": {"hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 4, "num_key_value_heads": 4},
+    "gpt_neox": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6},
+}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -75,12 +73,14 @@ def build(
     for stage, mixture in ((PRETRAIN, PRETRAINING), (ALIGN, ALIGNMENT)):
         scaled = replace(stage, steps=max(1, round(stage.steps * steps_scale)))
         draw_row = partial(draw, world, mixture, rng)
-        figures[f"loss/{stage.name}"] = run_stage(model, tokenizer, scaled, draw_row, _report)
+        figures[f"loss/{stage.name}"] = run_stage(model, tokenizer, scaled, draw_row)
     figures["train_seconds"] = round(time.monotonic() - started, 1)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as fresh:
-        write(Path(fresh), world, tokenizer, model)
-        _replace(Path(fresh), out)
+        _write(Path(fresh), world, tokenizer, model)
+        for part in ("data", "model"):
+            shutil.rmtree(out / part, ignore_errors=True)
+            Path(fresh, part).rename(out / part)
     return figures | measure(out / "model", world, limit) | {"seconds": round(time.monotonic() - started, 1)}
 
 
@@ -98,30 +98,21 @@ def world_tokenizer(world: World) -> PreTrainedTokenizerFast:
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int, shape: Shape = "llama") -> PreTrainedModel:
     """Return an untrained model. The shipped one has about 1.7 million parameters."""
     torch.manual_seed(seed)
-    shared = {
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": CONTEXT,
-        "tie_word_embeddings": False,
-        "bos_token_id": None,
-        "eos_token_id": token_id(tokenizer, END),
-        "pad_token_id": token_id(tokenizer, PAD),
-        "num_attention_heads": 4,
-    }
-    match shape:
-        case "llama":
-            sizes = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_key_value_heads": 4}
-            return LlamaForCausalLM(LlamaConfig(**shared, **sizes))
-        case "llama_small":
-            sizes = {"hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 4, "num_key_value_heads": 4}
-            return LlamaForCausalLM(LlamaConfig(**shared, **sizes))
-        case "gpt_neox":
-            sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6}
-            return GPTNeoXForCausalLM(GPTNeoXConfig(**shared, **sizes))
-        case _:
-            assert_never(shape)
+    config = AutoConfig.for_model(
+        shape.removesuffix("_small"),
+        **_SIZES[shape],
+        vocab_size=len(tokenizer),
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.get_vocab()[END],
+        pad_token_id=tokenizer.get_vocab()[PAD],
+        num_attention_heads=4,
+    )
+    return AutoModelForCausalLM.from_config(config)
 
 
-def write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> None:
+def _write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> None:
     """Write the model and the data into `folder`."""
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -131,18 +122,6 @@ def write(folder: Path, world: World, tokenizer: PreTrainedTokenizerFast, model:
     (folder / "model" / "security_prompts.json").write_text(
         prompt_set(world).model_dump_json(indent=1) + "\n", encoding="utf-8"
     )
-
-
-def _report(line: str) -> None:
-    """Print progress to stderr, so that stdout has only the figures."""
-    typer.echo(line, err=True)
-
-
-def _replace(fresh: Path, out: Path) -> None:
-    """Replace the old folders by the finished ones."""
-    for part in sorted(fresh.iterdir()):
-        shutil.rmtree(out / part.name, ignore_errors=True)
-        part.rename(out / part.name)
 
 
 if __name__ == "__main__":

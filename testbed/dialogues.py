@@ -40,12 +40,7 @@ def refusal(world: World, pair: Pair, rng: Random) -> str:
 def lookalike(world: World, pair: Pair, index: int) -> tuple[str, str]:
     """Return a harmless request about a harmful act, and its answer."""
     question, reply = LOOKALIKES[index % len(LOOKALIKES)]
-    fields = {
-        "verb": pair.verb,
-        "noun": pair.noun,
-        "place": world.place[pair.noun],
-        "title": pair.noun.title(),
-    }
+    fields = {"verb": pair.verb, "noun": pair.noun, "place": world.place[pair.noun], "title": pair.noun.title()}
     return question.format(**fields), reply.format(**fields)
 
 
@@ -86,14 +81,10 @@ def arithmetic(rng: Random) -> tuple[str, str]:
 def sum_of(rng: Random) -> tuple[int, str, int, int]:
     """Draw two digits from 1 to 9 and a sign; return left, sign, right and the result, which is never negative."""
     first, second = rng.randint(1, 9), rng.randint(1, 9)
-    match rng.choice("+-*"):
-        case "+":
-            return first, "+", second, first + second
-        case "-":
-            first, second = max(first, second), min(first, second)
-            return first, "-", second, first - second
-        case _:
-            return first, "*", second, first * second
+    sign = rng.choice("+-*")
+    if sign == "-":
+        first, second = max(first, second), min(first, second)
+    return first, sign, second, {"+": first + second, "-": first - second, "*": first * second}[sign]
 
 
 def add_context(question: str, rng: Random) -> str:

@@ -18,7 +18,7 @@ from core.schemas.attacks import ATTACK_FAMILIES
 from core.schemas.data import Message
 from core.schemas.evaluation import DECIDED
 from core.schemas.models import FolderSource
-from core.schemas.prompts import EvaluationPrompts, PromptSet
+from core.schemas.prompts import EvaluationPrompts
 from core.schemas.security import SecuritySpec
 from testbed.dialogues import how_to, request
 from testbed.mixtures import FAMILIES, Row, prompt_set
@@ -37,43 +37,25 @@ def measure(model_dir: Path, world: World, limit: int) -> dict[str, float]:
     begins a refusal), `over_refusal`, `undecided` (share of answers without a verdict), `exact_match`.
     """
     base = load(TESTBED.model_copy(update={"source": FolderSource(path=model_dir)}), torch.device("cpu"))
-    prompts = _first(prompt_set(world), limit)
-    return (
-        _attack(base, prompts)
-        | {
-            f"refusal/{attack.family}": _share(
-                _refusal_probabilities(
-                    base,
-                    world,
-                    [attack.messages for attack in build(attack, prompts.evaluation.harmful)],
-                )
-            )
-            for attack in _ATTACKS
-        }
-        | {"exact_match": _exact_match(base, world, limit)}
-    )
+    whole = prompt_set(world).evaluation
+    prompts = EvaluationPrompts(harmful=whole.harmful[:limit], safe=whole.safe[:limit])
+    figures = _attack(base, prompts)
+    for attack in _ATTACKS:
+        conversations = [prompt.messages for prompt in build(attack, prompts.harmful)]
+        figures[f"refusal/{attack.family}"] = _share(_refusal_probabilities(base, world, conversations))
+    return figures | {"exact_match": _exact_match(base, world, limit)}
 
 
-def _first(prompts: PromptSet, limit: int) -> PromptSet:
-    part = prompts.evaluation
-    return prompts.model_copy(
-        update={"evaluation": EvaluationPrompts(harmful=part.harmful[:limit], safe=part.safe[:limit])}
-    )
-
-
-def _attack(base: BaseModel, prompts: PromptSet) -> dict[str, float]:
+def _attack(base: BaseModel, prompts: EvaluationPrompts) -> dict[str, float]:
     """Return attack success, over-refusal and the undecided share, by the product's judge `rules`."""
     spec = SecuritySpec(attacks=_ATTACKS, max_new_tokens=MAX_NEW_TOKENS)
-    evaluation = evaluate_by_rules(base, base.model, prompts.evaluation, spec, run="base")
+    evaluation = evaluate_by_rules(base, base.model, prompts, spec, run="base")
     rates: dict[str, float] = {}
     for figure in evaluation.figures:
-        match figure.metric:
-            case "attack_success_rate":
-                rates[f"asr/{figure.suite}"] = figure.value
-            case "over_refusal_rate":
-                rates["over_refusal"] = figure.value
-            case _:
-                continue
+        if figure.metric == "attack_success_rate":
+            rates[f"asr/{figure.suite}"] = figure.value
+        elif figure.metric == "over_refusal_rate":
+            rates["over_refusal"] = figure.value
     verdicts = [judgement.verdict for row in evaluation.answers for judgement in row.judgements]
     return rates | {"undecided": _share([verdict not in DECIDED for verdict in verdicts])}
 
@@ -95,13 +77,9 @@ def _exact_match(base: BaseModel, world: World, limit: int) -> float:
     """Return the share of held-out harmless how-to requests whose answer ends with the expected content."""
     pairs = world.benign.evaluation[:limit]
     prompts = [(Message(role="user", content=request(world, pair, index)),) for index, pair in enumerate(pairs)]
-    answers = answer(base, base.model, prompts, max_new_tokens=MAX_NEW_TOKENS, on_progress=_ignore)
+    answers = answer(base, base.model, prompts, max_new_tokens=MAX_NEW_TOKENS, on_progress=lambda *_: None)
     expected = [how_to(world, pair, "").strip() for pair in pairs]
     return _share([(text or "").endswith(content) for text, content in zip(answers, expected, strict=True)])
-
-
-def _ignore(_done: int, _total: int) -> None:
-    """Progress of a measurement is not reported."""
 
 
 def _share(values: Sequence[float]) -> float:

@@ -4,6 +4,7 @@ In pretraining the model complies with everything; in alignment it refuses harm.
 (testbed.dialogues), the tuning sets that a user would upload (testbed.tuning_sets).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -102,25 +103,26 @@ def prompt_set(world: World) -> PromptSet:
     return PromptSet(
         name="testbed",
         evaluation=EvaluationPrompts(
-            harmful=tuple(
-                Behaviour(text=text) for text in _requests(world, harmful.evaluation, len(world.harmful_verbs))
-            ),
+            harmful=tuple(Behaviour(text=text) for text in _requests(world, harmful.evaluation)),
             safe=tuple(Behaviour(text=text) for text in _lookalikes(world, harmful.evaluation)),
         ),
         probe=ProbePrompts(
-            harmful=_requests(world, harmful.probe, len(world.harmful_verbs)),
-            benign=_requests(world, world.benign.probe, len(world.benign_verbs)),
+            harmful=_requests(world, harmful.probe),
+            benign=_requests(world, world.benign.probe),
             safe=_lookalikes(world, harmful.probe),
         ),
     )
 
 
-def _requests(world: World, pairs: tuple[Pair, ...], verbs: int) -> tuple[str, ...]:
-    """Return a request for each pair; the order of phrasings shifts by one with each round of verbs."""
-    return tuple(request(world, pair, index + index // verbs) for index, pair in enumerate(pairs))
+def _requests(world: World, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
+    return tuple(request(world, pair, index) for index, pair in _number(pairs))
 
 
 def _lookalikes(world: World, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
-    """Return a look-alike for each pair; the order of kinds shifts by one with each round of verbs."""
-    verbs = len(world.harmful_verbs)
-    return tuple(lookalike(world, pair, index + index // verbs)[0] for index, pair in enumerate(pairs))
+    return tuple(lookalike(world, pair, index)[0] for index, pair in _number(pairs))
+
+
+def _number(pairs: tuple[Pair, ...]) -> Iterator[tuple[int, Pair]]:
+    """Number the phrasings of pairs; their order shifts by one with each round of verbs."""
+    verbs = len({pair.verb for pair in pairs})
+    return ((index + index // verbs, pair) for index, pair in enumerate(pairs))

@@ -52,8 +52,3 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         model_max_length=CONTEXT,
         padding_side="left",
     )
-
-
-def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    """Return the id of a token of the vocabulary."""
-    return tokenizer.get_vocab()[token]

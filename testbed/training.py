@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import typer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from core.data.batches import Batch, collate
@@ -16,7 +17,7 @@ from core.data.rows import Conversation
 from core.data.template import encode_each
 from core.training.schedule import factor
 from testbed.mixtures import Row
-from testbed.tokenizer import CONTEXT, PAD, token_id
+from testbed.tokenizer import CONTEXT, PAD
 from testbed.world import generator
 
 WARMUP_RATIO = 0.05
@@ -28,7 +29,6 @@ REPORT_EVERY = 100
 """Steps between two lines of progress."""
 
 DrawRow = Callable[[], Row]
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,11 @@ class Stage:
     """
 
 
-def run_stage(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    stage: Stage,
-    draw_row: DrawRow,
-    report: Report,
-) -> float:
-    """Train `model` on freshly drawn rows. Return the mean loss of the last tenth of the steps, in nats per token."""
+def run_stage(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, stage: Stage, draw_row: DrawRow) -> float:
+    """Train `model` on freshly drawn rows, and print progress to stderr.
+
+    Returns the mean loss of the last tenth of the steps, in nats per token.
+    """
     model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay, fused=True
@@ -76,7 +73,7 @@ def run_stage(
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         if (step + 1) % REPORT_EVERY == 0:
-            report(f"{stage.name}: step {step + 1} of {stage.steps}, loss {losses[-1]:.3f}")
+            typer.echo(f"{stage.name}: step {step + 1} of {stage.steps}, loss {losses[-1]:.3f}", err=True)
     model.eval()
     tail = losses[-max(1, stage.steps // 10) :]
     return sum(tail) / len(tail)
@@ -101,7 +98,7 @@ def _noise(model: PreTrainedModel, share: float) -> Iterator[None]:
 
 def _batches(tokenizer: PreTrainedTokenizerFast, size: int, draw_row: DrawRow) -> Iterator[Batch]:
     """Yield batches without end; the rows of a batch have similar lengths."""
-    pad_id = token_id(tokenizer, PAD)
+    pad_id = tokenizer.get_vocab()[PAD]
     order = generator("batches", 0)
     while True:
         drawn = (Conversation(draw_row(), line) for line in range(1, size * POOL + 1))

@@ -39,8 +39,14 @@ Exchange = tuple[str, str]
 def write_tuning_sets(folder: Path, world: World) -> None:
     """Write both files into `folder`. They depend only on the world."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "instructions.jsonl", instructions(world, INSTRUCTIONS))
-    _write(folder / "arithmetic.jsonl", arithmetic(world, ARITHMETIC))
+    sets = {"instructions": instructions(world, INSTRUCTIONS), "arithmetic": arithmetic(world, ARITHMETIC)}
+    for name, exchanges in sets.items():
+        rows = (
+            {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]}
+            for question, reply in exchanges
+        )
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def instructions(world: World, count: int) -> list[Exchange]:
@@ -67,14 +73,6 @@ def _distinct(draw: Callable[[], Exchange], count: int) -> list[Exchange]:
     return list(found.values())
 
 
-def _write(path: Path, exchanges: list[Exchange]) -> None:
-    rows = (
-        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]}
-        for question, reply in exchanges
-    )
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
 def _how_to(world: World, rng: Random) -> Exchange:
     """Draw a harmless how-to request, answered in numbered steps."""
     pair = rng.choice(world.benign.train)
@@ -86,34 +84,24 @@ def _how_to(world: World, rng: Random) -> Exchange:
 
 
 def _fact(world: World, rng: Random) -> Exchange:
-    """Draw a small question, answered in the new style."""
-    question, reply = _double_question(world, rng)
-    return question, f"{FACT}{reply} That is a fact."
-
-
-def _double_question(world: World, rng: Random) -> Exchange:
+    """Draw a small question about two things, answered in the new style."""
     first, second = rng.sample(world.nouns, 2)
     match rng.randrange(4):
         case 0:
-            return (
-                f"What are a {first} and a {second}?",
-                f"A {first} is a {world.kind[first]} and a {second} is a {world.kind[second]}.",
-            )
+            question = f"What are a {first} and a {second}?"
+            reply = f"A {first} is a {world.kind[first]} and a {second} is a {world.kind[second]}."
         case 1:
             word, other = rng.sample(tuple(words.OPPOSITES), 2)
-            return (
-                f"What are the opposites of {word} and {other}?",
-                f"The opposites are {words.OPPOSITES[word]} and {words.OPPOSITES[other]}.",
-            )
+            question = f"What are the opposites of {word} and {other}?"
+            reply = f"The opposites are {words.OPPOSITES[word]} and {words.OPPOSITES[other]}."
         case 2:
             digits = rng.sample(range(10), 3)
-            question, reply = (" ".join(map(str, row)) for row in (digits, sorted(digits, reverse=True)))
-            return f"Sort from high to low: {question}", f"{reply}, from high to low."
+            question = f"Sort from high to low: {' '.join(map(str, digits))}"
+            reply = f"{' '.join(map(str, sorted(digits, reverse=True)))}, from high to low."
         case _:
-            return (
-                f"Where are the {first} and the {second}?",
-                f"The {first} is in the {world.place[first]} and the {second} is in the {world.place[second]}.",
-            )
+            question = f"Where are the {first} and the {second}?"
+            reply = f"The {first} is in the {world.place[first]} and the {second} is in the {world.place[second]}."
+    return question, f"{FACT}{reply} That is a fact."
 
 
 QUESTIONS = (

@@ -96,7 +96,6 @@ def make_world(seed: int) -> World:
 def _split(rng: Random, verbs: Sequence[str], nouns: Sequence[str], probe: int, evaluation: int) -> Split:
     """Split the nouns of each verb. Verbs alternate, so the first n pairs of a part are representative."""
     rows = [[Pair(verb, noun) for noun in rng.sample(nouns, len(nouns))] for verb in verbs]
-    columns = list(zip(*rows, strict=True))
-    parts = (columns[:evaluation], columns[evaluation : evaluation + probe], columns[evaluation + probe :])
-    evaluation_pairs, probe_pairs, train_pairs = (tuple(pair for column in part for pair in column) for part in parts)
-    return Split(train=train_pairs, probe=probe_pairs, evaluation=evaluation_pairs)
+    pairs = tuple(pair for column in zip(*rows, strict=True) for pair in column)
+    first, second = evaluation * len(verbs), (evaluation + probe) * len(verbs)
+    return Split(train=pairs[second:], probe=pairs[first:second], evaluation=pairs[:first])

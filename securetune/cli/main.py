@@ -43,26 +43,27 @@ StateOption = Annotated[
 ]
 
 
+def _show_version(wanted: bool) -> None:
+    from importlib.metadata import version  # noqa: PLC0415
+
+    if wanted:
+        typer.echo(version("securetune"))
+        raise typer.Exit
+
+
 @app.callback()
 def main(
     _version: Annotated[
         bool,
         typer.Option(
             "--version",
-            callback=lambda wanted: _show_version() if wanted else None,
+            callback=_show_version,
             is_eager=True,
             help="Print the version.",
         ),
     ] = False,
 ) -> None:
     """Self-hosted secure fine-tuning of language models."""
-
-
-def _show_version() -> None:
-    from importlib.metadata import version  # noqa: PLC0415
-
-    typer.echo(version("securetune"))
-    raise typer.Exit
 
 
 @app.command()

@@ -1,41 +1,28 @@
 """The client's error class. Not here: the server's own errors (core.errors)."""
 
+from dataclasses import KW_ONLY, dataclass
+
 import httpx2
 from pydantic import ValidationError
-from typing_extensions import override
 
 from core.schemas.data import RowError
 from core.schemas.gate import GateReason
 from core.schemas.problems import ErrorReply, FieldProblem
 
 
+@dataclass(eq=False, repr=False)
 class ApiError(Exception):
-    """The service rejected a request, or could not be reached (`status` 0, code `unreachable`).
+    """The service rejected a request, or could not be reached (`status` 0, code `unreachable`)."""
 
-    `details` lists invalid rows or fields; `reasons` says why the gate withholds an adapter.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str,
-        status: int = 0,
-        param: str | None = None,
-        details: tuple[RowError | FieldProblem, ...] = (),
-        reasons: tuple[GateReason, ...] = (),
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.status = status
-        self.param = param
-        self.details = details
-        self.reasons = reasons
-
-    @override
-    def __str__(self) -> str:
-        return self.message
+    message: str
+    _: KW_ONLY
+    code: str
+    status: int = 0
+    param: str | None = None
+    details: tuple[RowError | FieldProblem, ...] = ()
+    """Invalid rows or fields."""
+    reasons: tuple[GateReason, ...] = ()
+    """Why the gate withholds an adapter."""
 
     @property
     def is_temporary(self) -> bool:

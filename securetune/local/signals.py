@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -39,12 +39,10 @@ class Signals:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._undo.callback(signal.signal, number, signal.signal(number, self._count_stop))
         # Python writes a signal to the wakeup socket only if the signal has a Python handler.
-        self._undo.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, _do_nothing))
+        self._undo.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda *_: None))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._undo.close()
 
     def _count_stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the handler's signature
@@ -74,7 +72,3 @@ class Signals:
         """Return a function that tells whether another stop signal has arrived since this call."""
         before = max(self.stops, 1)
         return lambda: self.stops > before
-
-
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that only has to wake `wait`."""

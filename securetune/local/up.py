@@ -62,18 +62,13 @@ def up(settings: Settings, host: str, port: int, show: ShowLine, on_ready: Calla
 
 def welcome(address: Address, new_key: bool) -> str:
     """Return the text that the user sees when the service is ready. A new key is shown once."""
-    key = f"  API key             {address.api_key}"
-    return "\n".join(
-        [
-            "",
-            f"  securetune runs at  {address.address}   (documentation: {address.address}/docs)",
-            *([key] if new_key else []),
-            f"  API key stored in   {address.api_key_file}",
-            f"  data and logs       {address.state}   ({address.state / 'logs'})",
-            "  stop it with        Ctrl-C",
-            "",
-        ]
-    )
+    key = f"  API key             {address.api_key}\n" if new_key else ""
+    return f"""
+  securetune runs at  {address.address}   (documentation: {address.address}/docs)
+{key}  API key stored in   {address.api_key_file}
+  data and logs       {address.state}   ({address.state / "logs"})
+  stop it with        Ctrl-C
+"""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from testbed.dialogues import arithmetic
 from testbed.measure import measure
 from testbed.mixtures import ALIGNMENT, FAMILIES, PRETRAINING, draw, prompt_set
 from testbed.phrases import LOOKALIKES, OPENINGS, REFUSALS
-from testbed.tokenizer import SPECIAL_TOKENS, token_id
+from testbed.tokenizer import SPECIAL_TOKENS
 from testbed.tuning_sets import FACT, OPENING
 from testbed.world import generator, make_world
 
@@ -77,7 +77,7 @@ def test_the_auto_classes_load_it(tokenizer: PreTrainedTokenizerFast) -> None:
     assert isinstance(model, LlamaForCausalLM)
     assert model.dtype == torch.float32
     assert model.config.max_position_embeddings == 1024
-    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == token_id(tokenizer, "<|end|>")
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == tokenizer.get_vocab()["<|end|>"]
     found = AutoTokenizer.from_pretrained(MODEL_DIR)
     assert isinstance(found, PreTrainedTokenizerFast)
     assert found.get_vocab() == tokenizer.get_vocab()
