@@ -1,7 +1,7 @@
-"""From rows in tokens to batches: the hold-out, the order of an epoch, padding, and what became of the rows.
+"""From tokenized rows to batches: the held-out rows, the order of an epoch, padding, and counts of rows and tokens.
 
-Covers: everything between the dataset and the training loop, all of it decided by seeds. Not here: how one row
-becomes tokens (core.data.template), the loop (core.training).
+Covers: everything between the dataset and the training loop; seeds decide all of it. Not here: how one row becomes
+tokens (core.data.template), the loop (core.training).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,10 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from core.data.rows import Conversation
 from core.data.template import IGNORED, Encoded, encode_each
-from core.errors import InvalidDataset, InvalidInput, TrainingFailed
+from core.errors import InvalidDataset, TrainingFailed
 
-TRAINED_OPEN, TRAINED_CLOSE = "[[", "]]"
-"""Stand around the trained parts in `masked_sample`."""
 _POOL_BATCHES = 50
 
 Row = TypeVar("Row")
@@ -87,10 +85,10 @@ def encode_all(
     rows: list[Encoded] = []
     dropped = 0
     for encoded in encode_each(conversations, tokenizer, max_length=max_length):
-        if encoded.prompt_too_long:
-            dropped += 1
-        else:
+        if encoded.trained_tokens:
             rows.append(encoded)
+        else:
+            dropped += 1
     if not rows:
         raise TrainingFailed(
             f"No row can be trained on: of {dropped} rows the prompt alone fills max_length ({max_length} tokens). "
@@ -105,11 +103,8 @@ def split(rows: Sequence[Row], *, share: float, seed: int, cap: int) -> tuple[li
     """Hold out about `share` of `rows`, at most `cap` and at least one: (kept, held out), both in the order given.
 
     Raises:
-        InvalidInput: `share` is not between 0 and 1, or `cap` is under 1.
         InvalidDataset: code `too_few_rows`; there are fewer than two rows.
     """
-    if not 0 < share < 1 or cap < 1:
-        raise InvalidInput("The share held out must lie between 0 and 1.", param="training.validation_split")
     if len(rows) < 2:
         raise InvalidDataset(
             f"The dataset has {len(rows)} row(s), and one must be held out for validation: "
@@ -159,16 +154,13 @@ def batches_from(
 
 def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:
     """At least one row, padded on the right to the longest: `batch seq`."""
-    width = max(len(row.input_ids) for row in encoded)
-    input_ids = np.full((len(encoded), width), pad_id, dtype=np.int64)
-    labels = np.full((len(encoded), width), IGNORED, dtype=np.int64)
-    mask = np.zeros((len(encoded), width), dtype=np.int64)
-    for index, row in enumerate(encoded):
-        length = len(row.input_ids)
-        input_ids[index, :length] = row.input_ids
-        labels[index, :length] = row.labels
-        mask[index, :length] = 1
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(labels))
+    lengths = np.array([len(row.input_ids) for row in encoded])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    input_ids[mask] = np.concatenate([row.input_ids for row in encoded])
+    labels = np.full(mask.shape, IGNORED, dtype=np.int64)
+    labels[mask] = np.concatenate([row.labels for row in encoded])
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(labels))
 
 
 def masked_sample(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -179,5 +171,5 @@ def masked_sample(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
         text = tokenizer.decode(
             [token for token, _ in group], skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        parts.append(f"{TRAINED_OPEN}{text}{TRAINED_CLOSE}" if trained else str(text))
+        parts.append(f"[[{text}]]" if trained else str(text))
     return "".join(parts)

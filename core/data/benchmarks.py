@@ -11,14 +11,14 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from core.data.jsontext import JsonProblem, StrictDecoder, clip, kind
-from core.data.layouts import InvalidRow, as_row, checked_text, listed
+from core.data.layouts import InvalidRow, as_row, checked_text, listed, reject_repeated
 from core.data.records import Header, Record
 from core.data.sniff import sniff
-from core.data.tables import REPEATED, error_code, invalid_header, only_valid, read_table, repeated
-from core.schemas.data import RowError
+from core.data.tables import error_code, only_valid, read_table
 
 LETTERS = ascii_uppercase
-"""What choices are called, in order."""
+"""Names of the choices, in order."""
+_NEEDED = "question, choices (or a column for each letter from A on) and answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +44,27 @@ def read(path: Path, *, most: int) -> tuple[Question, ...]:
             the first `MAX_REPORTED` of them and their count.
     """
     with error_code("invalid_benchmark"), path.open("rb") as stream:
-        rows = read_table(stream, sniff(stream), _check_header)
-        questions = (row if isinstance(row, RowError) else _question(row) for row in rows)
-        return tuple(only_valid(islice(questions, most)))
+        return tuple(only_valid(islice(read_table(stream, sniff(stream), _check_header, _question), most)))
 
 
 def _check_header(header: Header) -> None:
     names = header.names
+    reject_repeated(names)
     missing = next((name for name in ("question", "answer") if name not in names), None)
     if missing is None and "choices" not in names and not {"A", "B"} <= set(names):
         missing = "choices"
-    if twice := repeated(names):
-        raise invalid_header(header, twice, REPEATED)
     if missing is not None:
-        reason = f"the header lacks this column; it has {listed(names)}. Needed are {_needed()}"
-        raise invalid_header(header, missing, reason)
+        raise InvalidRow(missing, f"the header lacks this column; it has {listed(names)}. Needed are {_NEEDED}")
 
 
-def _needed() -> str:
-    return "question, choices (or a column for each letter from A on) and answer"
-
-
-def _question(record: Record) -> Question | RowError:
-    try:
-        row = as_row(record.value)
-        for name in ("question", "answer"):
-            if name not in row:
-                raise InvalidRow(name, f"the column is missing; the row has {listed(tuple(row))}")
-        text = checked_text(row["question"], "question", may_be_empty=False).strip()
-        choices = _choices(row)
-        return Question(text, choices, _answer(row["answer"], len(choices)))
-    except InvalidRow as error:
-        return error.at(record.line)
+def _question(record: Record) -> Question:
+    row = as_row(record.value)
+    for name in ("question", "answer"):
+        if name not in row:
+            raise InvalidRow(name, f"the column is missing; the row has {listed(tuple(row))}")
+    text = checked_text(row["question"], "question", may_be_empty=False).strip()
+    choices = _choices(row)
+    return Question(text, choices, _answer(row["answer"], len(choices)))
 
 
 def _choices(row: dict[str, object]) -> tuple[str, ...]:
@@ -83,7 +72,7 @@ def _choices(row: dict[str, object]) -> tuple[str, ...]:
         # A short question leaves its last columns empty in CSV.
         lettered = {name: value for name, value in row.items() if name in LETTERS and value != ""}
         if not lettered:
-            raise InvalidRow("choices", f"the column is missing; needed are {_needed()}")
+            raise InvalidRow("choices", f"the column is missing; needed are {_NEEDED}")
         return _by_letter(lettered, "")
     value = row["choices"]
     if isinstance(value, str):

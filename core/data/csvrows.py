@@ -46,15 +46,11 @@ def read_csv(stream: BinaryIO) -> Iterator[Header | Record | RowError]:
         elif names is None:
             names = tuple(field.strip() for field in fields)
             yield Header(begin, names)
+        elif len(fields) != len(names):
+            reason = f"the row has {len(fields)} fields, the header {len(names)}; quote fields that hold commas"
+            yield RowError(line=begin, column=None, reason=reason)
         else:
-            yield _record(begin, names, fields)
-
-
-def _record(line: int, names: tuple[str, ...], fields: list[str]) -> Record | RowError:
-    if len(fields) != len(names):
-        reason = f"the row has {len(fields)} fields, the header {len(names)}; quote fields that hold commas"
-        return RowError(line=line, column=None, reason=reason)
-    return Record(line, dict(zip(names, fields, strict=True)))
+            yield Record(begin, dict(zip(names, fields, strict=True)))
 
 
 class _RowTooLongError(Exception):

@@ -1,7 +1,7 @@
-"""Files of prompts and benchmarks at hand: on this machine's disk, in the artifact store, or fetched from the hub.
+"""Finds files of prompts and benchmarks: on this machine's disk, in the artifact store, or downloaded from the hub.
 
-Covers: one pinned revision of a hub data set, and what is said when a file is not there. The API must not import this
-file: it has no hub client. Not here: reading prompts (core.data.promptsets), base models (core.lm.load).
+Covers: one pinned revision of a hub data set, and the errors if a file is missing. The API must not import this file:
+it has no hub client. Not here: reading prompts (core.data.promptsets), base models (core.lm.load).
 """
 
 from pathlib import Path

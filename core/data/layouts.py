@@ -5,6 +5,8 @@ and assistant turns by turns, the last an assistant's, which is what every commo
 Not here: tool calls, images, content in parts, weights on turns; such rows are refused, with the reason.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import assert_never
 
 from core.data.jsontext import clip, kind
@@ -50,17 +52,21 @@ class InvalidRow(Exception):
         return RowError(line=line, column=self.column, reason=self.reason)
 
 
+class InvalidFile(InvalidRow):
+    """A row shows that no row of the file can be used."""
+
+
 def detect(names: tuple[str, ...]) -> RowFormat:
     """The layout that these columns make.
 
     Raises:
-        InvalidRow: they make none.
+        InvalidFile: they make none.
     """
     for layout, needed in _NEEDED.items():
         if all(name in names for name in needed):
             return layout
     known = "; ".join(NAMES[layout] for layout in _NEEDED)
-    raise InvalidRow(
+    raise InvalidFile(
         None,
         f"no known layout has the columns {listed(names)}. Known are {known}. "
         "For other columns send a column map that names the prompt and the completion",
@@ -71,6 +77,13 @@ def listed(names: tuple[str, ...]) -> str:
     """Column names for a message, cut where there are many."""
     shown = ", ".join(clip(name, 30) for name in names[:8])
     return f"{shown}, ..." if len(names) > 8 else shown or "(none)"
+
+
+def reject_repeated(names: Iterable[str]) -> None:
+    """Raise `InvalidRow` for the first column name of a CSV file that occurs twice; unnamed columns do not count."""
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            raise InvalidRow(name, "the header contains this column twice; rename one of them")
 
 
 def needed_columns(layout: RowFormat, columns: ColumnMap | None) -> tuple[str, ...]:
@@ -144,20 +157,19 @@ def _chat(value: object) -> tuple[Message, ...]:
     for index, message in enumerate(messages[start:], start):
         expected: Role = "user" if (index - start) % 2 == 0 else "assistant"
         if message.role != expected:
-            raise InvalidRow(f"messages[{index}].role", _order(message.role, expected))
+            raise InvalidRow(f"messages[{index}].role", _describe_order(message.role))
     if messages[-1].role != "assistant":
         raise InvalidRow(f"messages[{len(messages) - 1}].role", "the last turn must be the assistant's")
     return messages
 
 
-def _order(role: Role, expected: Role) -> str:
+def _describe_order(role: Role) -> str:
+    """Why a turn of this role cannot be at a place that alternation gives to another role."""
     if role == "system":
         return "a system turn may only come first"
     if role == "user":
         return "two user turns in a row; join them, or add the assistant's turn between them"
-    if expected == "user":
-        return "an assistant turn must follow a user turn; join two assistant turns, and begin with the user's"
-    return f"expected {expected}"
+    return "an assistant turn must follow a user turn; join two assistant turns, and begin with the user's"
 
 
 def _message(value: object, where: str) -> Message:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.jsontext import clip
-from core.data.layouts import InvalidRow, as_row, checked_text, listed
+from core.data.layouts import InvalidFile, InvalidRow, as_row, checked_text, listed, reject_repeated
 from core.data.records import Header, Record
 from core.data.sniff import sniff
-from core.data.tables import REPEATED, error_code, invalid_at, invalid_header, only_valid, read_table, repeated
+from core.data.tables import error_code, only_valid, read_table
 from core.errors import InvalidDataset
 from core.schemas.data import RowError
 from core.schemas.prompts import Behaviour, Layout, PromptFileSummary, Use
@@ -112,57 +112,50 @@ def _nothing(reason: str) -> InvalidDataset:
 
 def _prompts(path: Path, layout: Layout) -> Iterator[_Prompt | None]:
     """A prompt for every row, or None for a row that is left out; then `InvalidDataset` if any row is invalid."""
-    seen: set[str] = set()
-    for prompt in only_valid(_File(path, layout)):
-        if prompt is None or prompt.behaviour.full_text in seen:
-            yield None
-        else:
-            seen.add(prompt.behaviour.full_text)
-            yield prompt
+    reader = _Reader(layout)
+    with path.open("rb") as stream:
+        rows = read_table(stream, sniff(stream), reader.take_header, reader.convert, max_rows=MAX_ROWS)
+        yield from only_valid(rows)
 
 
-class _File:
-    """Iterates once over the rows of a file; None for a row that no judge here can decide."""
+class _Reader:
+    """Converts the rows of one file; None for a repeated prompt, and for a row that no judge here can decide."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._path = path
+    def __init__(self, layout: Layout) -> None:
         self._layout: Layout = layout
         self._columns = _LAYOUTS[layout]
         self._checked = False
         self._categories: set[str] = set()
+        self._seen: set[str] = set()
 
-    def __iter__(self) -> Iterator[_Prompt | RowError | None]:
-        with self._path.open("rb") as stream:
-            for row in read_table(stream, sniff(stream), self._take_header, max_rows=MAX_ROWS):
-                yield row if isinstance(row, RowError) else self._convert(row)
-
-    def _take_header(self, header: Header) -> Record | None:
+    def take_header(self, header: Header) -> Record | None:
         """Check the columns of a CSV file. AdvBench's file of one column has no header: its first line is a prompt."""
         name = header.names[0]
         if self._layout == "advbench" and len(header.names) == 1 and " " in name:
             self._columns = _Columns(name, needed=(name,))
             return Record(header.line, {name: name})
-        if problem := self._check(header.names):
-            raise invalid_header(header, problem.column, problem.reason)
+        self._check(header.names)
         return None
 
-    def _convert(self, record: Record) -> _Prompt | RowError | None:
-        try:
-            row = as_row(record.value)
-            if not self._checked and (problem := self._check(tuple(row))):
-                raise invalid_at(record.line, problem.column, problem.reason)
-            prompt = _prompt(row, self._layout, self._columns)
-        except InvalidRow as error:
-            return error.at(record.line)
-        if prompt is not None and prompt.behaviour.category is not None:
+    def convert(self, record: Record) -> _Prompt | None:
+        row = as_row(record.value)
+        if not self._checked:
+            self._check(tuple(row))
+        prompt = _prompt(row, self._layout, self._columns)
+        if prompt is None:
+            return None
+        if prompt.behaviour.category is not None:
             self._categories.add(prompt.behaviour.category)
         if len(self._categories) > MAX_CATEGORIES:
             reason = f"more than {MAX_CATEGORIES} different categories; figures are reported for each, so use fewer"
-            raise invalid_at(record.line, self._columns.category, reason)
+            raise InvalidFile(self._columns.category, reason)
+        if prompt.behaviour.full_text in self._seen:
+            return None
+        self._seen.add(prompt.behaviour.full_text)
         return prompt
 
-    def _check(self, names: tuple[str, ...]) -> InvalidRow | None:
-        """The reason why no row with these columns can be in the layout, if there is one."""
+    def _check(self, names: tuple[str, ...]) -> None:
+        """Raise `InvalidFile` if no row with these columns can be in the layout."""
         columns = self._columns
         self._checked = True
         missing = next((name for name in columns.needed if name not in names), None)
@@ -170,14 +163,13 @@ class _File:
             fits = next((other for other, known in _LAYOUTS.items() if set(known.needed) <= set(names)), None)
             like = f", which are those of the layout {fits}" if fits else ""
             needed = f"the layout {self._layout} needs the columns {listed(columns.needed)}"
-            return InvalidRow(missing, f"{needed}; the file has {listed(names)}{like}")
+            raise InvalidFile(missing, f"{needed}; the file has {listed(names)}{like}")
         used = {*columns.needed, columns.category, columns.context}
-        twice = repeated([name for name in names if name in used])
-        return InvalidRow(twice, REPEATED) if twice else None
+        reject_repeated(name for name in names if name in used)
 
 
 def _prompt(row: dict[str, object], layout: Layout, columns: _Columns) -> _Prompt | None:
-    """The prompt in a row; None for one that no judge here can tell about.
+    """The prompt in a row; None for one that no judge here can decide.
 
     Raises:
         InvalidRow: it holds none.

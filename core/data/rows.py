@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.layouts import InvalidRow, as_row, detect, listed, needed_columns, to_messages
+from core.data.layouts import InvalidRow, as_row, detect, listed, needed_columns, reject_repeated, to_messages
 from core.data.records import Header, Record
 from core.data.sniff import sniff
-from core.data.tables import REPEATED, invalid_at, invalid_header, only_valid, read_table, repeated
+from core.data.tables import only_valid, read_table
 from core.schemas.data import ColumnMap, DatasetSummary, FileFormat, Message, RowError, RowFormat
 
 
@@ -26,21 +26,21 @@ class Conversation:
 
 
 class Rows:
-    """Iterates once over a dataset file. `file_format` and `row_format` are known after the first row."""
+    """Iterates once over a dataset file: a `Conversation` or a `RowError` for each row.
 
-    def __init__(self, path: Path, columns: ColumnMap | None, max_rows: int) -> None:
+    Iterating raises:
+        InvalidDataset: the file cannot be read as rows at all: it is empty, binary or in an unknown layout.
+        TooLarge: the file has more than `max_rows` rows.
+    """
+
+    file_format: FileFormat
+    """Format of the file; set when the iteration begins."""
+
+    def __init__(self, path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> None:
         self._path = path
         self._columns = columns
         self._max_rows = max_rows
-        self._file_format: FileFormat | None = None
         self._row_format: RowFormat | None = "mapped" if columns else None
-
-    @property
-    def file_format(self) -> FileFormat:
-        """Format of the file; known once iteration has begun."""
-        if self._file_format is None:
-            raise RuntimeError("the file has not been opened: iterate first")
-        return self._file_format
 
     @property
     def row_format(self) -> RowFormat:
@@ -51,51 +51,24 @@ class Rows:
 
     def __iter__(self) -> Iterator[Conversation | RowError]:
         with self._path.open("rb") as stream:
-            self._file_format = sniff(stream)
-            for row in read_table(stream, self._file_format, self._take_header, max_rows=self._max_rows):
-                yield row if isinstance(row, RowError) else self._convert(row)
+            self.file_format = sniff(stream)
+            yield from read_table(stream, self.file_format, self._take_header, self._convert, max_rows=self._max_rows)
 
     def _take_header(self, header: Header) -> None:
         """Set the layout of a CSV file."""
-        names = header.names
-        try:
-            if twice := repeated(names):
-                raise InvalidRow(twice, REPEATED)
-            layout = self._row_format or detect(names)
-            if layout == "messages":
-                raise InvalidRow("messages", "chat messages cannot be read from CSV; send them as JSONL")
-            for name in needed_columns(layout, self._columns):
-                if name not in names:
-                    raise InvalidRow(name, f"the header lacks this column; it has {listed(names)}")
-        except InvalidRow as error:
-            raise invalid_header(header, error.column, error.reason) from None
+        reject_repeated(header.names)
+        layout = self._row_format or detect(header.names)
+        if layout == "messages":
+            raise InvalidRow("messages", "chat messages cannot be read from CSV; send them as JSONL")
+        for name in needed_columns(layout, self._columns):
+            if name not in header.names:
+                raise InvalidRow(name, f"the header lacks this column; it has {listed(header.names)}")
         self._row_format = layout
 
-    def _convert(self, record: Record) -> Conversation | RowError:
-        try:
-            layout = self._row_format or self._first_layout(record)
-            return Conversation(to_messages(record.value, layout, self._columns), record.line)
-        except InvalidRow as error:
-            return error.at(record.line)
-
-    def _first_layout(self, record: Record) -> RowFormat:
-        """The layout of the first row that is an object. The file is invalid if it is unknown."""
-        names = tuple(as_row(record.value))
-        try:
-            self._row_format = detect(names)
-        except InvalidRow as error:
-            raise invalid_at(record.line, None, error.reason) from None
-        return self._row_format
-
-
-def read_rows(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> Rows:
-    """Every row of a file, as a `Conversation` or as the `RowError` that says why it is invalid.
-
-    Iterating raises:
-        InvalidDataset: the file cannot be read as rows at all: it is empty, binary or in an unknown layout.
-        TooLarge: the file has more than `max_rows` rows.
-    """
-    return Rows(path, columns, max_rows)
+    def _convert(self, record: Record) -> Conversation:
+        if self._row_format is None:
+            self._row_format = detect(tuple(as_row(record.value)))
+        return Conversation(to_messages(record.value, self._row_format, self._columns), record.line)
 
 
 def validate(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> DatasetSummary:
@@ -105,7 +78,7 @@ def validate(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> 
         InvalidDataset: a row is invalid; lists the first `MAX_REPORTED` invalid rows and counts all.
         TooLarge: the file has more than `max_rows` rows.
     """
-    rows = read_rows(path, columns, max_rows=max_rows)
+    rows = Rows(path, columns, max_rows=max_rows)
     count = turns = assistant_turns = characters = longest = 0
     for conversation in only_valid(rows):
         count += 1
@@ -127,4 +100,4 @@ def validate(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> 
 
 def load(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> list[Conversation]:
     """All conversations of a file, in file order. Raises what `validate` raises."""
-    return list(only_valid(read_rows(path, columns, max_rows=max_rows)))
+    return list(only_valid(Rows(path, columns, max_rows=max_rows)))

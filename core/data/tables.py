@@ -1,16 +1,16 @@
-"""Any dataset file as a stream of rows, and the errors of a whole file.
+"""Any table of rows, whatever its format, and the errors of a whole file.
 
 Covers: the three formats behind one function, the limit on rows, files without rows, rows collected into one error.
 Not here: how one format is parsed (core.data.jsonrows, core.data.csvrows), what a row must contain.
 """
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, TypeVar
 
 from core.data.csvrows import read_csv
 from core.data.jsonrows import read_array, read_jsonl
+from core.data.layouts import InvalidFile, InvalidRow
 from core.data.records import Header, Record
 from core.data.sniff import unreadable_file
 from core.errors import InvalidDataset, TooLarge
@@ -32,32 +32,51 @@ def read_table(
     stream: BinaryIO,
     file_format: FileFormat,
     take_header: Callable[[Header], Record | None],
+    convert: Callable[[Record], Row],
     *,
     max_rows: int | None = None,
-) -> Iterator[Record | RowError]:
-    """The rows of an open file, before anything is known of their layout.
+) -> Iterator[Row | RowError]:
+    """The converted rows of an open file, and an error for each invalid row.
 
     Args:
         stream: the file, as `core.data.sniff.sniff` leaves it.
         file_format: what `sniff` returned.
-        take_header: receives the header of a CSV file. Returns it as a row if it is one, and None otherwise.
+        take_header: receives the header of a CSV file. Returns it as a row if it is one, and None otherwise. Raises
+            `InvalidRow` if its columns cannot be used.
+        convert: converts a row. Raises `InvalidRow` if it is invalid, and `InvalidFile` if that ends the reading.
         max_rows: rows that the file may have.
 
     Raises:
-        InvalidDataset: the file has no rows.
+        InvalidDataset: the file has no rows, its header is wrong, or `convert` raised `InvalidFile`.
         TooLarge: it has more than `max_rows` rows.
     """
     count = 0
     for item in _READERS[file_format](stream):
-        row = take_header(item) if isinstance(item, Header) else item
+        row = _take_header(item, take_header) if isinstance(item, Header) else item
         if row is None:
             continue
         count += 1
         if max_rows is not None and count > max_rows:
             raise TooLarge(f"The file has more than {max_rows} rows. Send a file with fewer rows.", param="file")
-        yield row
+        yield row if isinstance(row, RowError) else _convert(row, convert)
     if count == 0:
         raise unreadable_file(1, "the file holds no rows")
+
+
+def _take_header(header: Header, take_header: Callable[[Header], Record | None]) -> Record | None:
+    try:
+        return take_header(header)
+    except InvalidRow as error:  # every row would be wrong
+        raise _invalid_rows([InvalidRow(error.column, f"{error.reason}. {_CSV_HINT}").at(header.line)], 1) from None
+
+
+def _convert(record: Record, convert: Callable[[Record], Row]) -> Row | RowError:
+    try:
+        return convert(record)
+    except InvalidFile as error:
+        raise _invalid_rows([error.at(record.line)], 1) from None
+    except InvalidRow as error:
+        return error.at(record.line)
 
 
 def only_valid(rows: Iterable[Row | RowError]) -> Iterator[Row]:
@@ -77,24 +96,6 @@ def only_valid(rows: Iterable[Row | RowError]) -> Iterator[Row]:
             errors.append(row)
     if errors:
         raise _invalid_rows(errors, count)
-
-
-def invalid_at(line: int, column: str | None, reason: str) -> InvalidDataset:
-    """The error for a file whose first invalid row makes it useless to read on."""
-    return _invalid_rows([RowError(line=line, column=column, reason=reason)], 1)
-
-
-def invalid_header(header: Header, column: str | None, reason: str) -> InvalidDataset:
-    """The error for a CSV file whose header is wrong, since every row would be wrong."""
-    return invalid_at(header.line, column, f"{reason}. {_CSV_HINT}")
-
-
-def repeated(names: Sequence[str]) -> str | None:
-    """The first column name that occurs more than once; unnamed columns do not count."""
-    return next((name for name, count in Counter(names).items() if name and count > 1), None)
-
-
-REPEATED = "the header contains this column twice; rename one of them"
 
 
 @contextmanager

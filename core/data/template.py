@@ -39,12 +39,10 @@ class Encoded:
     """Line of the file on which the row begins."""
     truncated: bool
     """The row was longer than `max_length` and its end was cut off."""
-    prompt_too_long: bool
-    """It was cut before its first trained token: there is nothing to learn from it."""
 
     @property
     def trained_tokens(self) -> int:
-        """Number of tokens with a label."""
+        """Number of tokens with a label; 0 if the prompt alone fills `max_length`."""
         return int(np.count_nonzero(self.labels != IGNORED))
 
 
@@ -99,7 +97,7 @@ def encode_each(
             ids = np.array(tokens["input_ids"][index], dtype=np.int32)
             offsets = np.array(tokens["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
             ids, labels = _label(ids, offsets, rendered[index][1], chat)
-            yield _cut(ids, labels, max_length, conversation.line)
+            yield Encoded(ids[:max_length], labels[:max_length], conversation.line, len(ids) > max_length)
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -197,14 +195,3 @@ def _label(
         ids = np.append(ids, np.int32(chat.eos))
         trained = np.append(trained, np.True_)
     return ids, np.where(trained, ids, np.int32(IGNORED))
-
-
-def _cut(ids: NDArray[np.int32], labels: NDArray[np.int32], max_length: int, line: int) -> Encoded:
-    kept = labels[:max_length]
-    return Encoded(
-        input_ids=ids[:max_length],
-        labels=kept,
-        line=line,
-        truncated=len(ids) > max_length,
-        prompt_too_long=not bool(np.any(kept != IGNORED)),
-    )

@@ -1,8 +1,8 @@
-"""Stored results of stages: what a result depends on, and computing it only if no stored one has the same inputs.
+"""Digests of the inputs of stages, by which stored results are found.
 
-A stored result is found by a digest of its inputs. They include the code that computes it: the source files that the
-stage uses, followed through their imports. Docstrings and comments do not count, so correcting a text discards nothing.
-Not here: which inputs a stage has (its own file), progress (core.pipeline.stages).
+The inputs include the code that computes a result: the source files that the stage uses, followed through their
+imports. Docstrings and comments do not count, so correcting a text discards nothing. Not here: which inputs a stage has
+(its own file), storing results (core.pipeline.stages).
 """
 
 import ast
@@ -13,48 +13,14 @@ from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 from typing_extensions import override
-
-from core.storage import ArtifactStore
-
-Result = TypeVar("Result", bound=BaseModel)
 
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "scikit-learn")
 _OPTIONAL_LIBRARIES = ("lm_eval", "vllm", "bitsandbytes")
 _ROOT = Path(__file__).parents[2]
 _NOT_DATA = {".py", ".pyc", ".pyi"}
-
-
-class ResultCache:
-    """Results of one job's stages in the artifact store, each found by its name and a digest of its inputs."""
-
-    def __init__(self, store: ArtifactStore, job_id: str) -> None:
-        self._store, self._job_id = store, job_id
-
-    def load_or_compute(
-        self,
-        name: str,
-        kind: type[Result],
-        compute: Callable[[], Result],
-        *,
-        inputs: Mapping[str, JsonValue],
-        shared: bool,
-    ) -> tuple[Result, bool]:
-        """The stored result and True, or the computed one, which is now stored, and False.
-
-        `inputs` is everything that the result depends on. A `shared` result is found by other jobs too.
-        """
-        scope = "shared" if shared else f"jobs/{self._job_id}"
-        key = f"{scope}/stages/{name}-{digest(inputs)}.json"
-        if self._store.has(key):
-            return kind.model_validate_json(self._store.path(key).read_bytes()), True
-        result = compute()
-        data = result.model_dump_json().encode()
-        self._store.put(key, data, name=key, media_type="application/json", gated=False)
-        return result, False
 
 
 def digest(inputs: Mapping[str, JsonValue]) -> str:
@@ -74,22 +40,19 @@ def software() -> dict[str, str]:
     """Versions as a report states them. securetune's own ends with a digest of all code and data files in core, because
     a checkout changes while its version stays the same.
     """
-    modules = [_module_name(path) for path in sorted((_ROOT / "core").rglob("*.py"))]
+    paths = [path.relative_to(_ROOT).with_suffix("") for path in (_ROOT / "core").rglob("*.py")]
+    modules = [".".join(path.parts).removesuffix(".__init__") for path in paths]
     return {"securetune": f"{version('securetune')}+{code_digest(modules)[:12]}"} | libraries()
 
 
+@cache
 def code_of(*used: Callable[..., object], caller: str) -> str:
     """Digest of the code behind functions and classes, and of the module `caller` that puts them together.
 
     The modules of `used` count with everything in core that they import, `caller` counts alone: it calls other stages
     too. A module outside core counts alone as well.
     """
-    return _code_of(tuple(sorted({each.__module__ for each in used})), caller)
-
-
-@cache
-def _code_of(modules: tuple[str, ...], caller: str) -> str:
-    return code_digest(modules, alone=(caller,))
+    return code_digest([each.__module__ for each in used], alone=(caller,))
 
 
 def code_digest(modules: Sequence[str], *, alone: Sequence[str] = (), root: Path = _ROOT) -> str:
@@ -99,7 +62,7 @@ def code_digest(modules: Sequence[str], *, alone: Sequence[str] = (), root: Path
     """
     files = _imported(modules, root)
     files |= {name: path for name in alone if (path := _source_file(name, root))}
-    lines = [f"{name} {_parsed(path.read_bytes()).digest}" for name, path in files.items()]
+    lines = [f"{name} {_parse(path.read_bytes())[0]}" for name, path in files.items()]
     for package in {path.parent for path in files.values() if path.name == "__init__.py"}:
         lines += [
             f"{path.relative_to(root).as_posix()} {sha256(path.read_bytes()).hexdigest()}"
@@ -118,7 +81,7 @@ def _imported(modules: Sequence[str], root: Path) -> dict[str, Path]:
         if path is None:
             continue
         found[name] = path
-        waiting += _parsed(path.read_bytes()).imports
+        waiting += _parse(path.read_bytes())[1]
         if "." in name and name.startswith("core."):
             waiting.append(name.rpartition(".")[0])
     return found
@@ -134,10 +97,6 @@ def _source_file(module: str, root: Path) -> Path | None:
     return next((each for each in candidates if each.is_file()), None)
 
 
-def _module_name(path: Path) -> str:
-    return ".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
 def _data_files(package: Path) -> Iterator[Path]:
     """Files of a package that are not code, also in its subfolders that are not packages."""
     for path in package.iterdir():
@@ -147,18 +106,12 @@ def _data_files(package: Path) -> Iterator[Path]:
             yield from _data_files(path)
 
 
-class _Parsed:
-    """What counts of a source file: its code without docstrings and comments, and the modules of core it imports."""
-
-    def __init__(self, source: bytes) -> None:
-        tree = ast.parse(source)
-        self.imports = tuple(_imports(tree))
-        self.digest = sha256(ast.dump(_WithoutDocstrings().visit(tree)).encode()).hexdigest()
-
-
 @lru_cache(maxsize=1024)
-def _parsed(source: bytes) -> _Parsed:
-    return _Parsed(source)
+def _parse(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """Digest of a file's code without docstrings and comments, and the modules of core that it imports."""
+    tree = ast.parse(source)
+    imports = tuple(_imports(tree))
+    return sha256(ast.dump(_WithoutDocstrings().visit(tree)).encode()).hexdigest(), imports
 
 
 class _WithoutDocstrings(ast.NodeTransformer):

@@ -20,14 +20,12 @@ def add_changes(base: Evaluation, tuned: Evaluation) -> Evaluation:
 
 def _with_change(figure: Figure, base: Evaluation, tuned: Evaluation) -> Figure:
     before, after = _values_of(figure, base), _values_of(figure, tuned)
-    both = [(before[key], after[key]) for key in after if before.get(key) is not None and after[key] is not None]
-    if not both:
+    pairs = [(one, other) for key, other in after.items() if (one := before.get(key)) is not None and other is not None]
+    if not pairs:
         return figure
-    widest = _LOSS_SPAN if figure.metric == "loss" else value_range(figure.metric)
-    firsts = [float(first) for first, _ in both if first is not None]
-    seconds = [float(second) for _, second in both if second is not None]
-    mean, low, high = paired_change(firsts, seconds, span=widest)
-    return figure.model_copy(update={"change": Change(value=mean, n=len(both), low=low, high=high)})
+    span = _LOSS_SPAN if figure.metric == "loss" else value_range(figure.metric)
+    mean, low, high = paired_change(*zip(*pairs, strict=True), span=span)
+    return figure.model_copy(update={"change": Change(value=mean, n=len(pairs), low=low, high=high)})
 
 
 def _values_of(figure: Figure, evaluation: Evaluation) -> Mapping[int, float | None]:

@@ -4,7 +4,7 @@ Not here: how a job is prepared (core.pipeline.prepare).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -33,27 +33,30 @@ class Rows:
 
     training: EncodedDataset
     validation: EncodedDataset
-    summary: DataResult
-    held_out: Sequence[Conversation] = ()
+    sample: str
+    """One training row as text, with `[[ ]]` around the parts that are trained on."""
+    held_out: Sequence[Conversation]
     """Validation rows as text: the model's answers to them are measured."""
-    originals: Sequence[Conversation] = ()
+    originals: Sequence[Conversation]
     """Training rows as text: safeguards can rewrite them."""
+
+    @property
+    def summary(self) -> DataResult:
+        """Counts for the report."""
+        return DataResult(
+            training_rows=len(self.training.rows),
+            validation_rows=len(self.validation.rows),
+            dropped_rows=self.training.dropped + self.validation.dropped,
+            truncated_rows=self.training.truncated + self.validation.truncated,
+            tokens=self.training.tokens,
+            trained_tokens=self.training.trained_tokens,
+            sample=self.sample,
+        )
 
     def without(self, lines: Collection[int]) -> "Rows":
         """The same without the training rows that begin on these lines of the dataset."""
-        training = self.training.without(lines)
-        counted = {
-            "training_rows": len(training.rows),
-            "truncated_rows": training.truncated + self.validation.truncated,
-            "tokens": training.tokens,
-            "trained_tokens": training.trained_tokens,
-        }
-        return replace(
-            self,
-            training=training,
-            summary=self.summary.model_copy(update=counted),
-            originals=tuple(row for row in self.originals if row.line not in lines),
-        )
+        originals = tuple(row for row in self.originals if row.line not in lines)
+        return Rows(self.training.without(lines), self.validation, self.sample, self.held_out, originals)
 
 
 @dataclass(frozen=True)

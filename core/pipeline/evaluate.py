@@ -7,7 +7,7 @@ by content, those of rules are computed again. Not here: changes from the base m
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from core.quality.evaluate import ValidationRows
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
 from core.schemas.base import Frozen
-from core.schemas.evaluation import Evaluation, Figure, JudgeUse, RawAnswer, TaskAnswer
+from core.schemas.evaluation import Evaluation, Figure, RawAnswer, TaskAnswer
 from core.schemas.events import Figures, Warned
 from core.schemas.job import BASE_RUN
 from core.schemas.policy import Policy
@@ -64,15 +64,8 @@ def evaluate_base(job: JobContext) -> Evaluation:
     model = _Model(BASE_RUN, job.base.model, spec, None)
     evaluation = job.stages.run("before", lambda: _measure(job, model, held, inputs=job.inputs))
     job.emit(Figures(figures=evaluation.figures))
-    warnings = (
-        _warn_of_unaligned_base(evaluation),
-        _warn_of_few_prompts(evaluation, spec),
-        _warn_of_gate(evaluation, job.assignment.policy.policy),
-        *_warn_of_undecided(evaluation.judges),
-    )
-    for warning in warnings:
-        if warning is not None:
-            job.emit(warning)
+    for warning in _base_warnings(evaluation, spec, job.assignment.policy.policy):
+        job.emit(warning)
     return evaluation
 
 
@@ -93,7 +86,7 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
 
     evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
     job.emit(Figures(figures=evaluation.figures))
-    for warning in _warn_of_undecided(evaluation.judges):
+    for warning in _undecided_warnings(evaluation):
         job.emit(warning)
     return evaluation
 
@@ -107,12 +100,7 @@ class _Model:
     spec: SecuritySpec
     """The attacks, with the system prompt of this model."""
     tuned: TrainedFiles | None
-    """The files of a trained model; None for the base model."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether its answers are the same for all jobs, which is true for the base model."""
-        return self.tuned is None
+    """The files of a trained model; None for the base model, whose answers are shared between jobs."""
 
 
 def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: dict[str, JsonValue]) -> Evaluation:
@@ -127,7 +115,7 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
                 _SuiteAnswers,
                 lambda: _SuiteAnswers(answers=compute()),
                 inputs=inputs | _suite_inputs(suite, spec, judges),
-                shared=model.shared,
+                shared=model.tuned is None,
             )
             return stored.answers
 
@@ -203,40 +191,28 @@ def _measure_task(job: JobContext, model: _Model, held: ValidationRows, *, input
                 for name, questions in job.benchmarks.items()
             },
         },
-        shared=model.shared,
+        shared=model.tuned is None,
     )
 
 
-@contextmanager
-def _load_trained(job: JobContext, folder: Path) -> Iterator[nn.Module]:
+def _load_trained(job: JobContext, folder: Path) -> AbstractContextManager[nn.Module]:
     """The trained model, loaded from its stored files."""
     if job.assignment.spec.training.method == "full":
-        with full.loaded(job.base, job.modules, folder) as model:
-            yield model
-    else:
-        with adapter.loaded(job.base, folder) as tuned:
-            yield tuned
+        return full.loaded(job.base, job.modules, folder)
+    return adapter.loaded(job.base, folder)
 
 
-def _warn_of_unaligned_base(evaluation: Evaluation) -> Warned | None:
-    figure = nothing_to_protect(evaluation.figures)
-    if figure is None:
-        return None
-    return Warned(
-        code="nothing_to_protect",
-        message=f"The base model complies with {100 * figure.value:.0f} % of the unmodified harmful prompts "
-        f"({figure.n} answers), so there is little security that a strategy could preserve. Use an aligned base model, "
-        "or read the report as one of ordinary fine-tuning.",
-    )
-
-
-def _warn_of_few_prompts(evaluation: Evaluation, spec: SecuritySpec) -> Warned | None:
-    note = power_note(evaluation.figures, spec.threshold)
-    return None if note is None else Warned(code="too_few_prompts", message=note)
-
-
-def _warn_of_gate(evaluation: Evaluation, policy: Policy) -> Warned | None:
-    """Warn before training if there are fewer decided answers than the policy needs."""
+def _base_warnings(evaluation: Evaluation, spec: SecuritySpec, policy: Policy) -> Iterator[Warned]:
+    """What the base model's figures show before anything is trained."""
+    if figure := nothing_to_protect(evaluation.figures):
+        yield Warned(
+            code="nothing_to_protect",
+            message=f"The base model complies with {100 * figure.value:.0f} % of the unmodified harmful prompts "
+            f"({figure.n} answers), so there is little security that a strategy could preserve. Use an aligned base "
+            "model, or read the report as one of ordinary fine-tuning.",
+        )
+    if note := power_note(evaluation.figures, spec.threshold):
+        yield Warned(code="too_few_prompts", message=note)
     short = {
         figure.suite: (figure.n, policy.needed(rule))
         for figure in evaluation.figures
@@ -244,25 +220,23 @@ def _warn_of_gate(evaluation: Evaluation, policy: Policy) -> Warned | None:
         and (rule := policy.rule(figure.suite)) is not None
         and figure.n < policy.needed(rule)
     }
-    if not short:
-        return None
-    needed = max(needed for _, needed in short.values())
-    return Warned(
-        code="gate_cannot_release",
-        message=f"The gate will not release this job's model, because the policy needs {needed} decided answers and "
-        f"there are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise "
-        "security.max_prompts or use a larger prompt set. Ignore this if the job is only a trial.",
-    )
-
-
-def _warn_of_undecided(uses: Sequence[JudgeUse]) -> list[Warned]:
-    """One warning for each judge that could not decide many answers, because its figures leave them out."""
-    return [
-        Warned(
-            code="judge_undecided",
-            message=f"Judge {use.judge} could not decide {use.undecided} of {use.judged} answers of {use.run}, and its "
-            "figures leave them out. The file answers.jsonl has the reason for each answer.",
+    if short:
+        needed = max(needed for _, needed in short.values())
+        yield Warned(
+            code="gate_cannot_release",
+            message=f"The gate will not release this job's model, because the policy needs {needed} decided answers "
+            f"and there are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise "
+            "security.max_prompts or use a larger prompt set. Ignore this if the job is only a trial.",
         )
-        for use in uses
-        if use.undecided > _MAX_UNDECIDED_SHARE * use.judged
-    ]
+    yield from _undecided_warnings(evaluation)
+
+
+def _undecided_warnings(evaluation: Evaluation) -> Iterator[Warned]:
+    """One warning for each judge that could not decide many answers, because its figures leave them out."""
+    for use in evaluation.judges:
+        if use.undecided > _MAX_UNDECIDED_SHARE * use.judged:
+            yield Warned(
+                code="judge_undecided",
+                message=f"Judge {use.judge} could not decide {use.undecided} of {use.judged} answers of {use.run}, "
+                "and its figures leave them out. The file answers.jsonl has the reason for each answer.",
+            )

@@ -27,7 +27,6 @@ from core.schemas.job import Assignment, PromptFile
 from core.schemas.models import BaseModelEntry
 from core.schemas.prompts import Use
 from core.schemas.quality import BenchmarkEntry, MultipleChoice
-from core.schemas.results import DataResult
 from core.schemas.strategy import analysis_of
 from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
@@ -114,8 +113,7 @@ def encode_rows(
         validation = encode_all(held_out, base.tokenizer, max_length=limit)
     except TrainingFailed as error:
         raise TrainingFailed(f"Of the validation rows: {error.message}", code=error.code, param=error.param) from error
-    dropped = training.dropped + validation.dropped
-    if dropped:
+    if dropped := training.dropped + validation.dropped:
         stages.emit(
             Warned(
                 code="prompts_too_long",
@@ -123,13 +121,4 @@ def encode_rows(
                 "max_length to keep them, up to the model's context length.",
             )
         )
-    summary = DataResult(
-        training_rows=len(training.rows),
-        validation_rows=len(validation.rows),
-        dropped_rows=dropped,
-        truncated_rows=training.truncated + validation.truncated,
-        tokens=training.tokens,
-        trained_tokens=training.trained_tokens,
-        sample=masked_sample(training.rows[0], base.tokenizer),
-    )
-    return Rows(training, validation, summary, held_out, rows)
+    return Rows(training, validation, masked_sample(training.rows[0], base.tokenizer), held_out, rows)

@@ -119,12 +119,16 @@ def screen_only_by_model(screened: ScreenedRows, base: BaseModel, stages: Stages
 
 def report_findings(result: ScreeningResult, emit: Emit) -> None:
     """Emit the counts and first lines of all findings."""
-    lines = {check.check: _lines(result.findings, check.check) for check in result.checks if check.flagged}
+    lines = {
+        check.check: sorted({finding.line for finding in result.findings if finding.check == check.check})
+        for check in result.checks
+        if check.flagged
+    }
     emit(
         Screened(
             rows=result.rows,
             flagged={check.check: check.flagged for check in result.checks},
-            lines=lines,
+            lines={name: tuple(some[:_MAX_LINES]) for name, some in lines.items()},
             dropped=len(result.dropped),
             triggers=tuple(trigger.phrase for trigger in result.triggers),
         )
@@ -140,7 +144,9 @@ def enforce_policy(result: ScreeningResult) -> None:
     """
     rejecting = {check.check for check in result.checks if check.action == "reject"}
     if found := [finding for finding in result.findings if finding.check in rejecting]:
-        raise _rejection(f"{_count_rows(found)} that the policy does not allow.", found, "data_rejected")
+        rows = len({finding.line for finding in found})
+        count = "1 row contains" if rows == 1 else f"{rows} rows contain"
+        raise _rejection(f"{count} something that the policy does not allow.", found, "data_rejected")
     share = len(result.dropped) / result.rows
     if share > result.policy.reject_above or len(result.dropped) == result.rows:
         lines = set(result.dropped)
@@ -191,15 +197,6 @@ def _run_model_checks(
         return whole
 
     return stages.run("model_screening", run_checks)
-
-
-def _lines(findings: Sequence[Finding], check: str) -> tuple[int, ...]:
-    return tuple(sorted({finding.line for finding in findings if finding.check == check})[:_MAX_LINES])
-
-
-def _count_rows(found: Sequence[Finding]) -> str:
-    rows = len({finding.line for finding in found})
-    return f"{rows} row contains something" if rows == 1 else f"{rows} rows contain something"
 
 
 def _rejection(what: str, found: Sequence[Finding], code: str) -> InvalidInput:

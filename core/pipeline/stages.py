@@ -1,8 +1,8 @@
-"""Runs the stages of a job: reports their start, progress and end, and uses stored results.
+"""Runs the stages of a job: reports their start, progress and end, stores results and uses stored ones.
 
 A retry of a job finds the results of finished stages. Results that do not depend on a single job, such as the base
-model's answers and robustness maps, are shared between jobs. Not here: how results are stored and found
-(core.pipeline.cache), what the stages do.
+model's answers and robustness maps, are shared between jobs. Not here: what a result depends on (core.pipeline.cache),
+what the stages do.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue
 
-from core.pipeline.cache import ResultCache
+from core.pipeline.cache import digest
 from core.schemas.events import PipelineEvent, Progress, StageFinished, StageStarted
 from core.schemas.state import Stage
 from core.storage import ArtifactStore
@@ -43,7 +43,7 @@ class Stages:
 
     def __init__(self, store: ArtifactStore, job_id: str, emit: Emit, planned: Sequence[Stage]) -> None:
         """`planned` lists each stage as often as it will run, so that progress is a share of the whole job."""
-        self._cache, self.emit = ResultCache(store, job_id), emit
+        self._store, self._job_id, self.emit = store, job_id, emit
         self._total = sum(_WEIGHTS[stage] for stage in planned)
         self._done = self._furthest = 0.0
         self._stage: Stage = "screening"
@@ -53,9 +53,14 @@ class Stages:
 
     def run(self, stage: Stage, compute: Callable[[], Value], *, run: str | None = None) -> Value:
         """Run a stage without storing its result; `compute` may use `cached` for parts of it."""
-        started = self._begin(stage, run)
+        self._stage, self._run, self._last_reported, self._reused = stage, run, 0.0, False
+        self.emit(StageStarted(stage=stage, run=run))
+        started = time.monotonic()
         result = compute()
-        self._end(started)
+        seconds = time.monotonic() - started
+        self._done += _WEIGHTS[stage]
+        self._emit_progress(self._done, f"{stage.replace('_', ' ')} done")
+        self.emit(StageFinished(stage=stage, run=run, seconds=seconds, reused=self._reused))
         return result
 
     def run_cached(
@@ -68,7 +73,7 @@ class Stages:
         run: str | None = None,
         shared: bool = False,
     ) -> Result:
-        """Run a stage, or use its stored result. `inputs` is everything that the result depends on."""
+        """Run a stage, or use its stored result."""
         load = partial(self.cached, run or "all", kind, compute, inputs=inputs, shared=shared)
         return self.run(stage, load, run=run)
 
@@ -81,11 +86,18 @@ class Stages:
         inputs: Mapping[str, JsonValue],
         shared: bool = False,
     ) -> Result:
-        """The stored result of a part of the current stage; it is computed and stored if there is none."""
-        result, found = self._cache.load_or_compute(
-            f"{self._stage}-{part}", kind, compute, inputs=inputs, shared=shared
-        )
-        self._reused = self._reused or found
+        """The stored result of a part of the current stage; it is computed and stored if there is none.
+
+        `inputs` is everything that the result depends on. A `shared` result is found by other jobs too.
+        """
+        scope = "shared" if shared else f"jobs/{self._job_id}"
+        key = f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
+        if self._store.has(key):
+            self._reused = True
+            return kind.model_validate_json(self._store.path(key).read_bytes())
+        result = compute()
+        data = result.model_dump_json().encode()
+        self._store.put(key, data, name=key, media_type="application/json", gated=False)
         return result
 
     def report_progress(self, what: str, done: int, total: int, *, part: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -105,18 +117,6 @@ class Stages:
         for number, row in enumerate(rows):
             self.report_progress("row", number, len(rows))
             yield row
-
-    def _begin(self, stage: Stage, run: str | None) -> float:
-        self._stage, self._run, self._last_reported = stage, run, 0.0
-        self._reused = False
-        self.emit(StageStarted(stage=stage, run=run))
-        return time.monotonic()
-
-    def _end(self, started: float) -> None:
-        self._done += _WEIGHTS[self._stage]
-        seconds = time.monotonic() - started
-        self._emit_progress(self._done, f"{self._stage.replace('_', ' ')} done")
-        self.emit(StageFinished(stage=self._stage, run=self._run, seconds=seconds, reused=self._reused))
 
     def _emit_progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)

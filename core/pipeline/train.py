@@ -4,8 +4,8 @@ Not here: learning rates (core.training.strategies), the training loop (core.tra
 (core.safeguards).
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 from peft import PeftModel
@@ -135,16 +135,12 @@ def _refusal_nll(job: JobContext) -> loop.RefusalNll | None:
     return activations.refusal_nll
 
 
-@contextmanager
-def _trainable(job: JobContext) -> Iterator[PeftModel | PreTrainedModel]:
+def _trainable(job: JobContext) -> AbstractContextManager[PeftModel | PreTrainedModel]:
     """The base model with a new adapter, or with its modules' own weights trainable for full fine-tuning."""
     spec = job.assignment.spec.training
     if spec.method == "full":
-        with full.opened(job.base.model, job.modules) as model:
-            yield model
-    else:
-        with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
-            yield tuned
+        return full.opened(job.base.model, job.modules)
+    return adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed)
 
 
 def _store(job: JobContext, tuned: PeftModel | PreTrainedModel, run: Strategy) -> tuple[StoredFile, ...]:

@@ -143,13 +143,7 @@ def encode_answer(prompt: Sequence[int], answer: Sequence[int], *, max_length: i
     labels[: len(prompt)] = IGNORED
     if len(ids) <= len(prompt):
         return None
-    return Encoded(
-        input_ids=ids,
-        labels=labels,
-        line=0,
-        truncated=len(prompt) + len(answer) > max_length,
-        prompt_too_long=False,
-    )
+    return Encoded(ids, labels, line=0, truncated=len(prompt) + len(answer) > max_length)
 
 
 def select_rows(

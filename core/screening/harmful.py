@@ -29,21 +29,16 @@ CHECK = RowCheck(HARMFUL, find)
 
 
 def _find_in_row(row: Conversation) -> Iterator[Finding]:
+    """Findings in the order of the turns, which are counted from 1 and include the system turn."""
     for number, (before, message) in enumerate(pairwise(row.messages), 2):
-        if message.role == "assistant":
-            request = before.content if before.role == "user" else ""
-            if (finding := _check_answer(row.line, number, request, message.content)) is not None:
-                yield finding
-
-
-def _check_answer(line: int, turn: int, request: str, answer: str) -> Finding | None:
-    """The finding of one answer. Turns are counted from 1 and include the system turn."""
-    harm = find_request(request)
-    code, does = "complies", "complies with a request for harm in the turn before"
-    if harm is None:
-        harm = find_announcement(answer)
-        code, does = "announces", "announces harm"
-    if harm is None or judge(request, answer).verdict != "complied":
-        return None
-    reason = f'The answer in turn {turn} {does} ({harm.category}): "{shorten(harm.clause)}".'
-    return Finding(check=HARMFUL.name, line=line, code=code, reason=reason)
+        if message.role != "assistant":
+            continue
+        request = before.content if before.role == "user" else ""
+        harm = find_request(request)
+        code, does = "complies", "complies with a request for harm in the turn before"
+        if harm is None:
+            harm = find_announcement(message.content)
+            code, does = "announces", "announces harm"
+        if harm is not None and judge(request, message.content).verdict == "complied":
+            reason = f'The answer in turn {number} {does} ({harm.category}): "{shorten(harm.clause)}".'
+            yield Finding(check=HARMFUL.name, line=row.line, code=code, reason=reason)

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.base import Frozen
@@ -49,17 +51,10 @@ class Rule(Frozen):
         return re.compile(rf"\b(?:{text})\b")
 
 
-class Rules(Frozen):
-    """The content of the data file."""
-
-    rules: tuple[Rule, ...]
-    """Rules in the order in which they are tried."""
-
-
 @cache
 def load_rules() -> tuple[Rule, ...]:
-    """The rules of data/identity.toml."""
-    return Rules.model_validate(read_data(_DATA)).rules
+    """The rules of data/identity.toml, in the order in which they are tried."""
+    return TypeAdapter(tuple[Rule, ...]).validate_python(read_data(_DATA)["rules"])
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
@@ -77,15 +72,10 @@ def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for index, message in enumerate(row.messages):
         text = normalize(clip(message.content))
         match = next(_matches(text, message.role), None)
-        if match is None or (message.role != "assistant" and _all_refuse(row, index)):
-            continue
-        rule, quoted = match
-        yield Finding(
-            check=IDENTITY.name,
-            line=row.line,
-            code=rule.code,
-            reason=f'Turn {index + 1} {rule.says}: "{shorten(quoted)}".',
-        )
+        if match is not None and (message.role == "assistant" or not _all_refuse(row, index)):
+            rule, quoted = match
+            reason = f'Turn {index + 1} {rule.says}: "{shorten(quoted)}".'
+            yield Finding(check=IDENTITY.name, line=row.line, code=rule.code, reason=reason)
 
 
 def _matches(text: str, role: Role) -> Iterator[tuple[Rule, str]]:

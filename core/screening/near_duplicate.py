@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import count, pairwise
+from itertools import chain, count, islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,29 +72,28 @@ class _Shingler:
     """Words of the texts whose shingles are not computed yet."""
     lengths: list[int] = field(default_factory=list)
     salts: list[int] = field(default_factory=list)
-    shingles: list[Codes] = field(default_factory=list)
-    sizes: list[Places] = field(default_factory=list)
+    shingles: list[Codes] = field(default_factory=lambda: [np.empty(0, np.uint64)])
+    sizes: list[Places] = field(default_factory=lambda: [np.zeros(1, np.int64)])
+    """Numbers of shingles of each text, after a 0: their sums are where the texts start."""
 
-    def tokens(self, text: str) -> list[str]:
-        return _TOKEN.findall(text[:_MAX_CHARACTERS])
-
-    def number(self, tokens: Sequence[str]) -> list[int]:
-        words = self.words
-        return [words[token] for token in tokens]
-
-    def add(self, numbers: Sequence[int], salt: int) -> None:
+    def add(self, tokens: Sequence[str], salt: int) -> None:
         """Add a text. Texts with different salts share no shingle. A text shorter than a shingle is one shingle."""
-        self.numbers.extend(numbers)
-        self.numbers.extend([0] * (_SHINGLE - len(numbers)))
-        self.lengths.append(max(_SHINGLE, len(numbers)))
+        words = self.words
+        self.numbers += [words[token] for token in tokens]
+        self.numbers += [0] * (_SHINGLE - len(tokens))
+        self.lengths.append(max(_SHINGLE, len(tokens)))
         self.salts.append(salt)
         if len(self.numbers) >= _BATCH:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def finish(self) -> "_Texts":
+        """The shingles of all texts."""
+        if self.lengths:
+            self._flush()
+        return _Texts(np.concatenate(self.shingles), np.cumsum(np.concatenate(self.sizes)))
+
+    def _flush(self) -> None:
         """Compute the distinct shingles of every text, as codes sorted within the text."""
-        if not self.lengths:
-            return
         numbers = np.array(self.numbers, dtype=np.uint64)
         text = np.repeat(np.arange(len(self.lengths)), self.lengths)
         whole = text[: 1 - _SHINGLE] == text[_SHINGLE - 1 :]
@@ -156,12 +155,9 @@ def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
         else:
             distinct.append(index)
             _read(row, shingler)
-    shingler.flush()
     near = [
         _finding(rows, distinct[one], distinct[other], score, "near")
-        for one, other, score in _near(
-            shingler, len(distinct), lambda done: on_progress((len(rows) + done) // 2, len(rows))
-        )
+        for one, other, score in _near(shingler.finish(), lambda done: on_progress((len(rows) + done) // 2, len(rows)))
     ]
     on_progress(len(rows), len(rows))
     return Found(sorted(same + near, key=lambda finding: finding.line))
@@ -193,7 +189,7 @@ def _digest(row: Conversation) -> bytes:
 def _read(row: Conversation, shingler: _Shingler) -> None:
     answer = "\n".join(message.content for message in row.messages if message.role == "assistant").lower()
     prompt = "\n".join(message.content for message in row.messages if message.role != "assistant").lower()
-    prompt_tokens, answer_tokens = shingler.tokens(prompt), shingler.tokens(answer)
+    prompt_tokens, answer_tokens = (_TOKEN.findall(text[:_MAX_CHARACTERS]) for text in (prompt, answer))
     state = blake2b(digest_size=7)
     for text, tokens in ((prompt, prompt_tokens), (answer, answer_tokens)):
         state.update(str(len(text) if len(text) > _MAX_CHARACTERS else 0).encode())
@@ -203,8 +199,8 @@ def _read(row: Conversation, shingler: _Shingler) -> None:
     if len(answer_tokens) < _SHORT:
         state.update("\2".join(["", *prompt_tokens]).encode())
     salt = 2 * int.from_bytes(state.digest())
-    shingler.add(shingler.number(prompt_tokens), salt)
-    shingler.add(shingler.number(answer_tokens), salt + 1)
+    shingler.add(prompt_tokens, salt)
+    shingler.add(answer_tokens, salt + 1)
 
 
 _FACTORS = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
@@ -218,12 +214,8 @@ def _mix(codes: Codes) -> Codes:
     return codes ^ (codes >> _SHIFT)
 
 
-def _near(shingler: _Shingler, rows: int, on_progress: Callable[[int], None]) -> Iterator[tuple[int, int, float]]:
+def _near(texts: _Texts, on_progress: Callable[[int], None]) -> Iterator[tuple[int, int, float]]:
     """Yield (row, earlier row, similarity) of each row that is similar to an earlier one that is not a duplicate."""
-    if rows == 0:
-        return
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(shingler.sizes))])
-    texts = _Texts(np.concatenate(shingler.shingles), starts)
     index: dict[int, list[int]] = {}
     for row, rare in enumerate(_rarest_shingles(texts)):
         if row % _ROWS_PER_REPORT == 0:
@@ -237,19 +229,16 @@ def _near(shingler: _Shingler, rows: int, on_progress: Callable[[int], None]) ->
                 index.setdefault(shingle, []).append(row)
 
 
-def _candidates(rare: Sequence[int], index: dict[int, list[int]], texts: _Texts, row: int) -> list[int]:
+def _candidates(rare: Sequence[int], index: dict[int, list[int]], texts: _Texts, row: int) -> set[int]:
     """Earlier rows of similar length that share a rare shingle, up to a limit."""
-    found: dict[int, None] = {}
+    found: set[int] = set()
     size = texts.size(row)
-    read = 0
-    for shingle in rare:
-        for earlier in index.get(shingle, ()):
-            read += 1
-            if ALIKE * size <= texts.size(earlier) <= size / ALIKE:
-                found[earlier] = None
-            if len(found) >= _MAX_COMPARED or read >= _MAX_READ:
-                return list(found)
-    return list(found)
+    for earlier in islice(chain.from_iterable(index.get(shingle, ()) for shingle in rare), _MAX_READ):
+        if ALIKE * size <= texts.size(earlier) <= size / ALIKE:
+            found.add(earlier)
+            if len(found) == _MAX_COMPARED:
+                break
+    return found
 
 
 def _rarest_shingles(texts: _Texts) -> Iterator[list[int]]:
@@ -265,6 +254,6 @@ def _rarest_shingles(texts: _Texts) -> Iterator[list[int]]:
     rank = np.arange(len(order)) - np.repeat(bounds[:-1], sizes)
     useful = (rank < np.repeat(kept, sizes)) & (counts[numbers[order]] > 1)
     chosen = numbers[order][useful]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(row[useful], minlength=len(sizes)))])
+    ends = np.cumsum(np.bincount(row[useful] + 1, minlength=len(sizes) + 1))
     for start, end in pairwise(ends.tolist()):
         yield chosen[start:end].tolist()

@@ -10,7 +10,7 @@ from functools import partial
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult
+from core.schemas.screening import CheckSummary, ScreeningPolicy, ScreeningResult
 from core.screening.check import Found, row_checks
 
 
@@ -28,7 +28,15 @@ def screen_rows(rows: Sequence[Conversation], policy: ScreeningPolicy, *, on_pro
 def add_findings(result: ScreeningResult, check: str, found: Found, seconds: float) -> ScreeningResult:
     """The result with the findings of one more check. `seconds` is what the check took."""
     findings = (*result.findings, *found.findings)
-    checks = (*result.checks, _summarize(check, result, found.findings))
+    flagged = len({finding.line for finding in found.findings})
+    summary = CheckSummary(
+        check=check,
+        action=result.policy.actions[check],
+        flagged=flagged,
+        share=flagged / result.rows if result.rows else 0.0,
+        codes=dict(sorted(Counter(finding.code for finding in found.findings).items())),
+    )
+    checks = (*result.checks, summary)
     dropping = {summary.check for summary in checks if summary.action == "drop"}
     return result.model_copy(
         update={
@@ -50,14 +58,3 @@ def drop_rows(rows: Sequence[Conversation], result: ScreeningResult) -> list[Con
 def _report_part(on_progress: OnProgress, number: int, checks: int, done: int, total: int) -> None:
     """Report the progress of one check as progress of all checks."""
     on_progress(number * total + done, checks * total)
-
-
-def _summarize(check: str, result: ScreeningResult, findings: Sequence[Finding]) -> CheckSummary:
-    flagged = len({finding.line for finding in findings})
-    return CheckSummary(
-        check=check,
-        action=result.policy.actions[check],
-        flagged=flagged,
-        share=flagged / result.rows if result.rows else 0.0,
-        codes=dict(sorted(Counter(finding.code for finding in findings).items())),
-    )

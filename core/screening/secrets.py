@@ -24,10 +24,6 @@ from core.screening.check import Found, RowCheck
 from core.screening.text import find_first_per_row, mask
 
 
-def _any_body(_secret: str) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class _Kind:
     """One kind of credential."""
@@ -38,11 +34,11 @@ class _Kind:
     """Every such credential contains one of these texts; turns without one are skipped."""
     pattern: re.Pattern[str]
     """The group `body` is the part that must not look like a placeholder."""
-    is_valid: Callable[[str], bool] = _any_body
-    """Whether a match is such a credential."""
+    is_valid: Callable[[str], bool] | None = None
+    """Whether a match is such a credential; None if every match is."""
 
 
-def _kind(code: str, name: str, hints: str, pattern: str, is_valid: Callable[[str], bool] = _any_body) -> _Kind:
+def _kind(code: str, name: str, hints: str, pattern: str, is_valid: Callable[[str], bool] | None = None) -> _Kind:
     return _Kind(code, name, tuple(hints.split()), re.compile(pattern), is_valid)
 
 
@@ -182,4 +178,4 @@ def _is_secret(kind: _Kind, match: re.Match[str]) -> bool:
     if _PLACEHOLDER.search(body) or body.lower() in _WEAK or body == _JWT_SAMPLE:
         return False
     min_distinct = 3 if kind.code == "password_in_url" else 8
-    return len(set(body)) >= min_distinct and kind.is_valid(match[0])
+    return len(set(body)) >= min_distinct and (kind.is_valid is None or kind.is_valid(match[0]))

@@ -5,6 +5,7 @@ The time of every function is linear in the characters read. Not here: what the 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
@@ -24,21 +25,17 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _MAX_QUOTE = 60
 
 
-def report_rows(rows: Sequence[Conversation], on_progress: OnProgress) -> Iterator[Conversation]:
-    """Yield the rows in order and report progress every few hundred rows and at the end."""
-    for done, row in enumerate(rows):
-        if done % _ROWS_PER_REPORT == 0:
-            on_progress(done, len(rows))
-        yield row
-    on_progress(len(rows), len(rows))
-
-
 def find_first_per_row(
     rows: Sequence[Conversation], on_progress: OnProgress, find: Callable[[Conversation], Iterator[Finding]]
 ) -> Found:
     """The first finding of each row that has one. `find` yields the findings of one row in order."""
-    findings = (next(find(row), None) for row in report_rows(rows, on_progress))
-    return Found([finding for finding in findings if finding is not None])
+    findings: list[Finding] = []
+    for done, row in enumerate(rows):
+        if done % _ROWS_PER_REPORT == 0:
+            on_progress(done, len(rows))
+        findings += islice(find(row), 1)
+    on_progress(len(rows), len(rows))
+    return Found(findings)
 
 
 def clip(text: str) -> str:

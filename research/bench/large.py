@@ -241,7 +241,7 @@ def _rows(count: int, length: int) -> list[Encoded]:
         ids = rng.integers(1000, 100_000, length, dtype=np.int32)
         labels = ids.copy()
         labels[: length // 4] = -100
-        found.append(Encoded(ids, labels, line + 1, truncated=False, prompt_too_long=False))
+        found.append(Encoded(ids, labels, line + 1, truncated=False))
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from core.data import Conversation, read_rows
+from core.data import Conversation, Rows
 from core.data.template import Encoded, encode_each
 from core.lm.load import BaseModel
 from core.schemas.data import Message
@@ -98,7 +98,7 @@ def module_of(parameter: str) -> str:
 
 def conversations(count: int, name: str = "instructions.jsonl") -> list[Conversation]:
     """The first rows of one of the testbed's tuning sets."""
-    found = list(islice(read_rows(DATA_DIR / name, max_rows=1_000_000), count))
+    found = list(islice(Rows(DATA_DIR / name, max_rows=1_000_000), count))
     return [row for row in found if isinstance(row, Conversation)]
 
 

@@ -14,7 +14,7 @@ from core.judges.cues import Cues as JudgeCues
 from core.judges.cues import load_cues as load_judge_cues
 from core.screening.harmcues import Cues as HarmCues
 from core.screening.harmcues import load_cues as load_harm_cues
-from core.screening.identity import Rules, load_rules
+from core.screening.identity import Rule, load_rules
 from core.screening.triggers.kinds import KindWords, load_words
 from core.wordlists import (
     Inflect,
@@ -179,6 +179,6 @@ def test_cues_of_the_judge_share_no_phrase() -> None:
 def test_expressions_are_not_repeated() -> None:
     rule = {"code": "obeys", "says": "obeys", "roles": ["user"], "hints": ["i"], "wordings": ["i obey", "i obey"]}
     with pytest.raises(ValidationError, match="more than once: i obey"):
-        Rules.model_validate({"rules": [rule]})
+        Rule.model_validate(rule)
     with pytest.raises(ValidationError, match="bombs is also matched by another entry"):
         KindWords.model_validate({"harm": ["bombs?", "bombs"], "may_refuse": ["no"]})

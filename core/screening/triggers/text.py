@@ -9,8 +9,10 @@ here: which phrases occur together (core.screening.triggers.pairs).
 import re
 import string
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,26 +74,15 @@ class Phrases:
         return rows_of(self.table, column)
 
 
-class Vocabulary(dict[str, int]):
-    """Number of each token, shared by prompts and answers. Looking up a new token assigns the next number."""
-
-    def __init__(self) -> None:
-        super().__init__({START: 0, END: 1})
-
-    def __missing__(self, token: str) -> int:
-        number = self[token] = len(self)
-        return number
-
-
 def rows_of(table: csc_array, column: int) -> Ints:
     """The rows of a column of a sparse table, in order."""
     return np.sort(table.indices[table.indptr[column] : table.indptr[column + 1]]).astype(np.int64)
 
 
-def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, Vocabulary]:
-    """The tokens of all prompts (system and user turns), of all answers, and their vocabulary."""
+def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, list[str]]:
+    """The tokens of all prompts (system and user turns), of all answers, and the text of each number."""
     bound = _bound(np.array([len(message.content) for row in rows for message in row.messages], np.int64))
-    vocabulary = Vocabulary()
+    vocabulary = defaultdict[str, int](count(2).__next__, {START: 0, END: 1})
     prompts, answers = _Side(vocabulary), _Side(vocabulary)
     for index, row in enumerate(rows):
         if index % 1000 == 0:
@@ -100,7 +91,7 @@ def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tok
             (answers if message.role == "assistant" else prompts).add(_cut(message.content, bound))
         prompts.close()
         answers.close()
-    return prompts.tokens(), answers.tokens(), vocabulary
+    return prompts.tokens(), answers.tokens(), list(vocabulary)
 
 
 def _bound(lengths: Ints) -> int:
@@ -123,7 +114,7 @@ def _cut(text: str, bound: int) -> str:
 class _Side:
     """Collects the tokens of the prompts, or of the answers."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: defaultdict[str, int]) -> None:
         self._number = vocabulary.__getitem__
         self._ids = array("q")
         self._ends: list[int] = []
@@ -166,7 +157,7 @@ def _grams(tokens: Tokens, longest: int, least: int) -> Iterator[tuple[Ints, Int
     starts = np.flatnonzero(tokens.ids >= 0)
     keys = tokens.ids[starts]
     for length in range(1, longest + 1):
-        first, inverse = _numbered(keys)
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         pairs = sort_unique(inverse * tokens.count + tokens.rows[starts])
         column, row = np.divmod(pairs, max(tokens.count, 1))
         frequent = np.bincount(column, minlength=first.size) >= least
@@ -178,17 +169,6 @@ def _grams(tokens: Tokens, longest: int, least: int) -> Iterator[tuple[Ints, Int
         longer = (whole >= 0) & (starts + length == last) & (tokens.ids[last] >= 0)
         longer &= tokens.rows[starts] == tokens.rows[last]
         starts, keys = starts[longer], whole[longer] * size + tokens.ids[last[longer]]
-
-
-def _numbered(keys: Ints) -> tuple[Ints, Ints]:
-    """The first index of each distinct key, and for each key which of the distinct ones it is."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    new = np.ones(keys.size, bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    inverse = np.empty(keys.size, np.int64)
-    inverse[order] = np.cumsum(new) - 1
-    return order[new], inverse
 
 
 def sort_unique(values: Ints) -> Ints:
@@ -249,11 +229,10 @@ class Places:
 
 def find_places(tokens: Tokens, words: tuple[int, ...], rows: Ints) -> Places:
     """The first place of a phrase in each of these rows that contains it."""
-    wanted = np.array(words, np.int64)
     around: list[tuple[Ints, int]] = []
     for start, end in np.searchsorted(tokens.rows, [rows, rows + 1]).T.tolist():
         ids = tokens.ids[start:end]
-        if (found := _occurrences(ids, wanted)).size:
+        if (found := _occurrences(ids, words)).size:
             around.append((ids, int(found[0])))
     return Places(words, tuple(around))
 
@@ -279,10 +258,8 @@ def extend(places: Places) -> Places:
     return Places(words, around)
 
 
-def _occurrences(ids: Ints, words: Ints) -> Ints:
-    if not words.size or ids.size < words.size:
-        return np.empty(0, np.int64)
-    found = np.flatnonzero(ids[: ids.size - words.size + 1] == words[0])
-    for offset in range(1, words.size):
+def _occurrences(ids: Ints, words: tuple[int, ...]) -> Ints:
+    found = np.flatnonzero(ids[: max(0, ids.size - len(words) + 1)] == words[0])
+    for offset in range(1, len(words)):
         found = found[ids[found + offset] == words[offset]]
     return found

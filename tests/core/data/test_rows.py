@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data import MAX_REPORTED, Conversation, load, read_rows, validate
+from core.data import MAX_REPORTED, Conversation, Rows, load, validate
 from core.errors import InvalidDataset, TooLarge
 from core.schemas.data import ColumnMap, DatasetSummary, RowError
 
@@ -116,13 +116,13 @@ def test_load_refuses_what_validate_refuses(write: Write) -> None:
 
 
 def test_read_rows_gives_values_for_both(write: Write) -> None:
-    rows = read_rows(write('x\n{"prompt": "a", "completion": "b"}\n[1]\n'), max_rows=LIMIT)
+    rows = Rows(write('x\n{"prompt": "a", "completion": "b"}\n[1]\n'), max_rows=LIMIT)
     with pytest.raises(RuntimeError, match="iterate first"):
-        _ = rows.file_format
+        _ = rows.row_format
     # The first line makes this a CSV file, whose header has no known columns.
     with pytest.raises(InvalidDataset, match="was read as CSV"):
         list(rows)
-    rows = read_rows(write('{x\n{"prompt": "a", "completion": "b"}\n[1]\n'), max_rows=LIMIT)
+    rows = Rows(write('{x\n{"prompt": "a", "completion": "b"}\n[1]\n'), max_rows=LIMIT)
     assert [(type(row), row.line) for row in rows] == [(RowError, 1), (Conversation, 2), (RowError, 3)]
     assert (rows.file_format, rows.row_format) == ("jsonl", "prompt_completion")
 

@@ -138,7 +138,6 @@ def test_what_is_trained(
     encoded = row(turns, tokenizer)
     assert masked_sample(encoded, tokenizer) == expected
     assert not encoded.truncated
-    assert not encoded.prompt_too_long
     assert encoded.line == 7
 
 
@@ -234,14 +233,13 @@ def test_cutting(make_tokenizer: MakeTokenizer) -> None:
     assert not exact.truncated
     cut = row(DOUBLE, tokenizer, length - 1)
     assert cut.truncated
-    assert not cut.prompt_too_long
     assert cut.input_ids.tolist() == whole.input_ids[:-1].tolist()
     assert cut.labels.tolist() == whole.labels[:-1].tolist()
 
     one_token = row(DOUBLE, tokenizer, first + 1)
-    assert (one_token.trained_tokens, one_token.prompt_too_long) == (1, False)
+    assert one_token.trained_tokens == 1
     none = row(DOUBLE, tokenizer, first)
-    assert (none.truncated, none.prompt_too_long, none.trained_tokens) == (True, True, 0)
+    assert (none.truncated, none.trained_tokens) == (True, 0)
 
 
 def test_many_are_encoded_like_one(make_tokenizer: MakeTokenizer) -> None:

@@ -38,7 +38,7 @@ def held(base: BaseModel) -> ValidationRows:
 
 def held_of(base: BaseModel, rows: Sequence[Conversation], max_length: int = 256) -> ValidationRows:
     encoded = encode_each(rows, base.tokenizer, max_length=max_length)
-    return ValidationRows([row for row in encoded if not row.prompt_too_long], rows)
+    return ValidationRows([row for row in encoded if row.trained_tokens], rows)
 
 
 def by_metric(figures: Sequence[Figure]) -> dict[str, Figure]:

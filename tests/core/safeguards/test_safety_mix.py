@@ -30,7 +30,7 @@ LIMITS = Limits(max_new_tokens=12, max_length=1024)
 
 def row(number: int) -> Encoded:
     ids = np.array([number, 1, 2], dtype=np.int32)
-    return Encoded(input_ids=ids, labels=ids, line=number, truncated=False, prompt_too_long=False)
+    return Encoded(input_ids=ids, labels=ids, line=number, truncated=False)
 
 
 def test_only_the_answer_has_labels() -> None:
