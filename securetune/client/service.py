@@ -83,7 +83,7 @@ class SecureTune:
 
     def dataset(self, dataset_id: str) -> DatasetReply:
         """Return one dataset."""
-        return self._get(DatasetReply, f"/datasets/{dataset_id}")
+        return self._call("GET", f"/datasets/{dataset_id}", DatasetReply)
 
     def datasets(self) -> Iterator[DatasetReply]:
         """Iterate over all datasets, newest first."""
@@ -99,7 +99,7 @@ class SecureTune:
 
     def prompt_set(self, set_id: str) -> PromptSetReply:
         """Return one prompt set, by the id of an uploaded set or the name of a listed one."""
-        return self._get(PromptSetReply, f"/prompt-sets/{set_id}")
+        return self._call("GET", f"/prompt-sets/{set_id}", PromptSetReply)
 
     def prompt_sets(self) -> Iterator[PromptSetReply]:
         """Iterate over all prompt sets: listed ones by name, then uploaded ones, newest first."""
@@ -107,16 +107,15 @@ class SecureTune:
 
     def screen(self, dataset_id: str, request: ScreenRequest | dict[str, object] | None = None) -> JobReply:
         """Order a screening, a job that trains nothing. Watch it, then call `screening`."""
-        body = request.model_dump(mode="json") if isinstance(request, ScreenRequest) else request
-        return self._post(JobReply, f"/datasets/{dataset_id}/screen", body or {})
+        return self._call("POST", f"/datasets/{dataset_id}/screen", JobReply, request or {})
 
     def screening(self, job_id: str) -> ScreeningResult:
         """Return the findings of a finished job in its data."""
-        return self._get(ScreeningResult, f"/jobs/{job_id}/screening")
+        return self._call("GET", f"/jobs/{job_id}/screening", ScreeningResult)
 
     def policy(self) -> PolicyReply:
         """Return the policy of the key's project."""
-        return self._get(PolicyReply, "/policy")
+        return self._call("GET", "/policy", PolicyReply)
 
     def set_policy(self, policy: Policy | dict[str, object]) -> PolicyReply:
         """Replace the policy of the key's project. The key needs the right `policy`.
@@ -124,8 +123,7 @@ class SecureTune:
         Raises:
             ApiError: code `missing_right`, or `invalid_parameter` for rules that contradict each other.
         """
-        body = policy.model_dump(mode="json") if isinstance(policy, Policy) else policy
-        return _read(PolicyReply, self._send(self._http.build_request("PUT", "/policy", json=body)))
+        return self._call("PUT", "/policy", PolicyReply, policy)
 
     def override_gate(self, job_id: str, reason: str) -> JobReply:
         """Release an adapter that the gate withholds. The key needs the right `override`; the reason is kept forever.
@@ -133,16 +131,15 @@ class SecureTune:
         Raises:
             ApiError: code `missing_right` or `nothing_to_override`.
         """
-        return self._post(JobReply, f"/jobs/{job_id}/gate/override", {"reason": reason})
+        return self._call("POST", f"/jobs/{job_id}/gate/override", JobReply, {"reason": reason})
 
     def create_job(self, spec: JobSpec | dict[str, object]) -> JobReply:
         """Order a job. The reply contains the order with all defaults filled in."""
-        body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
-        return self._post(JobReply, "/jobs", body)
+        return self._call("POST", "/jobs", JobReply, spec)
 
     def job(self, job_id: str) -> JobReply:
         """Return one job with the figures measured so far."""
-        return self._get(JobReply, f"/jobs/{job_id}")
+        return self._call("GET", f"/jobs/{job_id}", JobReply)
 
     def jobs(self) -> Iterator[JobSummary]:
         """Iterate over all jobs, newest first."""
@@ -176,11 +173,11 @@ class SecureTune:
 
     def cancel(self, job_id: str) -> JobReply:
         """Cancel a job. A running job ends within seconds; watch it to see when."""
-        return self._post(JobReply, f"/jobs/{job_id}/cancel")
+        return self._call("POST", f"/jobs/{job_id}/cancel", JobReply)
 
     def artifacts(self, job_id: str) -> tuple[ArtifactReply, ...]:
         """Return the files of a finished job."""
-        return self._get(Page[ArtifactReply], f"/jobs/{job_id}/artifacts").data
+        return self._call("GET", f"/jobs/{job_id}/artifacts", Page[ArtifactReply]).data
 
     def download_adapter(self, job_id: str, folder: str | Path) -> Path:
         """Download the adapter into `folder` and return the folder that `peft` loads.
@@ -203,7 +200,7 @@ class SecureTune:
 
     def report(self, job_id: str) -> Report:
         """Return the security report of a finished job."""
-        return self._get(Report, f"/jobs/{job_id}/report")
+        return self._call("GET", f"/jobs/{job_id}/report", Report)
 
     def report_file(self, job_id: str, form: ReportForm) -> bytes:
         """Return the report as a file.
@@ -214,25 +211,25 @@ class SecureTune:
 
     def signing_keys(self) -> TrustedKeys:
         """Return the public keys that reports are signed with."""
-        return self._get(TrustedKeys, "/signing-keys")
+        return self._call("GET", "/signing-keys", TrustedKeys)
 
     def models(self) -> tuple[ModelReply, ...]:
         """Return the base models that jobs may name."""
-        return self._get(Page[ModelReply], "/models").data
+        return self._call("GET", "/models", Page[ModelReply]).data
 
     def judges(self) -> tuple[JudgeReply, ...]:
         """Return the judge models that jobs may name."""
-        return self._get(Page[JudgeReply], "/judges").data
+        return self._call("GET", "/judges", Page[JudgeReply]).data
 
     def benchmarks(self) -> tuple[BenchmarkReply, ...]:
         """Return the benchmarks that jobs may name."""
-        return self._get(Page[BenchmarkReply], "/benchmarks").data
+        return self._call("GET", "/benchmarks", Page[BenchmarkReply]).data
 
-    def _get(self, reply: type[_Reply], path: str) -> _Reply:
-        return _read(reply, self._send(self._http.build_request("GET", path)))
-
-    def _post(self, reply: type[_Reply], path: str, body: dict[str, object] | None = None) -> _Reply:
-        return _read(reply, self._send(self._http.build_request("POST", path, json=body)))
+    def _call(
+        self, method: str, path: str, reply: type[_Reply], body: BaseModel | dict[str, object] | None = None
+    ) -> _Reply:
+        json = body.model_dump(mode="json") if isinstance(body, BaseModel) else body
+        return _read(reply, self._send(self._http.build_request(method, path, json=json)))
 
     def _upload(self, reply: type[_Reply], path: str, upload: Path, fields: dict[str, str | None]) -> _Reply:
         with upload.open("rb") as file:

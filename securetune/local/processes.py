@@ -58,7 +58,13 @@ def spawn(
     Raises:
         Unavailable: code `cannot_start`; the program cannot be run.
     """
-    account = command.account
+    account, parent = command.account, os.getpid()
+
+    def set_death_signal() -> None:
+        _LIBC.prctl(_SET_DEATH_SIGNAL, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before the call
+            os._exit(1)
+
     try:
         with log.open("ab") as output:
             return subprocess.Popen(
@@ -74,22 +80,11 @@ def spawn(
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
                 # Runs after the change of user, which would clear the setting; one system call, no locks.
-                preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509
+                preexec_fn=set_death_signal,  # noqa: PLW1509
             )
     except OSError as error:
         path = error.filename or command.argv[0]
         raise Unavailable(f"Cannot run {command.argv[0]}: {error.strerror} ({path}).", code="cannot_start") from error
-
-
-def _die_with_parent(death_signal: Signals) -> Callable[[], None]:
-    parent = os.getpid()
-
-    def set_death_signal() -> None:
-        _LIBC.prctl(_SET_DEATH_SIGNAL, int(death_signal), 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the call
-            os._exit(1)
-
-    return set_death_signal
 
 
 class Program(ABC):

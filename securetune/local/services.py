@@ -91,8 +91,7 @@ class Api(Program):
         """Whether `GET /healthz` has been answered. The request waits in the socket's queue until then."""
         try:
             if self._probe is None:
-                host, port = url_of(self._listener).removeprefix("http://").rsplit(":", 1)
-                self._probe = socket.create_connection((host.strip("[]"), int(port)), timeout=5)
+                self._probe = socket.create_connection(self._listener.getsockname()[:2], timeout=5)
                 self._probe.setblocking(False)
                 self._probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             answer = self._probe.recv(64)
