@@ -74,8 +74,8 @@ def _replace_use(whole: PromptSet, use: Use, name: str, behaviours: tuple[Behavi
     )
     if fault := _check_classes(probe):
         raise InvalidModel(
-            f"Prompt set {name!r} contains too many of the prompts that the analysis probes the model with, which must "
-            f"not be reported: {fault}. Choose another set, or set security.prompts to auto.",
+            f"Prompt set {name!r} shares too many prompts with those that the analysis probes the model with, and "
+            f"figures must not use them: {fault}. Choose another set, or set security.prompts to auto.",
             code="invalid_prompt_set",
             param="security.prompts",
         )
@@ -101,8 +101,8 @@ def _check_halves(prompts: PromptSet) -> str | None:
     reported = {behaviour.text for behaviour in (*prompts.evaluation.harmful, *prompts.evaluation.safe)}
     if both := reported & {*prompts.probe.harmful, *prompts.probe.benign, *prompts.probe.safe}:
         return (
-            f"{len(both)} prompts, such as {min(both)!r}, are in both halves: a prompt that is analysed or trained on "
-            "must not be reported"
+            f"{len(both)} prompts, such as {min(both)!r}, are in both halves: prompts for analysis and training "
+            "must not be used for figures"
         )
     return None
 

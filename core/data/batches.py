@@ -91,8 +91,8 @@ def encode_all(
             dropped += 1
     if not rows:
         raise TrainingFailed(
-            f"No row can be trained on: of {dropped} rows the prompt alone fills max_length ({max_length} tokens). "
-            "Raise training.max_length, or shorten the prompts.",
+            f"No row can be trained on: the prompt alone fills max_length ({max_length} tokens) in each of {dropped} "
+            "rows. Raise training.max_length, or shorten the prompts.",
             code="no_trainable_rows",
             param="training.max_length",
         )

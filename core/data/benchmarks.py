@@ -54,7 +54,8 @@ def _check_header(header: Header) -> None:
     if missing is None and "choices" not in names and not {"A", "B"} <= set(names):
         missing = "choices"
     if missing is not None:
-        raise InvalidRow(missing, f"the header lacks this column; it has {listed(names)}. Needed are {_NEEDED}")
+        reason = f"the header lacks this column; it has {listed(names)}. The required columns are {_NEEDED}"
+        raise InvalidRow(missing, reason)
 
 
 def _question(record: Record) -> Question:
@@ -72,7 +73,7 @@ def _choices(row: dict[str, object]) -> tuple[str, ...]:
         # A short question leaves its last columns empty in CSV.
         lettered = {name: value for name, value in row.items() if name in LETTERS and value != ""}
         if not lettered:
-            raise InvalidRow("choices", f"the column is missing; needed are {_NEEDED}")
+            raise InvalidRow("choices", f"the column is missing; the required columns are {_NEEDED}")
         return _by_letter(lettered, "")
     value = row["choices"]
     if isinstance(value, str):

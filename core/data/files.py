@@ -52,8 +52,8 @@ def fetch_file(source: FileSource, *, name: str, code: str = "prompt_set_missing
         case PromptFileSource(path=path):
             if not path.is_file():
                 raise InvalidInput(
-                    f"{name} should be in {path}, but this worker has no such file. Put it there, or mend the server's "
-                    "list.",
+                    f"{name} should be in {path}, but this worker has no such file. Put it there, or correct the "
+                    "server's list.",
                     code=code,
                     param=param,
                 )
@@ -63,7 +63,7 @@ def fetch_file(source: FileSource, *, name: str, code: str = "prompt_set_missing
                 return Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
             except HfHubHTTPError as error:
                 raise InvalidInput(
-                    f"{name}: the hub does not give {file} of the data set {repo} at {revision}: {error}",
+                    f"{name}: the hub did not return {file} of the data set {repo} at {revision}: {error}",
                     code=code,
                     param=param,
                 ) from error

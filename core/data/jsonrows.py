@@ -91,7 +91,7 @@ class _Elements:
             if item.raw:
                 yield item
             elif end == b"," or (end == b"]" and not first):
-                yield self._error("not valid JSON: a comma with no row beside it")
+                yield self._error("not valid JSON: a comma without a row next to it")
                 return
             if end is None:
                 yield self._error("not valid JSON: the array is not closed, its last ']' is missing")

@@ -64,12 +64,12 @@ class StrictDecoder:
         return found
 
     def _constant(self, name: str) -> float:
-        self._note(f"{name} is not JSON; use null or a text")
+        self._note(f"{name} is not JSON; use null or a string")
         return 0.0
 
     def _int(self, digits: str) -> int:
         if len(digits) > MAX_NUMBER_DIGITS:
-            self._note(f"a number has {len(digits)} digits; at most {MAX_NUMBER_DIGITS} are taken")
+            self._note(f"a number has {len(digits)} digits; the limit is {MAX_NUMBER_DIGITS}")
             return 0
         return int(digits)
 

@@ -135,11 +135,11 @@ def as_row(value: object) -> dict[str, object]:
 
 
 def _missing(row: dict[str, object], layout: RowFormat) -> str:
-    reason = f"the column is missing; the file's rows hold {NAMES[layout]}"
+    reason = f"the column is missing; the rows of this file have {NAMES[layout]}"
     if layout == "mapped":
         return f"{reason}, and this row has {listed(tuple(row))}"
     other = next((name for name, needed in _NEEDED.items() if all(column in row for column in needed)), None)
-    return f"{reason}, but this row {NAMES[other]}; one file has one layout" if other else reason
+    return f"{reason}, but this row has {NAMES[other]}; use one layout per file" if other else reason
 
 
 def _turns(system: str | None, prompt: str, completion: str) -> tuple[Message, ...]:
@@ -166,7 +166,7 @@ def _chat(value: object) -> tuple[Message, ...]:
 def _describe_order(role: Role) -> str:
     """Why a turn of this role cannot be at a place that alternation gives to another role."""
     if role == "system":
-        return "a system turn may only come first"
+        return "a system turn must be the first turn"
     if role == "user":
         return "two user turns in a row; join them, or add the assistant's turn between them"
     return "an assistant turn must follow a user turn; join two assistant turns, and begin with the user's"
@@ -224,8 +224,8 @@ def checked_text(value: object, where: str, *, may_be_empty: bool) -> str:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            place = f"half of a surrogate pair (U+{ord(value[error.start]):04X}) stands at character {error.start + 1}"
-            raise InvalidRow(where, f"{place}; no UTF-8 text can hold it") from None
+            place = f"half of a surrogate pair (U+{ord(value[error.start]):04X}) is at character {error.start + 1}"
+            raise InvalidRow(where, f"{place}; UTF-8 cannot encode it") from None
     if not may_be_empty and not value.strip():
         raise InvalidRow(where, "the text is empty")
     return value

@@ -77,7 +77,7 @@ def read(path: Path, layout: Layout, use: Use) -> tuple[Behaviour, ...]:
         prompts = [prompt for prompt in _prompts(path, layout) if prompt is not None]
         found = tuple(prompt.behaviour for prompt in prompts if use in prompt.uses)
         if not found:
-            raise _nothing(f"of its {len(prompts)} prompts none is {use}")
+            raise _nothing(f"none of its {len(prompts)} prompts is {use}")
     return found
 
 
@@ -99,7 +99,7 @@ def summarise(path: Path, layout: Layout) -> PromptFileSummary:
             if prompt.behaviour.category is not None:
                 categories[prompt.behaviour.category] += 1
         if not uses:
-            raise _nothing(f"all of its {left_out} rows are left out, so there is no prompt")
+            raise _nothing(f"all of its {left_out} rows were skipped, so it contains no prompts")
     return PromptFileSummary(
         layout=layout, harmful=uses["harmful"], safe=uses["safe"], categories=dict(categories), left_out=left_out
     )
@@ -214,4 +214,4 @@ def _optional(row: dict[str, object], name: str | None, longest: int) -> str | N
 
 def _refuse_long(text: str, name: str, longest: int) -> None:
     if len(text) > longest:
-        raise InvalidRow(name, f"the text has {len(text)} characters, and {longest} are the most")
+        raise InvalidRow(name, f"the text has {len(text)} characters; the limit is {longest}")

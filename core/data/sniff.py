@@ -44,7 +44,7 @@ def sniff(stream: BinaryIO) -> FileFormat:
         text = stream.read(HEAD_BYTES)
     stream.seek(begin)
     if not text:
-        raise unreadable_file(1, "the file is empty" if len(head) == begin else "the file holds only blank lines")
+        raise unreadable_file(1, "the file is empty" if len(head) == begin else "the file contains only blank lines")
     _refuse_binary(text)
     content = text.lstrip(_BLANK)
     line += text[: len(text) - len(content)].count(b"\n")
@@ -84,4 +84,4 @@ def _refuse_lone_object(content: bytes, line: int) -> None:
     first, newline, rest = content.partition(b"\n")
     following = rest.lstrip(_BLANK)
     if newline and not first.rstrip(_BLANK).endswith(b"}") and following and not following.startswith(b"{"):
-        raise unreadable_file(line, "the file is a JSON object spread over several lines, not a row on each line")
+        raise unreadable_file(line, "the file is a JSON object spread over several lines, not one row per line")

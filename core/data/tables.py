@@ -60,7 +60,7 @@ def read_table(
             raise TooLarge(f"The file has more than {max_rows} rows. Send a file with fewer rows.", param="file")
         yield row if isinstance(row, RowError) else _convert(row, convert)
     if count == 0:
-        raise unreadable_file(1, "the file holds no rows")
+        raise unreadable_file(1, "the file contains no rows")
 
 
 def _take_header(header: Header, take_header: Callable[[Header], Record | None]) -> Record | None:

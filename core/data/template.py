@@ -118,23 +118,22 @@ def _unsupported(why: str) -> NoReturn:
 def _format_of(tokenizer: PreTrainedTokenizerBase) -> _Format:
     if tokenizer.chat_template is None:
         raise InvalidInput(
-            "The base model's tokenizer has no chat template, so rows cannot be written as the model is served. "
-            "Choose a chat model, set the template that it is served with, or have its entry in the server's list of "
-            'models say chat_template = "plain".',
+            "The base model's tokenizer has no chat template, so rows cannot be formatted the way the model is served. "
+            "Choose a chat model, set the template that it is served with, or set chat_template = 'plain' in its entry "
+            "in the server's list of models.",
             code="no_chat_template",
             param="base_model",
         )
     if not tokenizer.is_fast:
         raise InvalidInput(
-            "The base model's tokenizer does not say which characters a token stands for. "
-            "Choose a model with a tokenizer.json.",
+            "The base model's tokenizer cannot map tokens to characters. Choose a model with a tokenizer.json.",
             code="tokenizer_unsupported",
             param="base_model",
         )
     text = _text(tokenizer, _PROBE, "for a question and its answer ", prompt=False)
     _, found, tail = text.rpartition(_PROBE[-1].content)
     if not found:
-        _unsupported("it leaves the assistant's turn out")
+        _unsupported("it omits the assistant's turn")
     eos = tokenizer.eos_token_id if isinstance(tokenizer.eos_token_id, int) else None
     enders = {*tokenizer.added_tokens_decoder, *([] if eos is None else [eos])}
     return _Format(tail, np.array(sorted(enders), dtype=np.int32), eos)
@@ -145,7 +144,7 @@ def _text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], where
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
     except TemplateError as error:
-        _unsupported(f"{where}it says: {error}")
+        _unsupported(f"{where}it reports: {error}")
 
 
 def _render(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, chat: _Format) -> tuple[str, list[_Turn]]:
@@ -161,7 +160,7 @@ def _render(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, chat
         last = index + 1 == len(messages)
         through = whole if last else _text(tokenizer, messages[: index + 1], where, prompt=False)
         if not whole.startswith(before) or not whole.startswith(through) or not through.endswith(chat.tail):
-            _unsupported(f"{where}it writes a turn differently once another follows it")
+            _unsupported(f"{where}it renders a turn differently if another turn follows it")
         turn = _Turn(len(before), len(through) - len(chat.tail), len(through))
         if message.content.strip() not in whole[turn.start : turn.content_end]:
             _unsupported(f"{where}it changes the text of the assistant's turn")
@@ -191,7 +190,9 @@ def _label(
         trained |= inside
     if not closed:
         if chat.eos is None:
-            _unsupported("it ends the assistant's turn with no token, and the tokenizer has no end of sequence")
+            _unsupported(
+                "it does not end the assistant's turn with a token, and the tokenizer has no end-of-sequence token"
+            )
         ids = np.append(ids, np.int32(chat.eos))
         trained = np.append(trained, np.True_)
     return ids, np.where(trained, ids, np.int32(IGNORED))

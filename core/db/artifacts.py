@@ -36,7 +36,7 @@ def released(session: Session, job_id: str, name: str) -> Artifact:
     if job.status != "succeeded":
         ended = job.status in ("failed", "cancelled")
         code = f"job_{job.status}" if ended else "job_not_finished"
-        why = "it left no files" if ended else "its files are there when it has succeeded"
+        why = "it left no files" if ended else "its files are available once it has succeeded"
         raise Conflict(f"Job {job_id} is {job.status}: {why}.", code=code)
     row = session.get(Artifact, (job_id, name))
     if row is None:

@@ -1,7 +1,6 @@
 """Loads an allowed base model: safetensors only, no code from the model, one pinned revision.
 
-Covers: where and how its weights are kept, 4-bit ones too.
-
+Covers: the device and the precision of its weights, including 4 bits.
 Not here: which models are allowed (core.catalog), adapters (core.lm.adapter).
 """
 
@@ -34,12 +33,12 @@ from core.schemas.training import Precision
 
 _WANTED = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
-"""What transformers raises over files that are cut off, contradict each other or are no model at all."""
+"""Errors of transformers if files are incomplete, contradict each other or are not a model."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model in memory. `model` is in eval mode and none of its parameters asks for a gradient."""
+    """A base model in memory. `model` is in eval mode, and none of its parameters requires a gradient."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -48,27 +47,25 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of its weights."""
         return self.model.device
 
     @property
     def weights(self) -> str:
-        """How its weights are kept: `float32`, `bfloat16` or `nf4`."""
+        """The precision of its weights: `float32`, `bfloat16` or `nf4`."""
         if getattr(self.model, "is_loaded_in_4bit", False):
             return "nf4"
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def pad_id(self) -> int:
-        """Token that fills batches up; it is masked wherever it stands."""
-        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if isinstance(token, int):
-                return token
-        return 0
+        """Token that fills batches; it is always masked."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return next((token for token in known if isinstance(token, int)), 0)
 
     @property
     def context(self) -> int:
-        """Most tokens that the model can read at once."""
+        """Maximum number of tokens that the model can read at once."""
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
 
     @property
@@ -88,16 +85,15 @@ def choose_device(wish: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        Unavailable: code `no_gpu`; a GPU was asked for by name and there is none, or none of that number.
+        Unavailable: code `no_gpu`; there is no GPU, or none with that number.
     """
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wish)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise Unavailable(f"SECURETUNE_DEVICE is {wish!r}, but this worker sees no GPU.", code="no_gpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise Unavailable(f"SECURETUNE_DEVICE is {wish!r}, but this worker sees {count} GPUs.", code="no_gpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        seen = f"{count} GPUs" if count else "no GPU"
+        raise Unavailable(f"SECURETUNE_DEVICE is {wish!r}, but this worker sees {seen}.", code="no_gpu")
     return device
 
 
@@ -109,12 +105,12 @@ def in_bfloat16(precision: Precision, device: torch.device) -> bool:
 def load(
     entry: BaseModelEntry, device: torch.device, *, precision: Precision = "auto", four_bit: bool = False
 ) -> BaseModel:
-    """Load a base model: its weights are float32 on a CPU, bfloat16 on a GPU (float32 where `precision` says so), or
-    4-bit (NF4, computed in bfloat16).
+    """Load a base model. Its weights are float32 on a CPU, bfloat16 on a GPU unless `precision` is `float32`, or 4-bit
+    (NF4, computed in bfloat16).
 
     Raises:
         InvalidInput: code `qlora_needs_cuda`.
-        InvalidModel: its files are missing, unsafe, or no causal language model with a chat template.
+        InvalidModel: its files are missing, unsafe, or not a causal language model with a chat template.
         Unavailable: code `hub_unavailable` or `bitsandbytes_missing`.
     """
     if four_bit:
@@ -125,8 +121,8 @@ def load(
     model, tokenizer = _read(entry.name, folder, device, dtype, four_bit=four_bit)
     if tokenizer is None or (entry.chat_template == "own" and tokenizer.chat_template is None):
         raise InvalidModel(
-            f"Base model {entry.name!r} has no chat template, so it is not clear how it is asked. Add a "
-            "chat_template to its tokenizer, the one it is served with; or, where it is served with none yet, set "
+            f"Base model {entry.name!r} has no chat template, so it is not clear how to format its prompts. "
+            "Add the chat_template that it is served with to its tokenizer. If it is not served with one yet, set "
             'chat_template = "plain" in its entry in the server\'s list of models.',
             code="no_chat_template",
             param="base_model",
@@ -134,7 +130,9 @@ def load(
     if entry.chat_template == "plain":
         use_plain_template(entry.name, tokenizer)
     model.requires_grad_(False).eval()
-    model.generation_config = _greedy(model)
+    # Only the model's terminators: its own sampling, beams and penalties would mix into every greedy answer.
+    own = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id if own else None)
     identity = ModelIdentity(
         name=entry.name,
         source=_source(entry),
@@ -147,10 +145,10 @@ def load(
 
 
 def fetch(entry: BaseModelEntry) -> Path:
-    """The folder with the model's files, downloaded before if it comes from the hub.
+    """The folder with the model's files, which are downloaded first if the model comes from the hub.
 
     Raises:
-        InvalidModel: code `model_missing`; there is no such folder on this worker, or no such revision.
+        InvalidModel: code `model_missing`; this worker does not have the folder, or the hub does not have the revision.
         Unavailable: code `hub_unavailable`.
     """
     match entry.source:
@@ -167,11 +165,11 @@ def fetch(entry: BaseModelEntry) -> Path:
                 return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED)))
             except HfHubHTTPError as error:
                 raise InvalidModel(
-                    f"The model hub does not give {repo} at {revision}: {error}",
+                    f"The model hub did not return {repo} at {revision}: {error}",
                     code="model_missing",
                     param="base_model",
                 ) from error
-            except (LocalEntryNotFoundError, HTTPError) as error:  # never reached, or lost on the way
+            except (LocalEntryNotFoundError, HTTPError) as error:  # never reached, or the connection was lost
                 raise Unavailable(
                     f"The model hub cannot be reached and {repo} is not on this worker yet.", code="hub_unavailable"
                 ) from error
@@ -180,10 +178,11 @@ def fetch(entry: BaseModelEntry) -> Path:
 
 
 def _check_four_bit(device: torch.device) -> None:
-    """Before anything is downloaded or read."""
+    """Check before anything is downloaded or read that this worker can use 4-bit weights."""
     if device.type != "cuda":
         raise InvalidInput(
-            "Training on 4-bit weights (qlora) needs a CUDA GPU, and this worker has none in use. Choose lora instead.",
+            "Training on 4-bit weights (qlora) needs a CUDA GPU, and this worker does not use one. "
+            "Choose lora instead.",
             code="qlora_needs_cuda",
             param="training.method",
         )
@@ -213,7 +212,7 @@ def _read(
         raise InvalidModel(
             f"Base model {name!r} cannot be loaded: {error}", code="model_unreadable", param="base_model"
         ) from error
-    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random and only log it
+    if missing := sorted(found["missing_keys"]):  # transformers would initialize them at random and only log it
         raise InvalidModel(
             f"Base model {name!r} lacks {len(missing)} of its weights, such as {missing[0]}. Copy all of its files.",
             code="model_unreadable",
@@ -223,7 +222,7 @@ def _read(
 
 
 def _packed(device: torch.device) -> dict[str, object]:
-    """Options for 4-bit weights: they are packed on their way to the GPU and cannot be moved afterwards."""
+    """Options for 4-bit weights, which are packed while they are copied to the GPU and cannot be moved afterwards."""
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -231,12 +230,6 @@ def _packed(device: torch.device) -> dict[str, object]:
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _greedy(model: PreTrainedModel) -> GenerationConfig:
-    """Only the model's terminators: its own sampling, beams and penalties would mix into every greedy answer."""
-    own = model.generation_config
-    return GenerationConfig() if own is None else GenerationConfig(eos_token_id=own.eos_token_id)
 
 
 def _source(entry: BaseModelEntry) -> str:

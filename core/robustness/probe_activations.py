@@ -21,7 +21,7 @@ from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
 from core.lm.packing import pack_by_length
 from core.lm.prompts import pad, render
-from core.robustness.classifier import SecurityDirection, fit_direction, last_token_features
+from core.robustness.classifier import fit_direction, last_token_features
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
@@ -102,23 +102,12 @@ class ProbeBatch:
         return torch.bincount(self.counted[:, 0], minlength=len(self.input_ids))
 
     def losses(self, logits: Tensor) -> Tensor:
-        """Mean negative log-likelihood of the counted tokens, for each row that has any.
-
-        Args:
-            logits: of the counted positions, `tokens vocabulary`.
-        """
-        each = cross_entropy(logits.float(), self.wanted, reduction="none")
+        """Mean negative log-likelihood of each row's counted tokens, for rows that have any, from all logits."""
+        counted = logits[self.counted[:, 0], self.counted[:, 1]]
+        each = cross_entropy(counted.float(), self.wanted, reduction="none")
         counts = self.per_row
         total = torch.zeros(len(counts), device=each.device).index_add(0, self.counted[:, 0], each)
         return total[counts > 0] / counts[counts > 0]
-
-    def at_counted(self, states: Tensor) -> Tensor:
-        """`batch seq ...` to `tokens ...`."""
-        return states[self.counted[:, 0], self.counted[:, 1]]
-
-    def at_last_prompt(self, states: Tensor) -> Tensor:
-        """`batch seq width` to `batch width`."""
-        return states[torch.arange(len(states), device=states.device), self.last_prompt]
 
 
 class ProbeActivations:
@@ -139,9 +128,11 @@ class ProbeActivations:
         Raises:
             InvalidModel: code `no_answers`; the base model's answers to all of them are empty.
         """
-        harmful = [_tokens(base, text) for text in prompts.harmful[:count]]
-        benign = [_tokens(base, text) for text in prompts.benign[:count]]
-        self.direction: SecurityDirection = fit_direction(
+        harmful, benign = (
+            [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts[:count]]
+            for texts in (prompts.harmful, prompts.benign)
+        )
+        self.direction = fit_direction(
             last_token_features(base, harmful, on_progress=on_progress),
             last_token_features(base, benign, on_progress=on_progress),
             seed=seed,
@@ -149,7 +140,7 @@ class ProbeActivations:
         answers = continue_tokens(base, base.model, harmful, max_new_tokens=_ANSWER_TOKENS, on_progress=on_progress)
         if not any(answers):
             raise InvalidModel(
-                "The base model answers every harmful prompt with nothing, so there are no refusals to measure. Check "
+                "The base model gives an empty answer to every harmful prompt, so there are no refusals to measure. Check "
                 "its chat template and its end-of-sequence tokens.",
                 code="no_answers",
                 param="base_model",
@@ -194,16 +185,15 @@ class ProbeActivations:
         output = model(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=reads_features
         )
-        feature = batch.at_last_prompt(output.hidden_states[self.direction.quality.layer]) if reads_features else None
-        return feature, batch.losses(batch.at_counted(output.logits))
+        losses = batch.losses(output.logits)
+        if not reads_features:
+            return None, losses
+        states = output.hidden_states[self.direction.quality.layer]
+        return states[torch.arange(len(states), device=states.device), batch.last_prompt], losses
 
 
 def _pack(lengths: Sequence[int]) -> Iterator[list[int]]:
     return pack_by_length(lengths, max_rows=_MAX_ROWS, max_tokens=_MAX_TOKENS, max_padding=_MAX_PADDING)
-
-
-def _tokens(base: BaseModel, text: str) -> list[int]:
-    return render(base.tokenizer, (Message(role="user", content=text),))
 
 
 def _of_prompts(base: BaseModel, pairs: Sequence[tuple[list[int], list[int]]]) -> ProbeBatch:

@@ -87,7 +87,7 @@ def test_a_file_of_the_hub_is_fetched_once_and_kept(
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
         assert prompts(file, store, "harmful") == SEAL
         for wrong in ({"revision": "f" * 40}, {"file": "data/none.csv"}, {"id": "owner/nothing"}):
-            with pytest.raises(InvalidInput, match="the hub does not give") as caught:
+            with pytest.raises(InvalidInput, match="the hub did not return") as caught:
                 fetch_file(SOURCE.model_copy(update=wrong), name="It")
             assert (caught.value.code, caught.value.param) == ("prompt_set_missing", "security.prompts")
     # The server is gone, the file is not.

@@ -186,9 +186,9 @@ def test_xstest_without_labels_goes_by_its_types(write: Write) -> None:
     [
         ("text\n\n ,\n", "plain", 3, None, "2 fields"),
         ('text\n"  "\n', "plain", 2, "text", "the text is empty"),
-        (f"text\na\n{'x' * (MAX_CHARACTERS + 1)}\n", "plain", 3, "text", "8001 characters, and 8000 are the most"),
-        (f"text,context\na,{'x' * (MAX_CONTEXT + 1)}\n", "plain", 2, "context", "are the most"),
-        (f"text,category\na,{'x' * 201}\n", "plain", 2, "category", "are the most"),
+        (f"text\na\n{'x' * (MAX_CHARACTERS + 1)}\n", "plain", 3, "text", "8001 characters; the limit is 8000"),
+        (f"text,context\na,{'x' * (MAX_CONTEXT + 1)}\n", "plain", 2, "context", "the limit is"),
+        (f"text,category\na,{'x' * 201}\n", "plain", 2, "category", "the limit is"),
         ('{"text": "a"}\n{"text": 3}\n', "plain", 2, "text", "expected text, found a number"),
         ('{"text": "a", "category": ["x"]}\n', "plain", 1, "category", "expected text, found a list"),
         ('{"text": "a\\u0000"}\n', "plain", 1, "text", "NUL"),
@@ -200,8 +200,8 @@ def test_xstest_without_labels_goes_by_its_types(write: Write) -> None:
         ("prompt,type,label\na,x,Safe\n", "xstest", 2, "label", "expected safe or unsafe, found 'Safe'"),
         ("text,text\na,b\n", "plain", 1, "text", "twice"),
         ("text,context,context\na,b,c\n", "plain", 1, "context", "twice"),
-        ("text\n", "plain", 1, None, "the file holds no rows"),
-        ("[]", "plain", 1, None, "the file holds no rows"),
+        ("text\n", "plain", 1, None, "the file contains no rows"),
+        ("[]", "plain", 1, None, "the file contains no rows"),
         ("", "plain", 1, None, "the file is empty"),
         (b"PK\x03\x04", "plain", 1, None, "ZIP"),
     ],
@@ -230,15 +230,15 @@ def test_many_wrong_rows_are_counted(write: Write) -> None:
 def test_a_file_without_a_prompt_for_the_use(write: Write) -> None:
     path = write("prompt,type,label\na,x,safe\n")
     assert summarise(path, "xstest").harmful == 0
-    with pytest.raises(InvalidDataset, match="of its 1 prompts none is harmful") as caught:
+    with pytest.raises(InvalidDataset, match="none of its 1 prompts is harmful") as caught:
         read(path, "xstest", "harmful")
     assert caught.value.code == "invalid_prompt_set"
     header = MADE_UP["harmbench"][0].splitlines()[0]
     path = write(f"{header}\nSing it,copyright,copyright,hash_check,\n")
-    with pytest.raises(InvalidDataset, match="all of its 1 rows are left out") as caught:
+    with pytest.raises(InvalidDataset, match="all of its 1 rows were skipped") as caught:
         summarise(path, "harmbench")
     assert (caught.value.code, caught.value.errors[0].line) == ("invalid_prompt_set", 1)
-    with pytest.raises(InvalidDataset, match="of its 0 prompts none is harmful"):
+    with pytest.raises(InvalidDataset, match="none of its 0 prompts is harmful"):
         read(path, "harmbench", "harmful")
 
 

@@ -100,7 +100,7 @@ def test_every_bad_row_is_reported(write: Write) -> None:
     assert error.count == 4
     assert error.message.startswith("line 2, completion: the column is missing")
     assert error.message.endswith("; 4 rows are invalid.")
-    assert "this row `instruction` and `output`" in error.errors[3].reason
+    assert "this row has `instruction` and `output`" in error.errors[3].reason
 
 
 def test_only_the_first_hundred_are_kept_and_all_are_counted(write: Write) -> None:

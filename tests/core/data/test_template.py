@@ -263,13 +263,13 @@ def refusal(turns: tuple[tuple[str, str], ...], tokenizer: PreTrainedTokenizerFa
 @pytest.mark.parametrize(
     ("template", "turns", "says"),
     [
-        (REWRITES_HISTORY, DOUBLE, "writes a turn differently"),
+        (REWRITES_HISTORY, DOUBLE, "renders a turn differently"),
         (GEMMA, WITH_SYSTEM, "System role not supported"),
-        (CHATML.replace("m.content }}", "m.content | upper }}"), SINGLE, "leaves the assistant's turn out"),
+        (CHATML.replace("m.content }}", "m.content | upper }}"), SINGLE, "omits the assistant's turn"),
         (CHATML.replace("m.content }}", "m.content | replace('7', '8') }}"), SINGLE, "changes the text"),
-        (CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif"), SINGLE, "writes a turn differently"),
-        ("{{ messages[0].nothing.at_all }}", SINGLE, "it says"),
-        ("{% if %}", SINGLE, "it says"),
+        (CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif"), SINGLE, "renders a turn differently"),
+        ("{{ messages[0].nothing.at_all }}", SINGLE, "it reports"),
+        ("{% if %}", SINGLE, "it reports"),
     ],
 )
 def test_templates_that_cannot_be_used(
@@ -288,7 +288,7 @@ def test_the_refused_row_is_named(make_tokenizer: MakeTokenizer) -> None:
 def test_no_terminator_at_all(make_tokenizer: MakeTokenizer) -> None:
     error = refusal(SINGLE, make_tokenizer(TEXT_ONLY, eos=None))
     assert error.code == "chat_template_unsupported"
-    assert "no end of sequence" in error.message
+    assert "no end-of-sequence token" in error.message
 
 
 def test_no_template(make_tokenizer: MakeTokenizer) -> None:
