@@ -54,7 +54,8 @@ def unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpack-") as scratch:
         try:
-            names = _unpack(archive, Path(scratch))
+            with tarfile.open(archive, "r:") as tar:
+                names = [_extract(tar, member, Path(scratch)) for member in tar if not member.isdir()]
         except tarfile.TarError as error:
             raise ApiError(f"The archive cannot be read: {error}.", code="unsafe_archive") from error
         for name in names:
@@ -87,22 +88,17 @@ def _digest(response: httpx2.Response) -> bytes:
     raise ApiError("The service did not announce a digest of the file.", code="invalid_reply")
 
 
-def _unpack(archive: Path, folder: Path) -> list[PurePosixPath]:
-    names: list[PurePosixPath] = []
-    with tarfile.open(archive, "r:") as tar:
-        for member in tar:
-            name = PurePosixPath(member.name)
-            if member.isdir():
-                continue
-            source = tar.extractfile(member) if member.isreg() else None
-            if source is None or name.is_absolute() or ".." in name.parts or not name.parts:
-                raise ApiError(
-                    f"The archive contains {member.name!r}, which is not a regular file below its folder.",
-                    code="unsafe_archive",
-                )
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                shutil.copyfileobj(source, out)
-            names.append(name)
-    return names
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> PurePosixPath:
+    """Write a regular file of the archive below `folder`, and return its name."""
+    name = PurePosixPath(member.name)
+    source = tar.extractfile(member) if member.isreg() else None
+    if source is None or name.is_absolute() or ".." in name.parts or not name.parts:
+        raise ApiError(
+            f"The archive contains {member.name!r}, which is not a regular file below its folder.",
+            code="unsafe_archive",
+        )
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as out:
+        shutil.copyfileobj(source, out)
+    return name

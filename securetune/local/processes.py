@@ -11,6 +11,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
@@ -194,10 +195,8 @@ def describe_exit(status: int) -> str:
 
 def signal_group(group: int, number: Signals) -> None:
     """Send a signal to a process group if it still has members."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        return
 
 
 def stop_together(
@@ -235,11 +234,9 @@ def living(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     """Return running processes that match, except this one. Processes that may not be inspected do not match."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE and matches(process):
                 found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
     return found
 
 
@@ -262,7 +259,5 @@ def end_leftovers(find: Callable[[], Iterable[psutil.Process]], pause: Pause, *,
 
 def try_signal(process: psutil.Process, number: Signals) -> None:
     """Send a signal to a process if it still exists."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return

@@ -7,7 +7,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import Self
 
@@ -51,11 +51,9 @@ class Signals:
     def wait(self, seconds: float | None) -> None:
         """Wait until a signal arrives or the time is over; None waits without a limit."""
         select.select((self._reader,), (), (), None if seconds is None else max(seconds, 0))
-        try:
+        with suppress(BlockingIOError):
             while self._reader.recv(4096):
                 pass
-        except BlockingIOError:
-            return
 
     def pause(self, seconds: float) -> None:
         """Wait like `wait`, but raise once a stop has been requested.

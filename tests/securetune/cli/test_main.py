@@ -1,4 +1,4 @@
-"""securetune.cli.main: what a user types. What `up` does is tested in tests/local/test_up.py."""
+"""securetune.cli.main: the commands as users run them. `up` itself is tested in tests/securetune/local/test_up.py."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture
 def fresh_settings() -> Iterator[None]:
-    """Whatever the environment says now is read, and forgotten afterwards."""
+    """Settings are read from the current environment, and not kept for other tests."""
     settings.cache_clear()
     yield
     settings.cache_clear()
@@ -45,7 +45,7 @@ def accepts(database_url: str, key: str) -> bool:
     return True
 
 
-def test_help_needs_nothing_heavy() -> None:
+def test_help_imports_no_large_package() -> None:
     code = "import sys, securetune.cli.main; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"sqlalchemy", "fastapi", "celery", "psutil", "pydantic", "torch"} & set(loaded)
@@ -56,7 +56,7 @@ def test_help_names_the_commands() -> None:
     assert {"create", "list", "revoke"} <= set(run("key", "--help").output.split())
 
 
-def test_a_key_is_made_listed_and_revoked(given_database: str) -> None:
+def test_keys_are_created_listed_and_revoked(given_database: str) -> None:
     made = run("key", "create", "a laptop")
     assert made.exit_code == 0
     key = made.stdout.strip()
@@ -72,7 +72,7 @@ def test_a_key_is_made_listed_and_revoked(given_database: str) -> None:
     assert "revoked" in run("key", "list").stdout
 
 
-def test_rights_and_project_are_named_and_listed(given_database: str) -> None:
+def test_rights_and_project_are_listed_and_checked(given_database: str) -> None:
     made = run("key", "create", "officer", "--project", "team-a", "--right", "override", "--right", "policy")
     assert made.exit_code == 0
     assert "team-a  override,policy  officer" in run("key", "list").stdout
@@ -82,7 +82,7 @@ def test_rights_and_project_are_named_and_listed(given_database: str) -> None:
     assert "is not a valid project name" in odd.stderr
 
 
-def test_the_signing_key_is_exchanged(tmp_path: Path) -> None:
+def test_the_signing_key_is_rotated(tmp_path: Path) -> None:
     first = run("key", "rotate-signing", "--state", str(tmp_path))
     second = run("key", "rotate-signing", "--state", str(tmp_path))
     assert (first.exit_code, second.exit_code) == (0, 0)
@@ -98,7 +98,7 @@ def test_revoking_an_unknown_key_is_an_error(given_database: str) -> None:
 
 
 @pytest.mark.usefixtures("fresh_settings")
-def test_without_a_database_the_user_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_database_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "")
     lost = run("key", "list", "--state", str(tmp_path / "none"))
     assert lost.exit_code == 1
@@ -106,7 +106,7 @@ def test_without_a_database_the_user_is_told_what_to_do(tmp_path: Path, monkeypa
     assert not (tmp_path / "none").exists()
 
 
-def test_migrate_makes_the_tables_and_then_has_nothing_to_do(given_database: str) -> None:
+def test_migrate_creates_the_tables_and_can_be_repeated(given_database: str) -> None:
     with psycopg.connect(given_database) as connection:
         connection.execute("drop schema public cascade")
         connection.execute("create schema public")
@@ -119,7 +119,7 @@ def test_migrate_makes_the_tables_and_then_has_nothing_to_do(given_database: str
 
 
 @pytest.mark.usefixtures("fresh_settings")
-def test_migrate_says_that_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrate_reports_an_unreachable_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@/none?host=/nonexistent")
     lost = run("migrate")
     assert lost.exit_code == 1
@@ -127,7 +127,7 @@ def test_migrate_says_that_the_database_is_away(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("fresh_settings")
-def test_without_the_local_service_an_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_the_local_service_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "")
     monkeypatch.setitem(sys.modules, "securetune.local.up", None)
     lost = run("migrate")
@@ -136,5 +136,5 @@ def test_without_the_local_service_an_address_is_asked_for(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_an_invalid_port_is_an_error(port: str) -> None:
     assert run("up", "--port", port).exit_code == 2

@@ -1,4 +1,4 @@
-"""The app behind a real socket, in a thread of the tests, so that they can put jobs into any state meanwhile."""
+"""The app on a real socket, in a thread of the test process, so that tests can change the state of jobs directly."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from tests.api.conftest import Service, settings_for
 
 @dataclass(frozen=True)
 class Served:
-    """Where the app listens, the key that opens it, and what is behind it."""
+    """URL and API key of the app, and direct access to its parts."""
 
     url: str
     key: str

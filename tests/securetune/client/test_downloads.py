@@ -1,4 +1,4 @@
-"""Downloads that break off, lie, or hold what they should not."""
+"""securetune.client.downloads: interrupted and corrupt downloads, and unsafe archives."""
 
 import io
 import tarfile
@@ -25,45 +25,45 @@ def url(served: Served) -> str:
 
 
 @pytest.fixture
-def asked() -> list[tuple[str, str]]:
+def requests() -> list[tuple[str, str]]:
     """Method and range of every request."""
     return []
 
 
 @pytest.fixture
-def http(served: Served, asked: list[tuple[str, str]]) -> Iterator[httpx2.Client]:
+def http(served: Served, requests: list[tuple[str, str]]) -> Iterator[httpx2.Client]:
     def note(request: httpx2.Request) -> None:
-        asked.append((request.method, request.headers.get("range", "")))
+        requests.append((request.method, request.headers.get("range", "")))
 
     headers = {"authorization": f"Bearer {served.key}"}
     with httpx2.Client(headers=headers, event_hooks={"request": [note]}) as client:
         yield client
 
 
-def test_a_whole_file(http: httpx2.Client, url: str, tmp_path: Path, asked: list[tuple[str, str]]) -> None:
+def test_a_file_is_downloaded(http: httpx2.Client, url: str, tmp_path: Path, requests: list[tuple[str, str]]) -> None:
     assert fetch(http, url, tmp_path).read_bytes() == CONTENT
-    assert asked == [("HEAD", ""), ("GET", "")]
+    assert requests == [("HEAD", ""), ("GET", "")]
 
 
 @pytest.mark.parametrize("have", [1, 1_000_000, len(CONTENT) - 1])
-def test_it_goes_on_where_it_stopped(
-    http: httpx2.Client, url: str, tmp_path: Path, asked: list[tuple[str, str]], have: int
+def test_an_interrupted_download_is_resumed(
+    http: httpx2.Client, url: str, tmp_path: Path, requests: list[tuple[str, str]], have: int
 ) -> None:
     (tmp_path / PART).write_bytes(CONTENT[:have])
     assert fetch(http, url, tmp_path).read_bytes() == CONTENT
-    assert asked == [("HEAD", ""), ("GET", f"bytes={have}-")]
+    assert requests == [("HEAD", ""), ("GET", f"bytes={have}-")]
 
 
-def test_what_is_there_is_not_asked_for_again(
-    http: httpx2.Client, url: str, tmp_path: Path, asked: list[tuple[str, str]]
+def test_a_complete_download_is_not_repeated(
+    http: httpx2.Client, url: str, tmp_path: Path, requests: list[tuple[str, str]]
 ) -> None:
     (tmp_path / PART).write_bytes(CONTENT)
     assert fetch(http, url, tmp_path).read_bytes() == CONTENT
-    assert asked == [("HEAD", "")]
+    assert requests == [("HEAD", "")]
 
 
 @pytest.mark.parametrize("damaged", [b"\xff" * 1000, b"\xff" * len(CONTENT), CONTENT + b"more"])
-def test_a_damaged_part_is_noticed_and_the_next_call_starts_afresh(
+def test_a_corrupt_part_is_an_error_and_the_next_call_starts_again(
     http: httpx2.Client, url: str, tmp_path: Path, damaged: bytes
 ) -> None:
     (tmp_path / PART).write_bytes(damaged)
@@ -73,7 +73,7 @@ def test_a_damaged_part_is_noticed_and_the_next_call_starts_afresh(
     assert fetch(http, url, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_refusal_is_told_with_its_reason(http: httpx2.Client, url: str, tmp_path: Path) -> None:
+def test_the_error_of_the_service_is_raised(http: httpx2.Client, url: str, tmp_path: Path) -> None:
     with pytest.raises(ApiError) as caught:
         fetch(http, url.replace("/adapter", "/adapter/none"), tmp_path)
     assert (caught.value.status, caught.value.code) == (404, "artifact_not_found")
@@ -119,7 +119,7 @@ def test_plain_files_are_unpacked_and_replace_older_ones(tmp_path: Path) -> None
         member("device", tarfile.CHRTYPE),
     ],
 )
-def test_nothing_of_a_dangerous_archive_is_unpacked(tmp_path: Path, bad: tarfile.TarInfo) -> None:
+def test_an_unsafe_archive_is_not_unpacked_at_all(tmp_path: Path, bad: tarfile.TarInfo) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(ApiError) as caught:
@@ -129,7 +129,7 @@ def test_nothing_of_a_dangerous_archive_is_unpacked(tmp_path: Path, bad: tarfile
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar" * 200, b"\x1f\x8b\x08" + b"\0" * 600])
-def test_what_is_no_tar(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_tar_archive_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "adapter.tar"
     path.write_bytes(content)
     with pytest.raises(ApiError) as caught:

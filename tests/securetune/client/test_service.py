@@ -1,4 +1,4 @@
-"""The client against the real app: every method, every kind of refusal, and following a job to its end."""
+"""The client against the real app: every method, every kind of error, and following a job to its end."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def test_datasets(service: SecureTune, tmp_path: Path) -> None:
     assert service.upload_dataset(path, columns=columns).columns == columns
 
 
-def test_refused_rows_are_told_with_their_places(service: SecureTune, tmp_path: Path) -> None:
+def test_invalid_rows_are_reported_with_their_lines(service: SecureTune, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": null}\n')
     with pytest.raises(ApiError) as caught:
@@ -119,21 +119,21 @@ def test_judges_and_benchmarks(service: SecureTune) -> None:
         ({"base_model": "none", "dataset": "ds_" + "0" * 24}, 400, "base_model"),
     ],
 )
-def test_refused_orders(service: SecureTune, order: dict[str, object], status: int, param: str) -> None:
+def test_invalid_jobs_are_errors(service: SecureTune, order: dict[str, object], status: int, param: str) -> None:
     with pytest.raises(ApiError) as caught:
         service.create_job(order)
     assert (caught.value.status, caught.value.param) == (status, param)
     assert not caught.value.is_temporary
 
 
-def test_a_wrong_key(served: Served) -> None:
+def test_an_invalid_key_is_an_error(served: Served) -> None:
     with SecureTune(served.url, "st_wrong") as service, pytest.raises(ApiError) as caught:
         service.models()
     assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
 
 
 def test_a_job_is_watched_to_its_end(service: SecureTune, served: Served) -> None:
-    """What is yielded is what changed; the worker's part is played between two looks."""
+    """Only changes are yielded. The test plays the worker between two of them."""
     job_id = served.behind.job("watched")
     claim: jobs.Claim | None = None
     seen: list[tuple[str, str | None]] = []
@@ -144,8 +144,8 @@ def test_a_job_is_watched_to_its_end(service: SecureTune, served: Served) -> Non
                 case 1:
                     claim = jobs.claim(session, job_id, owner="test", lease_seconds=60)
                 case 2 | 3 if claim is not None:
-                    said = Progress(stage="training", fraction=len(seen) / 10, message=f"step {len(seen)}")
-                    jobs.heartbeat(session, claim, lease_seconds=60, progress=said)
+                    progress = Progress(stage="training", fraction=len(seen) / 10, message=f"step {len(seen)}")
+                    jobs.heartbeat(session, claim, lease_seconds=60, progress=progress)
                 case 4 if claim is not None:
                     jobs.finish(session, claim, "succeeded")
                 case _:
@@ -187,7 +187,7 @@ def test_the_adapter_and_the_report(service: SecureTune, served: Served, tmp_pat
     assert caught.value.code == "artifact_not_found"
 
 
-def test_an_archive_in_a_folder_of_its_own(service: SecureTune, served: Served, tmp_path: Path) -> None:
+def test_an_archive_with_a_folder(service: SecureTune, served: Served, tmp_path: Path) -> None:
     job_id = served.behind.job("nested")
     content = archive(**{"adapter/adapter_config__json": b"{}"})
     served.behind.end(job_id, "succeeded", {"adapter.tar": (content, "application/x-tar")})
@@ -213,7 +213,7 @@ def test_an_archive_without_an_adapter(service: SecureTune, served: Served, tmp_
     assert caught.value.code == "no_adapter"
 
 
-def test_nobody_there() -> None:
+def test_an_unreachable_service_is_a_temporary_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     with SecureTune(url, "st_x") as service, pytest.raises(ApiError, match=url) as caught:
@@ -226,7 +226,7 @@ Answer = tuple[int, str, bytes]
 
 @contextmanager
 def scripted(*answers: Answer) -> Generator[str]:
-    """Something else than the service, that gives these answers one after the other, the last one for ever."""
+    """Another HTTP server, which returns these answers one after the other and then repeats the last."""
     left = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
@@ -262,21 +262,21 @@ def scripted(*answers: Answer) -> Generator[str]:
         ((302, "text/html", b""), "http_error", False),
     ],
 )
-def test_something_else_than_the_service(answer: Answer, code: str, temporary: bool) -> None:
+def test_replies_of_another_server_are_errors(answer: Answer, code: str, temporary: bool) -> None:
     with scripted(answer) as url, SecureTune(url, "st_x") as service, pytest.raises(ApiError) as caught:
         service.models()
     assert (caught.value.code, caught.value.is_temporary) == (code, temporary)
 
 
-def test_a_newer_service_may_say_more(service: SecureTune, served: Served) -> None:
+def test_unknown_fields_of_a_newer_service_are_ignored(service: SecureTune, served: Served) -> None:
     job = service.cancel(served.behind.job("newer"))
-    said = job.model_dump(mode="json") | {"estimate": 3}
-    said["spec"]["training"]["optimizer"] = "lion"
-    with scripted((200, "application/json", json.dumps(said).encode())) as url, SecureTune(url, "st_x") as newer:
+    reply = job.model_dump(mode="json") | {"estimate": 3}
+    reply["spec"]["training"]["optimizer"] = "lion"
+    with scripted((200, "application/json", json.dumps(reply).encode())) as url, SecureTune(url, "st_x") as newer:
         assert newer.job(job.id) == job
 
 
-def test_watching_outlives_a_service_that_is_away_for_a_moment(service: SecureTune, served: Served) -> None:
+def test_watching_survives_a_short_outage(service: SecureTune, served: Served) -> None:
     ended = service.cancel(served.behind.job("away")).model_dump_json().encode()
     away: Answer = (503, "application/json", b"{}")
     there: Answer = (200, "application/json", ended)
