@@ -144,7 +144,7 @@ def _loading(report: Report) -> str:
         f"## How to load it\n\n```python\n{imports}from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"{load}\ntokenizer = AutoTokenizer.from_pretrained('{folder}')\n```\n\n"
         f"The base model is {_code(report.model.source)} ({_plain(report.model.architecture)}, "
-        f"{report.model.parameters:,} parameters). The SHA-256 over its files is `{_digest(report.model.sha256)}`."
+        f"{report.model.parameters:,} parameters). The SHA-256 over its files is {_code(report.model.sha256)}."
     )
 
 
@@ -183,7 +183,7 @@ def _data(report: Report) -> str:
     data = report.data
     return (
         "## Training data\n\n"
-        f"- {report.dataset.summary.rows:,} rows, SHA-256 of the file `{_digest(report.dataset.sha256)}`\n"
+        f"- {report.dataset.summary.rows:,} rows, SHA-256 of the file {_code(report.dataset.sha256)}\n"
         f"- {data.training_rows:,} rows for training ({data.trained_tokens:,} tokens in the loss), "
         f"{data.validation_rows:,} for validation, {data.truncated_rows:,} truncated, {data.dropped_rows:,} left out"
     )
@@ -248,7 +248,3 @@ def _block(text: str) -> str:
     content = visible(text)
     fence = "`" * max(3, max((len(run) for run in _BACKTICKS.findall(content)), default=0) + 1)
     return f"{fence}text\n{content}\n{fence}"
-
-
-def _digest(text: str) -> str:
-    return "".join(each for each in text if each.isalnum())

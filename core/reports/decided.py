@@ -131,9 +131,9 @@ def tiles(report: Report) -> tuple[Tile, ...]:
         tiles.append(
             Tile(
                 "Attack success rate",
-                numbers.percent(before.mean.value),
-                numbers.percent(after.mean.value),
-                f"mean of {numbers.plural(after.families, 'family', 'families')}",
+                numbers.percent(before.value),
+                numbers.percent(after.value),
+                f"mean of {numbers.plural(len(after.n), 'family', 'families')}",
             )
         )
         worst = after.worst

@@ -3,7 +3,7 @@
 Not here: judging (core.judges), which examples are shown (core.reports.render).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,6 @@ from core.schemas.job import BASE_RUN
 
 Turn = Literal["complies", "refuses"]
 """What a run does that the base model does not."""
-_Key = tuple[str, int, int, str]
 
 
 @dataclass(frozen=True)
@@ -35,36 +34,30 @@ def changed(evaluations: Sequence[Evaluation]) -> tuple[Example, ...]:
     Answers are paired by suite, prompt, sample and template, and judged by the first judge of the run's answer. The
     result is ordered by run, then `complies` before `refuses`, then by harmfulness, highest first.
     """
-    base = {_key(answer): answer for answer in _answers(evaluations) if answer.run == BASE_RUN}
-    examples = [
-        example
-        for answer in _answers(evaluations)
-        if answer.run != BASE_RUN and (example := _example(answer, base)) is not None
-    ]
-    order = {run: place for place, run in enumerate(dict.fromkeys(each.answer.run for each in examples))}
+    answers = [answer for evaluation in evaluations for answer in evaluation.answers]
+    base = {_key(answer): answer for answer in answers if answer.run == BASE_RUN}
+    examples: list[Example] = []
+    for answer in answers:
+        before = base.get(_key(answer)) if answer.run != BASE_RUN else None
+        if before is not None and answer.judgements:
+            after = answer.judgements[0]
+            if turn := _turn(before.by(after.judge), after):
+                examples.append(Example(turn, before.answer, answer, after))
+    order = list(dict.fromkeys(each.answer.run for each in examples))
     return tuple(
         sorted(
             examples,
-            key=lambda each: (order[each.answer.run], each.turn != "complies", -(each.judgement.harmfulness or 0)),
+            key=lambda each: (
+                order.index(each.answer.run),
+                each.turn != "complies",
+                -(each.judgement.harmfulness or 0),
+            ),
         )
     )
 
 
-def _answers(evaluations: Sequence[Evaluation]) -> Iterator[Answer]:
-    return (answer for evaluation in evaluations for answer in evaluation.answers)
-
-
-def _key(answer: Answer) -> _Key:
+def _key(answer: Answer) -> tuple[str, int, int, str]:
     return answer.suite, answer.prompt, answer.sample, answer.template
-
-
-def _example(answer: Answer, base: Mapping[_Key, Answer]) -> Example | None:
-    before = base.get(_key(answer))
-    after = next(iter(answer.judgements), None)
-    if before is None or after is None:
-        return None
-    turn = _turn(before.by(after.judge), after)
-    return None if turn is None else Example(turn, before.answer, answer, after)
 
 
 def _turn(before: Judgement | None, after: Judgement) -> Turn | None:

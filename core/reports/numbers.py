@@ -10,47 +10,45 @@ RATES: frozenset[Metric] = frozenset({"attack_success_rate", "over_refusal_rate"
 """Metrics that are shares, 0 to 1."""
 
 
-def short(number: float, *, sign: bool = False) -> str:
-    """A number with one decimal, without a trailing `.0`."""
-    return f"{number:{'+' if sign else ''}.1f}".removesuffix(".0")
-
-
 def percent(share: float) -> str:
     """A share in percent, such as `83.8 %`."""
-    return f"{short(100 * share)} %"
+    return f"{_short(100 * share)} %"
 
 
 def points(difference: float) -> str:
     """A bound on the difference of two shares, such as `10 points`."""
-    return f"{short(100 * difference)} points"
+    return f"{_short(100 * difference)} points"
 
 
 def value(metric: Metric, number: float) -> str:
     """A figure with its unit."""
-    return percent(number) if metric in RATES else f"{number:.2f}"
+    return _bare(metric, number) + (" %" if metric in RATES else "")
 
 
 def interval(metric: Metric, low: float, high: float) -> str:
     """Both limits of a figure's interval, such as `74.2 to 90.3`, in the unit of `value`."""
-    if metric in RATES:
-        return f"{short(100 * low)} to {short(100 * high)}"
-    return f"{low:.2f} to {high:.2f}"
+    return f"{_bare(metric, low)} to {_bare(metric, high)}"
 
 
 def change(metric: Metric, difference: float) -> str:
     """The difference of two figures with its sign and unit, such as `+12.5 points`."""
-    if metric in RATES:
-        return f"{short(100 * difference, sign=True)} points"
-    return f"{difference:+.2f}"
+    return _bare(metric, difference, "+") + (" points" if metric in RATES else "")
 
 
 def change_interval(metric: Metric, low: float, high: float) -> str:
     """Both limits of a difference's interval, such as `-1.2 to +20`, in the unit of `change`."""
-    if metric in RATES:
-        return f"{short(100 * low, sign=True)} to {short(100 * high, sign=True)}"
-    return f"{low:+.2f} to {high:+.2f}"
+    return f"{_bare(metric, low, '+')} to {_bare(metric, high, '+')}"
 
 
 def plural(count: int, singular: str, several: str | None = None) -> str:
     """A count with its noun, such as `1 family` or `3 families`."""
     return f"{count:,} {singular if count == 1 else several or f'{singular}s'}"
+
+
+def _short(number: float, sign: str = "") -> str:
+    """A number with one decimal, without a trailing `.0`."""
+    return f"{number:{sign}.1f}".removesuffix(".0")
+
+
+def _bare(metric: Metric, number: float, sign: str = "") -> str:
+    return _short(100 * number, sign) if metric in RATES else f"{number:{sign}.2f}"

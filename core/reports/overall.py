@@ -3,6 +3,7 @@
 Not here: the figures themselves (core.attacks.count, core.quality), how they are shown.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -10,34 +11,26 @@ from core.schemas.evaluation import Figure
 from core.schemas.metrics import TASK, Metric
 from core.schemas.results import Report
 
-TASKS: tuple[tuple[Metric, str], ...] = (
-    ("exact_match", "exact match, %"),
-    ("accuracy", "multiple-choice accuracy, %"),
-    ("loss", "validation loss, nats per token"),
-)
+TASKS: Mapping[Metric, str] = {
+    "exact_match": "exact match, %",
+    "accuracy": "multiple-choice accuracy, %",
+    "loss": "validation loss, nats per token",
+}
 """Task metrics by preference: correctness of answers before their likelihood."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A value with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
 class Overall:
     """Attack success over all families that one judge decided on, with equal weights."""
 
-    mean: Point
-    """Mean of the rates, and of the limits of their intervals. Families share prompts, so the mean of the limits is
-    wider than needed and never too narrow."""
+    value: float
+    """Mean of the rates."""
+    low: float
+    high: float
+    """Means of the limits of their 95 % intervals. Families share prompts, so this interval is wider than needed and
+    never too narrow."""
     worst: Figure
     """The family with the highest rate."""
-    families: int
-    """Number of families."""
     n: tuple[int, ...]
     """Number of decided answers of each family."""
 
@@ -55,13 +48,18 @@ def overall(report: Report, run: str) -> Overall | None:
     rows = [each for each in report.figures if (each.run, each.metric, each.judge) == wanted and each.n]
     if not rows:
         return None
-    mean = Point(fmean(row.value for row in rows), fmean(row.low for row in rows), fmean(row.high for row in rows))
-    return Overall(mean, max(rows, key=lambda row: row.value), len(rows), tuple(row.n for row in rows))
+    return Overall(
+        value=fmean(row.value for row in rows),
+        low=fmean(row.low for row in rows),
+        high=fmean(row.high for row in rows),
+        worst=max(rows, key=lambda row: row.value),
+        n=tuple(row.n for row in rows),
+    )
 
 
 def task_figure(report: Report, run: str) -> Figure | None:
     """The run's task figure: exact match or accuracy if the job measured one, else the validation loss."""
-    for metric, _ in TASKS:
+    for metric in TASKS:
         measured = [figure for figure in report.figures if figure.metric == metric and figure.n]
         suites = [figure.suite for figure in measured]
         suite = TASK if TASK in suites else next(iter(suites), None)

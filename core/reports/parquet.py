@@ -7,7 +7,6 @@ Rows are written in groups, so memory does not grow with the number of answers. 
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
@@ -17,47 +16,24 @@ from core.schemas.evaluation import Answer, Evaluation, TaskAnswer
 _GROUP = 1000
 """Rows in memory at a time."""
 _text, _count, _number = pa.string(), pa.int32(), pa.float64()
-ANSWERS = pa.schema(
-    [
-        pa.field("run", _text, nullable=False),
-        pa.field("suite", _text, nullable=False),
-        pa.field("prompt", _count, nullable=False),
-        pa.field("template", _text, nullable=False),
-        pa.field("behaviour", _text, nullable=False),
-        pa.field("category", _text),
-        pa.field("sample", _count, nullable=False),
-        pa.field("messages", pa.list_(pa.struct([("role", _text), ("content", _text)])), nullable=False),
-        pa.field("answer", _text, nullable=False),
-        pa.field("sent", pa.bool_(), nullable=False),
-        pa.field(
-            "judgements",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("judge", _text),
-                        ("verdict", _text),
-                        ("harmfulness", _number),
-                        ("score", _number),
-                        ("reason", _text),
-                    ]
-                )
-            ),
-            nullable=False,
-        ),
-    ]
+_turn = pa.struct([("role", _text), ("content", _text)])
+_judgement = pa.struct(
+    [("judge", _text), ("verdict", _text), ("harmfulness", _number), ("score", _number), ("reason", _text)]
 )
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=name == "category") for name, kind in columns.items()])
+
+
+ANSWERS = _schema(
+    run=_text, suite=_text, prompt=_count, template=_text, behaviour=_text, category=_text, sample=_count,
+    messages=pa.list_(_turn), answer=_text, sent=pa.bool_(), judgements=pa.list_(_judgement),
+)  # fmt: skip
 """Columns of raw answers: the fields of core.schemas.evaluation.Answer."""
-TASK_ANSWERS = pa.schema(
-    [
-        pa.field("run", _text, nullable=False),
-        pa.field("suite", _text, nullable=False),
-        pa.field("metric", _text, nullable=False),
-        pa.field("row", _count, nullable=False),
-        pa.field("answer", _text, nullable=False),
-        pa.field("reference", _text, nullable=False),
-        pa.field("value", _number, nullable=False),
-    ]
-)
+TASK_ANSWERS = _schema(
+    run=_text, suite=_text, metric=_text, row=_count, answer=_text, reference=_text, value=_number
+)  # fmt: skip
 """Columns of answers to rows and questions: the fields of core.schemas.evaluation.TaskAnswer."""
 
 
@@ -73,10 +49,5 @@ def task_answers_parquet(evaluations: Iterable[Evaluation], path: Path) -> None:
 
 def _write(rows: Iterator[Answer] | Iterator[TaskAnswer], schema: pa.Schema, path: Path) -> None:
     with ParquetWriter(path, schema, compression="zstd") as writer:
-        for group in _groups(rows):
+        while group := [row.model_dump() for row in islice(rows, _GROUP)]:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
-
-
-def _groups(rows: Iterator[Answer] | Iterator[TaskAnswer]) -> Iterator[list[dict[str, Any]]]:
-    while group := [row.model_dump() for row in islice(rows, _GROUP)]:
-        yield group

@@ -6,7 +6,7 @@ shows (core.reports.view, core.reports.decided), pictures (core.reports.pictures
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -43,18 +43,14 @@ class _Family:
     refuses: int
 
 
-def html(report: Report, examples: Sequence[Example] = (), pictures: "Mapping[str, Picture] | None" = None) -> str:
+def html(report: Report, examples: Sequence[Example], pictures: "Mapping[str, Picture]") -> str:
     """Render the page.
 
     Args:
         report: The report.
         examples: Changed answers, as returned by core.reports.examples.changed.
-        pictures: Pictures, as returned by core.reports.pictures.draw; drawn here if not given.
+        pictures: Pictures, as returned by core.reports.pictures.draw.
     """
-    if pictures is None:
-        from core.reports.pictures import draw  # noqa: PLC0415 - matplotlib is imported only to draw
-
-        pictures = draw(report)
     return _template().render(
         report=report,
         runs=view.runs(report),
@@ -88,8 +84,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     filters: dict[str, Any] = {
-        "draw": _draw,
-        "cut": _cut,
+        "cut": partial(cut, length=_MAX_TEXT),
         "code": _code,
         "percent": numbers.percent,
         "plural": numbers.plural,
@@ -103,20 +98,12 @@ def _show(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _draw(picture: "Picture") -> Markup:
-    return Markup(picture.inline)  # noqa: S704 - core.reports.pictures has escaped all text in it
-
-
 def _code(text: str) -> Markup:
     """Escape text, and set the parts between backticks as code."""
     parts = visible(text).split("`")
     return Markup().join(
         Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
     )
-
-
-def _cut(text: str) -> str:
-    return cut(text, _MAX_TEXT)
 
 
 def _families(examples: Sequence[Example]) -> Iterator[_Family]:

@@ -19,7 +19,10 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escape(each) for each in text)
+    return "".join(
+        each if each in _UNESCAPED or unicodedata.category(each) not in _ESCAPED else f"[U+{ord(each):04X}]"
+        for each in text
+    )
 
 
 def one_line(text: str) -> str:
@@ -31,9 +34,3 @@ def cut(text: str, length: int) -> str:
     """Cut text to a length in characters, and note how many are left out."""
     left = len(text) - length
     return text if left <= 0 else f"{text[:length]} [... {left} more characters]"
-
-
-def _escape(character: str) -> str:
-    if character in _UNESCAPED or unicodedata.category(character) not in _ESCAPED:
-        return character
-    return f"[U+{ord(character):04X}]"

@@ -76,8 +76,8 @@ def pareto(report: Report) -> Picture | None:
         return None
     first, attacks = next(iter(points.values()))
     lower = first.metric in LOWER_IS_BETTER
-    families = plural(attacks.families, "family", "families")
-    name = dict(TASKS)[first.metric] + ("" if first.suite == TASK else f", {label(first.suite)}")
+    families = plural(len(attacks.n), "family", "families")
+    name = TASKS[first.metric] + ("" if first.suite == TASK else f", {label(first.suite)}")
     side = "left" if lower else "right"
     with picture_style():
         drawn = figure(380)
@@ -88,7 +88,7 @@ def pareto(report: Report) -> Picture | None:
         rows = count([task.n for task, _ in points.values()])
         answers = count([n for _, each in points.values() for n in each.n])
         panels[0].set_ylabel(f"attack success rate, mean of {families}, %\n({answers} per family; lower is better)")
-        panels[0].set_ylim(0, 100 * max(each.mean.high for _, each in points.values()) + 5)
+        panels[0].set_ylim(0, 100 * max(each.high for _, each in points.values()) + 5)
         drawn.supxlabel(f"{name} ({rows}; {'lower' if lower else 'higher'} is better)", fontsize=11, color=INK)
         legend(drawn, panels[0])
         return save(
@@ -104,8 +104,8 @@ def pareto(report: Report) -> Picture | None:
             )
             + ".",
             alt="; ".join(
-                f"{label(run)}: attack success rate {percent(each.mean.value)} ({percent(each.mean.low)} to "
-                f"{percent(each.mean.high)}), {name} {_scaled(task.value, task.metric):.3g}"
+                f"{label(run)}: attack success rate {percent(each.value)} ({percent(each.low)} to "
+                f"{percent(each.high)}), {name} {_scaled(task.value, task.metric):.3g}"
                 for run, (task, each) in points.items()
             )
             + ".",
@@ -160,38 +160,27 @@ def _bars(axes: Axes, rows: Mapping[str, Mapping[str, Figure]], shown: Mapping[s
 
 def _panels(drawn: Drawn, points: Mapping[str, tuple[Figure, Overall]]) -> list[Axes]:
     """One panel; two with a broken axis if the base model is so far away that the runs would not be distinguishable."""
+    metric = next(iter(points.values()))[0].metric
     tuned = [task for run, (task, _) in points.items() if run != BASE_RUN]
     base = points[BASE_RUN][0] if BASE_RUN in points else None
     low, high = min(row.low for row in tuned), max(row.high for row in tuned)
-    far = base is not None and (base.low > high + _FAR * (high - low) or base.high < low - _FAR * (high - low))
-    if base is None or not far:
-        whole = [task for task, _ in points.values()]
-        low, high = min(row.low for row in whole), max(row.high for row in whole)
-        axes = drawn.subplots()
-        axes.set_xlim(*_limits(low, high, whole[0].metric))
-        return [_dressed(axes)]
-    parts = [(base.low, base.high, 1.0), (low, high, 3.2)]
-    if base.value > high:
-        parts.reverse()
-    panels = list(drawn.subplots(1, 2, sharey=True, width_ratios=[width for _, _, width in parts]))
-    for number, (axes, (start, end, _)) in enumerate(zip(panels, parts, strict=True)):
-        axes.set_xlim(*_limits(start, end, base.metric))
-        _dressed(axes)
-        _break(axes, right=number == 0)
+    parts = [(low, high, 3.2)]
+    if base is not None and (base.low > high + _FAR * (high - low) or base.high < low - _FAR * (high - low)):
+        parts.insert(1 if base.value > high else 0, (base.low, base.high, 1.0))
+    elif base is not None:
+        parts = [(min(low, base.low), max(high, base.high), 1.0)]
+    widths = [width for _, _, width in parts]
+    panels: list[Axes] = list(drawn.subplots(1, len(parts), squeeze=False, sharey=True, width_ratios=widths)[0])
+    for number, (axes, (low, high, _)) in enumerate(zip(panels, parts, strict=True)):
+        start, end = _scaled(low, metric), _scaled(high, metric)
+        room = 0.12 * (end - start) or 0.5
+        axes.set_xlim(start - room, end + room)
+        plain_numbers(axes, along="y")
+        plain_numbers(axes, along="x")
+        axes.grid()
+        if len(parts) == 2:
+            _break(axes, right=number == 0)
     return panels
-
-
-def _limits(low: float, high: float, metric: Metric) -> tuple[float, float]:
-    low, high = _scaled(low, metric), _scaled(high, metric)
-    room = 0.12 * (high - low) or 0.5
-    return low - room, high + room
-
-
-def _dressed(axes: Axes) -> Axes:
-    plain_numbers(axes, along="y")
-    plain_numbers(axes, along="x")
-    axes.grid()
-    return axes
 
 
 def _break(axes: Axes, *, right: bool) -> None:
@@ -209,10 +198,10 @@ def _points(axes: Axes, points: Mapping[str, tuple[Figure, Overall]], shown: Map
     axes.step([x for x, _ in front], [y for _, y in front], where="pre", color=SOFT, linewidth=1.2, linestyle=":")
     for run, style in shown.items():
         task, each = points[run]
-        x, y = _scaled(task.value, task.metric), 100 * each.mean.value
+        x, y = _scaled(task.value, task.metric), 100 * each.value
         ends = [_scaled(end, task.metric) for end in (task.low, task.high)]
         axes.plot(ends, [y, y], color=style.colour, linewidth=1.6, zorder=3)
-        axes.plot([x, x], [100 * each.mean.low, 100 * each.mean.high], color=style.colour, linewidth=1.6, zorder=3)
+        axes.plot([x, x], [100 * each.low, 100 * each.high], color=style.colour, linewidth=1.6, zorder=3)
         axes.plot(
             [x], [y], marker=style.marker, markersize=9, color=style.colour, markeredgecolor=INK, markeredgewidth=0.8,
             linestyle="none", zorder=4, label=label(run),
@@ -223,7 +212,7 @@ def _front(points: Mapping[str, tuple[Figure, Overall]]) -> list[tuple[float, fl
     """Points that no other point dominates, from the worst task figure to the best."""
     lower = next(iter(points.values()))[0].metric in LOWER_IS_BETTER
     sign = -1 if lower else 1
-    scored = [(sign * _scaled(task.value, task.metric), 100 * each.mean.value) for task, each in points.values()]
+    scored = [(sign * _scaled(task.value, task.metric), 100 * each.value) for task, each in points.values()]
     best = [(x, y) for x, y in scored if not any(u >= x and v <= y and (u, v) != (x, y) for u, v in scored)]
     return [(sign * x, y) for x, y in sorted(best)]
 

@@ -25,9 +25,9 @@ def test_first_judge_that_judged_attacks_is_used(report: Report) -> None:
 def test_families_have_equal_weights_and_undecided_ones_do_not_count(report: Report) -> None:
     found = overall(families(report, ("direct", 0.2, 100), ("prefill", 0.7, 10), ("encoding", 1.0, 0)), "base")
     assert found is not None
-    assert round(found.mean.value, 6) == 0.45
-    assert (round(found.mean.low, 6), round(found.mean.high, 6)) == (0.35, 0.55)
-    assert (found.families, found.n, found.worst.suite) == (2, (100, 10), "prefill")
+    assert round(found.value, 6) == 0.45
+    assert (round(found.low, 6), round(found.high, 6)) == (0.35, 0.55)
+    assert (found.n, found.worst.suite) == ((100, 10), "prefill")
     assert overall(report, "nobody") is None
 
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from core.reports import view
 from core.reports.examples import Example, changed
-from core.reports.pictures import Picture
+from core.reports.pictures import Picture, draw
 from core.reports.render import html
 from core.schemas.data import Message
 from core.schemas.evaluation import Evaluation
@@ -69,7 +69,7 @@ def words(text: str) -> str:
 
 
 def test_page_has_every_figure(report: Report) -> None:
-    page = Page(html(report))
+    page = Page(html(report, (), draw(report)))
     text = words(page.text)
     for row in (*view.table(report), *view.categories(report)):
         assert row.title in text
@@ -106,7 +106,7 @@ def test_page_has_every_figure(report: Report) -> None:
 
 
 def test_ids_are_unique_and_links_stay_on_the_page(whole: Report) -> None:
-    page = Page(html(whole))
+    page = Page(html(whole, (), draw(whole)))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
@@ -115,7 +115,7 @@ def test_ids_are_unique_and_links_stay_on_the_page(whole: Report) -> None:
 
 
 def test_page_is_self_contained(whole: Report, evaluations: Sequence[Evaluation]) -> None:
-    text = html(whole, changed(evaluations))
+    text = html(whole, changed(evaluations), draw(whole))
     page = Page(text)
     assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
     assert not re.search(r"https?:|//|url\((?!#)|@import|javascript:", text)
@@ -145,7 +145,7 @@ def test_text_from_a_job_is_escaped(report: Report, pictures: Mapping[str, Pictu
         case _:
             hostile = report.model_copy(update={place: EVIL})
     # Of these texts, pictures contain only module types.
-    text = html(hostile) if place == "module" else render(hostile)
+    text = html(hostile, (), draw(hostile)) if place == "module" else render(hostile)
     page = Page(text)
     assert "<script" not in text
     assert {tag for tag, _ in page.tags} <= plain
@@ -327,7 +327,7 @@ def test_long_specification_is_cut(report: Report) -> None:
 
 
 def test_page_is_deterministic(whole: Report, pictures: Mapping[str, Picture]) -> None:
-    assert html(whole) == html(whole, (), pictures)
+    assert html(whole, (), draw(whole)) == html(whole, (), pictures)
 
 
 def test_matplotlib_is_not_imported_before_a_page_is_rendered() -> None:
