@@ -140,8 +140,8 @@ class _Gate:
         check = _check(figure, "max_increase", bound, (increase.value, increase.low, increase.high), increase.n)
         limits = change_interval(metric, increase.low, increase.high)
         message = (
-            f"{_name(figure.suite, metric)}{_judge(figure)} changed by {change(metric, increase.value)} against the "
-            f"base model (95 % CI {limits}, n = {increase.n}); the policy allows an increase of at most {points(bound)}"
+            f"{_title(figure)} changed by {change(metric, increase.value)} against the base model (95 % CI {limits}, "
+            f"n = {increase.n}); the policy allows an increase of at most {points(bound)}"
             f"{_limit_note(increase.value, bound)}."
         )
         return self._compare(figure, check, rule, GateReason(code=_INCREASED[metric], message=message))
@@ -150,7 +150,7 @@ class _Gate:
         """Fail if the bound is certainly exceeded; else require enough decided answers; else apply the bound."""
         if _certainly_above(figure, check):
             return _Result(check.model_copy(update={"passed": False}), reason)
-        policy, name = self.ref.policy, f"{_name(figure.suite, figure.metric)}{_judge(figure)}"
+        policy, name = self.ref.policy, _title(figure)
         needed, answers = policy.needed(rule), figure.n + figure.undecided
         if check.n < needed:
             message = (
@@ -222,7 +222,7 @@ def _missing(
 def _describe(figure: Figure) -> str:
     """Such as `Attack success rate for direct (judge: rules) is 83.8 % (95 % CI 74.2 to 90.3, n = 80)`."""
     return (
-        f"{_name(figure.suite, figure.metric)}{_judge(figure)} is {value(figure.metric, figure.value)} (95 % CI "
+        f"{_title(figure)} is {value(figure.metric, figure.value)} (95 % CI "
         f"{interval(figure.metric, figure.low, figure.high)}, n = {figure.n})"
     )
 
@@ -231,8 +231,8 @@ def _name(suite: str, metric: Metric) -> str:
     return "Over-refusal" if metric == "over_refusal_rate" else f"Attack success rate for `{suite}`"
 
 
-def _judge(figure: Figure) -> str:
-    return f" (judge: {figure.judge})" if figure.judge != "none" else ""
+def _title(figure: Figure) -> str:
+    return _name(figure.suite, figure.metric) + (f" (judge: {figure.judge})" if figure.judge != "none" else "")
 
 
 def _limit_note(measured: float, bound: float) -> str:

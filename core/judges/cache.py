@@ -5,6 +5,7 @@ truncated or invalid counts as missing. Not here: which judges use the cache (mo
 """
 
 import json
+from dataclasses import dataclass
 from hashlib import sha256
 
 from core.errors import NotFound
@@ -13,16 +14,16 @@ from core.schemas.evaluation import Judgement
 from core.storage.store import ArtifactStore
 
 
+@dataclass(frozen=True)
 class JudgementCache:
     """Judgements in the artifact store, one small file each, below `shared/judgements`."""
 
-    def __init__(self, store: ArtifactStore) -> None:
-        self._store = store
+    store: ArtifactStore
 
     def get(self, identity: str, case: Case) -> Ruling | None:
         """Look up the ruling of the judge with this identity on a case."""
         try:
-            data = self._store.path(_key(identity, case)).read_bytes()
+            data = self.store.path(_key(identity, case)).read_bytes()
             cached = Judgement.model_validate_json(data)
         except (NotFound, OSError, ValueError):  # missing; deleted meanwhile; not a judgement
             return None
@@ -36,7 +37,7 @@ class JudgementCache:
             StorageFull: there is no room.
         """
         data = judgement.model_dump_json().encode()
-        self._store.put(_key(identity, case), data, name="judgement.json", media_type="application/json", gated=False)
+        self.store.put(_key(identity, case), data, name="judgement.json", media_type="application/json", gated=False)
 
 
 def _key(identity: str, case: Case) -> str:

@@ -31,11 +31,6 @@ class Cues(Frozen):
         return self
 
     @cached_property
-    def topicless(self) -> frozenset[str]:
-        """The words of `stop`."""
-        return frozenset(self.stop)
-
-    @cached_property
     def _search(self) -> PhraseSearch:
         return PhraseSearch({cue: listed.phrases for cue, listed in self.cues.items()})
 

@@ -115,15 +115,12 @@ class FunctionJudge:
     """Whether it accepts answers to safe look-alikes only."""
 
     def accepts(self, safe: bool) -> bool:
-        """See `Judge.accepts`."""
         return safe or not self.only_safe
 
     def is_certain(self, behaviour: str, so_far: str) -> bool:
-        """See `Judge.is_certain`."""
         return self.certain(behaviour, so_far)
 
     def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
-        """See `Judge.judge`."""
         if any(not self.accepts(case.safe) for case in cases):
             raise ValueError(f"{self.label} accepts answers to safe look-alikes only")
         rulings: list[Ruling] = []

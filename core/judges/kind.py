@@ -7,7 +7,7 @@ strongreject, classifier), opening all judges of a job (opening).
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Generic, TypeVar, assert_never
+from typing import Generic, TypeVar
 
 import torch
 
@@ -18,7 +18,6 @@ from core.judges.interface import Judge
 from core.judges.local import LocalModel
 from core.judges.model import JudgeModel, JudgePrompt, ModelJudge
 from core.schemas.judges import EndpointSource, JudgeEntry, JudgeOptions, ModelJudgeOptions
-from core.schemas.models import FolderSource, HubSource
 
 Options = TypeVar("Options", bound=JudgeOptions)
 
@@ -50,10 +49,16 @@ class Models:
             InvalidInput: as `find_entry`.
         """
         entry = self.entry(options)
-        if entry.name not in self._open:
-            self._open[entry.name] = _open_model(entry, self._device)
-            self._stack.callback(self._open[entry.name].close)
-        return ModelJudge(options.label, prompt, self._open[entry.name], self._cache)
+        model, source = self._open.get(entry.name), entry.source
+        if model is None:
+            model = (
+                Endpoint(entry.name, source)
+                if isinstance(source, EndpointSource)
+                else LocalModel(entry, source, self._device)
+            )
+            self._open[entry.name] = model
+            self._stack.callback(model.close)
+        return ModelJudge(options.label, prompt, model, self._cache)
 
     def entry(self, options: ModelJudgeOptions) -> JudgeEntry:
         """Look up the model of `options`; see `find_entry`."""
@@ -77,13 +82,3 @@ def find_entry(options: ModelJudgeOptions, entries: Mapping[str, JudgeEntry]) ->
 
 def _invalid(message: str, code: str) -> InvalidInput:
     return InvalidInput(f"security.judges: {message}", code=code, param="security.judges")
-
-
-def _open_model(entry: JudgeEntry, device: torch.device) -> JudgeModel:
-    match entry.source:
-        case EndpointSource() as source:
-            return Endpoint(entry.name, source)
-        case FolderSource() | HubSource() as source:
-            return LocalModel(entry, source, device)
-        case _:
-            assert_never(entry.source)

@@ -93,9 +93,7 @@ class JudgePrompt(Protocol):
         """Whether a prompt that is too long loses its beginning."""
         ...
 
-    def accepts(self, safe: bool, /) -> bool:
-        """See `Judge.accepts`."""
-        ...
+    def accepts(self, safe: bool, /) -> bool: ...
 
     def write(self, case: Case, special_tokens: Iterable[str], /) -> Prompt:
         """Write the prompt for a case."""
@@ -125,7 +123,6 @@ class ModelJudge:
         return f"{self.prompt.version}, {self.model.identity}"
 
     def accepts(self, safe: bool) -> bool:
-        """See `Judge.accepts`."""
         return self.prompt.accepts(safe)
 
     def is_certain(self, _behaviour: str, _so_far: str) -> bool:
@@ -133,7 +130,6 @@ class ModelJudge:
         return False
 
     def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
-        """See `Judge.judge`."""
         if any(not self.accepts(case.safe) for case in cases):
             raise ValueError(f"{self.label} does not judge safe look-alikes")
         copies = Counter(cases)

@@ -18,7 +18,7 @@ from core.quality.answers import AnsweredRow, TaskScores, score_exact_match, sco
 from core.quality.choices import score_multiple_choice
 from core.quality.harness import estimate_size, run_lm_eval
 from core.quality.loss import mean_loss, perplexity, row_losses
-from core.quality.tasks import resolve_tasks, unknown_benchmark
+from core.quality.tasks import resolve_tasks
 from core.schemas.evaluation import TaskAnswer
 from core.schemas.metrics import TASK
 from core.schemas.progress import OnProgress
@@ -68,7 +68,7 @@ def evaluate(
         system_prompt: system turn before questions, if the model is served with one. Validation rows have their own.
 
     Raises:
-        InvalidInput: code `unknown_benchmark`, `unknown_lm_eval_task` or `lm_eval_refused`, or a prompt that the chat
+        InvalidInput: code `unknown_lm_eval_task` or `lm_eval_refused`, or a prompt that the chat
             template rejects.
         Unavailable: code `lm_eval_missing` or `lm_eval_failed`.
     """
@@ -115,8 +115,6 @@ def _size(task: QualityTask, benchmarks: Benchmarks) -> int:
 
 
 def _questions(task: MultipleChoice, benchmarks: Benchmarks) -> tuple[Question, ...]:
-    if task.benchmark not in benchmarks:
-        raise unknown_benchmark(task.benchmark, sorted(benchmarks))
     return benchmarks[task.benchmark][: task.max_questions]
 
 

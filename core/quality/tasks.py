@@ -53,7 +53,12 @@ def check_tasks(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> None
     figures: set[str] = set()
     for task in tasks:
         if isinstance(task, MultipleChoice) and task.benchmark not in known:
-            raise unknown_benchmark(task.benchmark, known)
+            listed = f"It has: {', '.join(known)}." if known else "It lists none."
+            raise InvalidInput(
+                f"{task.benchmark!r} is not a benchmark of this server. {listed}",
+                code="unknown_benchmark",
+                param=_PARAM,
+            )
         if (figure := _figure_name(task)) in figures:
             raise InvalidInput(
                 f"quality.tasks names {figure} twice with different options, and the report could not distinguish "
@@ -64,16 +69,6 @@ def check_tasks(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> None
         figures.add(figure)
     if any(isinstance(task, LmEval) for task in tasks):
         check_harness()
-
-
-def unknown_benchmark(name: str, known: Iterable[str]) -> InvalidInput:
-    """The error for a benchmark that is not in the server's list."""
-    listed = ", ".join(known)
-    return InvalidInput(
-        f"{name!r} is not a benchmark of this server. " + (f"It has: {listed}." if listed else "It lists none."),
-        code="unknown_benchmark",
-        param=_PARAM,
-    )
 
 
 def check_harness() -> None:

@@ -55,15 +55,14 @@ class Signer:
     """The private key."""
 
 
+@dataclass(frozen=True)
 class SigningKeys:
-    """The folder of keys. `key` is the path of a private key outside the folder, such as a mounted secret."""
+    """The folder of keys."""
 
-    def __init__(
-        self, folder: Path, key: Path | None = None, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
-        self._folder = folder
-        self._key = key
-        self._clock = clock
+    folder: Path
+    key: Path | None = None
+    """Path of a private key outside the folder, such as a mounted secret."""
+    clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC), kw_only=True)
 
     def trusted(self) -> TrustedKeys:
         """All public keys, retired ones included; empty before the first use. The private key is not read.
@@ -72,7 +71,7 @@ class SigningKeys:
             InvalidInput: code `invalid_signing_keys`; the list is damaged.
         """
         try:
-            return read_keys(self._folder / KEYS_FILE)
+            return read_keys(self.folder / KEYS_FILE)
         except NotFound:
             return TrustedKeys()
 
@@ -89,7 +88,7 @@ class SigningKeys:
         """
         with self._locked():
             key = self._load_or_create()
-            now = self._clock()
+            now = self.clock()
             yield Signer(self._register(key.public_key(), now).keyid, now, key)
 
     def rotate(self) -> TrustedKey:
@@ -100,24 +99,24 @@ class SigningKeys:
             Conflict: code `signing_key_elsewhere`; the private key is outside this folder.
             StorageFull: the disk is full.
         """
-        if self._key is not None:
+        if self.key is not None:
             raise Conflict(
-                f"The signing key is stored outside the keys folder, in {self._key}. To rotate it, replace that file "
+                f"The signing key is stored outside the keys folder, in {self.key}. To rotate it, replace that file "
                 "with another private key: the next signature uses it and retires the old key.",
                 code="signing_key_elsewhere",
             )
         with self._locked():
-            if (self._folder / _KEY_FILE).exists():
+            if (self.folder / _KEY_FILE).exists():
                 with suppress(Conflict):  # the key is retired already
                     # A crash may have left this key out of the list.
-                    self._register(self._load_or_create().public_key(), self._clock())
-            return self._register(self._create().public_key(), self._clock())
+                    self._register(self._load_or_create().public_key(), self.clock())
+            return self._register(self._create().public_key(), self.clock())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with room():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -125,15 +124,15 @@ class SigningKeys:
             os.close(descriptor)
 
     def _load_or_create(self) -> Ed25519PrivateKey:
-        if self._key is not None:
-            return _load(self._key)
-        path = self._folder / _KEY_FILE
+        if self.key is not None:
+            return _load(self.key)
+        path = self.folder / _KEY_FILE
         return _load(path) if path.exists() else self._create()
 
     def _create(self) -> Ed25519PrivateKey:
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _replace(self._folder / _KEY_FILE, pem, 0o600)
+        _replace(self.folder / _KEY_FILE, pem, 0o600)
         return key
 
     def _register(self, public: Ed25519PublicKey, now: datetime) -> TrustedKey:
@@ -148,9 +147,7 @@ class SigningKeys:
             return known
         retired = tuple(key if key.retired_at else key.model_copy(update={"retired_at": now}) for key in keys.keys)
         added = TrustedKey(keyid=keyid, public_key=_pem(public), created_at=now)
-        _replace(
-            self._folder / KEYS_FILE, TrustedKeys(keys=(*retired, added)).model_dump_json(indent=1).encode(), 0o644
-        )
+        _replace(self.folder / KEYS_FILE, TrustedKeys(keys=(*retired, added)).model_dump_json(indent=1).encode(), 0o644)
         return added
 
 

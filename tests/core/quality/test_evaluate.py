@@ -10,7 +10,6 @@ import pytest
 from core.data import Conversation, load
 from core.data.benchmarks import Question, read
 from core.data.template import Encoded, encode_each
-from core.errors import InvalidInput
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
@@ -156,13 +155,6 @@ def test_no_rows_and_an_empty_benchmark(base: BaseModel) -> None:
     ]
     assert answers == ()
     assert set(told) == {(0, 0)}
-
-
-def test_a_missing_benchmark_is_reported(base: BaseModel, held: ValidationRows) -> None:
-    spec = QualitySpec(tasks=(MultipleChoice(benchmark="other"),))
-    with pytest.raises(InvalidInput, match="It has: empty, quiz") as caught:
-        evaluate(base, base.model, held, spec, QUESTIONS, run="base", on_progress=ignore)
-    assert caught.value.code == "unknown_benchmark"
 
 
 def test_the_harness_gets_the_model_and_its_part_of_the_progress(
