@@ -124,25 +124,22 @@ def lora_layers(tuned: PeftModel) -> dict[str, LoraLayer]:
     return found
 
 
-def factors(layer: LoraLayer) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+def factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
     """The factors A and B of a layer's update. The rows of B are the outputs of the map, for every kind of map."""
-    for adapter in layer.lora_A:
-        yield _weight(layer.lora_A[adapter]), _weight(layer.lora_B[adapter])
+    return layer.lora_A["default"].get_parameter("weight"), layer.lora_B["default"].get_parameter("weight")
 
 
 @contextmanager
 def keep_requires_grad(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Restore which of these parameters require a gradient. peft sets it whenever it switches an adapter on."""
+    """Restore which of these parameters require a gradient: peft turns it on for all of them, frozen or not, whenever
+    it switches an adapter on.
+    """
     before = [(parameter, parameter.requires_grad) for parameter in parameters]
     try:
         yield
     finally:
         for parameter, required in before:
             parameter.requires_grad_(required)
-
-
-def _weight(part: nn.Module) -> nn.Parameter:
-    return part.get_parameter("weight")
 
 
 def _targets(names: Sequence[str], wanted: Collection[str], depth: int) -> list[str]:

@@ -83,12 +83,15 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen: the most likely one at temperature 0, else a random one."""
+class Sampler:
+    """Chooses the next token: the most likely one at temperature 0, else a random one."""
 
-    temperature: float
-    top_p: float
-    seed: int
+    temperature: float = 0.0
+    """Divides the logits."""
+    top_p: float = 1.0
+    """Share of the probability that tokens are sampled from. The most likely token can always be drawn."""
+    seed: int = 0
+    """Decides, with the index of a prompt, its samples. Other prompts and batches have no influence."""
 
     def draw(self, row: AnswerRow) -> None:
         """Draw the random numbers of a row. They depend on the seed and the row's index only."""
@@ -104,14 +107,13 @@ class Sampling:
         return sample(logits, draws, temperature=self.temperature, top_p=self.top_p)
 
 
+GREEDY = Sampler()
+
+
 def sample(logits: Tensor, draws: Tensor, *, temperature: float, top_p: float) -> Tensor:
     """Sample one token per row, `batch`, from the most likely tokens whose probabilities sum up to `top_p`.
 
-    Args:
-        logits: `batch vocabulary`.
-        draws: uniform random numbers in 0..1, `batch`. The draw decides the token.
-        temperature: divides the logits.
-        top_p: share of the probability. The most likely token can always be drawn.
+    `logits` are `batch vocabulary`; `draws` are uniform random numbers in 0..1, `batch`, which decide the token.
     """
     scores, tokens = (logits.float() / temperature).sort(dim=-1, descending=True, stable=True)
     reached = scores.softmax(-1).cumsum(-1, dtype=torch.float64)

@@ -21,9 +21,12 @@ class CacheLayer(DynamicLayer):
     can join.
     """
 
+    _buffers: tuple[Tensor, Tensor]
+    in_use: tuple[Tensor, Tensor]
+    """The keys and values in use."""
+
     def __init__(self) -> None:
         super().__init__()
-        self._allocated: tuple[Tensor, Tensor] | None = None
         self._first = 0
         self._clean = 0
         """Slots of the buffers before this one were never written. Masked slots must contain finite numbers, too."""
@@ -33,7 +36,7 @@ class CacheLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Append slots; returns all slots in use."""
-        if self._allocated is None:
+        if not self.is_initialized:
             self.set(key_states, value_states)
             return key_states, value_states
         rows, new = len(key_states), key_states.shape[-2]
@@ -43,24 +46,18 @@ class CacheLayer(DynamicLayer):
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:rows, :, end : end + new] = states
         self._use(rows, self._first, end + new)
-        return self.in_use()
+        return self.in_use
 
     def set(self, keys: Tensor, values: Tensor) -> None:
         """Replace all keys and values."""
-        self._allocated, self._clean = (keys, values), 0
+        self._buffers, self._clean = (keys, values), 0
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._use(len(keys), 0, keys.shape[-2])
-
-    def in_use(self) -> tuple[Tensor, Tensor]:
-        """The keys and values in use."""
-        if self.keys is None or self.values is None:
-            raise ValueError("The model has not read anything yet.")
-        return self.keys, self.values
 
     def reserve(self, rows: int, slots: int, *, behind: int | None = None) -> None:
         """Allocate space for `rows` rows of `slots` slots, and for `behind` slots after them."""
         behind = _SPARE_SLOTS if behind is None else behind
-        current, (allocated_rows, _, capacity, _) = self.in_use(), self._buffers[0].shape
+        current, (allocated_rows, _, capacity, _) = self.in_use, self._buffers[0].shape
         used = current[0].shape[-2]
         before = max(0, slots - used)
         if rows <= allocated_rows and before <= self._first and self._end + behind <= capacity:
@@ -71,12 +68,12 @@ class CacheLayer(DynamicLayer):
         else:
             rows = max(rows, len(current[0]))
             keys, values = (_grown(states, rows, before, before + used + behind) for states in current)
-            self._allocated, self._clean = (keys, values), before
+            self._buffers, self._clean = (keys, values), before
         self._use(len(current[0]), before, before + used)
 
     def resize(self, slots: int) -> None:
         """Use exactly the last `slots` slots; new slots at the front are padding."""
-        rows = len(self.in_use()[0])
+        rows = len(self.in_use[0])
         self.reserve(rows, slots, behind=0)
         first = self._end - slots
         if first < self._clean:
@@ -87,13 +84,13 @@ class CacheLayer(DynamicLayer):
 
     def move(self, sources: Tensor, targets: Tensor, rows: int) -> None:
         """Copy the rows `sources` over the rows `targets`, and use only the first `rows` rows afterwards."""
-        for states in self.in_use():
+        for states in self.in_use:
             states.index_copy_(0, targets, states.index_select(0, sources))
         self._use(rows, self._first, self._end)
 
     def join(self, others: tuple[Tensor, Tensor]) -> None:
         """Append rows whose last slots align with the last slots here. Call `reserve` first."""
-        start, end = len(self.in_use()[0]), self._end
+        start, end = len(self.in_use[0]), self._end
         rows, first = start + len(others[0]), end - others[0].shape[-2]
         for buffer, states in zip(self._buffers, others, strict=True):
             buffer[start:rows, :, self._clean : first] = 0
@@ -111,18 +108,12 @@ class CacheLayer(DynamicLayer):
         self.set(picked[0], picked[1])
 
     @property
-    def _buffers(self) -> tuple[Tensor, Tensor]:
-        if self._allocated is None:
-            raise ValueError("The model has not read anything yet.")
-        return self._allocated
-
-    @property
     def _end(self) -> int:
         return self._first + self.get_seq_length()
 
     def _use(self, rows: int, first: int, end: int) -> None:
-        keys, values = self._buffers
-        self._first, self.keys, self.values = first, keys[:rows, :, first:end], values[:rows, :, first:end]
+        keys, values = (buffer[:rows, :, first:end] for buffer in self._buffers)
+        self._first, self.in_use, self.keys, self.values = first, (keys, values), keys, values
 
 
 def empty_cache(model: PreTrainedModel) -> DynamicCache | None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Rows:
     """The rows that a model has read. They are padded on the left to as many slots as the longest row has tokens."""
 
     def __init__(self, cache: DynamicCache, lengths: Sequence[int], device: torch.device) -> None:
-        self.cache, self._device = cache, device
+        self.cache, self.layers, self._device = cache, cache_layers(cache), device
         self._pad(lengths)
 
     @property
@@ -40,22 +41,18 @@ class Rows:
         """Slots of each row, padding included."""
         return self.cache.get_seq_length()
 
-    def layers(self) -> list[CacheLayer]:
-        """The layers that contain keys and values."""
-        return cache_layers(self.cache)
-
     def reserve(self, rows: int, slots: int) -> None:
         """Allocate space for `rows` rows of `slots` slots, and for some steps."""
-        for layer in self.layers():
+        for layer in self.layers:
             layer.reserve(rows, slots)
 
     def join(self, others: "Rows") -> None:
         """Append other rows."""
         lengths = self._lengths + others._lengths
-        for layer, other in zip(self.layers(), others.layers(), strict=True):
+        for layer, other in zip(self.layers, others.layers, strict=True):
             layer.reserve(len(lengths), max(lengths), behind=0)
             layer.resize(max(lengths))
-            layer.join(other.in_use())
+            layer.join(other.in_use)
         self._pad(lengths)
 
     def leave(self, stay: Sequence[int]) -> list[int]:
@@ -69,7 +66,7 @@ class Rows:
         before = self._lengths
         lengths = [before[place] for place in order]
         sources, targets = (torch.tensor(each, dtype=torch.long, device=self._device) for each in (moved, gaps))
-        for layer in self.layers():
+        for layer in self.layers:
             layer.resize(max(lengths))
             layer.move(sources, targets, len(stay))
         self._pad(lengths)
@@ -131,7 +128,8 @@ class Decoder:
         """
         total = sum(map(len, prompts))
         first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
-        root = min(_common(first, last), min(map(len, prompts)) - 1)
+        common = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+        root = min(len(list(common)), min(map(len, prompts)) - 1)
         root = root if root * (len(prompts) - 1) >= _MIN_SAVING * total else 0
         rest = [tuple(prompt[root:]) for prompt in prompts]
         count = Counter(rest)
@@ -180,7 +178,7 @@ class Decoder:
         )
         rows, first = self.read([tokens[:-1] for tokens in _TRIAL_PROMPTS], heads)
         second = self.step(rows, torch.tensor([tokens[-1] for tokens in _TRIAL_PROMPTS], device=ids.device))
-        size = sum(each.nbytes for layer in rows.layers() for each in layer.in_use())
+        size = sum(each.nbytes for layer in rows.layers for each in layer.in_use)
         self.slot_bytes = size // (rows.slots * len(_TRIAL_PROMPTS))
         tolerance = 1e-3 if self._model.dtype == torch.float32 else 1e-1
         return bool((torch.stack([first, second], dim=1) - expected).norm() <= tolerance * expected.norm())
@@ -200,7 +198,7 @@ class Decoder:
             rows = torch.tensor(index, device=self._model.device)
             for own, layer in zip(cache.layers, before.cache.layers, strict=True):
                 if isinstance(own, CacheLayer) and isinstance(layer, CacheLayer) and layer.is_initialized:
-                    own.set(*(each.index_select(0, rows) for each in layer.in_use()))
+                    own.set(*(each.index_select(0, rows) for each in layer.in_use))
                     own.reserve(len(index), 0, behind=ids.shape[1])
             mask = torch.cat([before.mask[list(index)], mask], dim=1)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -233,11 +231,6 @@ def decoder_of(model: PreTrainedModel, pad_id: int) -> Decoder | None:
         return None
     decoder = Decoder(model, pad_id)
     return decoder if decoder.works(shared=False) else None
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    most = min(len(one), len(other)) - 1
-    return next((place for place in range(most) if one[place] != other[place]), max(most, 0))
 
 
 def _window(model: PreTrainedModel) -> int | None:

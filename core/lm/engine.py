@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.lm.answers import AnswerRow, Answers, Sampling
+from core.lm.answers import AnswerRow, Answers, Sampler
 from core.lm.decode import Decoder, Rows
 from core.lm.load import BaseModel
 
 _CPU_ROWS, _GPU_ROWS = 128, 512
-"""Default maximum rows of a batch. On a CPU, more rows only make rows wider than they need to be; on a GPU, memory is
+"""Maximum rows of a batch. On a CPU, more rows only make rows wider than they need to be; on a GPU, memory is
 the limit for all but small models."""
 _CPU_CACHE_BYTES = 1 << 30
 """Maximum size of a batch's keys and values without a GPU."""
@@ -61,13 +61,11 @@ class _Batch:
 class Engine:
     """Answers rows in one batch, which waiting rows join when there is space."""
 
-    def __init__(
-        self, base: BaseModel, decoder: Decoder, sampling: Sampling, answers: Answers, batch_size: int | None
-    ) -> None:
-        self._decoder, self._sampling, self._answers = decoder, sampling, answers
+    def __init__(self, base: BaseModel, decoder: Decoder, sampler: Sampler, answers: Answers) -> None:
+        self._decoder, self._sampler, self._answers = decoder, sampler, answers
         self._context, self._max_bytes = base.context, _max_cache_bytes(base)
         cpu = base.device.type == "cpu"
-        self._batch_size = batch_size or (_CPU_ROWS if cpu else _GPU_ROWS)
+        self._batch_size = _CPU_ROWS if cpu else _GPU_ROWS
         self._read_tokens = _CPU_READ_TOKENS if cpu else _GPU_READ_TOKENS
         self._waiting: deque[AnswerRow] = deque()
         self._full = 0
@@ -84,7 +82,7 @@ class Engine:
         self._longest_prompt = max(len(row.prompt) for row in rows)
         batch = self._update(None)
         while batch is not None:
-            batch.tokens = self._sampling.choose(self._decoder.step(batch.read, batch.tokens), batch.rows)
+            batch.tokens = self._sampler.choose(self._decoder.step(batch.read, batch.tokens), batch.rows)
             self._answers.add(batch.rows, batch.tokens.tolist())
             batch = self._update(batch)
 
@@ -143,8 +141,8 @@ class Engine:
         """Read the prompts of rows and choose their first tokens."""
         read, logits = self._decoder.read([row.prompt for row in rows], [len(row.head) for row in rows])
         for row in rows:
-            self._sampling.draw(row)
-        batch = _Batch(rows, read, self._sampling.choose(logits, rows))
+            self._sampler.draw(row)
+        batch = _Batch(rows, read, self._sampler.choose(logits, rows))
         self._answers.add(batch.rows, batch.tokens.tolist())
         return batch
 

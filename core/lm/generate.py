@@ -22,16 +22,13 @@ from transformers import (
 )
 from typing_extensions import override
 
-from core.lm.answers import AnswerRow, Answers, EarlyStop, Sampling
+from core.lm.answers import GREEDY, AnswerRow, Answers, EarlyStop, Sampler
 from core.lm.decode import decoder_of
 from core.lm.engine import Engine
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
-
-TextEarlyStop = Callable[[int, str], bool]
-"""As `EarlyStop`, with the answer as text."""
 
 MIN_ROOM = 16
 """Minimum space for an answer in the context, in tokens (or `max_new_tokens`, if that is less). A prompt that leaves
@@ -57,13 +54,13 @@ def answer(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-    batch_size: int | None = None,
-    early_stop: TextEarlyStop | None = None,
+    early_stop: Callable[[int, str], bool] | None = None,
 ) -> list[str | None]:
     """The answers of `model` (the base model, with or without an adapter), in the order of the conversations.
 
     None for a conversation for which `render_prompts` returns None. A last turn of the assistant is continued and is
-    not part of the answer. An answer ends at the end of the context. Other options: see `continue_tokens`.
+    not part of the answer. An answer ends at the end of the context. `early_stop` is as for `continue_tokens`, with the
+    answer as text.
     """
 
     def decode(tokens: list[int]) -> str:
@@ -79,10 +76,7 @@ def answer(
         [prompt or [] for prompt in prompts],
         max_new_tokens=max_new_tokens,
         on_progress=on_progress,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        batch_size=batch_size,
+        sampler=Sampler(temperature, top_p, seed),
         early_stop=stop if early_stop else None,
     )
     return [None if prompt is None else decode(row) for prompt, row in zip(prompts, rows, strict=True)]
@@ -105,25 +99,13 @@ def continue_tokens(
     *,
     max_new_tokens: int,
     on_progress: OnProgress,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    batch_size: int | None = None,
+    sampler: Sampler = GREEDY,
     early_stop: EarlyStop | None = None,
 ) -> list[list[int]]:
     """The tokens that follow each prompt, without padding. The end-of-turn token is included if it was generated.
 
-    Args:
-        base: the base model.
-        model: the model that answers: the base model, with or without an adapter.
-        prompts: tokens of each prompt. An empty prompt, or one that fills the context, is followed by nothing.
-        max_new_tokens: maximum tokens of an answer.
-        on_progress: receives (answers done, answers in total).
-        temperature: 0 chooses the most likely token, otherwise tokens are sampled.
-        top_p: share of the probability that tokens are sampled from.
-        seed: with the index of a prompt, decides its samples. Other prompts and batches have no influence.
-        batch_size: maximum rows of a batch; memory may allow fewer. None takes the default of the device.
-        early_stop: ends answers before their end.
+    `model` is the base model, with or without an adapter. An empty prompt, or one that fills the context, is followed
+    by nothing. `on_progress` receives (answers done, answers in total).
     """
     rows = [
         AnswerRow(index, list(prompt), max_tokens=min(max_new_tokens, base.context - len(prompt)) if prompt else 0)
@@ -131,13 +113,12 @@ def continue_tokens(
     ]
     open_rows = [row for row in rows if row.max_tokens > 0]
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    sampling = Sampling(temperature, top_p, seed)
     answers = Answers(rows, frozenset(base.stop_ids), on_progress, early_stop)
     decoder = decoder_of(inner, base.pad_id) if isinstance(inner, PreTrainedModel) and open_rows else None
     if decoder is None:
-        _generate(base, model, open_rows, sampling, answers, batch_size=batch_size or _FALLBACK_ROWS)
+        _generate(base, model, open_rows, sampler, answers)
     else:
-        Engine(base, decoder, sampling, answers, batch_size).run(open_rows)
+        Engine(base, decoder, sampler, answers).run(open_rows)
     answers.finish()
     return [row.tokens for row in rows]
 
@@ -145,12 +126,12 @@ def continue_tokens(
 class _Choose(LogitsProcessor):
     """Chooses tokens in transformers' loop as in ours: all other tokens become impossible."""
 
-    def __init__(self, sampling: Sampling, rows: Sequence[AnswerRow]) -> None:
-        self._sampling, self._rows = sampling, rows
+    def __init__(self, sampler: Sampler, rows: Sequence[AnswerRow]) -> None:
+        self._sampler, self._rows = sampler, rows
 
     @override
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        chosen = self._sampling.choose(scores, self._rows)[:, None]
+        chosen = self._sampler.choose(scores, self._rows)[:, None]
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
 
@@ -166,20 +147,12 @@ class _Record(StoppingCriteria):
         return torch.tensor([row.ended for row in self._rows], device=input_ids.device)
 
 
-def _generate(
-    base: BaseModel,
-    model: nn.Module,
-    rows: Sequence[AnswerRow],
-    sampling: Sampling,
-    answers: Answers,
-    *,
-    batch_size: int,
-) -> None:
+def _generate(base: BaseModel, model: nn.Module, rows: Sequence[AnswerRow], sampler: Sampler, answers: Answers) -> None:
     """Answer all rows in transformers' own loop, for models whose cache contains more than keys and values."""
     left = iter(sorted(rows, key=lambda row: len(row.prompt)))
-    while some := list(islice(left, batch_size)):
+    while some := list(islice(left, _FALLBACK_ROWS)):
         for row in some:
-            sampling.draw(row)
+            sampler.draw(row)
         ids, mask = pad([row.prompt for row in some], base.pad_id, side="left")
         config = GenerationConfig(
             max_new_tokens=max(row.max_tokens for row in some),
@@ -191,6 +164,6 @@ def _generate(
             input_ids=ids.to(base.device),
             attention_mask=mask.to(base.device),
             generation_config=config,
-            logits_processor=LogitsProcessorList([_Choose(sampling, some)] if sampling.temperature > 0 else []),
+            logits_processor=LogitsProcessorList([_Choose(sampler, some)] if sampler.temperature > 0 else []),
             stopping_criteria=StoppingCriteriaList([_Record(answers, some)]),
         )

@@ -11,8 +11,8 @@ Not here: which maps are tested (core.lm.modules).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -29,32 +29,24 @@ _MAX_CURVATURE = 0.05
 """Largest second difference, as a share of the change, that counts as linear."""
 
 
-@dataclass(frozen=True)
-class Fused:
-    """A fused map in its block."""
+def attention_parts(model: PreTrainedModel, block: nn.Module, fused: nn.Module, width: int) -> Parts | None:
+    """The rows of q, k and v, which are detected head by head.
 
-    block: nn.Module
-    """The module that contains the map and is called as a whole, such as the attention."""
-    map: nn.Module
-    """The map, or its wrapper."""
-    width: int
-    """Number of outputs of the map."""
-
-
-def attention_parts(model: PreTrainedModel, fused: Fused) -> Parts | None:
-    """The rows of q, k and v, which are detected head by head."""
+    `block` is the module that contains the fused map and is called as a whole, such as the attention. `fused` is the
+    map or its wrapper, and `width` the number of its outputs.
+    """
     config = model.config.get_text_config()
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if fused.width % head:
+    if width % head:
         return None
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(2, fused.width, generator=generator)
-    heads = fused.width // head
+    start = torch.randn(2, width, generator=generator)
+    heads = width // head
     variants = start.expand(1 + heads * _DRAWS, -1, -1).clone()
     for number, each in enumerate(variants[1:]):
         begin = number // _DRAWS * head
         each[0, begin : begin + head] = _CHANGE * torch.randn(head, generator=generator)
-    block_outputs = _compute_block_outputs(model, fused, variants)
+    block_outputs = _compute_block_outputs(model, block, fused, variants)
     if block_outputs is None:
         return None
     effects = (block_outputs[1:] - block_outputs[0]).norm(dim=-1).unflatten(0, (heads, _DRAWS)).amax(dim=1)
@@ -67,9 +59,9 @@ def attention_parts(model: PreTrainedModel, fused: Fused) -> Parts | None:
     return {kind: _ranges(chosen, head) for kind, chosen in kinds.items()}
 
 
-def gate_parts(model: PreTrainedModel, fused: Fused) -> Parts | None:
-    """The rows of gate and up: two halves, or alternating rows."""
-    half, width = fused.width // 2, fused.width
+def gate_parts(model: PreTrainedModel, block: nn.Module, fused: nn.Module, width: int) -> Parts | None:
+    """The rows of gate and up, two halves or alternating rows, from the same arguments as `attention_parts`."""
+    half = width // 2
     pairs = [(range(half), range(half, width)), (range(0, width, 2), range(1, width, 2))]
     candidates = [rows for pair in pairs for rows in pair]
     generator = torch.Generator().manual_seed(0)
@@ -81,7 +73,7 @@ def gate_parts(model: PreTrainedModel, fused: Fused) -> Parts | None:
             for times in (0, 1, 2)
         ]
     )
-    block_outputs = _compute_block_outputs(model, fused, variants[:, None].expand(-1, 2, -1))
+    block_outputs = _compute_block_outputs(model, block, fused, variants[:, None].expand(-1, 2, -1))
     if width % 2 or block_outputs is None:
         return None
     none, once, twice = block_outputs[:, 0].unflatten(0, (_DRAWS, len(candidates), 3)).unbind(2)
@@ -98,7 +90,9 @@ class _BlockDone(Exception):
 
 
 @torch.no_grad()
-def _compute_block_outputs(model: PreTrainedModel, fused: Fused, outputs: Tensor) -> Tensor | None:
+def _compute_block_outputs(
+    model: PreTrainedModel, block: nn.Module, fused: nn.Module, outputs: Tensor
+) -> Tensor | None:
     """The output of the block if the map's outputs are `outputs` (`batch 2 width`), in float32 on the CPU."""
     replaced: list[Tensor] = []
     outputs_of_block: list[Tensor] = []
@@ -118,7 +112,7 @@ def _compute_block_outputs(model: PreTrainedModel, fused: Fused, outputs: Tensor
     vocabulary = int(model.config.get_text_config().vocab_size)
     ids = torch.tensor([[vocabulary // 3, vocabulary // 2]], device=model.device).expand(len(outputs), 2)
     modes = {part: part.training for part in model.modules()}
-    handles = [fused.map.register_forward_hook(replace), fused.block.register_forward_hook(stop)]
+    handles = [fused.register_forward_hook(replace), block.register_forward_hook(stop)]
     model.eval()
     # Trained weights are float32 even if the others are not.
     mixed = len({each.dtype for each in model.parameters() if each.is_floating_point()}) > 1
@@ -143,11 +137,6 @@ def _only(values: Tensor, rows: range) -> Tensor:
 
 def _ranges(chosen: Tensor, head: int) -> Rows:
     """The rows of the chosen heads, as few ranges."""
-    found: list[range] = []
-    for number in chosen.nonzero().flatten().tolist():
-        begin = number * head
-        if found and found[-1].stop == begin:
-            found[-1] = range(found[-1].start, begin + head)
-        else:
-            found.append(range(begin, begin + head))
-    return tuple(found)
+    heads = chosen.nonzero().flatten().numpy()
+    runs = np.split(heads, np.flatnonzero(np.diff(heads) > 1) + 1)
+    return tuple(range(int(run[0]) * head, (int(run[-1]) + 1) * head) for run in runs)

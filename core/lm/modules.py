@@ -1,14 +1,14 @@
 """Finds a model's modules: the linear maps of each decoder layer, from the model itself, not from a list of models.
 
 A module (l, t) is the map of type t in layer l (arXiv 2410.04524). Its type comes from a well-known name (`q_proj` is
-`q`), or from what the map does in its block: the way out of an attention is `o`, a map to more numbers and back are
-`up` and `down`. Fused maps are parted by their rows (core.lm.layout): Phi's `qkv_proj` is three modules, of the names
-`...qkv_proj[q]`, `...qkv_proj[k]` and `...qkv_proj[v]`. What cannot be told keeps its own name and stays whole.
+`q`), or from its place in its block: the output of an attention is `o`, and a map to more numbers and back are `up` and
+`down`. Fused maps are split by their rows (core.lm.layout): Phi's `qkv_proj` is the modules `...qkv_proj[q]`,
+`...qkv_proj[k]` and `...qkv_proj[v]`. A map of unknown type keeps its own name and stays whole.
 
-Experts: the weights of all experts of a layer are one module for each of gate, up and down. One by one they would be
-thousands, most of them not asked by a given prompt, and a map of them would be noise. A layer's router is of type
-`router`; maps that stand beside the experts are `shared_gate`, `shared_up` and `shared_down`.
-A model is read the same with an adapter on it. Embeddings and heads are no modules.
+The weights of all experts of a layer are one module for each of gate, up and down: single experts would be thousands,
+most of them unused by a given prompt, and their map would be noise. A layer's router has the type `router`; the maps
+beside the experts are `shared_gate`, `shared_up` and `shared_down`.
+An adapter on the model changes nothing. Embeddings and heads are not modules.
 """
 
 from collections import Counter
@@ -22,18 +22,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import InvalidModel
-from core.lm.layout import Fused, Parts, Rows, attention_parts, gate_parts
+from core.lm.layout import Parts, Rows, attention_parts, gate_parts
 
 ROUTER = "router"
-_SHORT = {
-    "q_proj": "q",
-    "k_proj": "k",
-    "v_proj": "v",
-    "o_proj": "o",
-    "gate_proj": "gate",
-    "up_proj": "up",
-    "down_proj": "down",
-}
+_SHORT = {f"{kind}_proj": kind for kind in ("q", "k", "v", "o", "gate", "up", "down")}
 
 
 @dataclass(frozen=True)
@@ -41,16 +33,16 @@ class Module:
     """One linear map of one decoder layer, or a part of it."""
 
     name: str
-    """Unique: the map's, and the part's in brackets where the map has several."""
+    """Unique name: the map's, followed by the part's in brackets if the map has several."""
     layer: int
     type: str
     parameters: int
     rows: Rows | None = None
-    """Outputs of the map that are this part's; null: all of them."""
+    """The outputs of the map that belong to this part; None means all."""
     axis: int = 0
     """Dimension of the weight that counts the outputs."""
     bare: bool = False
-    """Whether the map is a parameter by itself, as experts' are, and no part of the model with a `weight`."""
+    """Whether the map is a parameter itself, as with experts, and not a submodule with a `weight`."""
 
     @property
     def map(self) -> str:
@@ -62,23 +54,18 @@ class Module:
         """Name of the parameter."""
         return self.map if self.bare else f"{self.map}.weight"
 
-    @property
-    def leaf(self) -> str:
-        """Last part of the map's name, by which adapters are configured."""
-        return _leaf(self.map)
-
     def indexes(self, device: torch.device | None = None) -> Tensor | None:
-        """The part's rows, one by one; null: all of them."""
+        """The part's rows, one by one; None means all."""
         if self.rows is None:
             return None
         return torch.tensor([row for run in self.rows for row in run], device=device)
 
 
 def find_modules(model: PreTrainedModel) -> tuple[Module, ...]:
-    """All modules of a base model, in its own order. An adapter may be on it.
+    """All modules of a base model, with or without an adapter, in the model's order.
 
     Raises:
-        InvalidModel: code `no_modules`, when there is no stack of equal decoder layers with linear maps.
+        InvalidModel: code `no_modules`; there is no stack of equal decoder layers with linear maps.
     """
     name, layers = decoder_layers(model)
     split = _Splitter(model)
@@ -91,7 +78,7 @@ def find_modules(model: PreTrainedModel) -> tuple[Module, ...]:
 
 
 def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The stack of decoder layers and its name: of the lists of equal parts that have parts, the one of most weights.
+    """The name and the stack of decoder layers: the list of equal, composite parts with the most weights.
 
     Raises:
         InvalidModel: code `no_modules`.
@@ -109,7 +96,7 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def weight_of(model: nn.Module, module: Module) -> nn.Parameter:
-    """The weight of the module's map, whole; an adapter may be on it."""
+    """The whole weight of the module's map, with or without an adapter on the model."""
     path, _, leaf = module.weight.rpartition(".")
     weight = getattr(_below(model.get_submodule(path)), leaf)
     if not isinstance(weight, nn.Parameter):
@@ -118,7 +105,7 @@ def weight_of(model: nn.Module, module: Module) -> nn.Parameter:
 
 
 def has_experts(model: nn.Module) -> bool:
-    """Whether weights of several experts are kept in one parameter."""
+    """Whether one parameter contains the weights of several experts."""
     return any(_of_experts(part) for part in model.modules())
 
 
@@ -139,7 +126,7 @@ def by_map(modules: Sequence[Module]) -> dict[str, list[Module]]:
 
 @dataclass(frozen=True)
 class _Map:
-    """A map as it stands in its layer."""
+    """A map in its layer."""
 
     path: str
     block: nn.Module
@@ -156,9 +143,14 @@ class _Map:
     def leaf(self) -> str:
         return _leaf(self.path)
 
+    @property
+    def types(self) -> dict[str, Rows | None]:
+        """Its known types, each with its rows, or its own name as its type."""
+        return {self.type or self.leaf: None} if self.parts is None else dict(self.parts)
+
 
 class _Splitter:
-    """Asks for the parts of a fused map once, not in every layer."""
+    """Detects the parts of a fused map once, and not again in every layer."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
@@ -166,12 +158,12 @@ class _Splitter:
         self._known: dict[tuple[str, int], Parts | None] = {}
 
     def parts(self, each: _Map, other: _Map) -> Parts | None:
-        """Parts of a map of too many outputs for the other one of its block to take."""
+        """The parts of a map that has more outputs than the other map of its block has inputs."""
         key = each.path, each.outputs
         if key not in self._known:
-            fused = Fused(each.block, each.part, each.outputs)
-            found = gate_parts(self._model, fused) if each.outputs == 2 * other.inputs else None
-            self._known[key] = found or attention_parts(self._model, fused)
+            fused = each.block, each.part, each.outputs
+            found = gate_parts(self._model, *fused) if each.outputs == 2 * other.inputs else None
+            self._known[key] = found or attention_parts(self._model, *fused)
         return self._known[key]
 
 
@@ -199,16 +191,8 @@ def _of_layer(prefix: str, index: int, layer: nn.Module, split: _Splitter) -> It
 
 def _types(block: list[_Map], split: _Splitter) -> dict[str, dict[str, Rows | None]]:
     """The types of a block's maps by path, each with its rows."""
-    found: dict[str, dict[str, Rows | None]] = {}
-    open_ones: list[_Map] = []
-    for each in block:
-        if each.parts is not None:
-            found[each.path] = dict(each.parts)
-        elif each.type is not None:
-            found[each.path] = {each.type: None}
-        else:
-            found[each.path] = {each.leaf: None}
-            open_ones.append(each)
+    found = {each.path: each.types for each in block}
+    open_ones = [each for each in block if each.type is None and each.parts is None]
     known = {kind for kinds in found.values() for kind in kinds}
     ways_out = [each for each in open_ones if each.outputs == split.hidden]
     if {"q", "k", "v"} <= known and "o" not in known and len(ways_out) == 1:
@@ -219,7 +203,7 @@ def _types(block: list[_Map], split: _Splitter) -> dict[str, dict[str, Rows | No
 
 
 def _pair(block: list[_Map], split: _Splitter) -> dict[str, dict[str, Rows | None]]:
-    """A map into a block and one out of it, in whatever order; nothing where they are not told apart."""
+    """A map into a block and one out of it, in any order; empty if they cannot be distinguished."""
     ways_in = [each for each in block if each.inputs == split.hidden != each.outputs]
     ways_out = [each for each in block if each.outputs == split.hidden]
     match ways_in, ways_out:
@@ -235,7 +219,7 @@ def _pair(block: list[_Map], split: _Splitter) -> dict[str, dict[str, Rows | Non
 
 
 def _maps(part: nn.Module, prefix: str) -> Iterator[_Map]:
-    """Linear maps in the order of the model, seen through an adapter."""
+    """Linear maps in the order of the model, with or without an adapter."""
     children = {name: (child, _below(child)) for name, child in part.named_children()}
     experts = next((len(weights[0][1]) for _, below in children.values() if (weights := _of_experts(below))), None)
     for name, (child, below) in children.items():
@@ -250,7 +234,7 @@ def _maps(part: nn.Module, prefix: str) -> Iterator[_Map]:
         elif experts is None:
             yield from _maps(below, path)
         else:
-            yield from (_shared(each) for each in _maps(below, path))
+            yield from (replace(each, type=f"shared_{each.type or each.leaf}") for each in _maps(below, path))
 
 
 def _linear(path: str, block: nn.Module, child: nn.Module, below: nn.Linear | Conv1D, experts: int | None) -> _Map:
@@ -262,7 +246,7 @@ def _linear(path: str, block: nn.Module, child: nn.Module, below: nn.Linear | Co
 
 
 def _experts(path: str, block: nn.Module, below: nn.Module, name: str, weight: nn.Parameter) -> _Map:
-    # How transformers lays experts out: it says so on the part itself.
+    # transformers describes the layout of experts in attributes of the part.
     transposed, joined = getattr(below, "is_transposed", None), getattr(below, "is_concatenated", None)
     count, outputs, inputs = weight.shape if not transposed else weight.transpose(1, 2).shape
     parts: Parts | None = None
@@ -270,13 +254,19 @@ def _experts(path: str, block: nn.Module, below: nn.Module, name: str, weight: n
         half = outputs // 2
         gate, up = (range(half), range(half, outputs)) if joined else (range(0, outputs, 2), range(1, outputs, 2))
         parts = {"gate": (gate,), "up": (up,)}
-    kind = _SHORT.get(name, name)
     axis = 2 if transposed else 1
-    return _Map(f"{path}.{name}", block, below, outputs, inputs, count, axis, bare=True, type=kind, parts=parts)
-
-
-def _shared(each: _Map) -> _Map:
-    return replace(each, type=f"shared_{each.type or each.leaf}")
+    return _Map(
+        f"{path}.{name}",
+        block,
+        below,
+        outputs,
+        inputs,
+        count,
+        axis,
+        bare=True,
+        type=_SHORT.get(name, name),
+        parts=parts,
+    )
 
 
 def _of_experts(part: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -295,7 +285,7 @@ def _below(part: nn.Module) -> nn.Module:
 
 
 def _plain(path: str, kind: str, rows: Rows | None) -> str:
-    """A type of its own for a map whose type another one of the layer has too."""
+    """A distinct type for a map that shares its type with another map of the layer."""
     whole = path.replace(".", "_")
     return whole if rows is None else f"{whole}_{kind}"
 

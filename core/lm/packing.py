@@ -21,11 +21,8 @@ def pack_by_length(
 ) -> Iterator[list[int]]:
     """Indices of each batch, longest rows first, so that a batch that does not fit in memory fails at once.
 
-    Args:
-        lengths: tokens of each row.
-        max_rows: rows of one batch.
-        max_tokens: tokens of one batch, padding included. A longer row is a batch by itself.
-        max_padding: share of a batch's tokens that may be padding.
+    `max_tokens` includes padding; a row with more tokens is a batch by itself. `max_padding` is the share of a batch's
+    tokens that may be padding.
     """
     batch: list[int] = []
     total = 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import InvalidInput
@@ -17,11 +18,8 @@ from core.schemas.data import Message
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, begun: bool = True) -> list[int]:
     """Token ids of a conversation up to the start, or the continuation, of the assistant's answer.
 
-    Args:
-        tokenizer: the tokenizer with its chat template.
-        messages: the turns.
-        begun: whether a last turn of the assistant is the literal beginning of its answer and stays open. If false, it
-            is a complete turn, as for a classifier that reads whole conversations.
+    If `begun`, a last turn of the assistant is the literal beginning of its answer and stays open. Otherwise it is a
+    complete turn, as for a classifier that reads whole conversations.
 
     Raises:
         InvalidInput: code `chat_template_unsupported`; the template rejects the turns, as some do with a system turn.
@@ -46,11 +44,9 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, b
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, *, side: str) -> tuple[Tensor, Tensor]:
     """Rows of different lengths as `input_ids` and `attention_mask`, both `batch seq`, padded on the given side."""
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for index, row in enumerate(rows):
-        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
-        ids[index, place] = torch.tensor(row, dtype=torch.long)
-        mask[index, place] = 1
-    return ids, mask
+    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
+    mask = [torch.ones_like(row) for row in ids]
+    return (
+        pad_sequence(ids, batch_first=True, padding_value=pad_id, padding_side=side),
+        pad_sequence(mask, batch_first=True, padding_side=side),
+    )

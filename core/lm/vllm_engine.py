@@ -1,8 +1,8 @@
-"""Answers by vLLM, where it is installed and a job asks for it: a second copy of the base weights, and the adapter as
-vLLM's own LoRA request.
+"""Generates answers with vLLM, if it is installed and a job requests it, with a second copy of the base weights and the
+adapter as vLLM's own LoRA request.
 
-Prompts are token ids from the tokenizer's own chat template, as everywhere. Not here: transformers (core.lm.generate).
-This file was written against vLLM's documented interface and tried with a stand-in; it has not run on a GPU yet.
+Prompts are token ids from the tokenizer's chat template, as everywhere. Not here: transformers (core.lm.generate).
+This file was written against vLLM's documented interface and tested with a stand-in; it has not run on a GPU yet.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,10 @@ from core.errors import Unavailable
 from core.lm.load import BaseModel
 
 _MEMORY_SHARE = 0.45
-"""Of the GPU: the training process holds the base model beside it."""
+"""Share of the GPU's memory: the training process has its own copy of the base model."""
 _NO_LIMIT = 1 << 20
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as the greatest rank."""
+"""Values that vLLM accepts as the maximum rank."""
 
 
 class _Completion(Protocol):
@@ -44,7 +44,7 @@ class _Engine(Protocol):
 
 
 class _Vllm(Protocol):
-    """What is used of the package."""
+    """The part of the package that is used."""
 
     def LLM(self, **options: object) -> _Engine: ...
     def SamplingParams(self, **options: object) -> object: ...
@@ -55,7 +55,7 @@ class _Requests(Protocol):
 
 
 def check_vllm(device: torch.device) -> None:
-    """Find out before anything is computed that vLLM cannot be used.
+    """Reject a job before anything is computed if vLLM cannot be used.
 
     Raises:
         Unavailable: code `vllm_missing` or `vllm_needs_cuda`.
@@ -106,7 +106,7 @@ class VllmModel:
         top_p: float,
         seeds: Sequence[int],
     ) -> list[list[int]]:
-        """The tokens that follow each prompt, in order; a prompt must leave room for one."""
+        """The tokens that follow each prompt, in order; a prompt must leave space for one."""
         sampling = [
             self._vllm.SamplingParams(
                 max_tokens=min(max_new_tokens, self._base.context - len(prompt)),
@@ -118,14 +118,14 @@ class VllmModel:
             )
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs = self._engine.generate(asked, sampling, lora_request=self._request, use_tqdm=False)
+        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs = self._engine.generate(inputs, sampling, lora_request=self._request, use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
 
 @contextmanager
 def opened(base: BaseModel, folder: Path, adapter: Path | None, rank: int) -> Iterator[VllmModel]:
-    """A model in vLLM; its memory is given back afterwards."""
+    """A model in vLLM, whose memory is released afterwards."""
     model = VllmModel(base, folder, adapter, rank)
     try:
         yield model

@@ -11,7 +11,8 @@ Not here: training the probe (the caller passes a function), strategies.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import assert_never
+from functools import cache
+from typing import assert_never, get_args
 
 from peft import PeftModel
 from torch import nn
@@ -26,14 +27,13 @@ from core.robustness.perturb import Noise, PerturbedModel, Swap
 from core.robustness.probe_activations import NO_EFFECT, Effect, ProbeActivations, effect
 from core.robustness.search import (
     JointDrift,
-    SearchResult,
     order_by_growth,
     order_units,
     proxy_drift,
     search_robust_set,
     select_by_parameter_share,
 )
-from core.robustness.summary import UnitEffects, build_result, no_signal_result
+from core.robustness.summary import build_result, mean_effect, no_signal_result
 from core.robustness.units import Unit, module_names, units
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
 from core.schemas.progress import OnProgress
@@ -48,7 +48,6 @@ TrainProbe = Callable[[int, int, EarlyStop], AbstractContextManager[PeftModel]]
 """Called with (maximum steps, seed, early_stop). Trains a temporary adapter on the job's data; the base model is
 unchanged when the context ends."""
 
-_KINDS: tuple[UnitKind, ...] = ("module", "circuit", "type", "band", "type_band")
 _CHECK_EVERY = 10
 """Probe steps between two checks for an early stop."""
 _FEW_UNITS = 8
@@ -69,17 +68,8 @@ def analyse(
 ) -> RobustnessResult:
     """Measure every module and group on the probe prompts and on `rows` of the job's data, and search the robust set.
 
-    With several seeds, the map is their mean; the search uses the update of the first seed.
-
-    Args:
-        base: the base model.
-        modules: the modules that training may change.
-        analysis: options of the analysis.
-        prompts: harmful and benign probe prompts.
-        rows: rows of the job's data for the task gain.
-        train_probe: trains a probe run.
-        on_prepare: progress of the base model's own features and answers.
-        on_progress: progress of the measurements.
+    With several seeds, the map is their mean; the search uses the update of the first seed. `on_prepare` reports the
+    progress of the base model's own features and answers, `on_progress` that of the measurements.
 
     Raises:
         InvalidModel: code `no_security_feature`; the base model does not separate harmful from benign prompts, and
@@ -101,15 +91,19 @@ def analyse(
             maps.append(run.map_units(perturbation))
     with run.perturbation(first) as perturbation:
         maps.append(run.map_units(perturbation))
-        effects = UnitEffects(maps)
-        of_kind = [(unit, effects.mean(unit)) for unit in run.units if unit.kind == analysis.unit]
-        ordered = run.order(perturbation, order_units(of_kind, analysis))
+        of_kind = [(unit, mean_effect(maps, unit)) for unit in run.units if unit.kind == analysis.unit]
+        ordered, joint = order_units(of_kind, analysis), run.joint(perturbation)
+        if len(ordered) <= _FEW_UNITS:
+            ordered = order_by_growth(ordered, joint)
         everything = perturbation.measure_set(module_names(ordered))
-        found = run.search(perturbation, ordered)
+        if analysis.parameter_share is not None:
+            found = select_by_parameter_share(ordered, share=analysis.parameter_share, joint=joint)
+        else:
+            found = search_robust_set(ordered, budget=analysis.budget, joint=joint)
     return build_result(
         analysis,
         quality,
-        effects,
+        maps,
         everything=everything,
         ordered=ordered,
         found=found,
@@ -127,13 +121,11 @@ class _Perturbation:
     """Effect of a set, with the change as it is."""
     measure_scaled: MeasureSet
     """Security effect of a set with the change scaled up for the search. Its task gain may be NaN."""
-    from_base_only: bool
-    """Whether the map measures a unit in the base model only, and not also by its removal from the whole change."""
 
     def share(self, names: frozenset[str], everything: frozenset[str]) -> Effect:
-        """What the set contributes to the whole change: the mean of both ends, or of one if there is only one."""
+        """What the set contributes to the whole change: the mean of both ends, or noise on the base model alone."""
         alone = self.measure_set(names)
-        if self.from_base_only:
+        if isinstance(self.model, Noise):
             return alone
         whole, without = self.measure_set(everything), self.measure_set(everything - names)
         return (alone + whole - without) * 0.5
@@ -154,7 +146,7 @@ class _Run:
     ) -> None:
         self._model, self._modules, self._analysis = model, modules, analysis
         self._activations, self._train_probe, self._on_progress = activations, train_probe, on_progress
-        self.units = tuple(unit for kind in _KINDS for unit in units(modules, kind, analysis.bands))
+        self.units = tuple(unit for kind in get_args(UnitKind) for unit in units(modules, kind, analysis.bands))
         self.steps: list[int] = []
         """Steps of the probes that have run."""
         self.update_scale = 1.0
@@ -171,13 +163,13 @@ class _Run:
             case NoisePerturbation(relative_norm=norm):
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
                 measure_set = self._measuring(noise, self._activations)
-                yield _Perturbation(noise, measure_set, measure_scaled=measure_set, from_base_only=True)
+                yield _Perturbation(noise, measure_set, measure_scaled=measure_set)
             case (SwapPerturbation() | GradientPerturbation()) as probe:
                 with self._train_probe(probe.steps, seed, self._early_stop) as tuned:
                     self.steps.append(self._last_step)
                     swap = Swap(tuned)
                     measure_set = self._measuring(swap, self._activations)
-                    yield _Perturbation(swap, measure_set, self._measuring_scaled(swap, probe), from_base_only=False)
+                    yield _Perturbation(swap, measure_set, self._measuring_scaled(swap, probe))
             case _:
                 assert_never(self._analysis.perturbation)
 
@@ -193,41 +185,27 @@ class _Run:
             return {unit: sum((shares[name] for name in unit.names), NO_EFFECT) for unit in self.units}
         return {unit: perturbation.share(unit.names, self._names) for unit in self.units}
 
-    def order(self, perturbation: _Perturbation, units: tuple[Unit, ...]) -> tuple[Unit, ...]:
-        """Few units, such as circuits, in the order in which they enter a growing set; many in the given order."""
-        return units if len(units) > _FEW_UNITS else order_by_growth(units, self._joint(perturbation))
-
-    def search(self, perturbation: _Perturbation, ordered: Sequence[Unit]) -> SearchResult:
-        """The robust set."""
-        analysis, joint = self._analysis, self._joint(perturbation)
-        if analysis.parameter_share is not None:
-            return select_by_parameter_share(ordered, share=analysis.parameter_share, joint=joint)
-        return search_robust_set(ordered, budget=analysis.budget, joint=joint)
-
-    def _joint(self, perturbation: _Perturbation) -> JointDrift:
+    def joint(self, perturbation: _Perturbation) -> JointDrift:
+        """The function that measures the drift of a set for the search."""
         return lambda chosen: proxy_drift(perturbation.measure_scaled(module_names(chosen)), self._analysis)
 
     def _measuring(self, model: PerturbedModel, activations: ProbeActivations) -> MeasureSet:
-        known: dict[frozenset[str], Effect] = {}
-
+        @cache
         def measure_set(names: frozenset[str]) -> Effect:
-            if names not in known:
-                self._count_measurement()
-                with model.perturbed(names):
-                    known[names] = effect(self._at_base, activations.measure(model.model))
-            return known[names]
+            self._count_measurement()
+            with model.perturbed(names):
+                return effect(self._at_base, activations.measure(model.model))
 
         return measure_set
 
     def _measuring_scaled(self, swap: Swap, probe: SwapPerturbation | GradientPerturbation) -> MeasureSet:
-        measuring: MeasureSet | None = None
+        @cache
+        def measuring() -> MeasureSet:  # the scale is only searched for the seed whose update the search uses
+            scaled = swap.scaled(self._find_scale(swap, probe))
+            return self._measuring(scaled, self._activations.security_only())
 
         def measure_set(names: frozenset[str]) -> Effect:
-            nonlocal measuring
-            if measuring is None:  # the scale is only searched for the seed whose update the search uses
-                scaled = swap.scaled(self._find_scale(swap, probe))
-                measuring = self._measuring(scaled, self._activations.security_only())
-            return measuring(names)
+            return measuring()(names)
 
         return measure_set
 

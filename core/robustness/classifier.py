@@ -68,10 +68,7 @@ def last_token_features(base: BaseModel, prompts: Sequence[Sequence[int]], *, on
 def fit_direction(harmful: Floats, benign: Floats, *, seed: int) -> SecurityDirection:
     """Fit on one half of the prompts, where cross-validation chooses the layer, and score on the other half.
 
-    Args:
-        harmful: `prompts layers+1 width`.
-        benign: the same for benign prompts.
-        seed: seed of the halves and of the folds.
+    Features are `prompts layers+1 width`. `seed` decides the halves and the folds.
     """
     features = np.concatenate([harmful, benign])
     labels = np.concatenate([np.ones(len(harmful)), np.zeros(len(benign))])

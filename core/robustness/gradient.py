@@ -7,12 +7,12 @@ passes, and all points together give the whole map: only the B matrices require 
 Not here: measuring by perturbing modules (core.robustness.probe_activations).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from peft import PeftModel
+from peft.helpers import rescale_adapter_scale
 from torch import Tensor, nn
 
 from core.lm.adapter import base_model, factors, keep_requires_grad, lora_layers
@@ -30,16 +30,11 @@ def attribute(
 ) -> dict[str, Effect]:
     """Each module's share of the effect of the whole update, by module name.
 
-    Args:
-        activations: what is measured.
-        tuned: the base model with the trained probe, in eval mode.
-        modules: the modules to attribute to. Each has an update in `tuned`.
-        points: points of the Gauss-Legendre quadrature on 0..1.
-        on_point: called before each point.
+    `tuned` is the base model with the trained probe, in eval mode, which has an update of each module. `points` is the
+    number of points of the Gauss-Legendre quadrature on 0..1, and `on_point` is called before each of them.
     """
-    layers = lora_layers(tuned)
     parts = by_map(find_modules(base_model(tuned)))
-    updates = [(b, parts[name]) for name, layer in layers.items() for _, b in factors(layer)]
+    updates = [(factors(layer)[1], parts[name]) for name, layer in lora_layers(tuned).items()]
     shares = {module.name: np.zeros(3) for module in modules}
     nodes, weights = np.polynomial.legendre.leggauss(points)
     with keep_requires_grad(tuned.parameters()), torch.enable_grad():
@@ -48,7 +43,7 @@ def attribute(
             b.requires_grad_(True)
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
             on_point()
-            with _scaled(tuned, float(node)):
+            with rescale_adapter_scale(tuned, float(node)):
                 gradients = _gradients(activations, tuned, [b for b, _ in updates])
             for number, (b, members) in enumerate(updates):
                 products = [(gradient[number] * b.detach()).sum(1) / float(node) for gradient in gradients]
@@ -84,18 +79,3 @@ def _gradients(activations: ProbeActivations, tuned: PeftModel, wanted: list[nn.
     for batch in activations.task:
         add(sums[2], activations.run_batch(tuned, batch)[1].sum() / rows, again=False)
     return sums
-
-
-@contextmanager
-def _scaled(tuned: PeftModel, factor: float) -> Iterator[None]:
-    """Scale every update by the same factor inside the context."""
-    layers = list(lora_layers(tuned).values())
-    before = [dict(layer.scaling) for layer in layers]
-    try:
-        for layer, scaling in zip(layers, before, strict=True):
-            for adapter, scale in scaling.items():
-                layer.scaling[adapter] = scale * factor
-        yield
-    finally:
-        for layer, scaling in zip(layers, before, strict=True):
-            layer.scaling.update(scaling)

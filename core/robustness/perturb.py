@@ -5,9 +5,9 @@ probe (core.training.probe).
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from copy import copy
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from peft import PeftModel
@@ -18,19 +18,6 @@ from transformers import PreTrainedModel
 from core.errors import InvalidInput
 from core.lm.adapter import base_model, factors, lora_layers
 from core.lm.modules import Module, by_map, find_modules, weight_of
-
-
-class PerturbedModel(Protocol):
-    """A model whose modules can be perturbed, any set of them at a time."""
-
-    @property
-    def model(self) -> PeftModel | PreTrainedModel:
-        """The model to measure."""
-        ...
-
-    def perturbed(self, names: Collection[str]) -> AbstractContextManager[None]:
-        """Exactly these modules are perturbed inside the context; the model equals the base model afterwards."""
-        ...
 
 
 class Noise:
@@ -56,7 +43,7 @@ class Noise:
 
     @contextmanager
     def perturbed(self, names: Collection[str]) -> Iterator[None]:
-        """Add the noise of these modules. The saved weights are restored, so that no rounding remains."""
+        """Add the noise to these modules only. The saved weights are restored, so that no rounding remains."""
         saved: list[tuple[nn.Parameter, _Place, Tensor]] = []
         try:
             with torch.no_grad():
@@ -100,7 +87,7 @@ class Swap:
 
     @contextmanager
     def perturbed(self, names: Collection[str]) -> Iterator[None]:
-        """Apply the update to these modules only."""
+        """Apply the update to these modules only; the model equals the base model afterwards."""
         try:
             for update in self._updates:
                 update.switch(names, self._scale)
@@ -110,14 +97,18 @@ class Swap:
                 update.switch(())
 
 
+PerturbedModel = Noise | Swap
+"""A model whose modules can be perturbed, any set of them at a time."""
+
+
 class _Update:
     """The update of one map."""
 
     def __init__(self, layer: LoraLayer, modules: Sequence[Module]) -> None:
         self._layer, self._modules = layer, modules
-        self._scaling = dict(layer.scaling)
-        parted = len(modules) > 1
-        self._whole = [(b, b.detach().clone()) for _, b in factors(layer)] if parted else []
+        self._scaling = layer.scaling["default"]
+        self._b = factors(layer)[1]
+        self._whole = self._b.detach().clone() if len(modules) > 1 else None
         self._perturbed: list[Module] | None = None
 
     @torch.no_grad()
@@ -128,13 +119,12 @@ class _Update:
             return
         self._perturbed = perturbed
         self._layer.enable_adapters(bool(perturbed))  # a disabled adapter costs no time, a scale of 0 costs it all
-        for adapter, scale in self._scaling.items():
-            self._layer.scaling[adapter] = update_scale * scale if perturbed else 0.0
-        for b, whole in self._whole:
-            b.copy_(whole)
+        self._layer.scaling["default"] = update_scale * self._scaling if perturbed else 0.0
+        if self._whole is not None:
+            self._b.copy_(self._whole)
             for module in self._modules:
                 if perturbed and module not in perturbed:
-                    b[module.indexes(b.device)] = 0.0
+                    self._b[module.indexes(self._b.device)] = 0.0
 
 
 _Place = tuple[slice | Tensor, ...]

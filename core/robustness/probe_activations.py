@@ -140,8 +140,8 @@ class ProbeActivations:
         answers = continue_tokens(base, base.model, harmful, max_new_tokens=_ANSWER_TOKENS, on_progress=on_progress)
         if not any(answers):
             raise InvalidModel(
-                "The base model gives an empty answer to every harmful prompt, so there are no refusals to measure. Check "
-                "its chat template and its end-of-sequence tokens.",
+                "The base model gives an empty answer to every harmful prompt, so there are no refusals to measure. "
+                "Check its chat template and its end-of-sequence tokens.",
                 code="no_answers",
                 param="base_model",
             )

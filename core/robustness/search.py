@@ -71,10 +71,8 @@ def order_by_growth(units: Sequence[Unit], joint: JointDrift) -> tuple[Unit, ...
 def search_robust_set(ordered: Sequence[Unit], *, budget: float, joint: JointDrift) -> SearchResult:
     """The robust set, found with at most 1 + log2(n) + 8 joint measurements.
 
-    Args:
-        ordered: units, most robust first.
-        budget: maximum drift of the set, as a share of the joint drift of all units.
-        joint: measures the drift of a set.
+    `ordered` are the units, most robust first. `budget` is the maximum drift of the set, as a share of the joint drift
+    of all units.
     """
     trace: list[SearchStep] = []
     everything = joint(ordered)

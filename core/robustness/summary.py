@@ -14,35 +14,19 @@ from core.robustness.units import Unit, module_names
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.robustness import Classifier, GroupRobustness, ModuleRobustness, RobustCount, RobustnessResult
 
+Maps = Sequence[Mapping[Unit, Effect]]
+"""The effect of every unit, for each seed."""
 
-class UnitEffects:
-    """The effects of each unit, one for each seed."""
 
-    def __init__(self, maps: Sequence[Mapping[Unit, Effect]]) -> None:
-        self._maps = maps
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """All measured units."""
-        return tuple(self._maps[0])
-
-    def mean(self, unit: Unit) -> Effect:
-        """The mean over seeds."""
-        return sum((each[unit] for each in self._maps), NO_EFFECT) * (1 / len(self._maps))
-
-    def spread(self, unit: Unit) -> tuple[float, float]:
-        """Standard deviations over seeds of feature drift and refusal drift."""
-        effects = [each[unit] for each in self._maps]
-        return (
-            float(np.std([each.feature_drift for each in effects])),
-            float(np.std([each.refusal_drift for each in effects])),
-        )
+def mean_effect(maps: Maps, unit: Unit) -> Effect:
+    """The mean over seeds of the effect of a unit."""
+    return sum((each[unit] for each in maps), NO_EFFECT) * (1 / len(maps))
 
 
 def build_result(
     analysis: AnalysisSpec,
     quality: Classifier,
-    effects: UnitEffects,
+    maps: Maps,
     *,
     everything: Effect,
     ordered: Sequence[Unit],
@@ -52,23 +36,36 @@ def build_result(
 ) -> RobustnessResult:
     """The result of an analysis of a model that has a security feature.
 
-    Args:
-        analysis: options of the analysis.
-        quality: quality of the base model's security classifier.
-        effects: effects of every module and of every group.
-        everything: effect of perturbing all modules.
-        ordered: the units that the search considered, most robust first.
-        found: result of the search.
-        probe_steps: steps of the probe of each seed.
-        update_scale: factor on the update that the search moved.
+    `everything` is the effect of perturbing all modules. `ordered` are the units that the search considered, most
+    robust first, and `update_scale` is the factor on the update that it moved. `probe_steps` are those of each seed.
     """
     robust = module_names(found.robust)
     return RobustnessResult(
         analysis=analysis,
         classifier=quality,
         usable=True,
-        modules=tuple(_module(effects, unit) for unit in effects.units if unit.kind == "module"),
-        groups=tuple(_group(effects, unit) for unit in effects.units if unit.kind != "module"),
+        modules=tuple(
+            ModuleRobustness(
+                module=unit.name,
+                layer=unit.members[0].layer,
+                type=unit.members[0].type,
+                parameters=unit.parameters,
+                **_figures(maps, unit),
+            )
+            for unit in maps[0]
+            if unit.kind == "module"
+        ),
+        groups=tuple(
+            GroupRobustness(
+                kind=unit.kind,
+                name=unit.name,
+                modules=len(unit.members),
+                parameters=unit.parameters,
+                **_figures(maps, unit),
+            )
+            for unit in maps[0]
+            if unit.kind != "module"
+        ),
         joint_feature_drift=everything.feature_drift,
         joint_refusal_drift=everything.refusal_drift,
         joint_task_gain=everything.task_gain,
@@ -78,7 +75,7 @@ def build_result(
         robust=tuple(module.name for unit in found.robust for module in unit.members),
         chosen=tuple(
             RobustCount(kind=unit.kind, name=unit.name, robust=len(unit.names & robust), modules=len(unit.members))
-            for unit in effects.units
+            for unit in maps[0]
             if unit.kind in ("circuit", "type", "band")
         ),
         trace=found.trace,
@@ -101,32 +98,12 @@ def no_signal_result(analysis: AnalysisSpec, quality: Classifier, modules: Seque
     )
 
 
-def _module(effects: UnitEffects, unit: Unit) -> ModuleRobustness:
-    (module,) = unit.members
-    mean, (feature_spread, refusal_spread) = effects.mean(unit), effects.spread(unit)
-    return ModuleRobustness(
-        module=module.name,
-        layer=module.layer,
-        type=module.type,
-        parameters=module.parameters,
-        feature_drift=mean.feature_drift,
-        refusal_drift=mean.refusal_drift,
-        task_gain=mean.task_gain,
-        feature_drift_spread=feature_spread,
-        refusal_drift_spread=refusal_spread,
-    )
-
-
-def _group(effects: UnitEffects, unit: Unit) -> GroupRobustness:
-    mean, (feature_spread, refusal_spread) = effects.mean(unit), effects.spread(unit)
-    return GroupRobustness(
-        kind=unit.kind,
-        name=unit.name,
-        modules=len(unit.members),
-        parameters=unit.parameters,
-        feature_drift=mean.feature_drift,
-        refusal_drift=mean.refusal_drift,
-        task_gain=mean.task_gain,
-        feature_drift_spread=feature_spread,
-        refusal_drift_spread=refusal_spread,
-    )
+def _figures(maps: Maps, unit: Unit) -> dict[str, float]:
+    mean = mean_effect(maps, unit)
+    return {
+        "feature_drift": mean.feature_drift,
+        "refusal_drift": mean.refusal_drift,
+        "task_gain": mean.task_gain,
+        "feature_drift_spread": float(np.std([each[unit].feature_drift for each in maps])),
+        "refusal_drift_spread": float(np.std([each[unit].refusal_drift for each in maps])),
+    }

@@ -9,7 +9,6 @@ Pure: names only. Not here: perturbing (perturb), measuring (probe_activations).
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
 
 from core.lm.modules import Module
 from core.schemas.analysis import UnitKind
@@ -18,6 +17,14 @@ _CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
     ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"
 )
 """Circuit of each module type. Any other type, such as a router of experts, is its own circuit."""
+_NAMES: dict[UnitKind, Callable[[Module, str], str]] = {
+    "module": lambda module, _band: module.name,
+    "circuit": lambda module, _band: _CIRCUITS.get(module.type, module.type),
+    "type": lambda module, _band: module.type,
+    "band": lambda _module, band: band,
+    "type_band": lambda module, band: f"{module.type}, {band}",
+}
+"""The name of a module's unit, from the module and its depth band, for each kind of unit."""
 
 
 @dataclass(frozen=True)
@@ -42,38 +49,18 @@ class Unit:
 def units(modules: Sequence[Module], kind: UnitKind, bands: int) -> tuple[Unit, ...]:
     """All units of a kind, in model order. Each module is in exactly one of them.
 
-    Args:
-        modules: the modules that are analysed.
-        kind: what is grouped.
-        bands: number of depth bands of (nearly) equal height, at most one for each layer. Other kinds ignore it.
+    `bands` is the number of depth bands of (nearly) equal height, at most one for each layer.
     """
-    match kind:
-        case "module":
-            return _grouped(kind, modules, lambda module: module.name)
-        case "circuit":
-            return _grouped(kind, modules, lambda module: _CIRCUITS.get(module.type, module.type))
-        case "type":
-            return _grouped(kind, modules, lambda module: module.type)
-        case "band":
-            band = _bands(modules, bands)
-            return _grouped(kind, modules, lambda module: band[module.layer])
-        case "type_band":
-            band = _bands(modules, bands)
-            return _grouped(kind, modules, lambda module: f"{module.type}, {band[module.layer]}")
-        case _:
-            assert_never(kind)
+    band = _bands(modules, bands)
+    found: dict[str, list[Module]] = {}
+    for module in modules:
+        found.setdefault(_NAMES[kind](module, band[module.layer]), []).append(module)
+    return tuple(Unit(kind, name, tuple(members)) for name, members in found.items())
 
 
 def module_names(chosen: Iterable[Unit]) -> frozenset[str]:
     """The names of all modules of these units."""
     return frozenset(name for unit in chosen for name in unit.names)
-
-
-def _grouped(kind: UnitKind, modules: Sequence[Module], key: Callable[[Module], str]) -> tuple[Unit, ...]:
-    found: dict[str, list[Module]] = {}
-    for module in modules:
-        found.setdefault(key(module), []).append(module)
-    return tuple(Unit(kind, name, tuple(members)) for name, members in found.items())
 
 
 def _bands(modules: Sequence[Module], bands: int) -> dict[int, str]:

@@ -28,23 +28,6 @@ from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
 from core.training.loop import Objective, next_token_loss
 
-__all__ = [
-    "ExtraRows",
-    "Safeguard",
-    "SafeguardContext",
-    "after_training",
-    "check",
-    "extra_rows",
-    "inputs",
-    "objective",
-    "register",
-    "safeguards_of",
-    "security_of",
-    "served_rows",
-    "training_rows",
-    "unregister",
-]
-
 _IMPLEMENTATIONS: dict[type[schema.SafeguardOptions], type[Safeguard[Any]]] = {}
 Implementation = TypeVar("Implementation", bound=Safeguard[Any])
 

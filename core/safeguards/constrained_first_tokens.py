@@ -4,8 +4,6 @@ Source: Qi et al. 2024, "Safety Alignment Should Be Made More Than Just a Few To
 usual loss and the training loop (core.training.loop).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import log
 
 import torch
@@ -16,6 +14,7 @@ from typing_extensions import override
 
 from core.data.batches import Batch
 from core.data.template import IGNORED
+from core.lm.adapter import keep_requires_grad
 from core.safeguards.interface import Safeguard
 from core.schemas.safeguards import ConstrainedFirstTokens
 from core.training.loop import Objective
@@ -40,8 +39,10 @@ def constrained_loss(options: ConstrainedFirstTokens) -> Objective:
     def objective(model: nn.Module, batch: Batch) -> Tensor:
         if not isinstance(model, PeftModel):
             raise TypeError("the constrained loss needs an adapter: core.catalog.check_runs rejects full fine-tuning")
-        with _adapter_off(model), torch.no_grad():
-            reference = token_log_probabilities(model, batch)
+        training = model.training
+        with keep_requires_grad(model.parameters()), model.disable_adapter(), torch.no_grad():
+            reference = token_log_probabilities(model.eval(), batch)
+        model.train(training)
         strengths = strengths_by_position(options, batch.labels[:, 1:])
         losses = constrained_losses(token_log_probabilities(model, batch), reference, strengths)
         trained = batch.labels[:, 1:] != IGNORED
@@ -81,22 +82,3 @@ def token_log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
     chosen = labels.masked_fill(labels == IGNORED, 0)[..., None]
     found = logits[:, :-1].float().log_softmax(-1).gather(-1, chosen)[..., 0]
     return found.masked_fill(labels == IGNORED, 0.0)
-
-
-@contextmanager
-def _adapter_off(model: PeftModel) -> Iterator[None]:
-    """The model with its adapter turned off and in evaluation mode.
-
-    Afterwards peft turns gradients on for every adapter parameter, including those that a plan has frozen, so the
-    flags are restored.
-    """
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    training = model.training
-    try:
-        with model.disable_adapter():
-            model.eval()
-            yield
-    finally:
-        model.train(training)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)

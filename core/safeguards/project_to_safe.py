@@ -124,12 +124,13 @@ class Update:
 class Weights:
     """The safetensors files of a folder; single tensors are read by name."""
 
-    def __init__(self, folder: Path) -> None:
-        """Reads the headers only.
+    def __init__(self, folder: Path, owner: str) -> None:
+        """Read the headers only. `owner` names the model in messages.
 
         Raises:
             InvalidModel: code `unaligned_base_unreadable`.
         """
+        self._owner = owner
         self._files: dict[str, Path] = {}
         for path in sorted(folder.glob("*.safetensors")):
             try:
@@ -142,13 +143,17 @@ class Weights:
                     param="base_model",
                 ) from error
 
-    def find(self, weight: str, prefix: str) -> Tensor | None:
-        """A weight by its name, with or without the prefix of the model without its head; None if there is none."""
+    def find(self, weight: str, prefix: str) -> Tensor:
+        """A weight by its name, with or without the prefix of the model without its head.
+
+        Raises:
+            InvalidModel: code `unaligned_base_mismatch`.
+        """
         for name in (weight, weight.removeprefix(f"{prefix}.")):
             if path := self._files.get(name):
                 with safe_open(path, framework="pt") as file:
                     return file.get_tensor(name)
-        return None
+        raise _mismatch(f"the files of {self._owner} do not contain {weight}")
 
 
 def check_pair(aligned: Path, unaligned: Path) -> None:
@@ -175,7 +180,7 @@ def project(
         InvalidModel: code `unaligned_base_mismatch` or `unaligned_base_unreadable`.
     """
     prefix = str(getattr(base_model(tuned), "base_model_prefix", ""))
-    ours, theirs = Weights(aligned), Weights(unaligned)
+    ours, theirs = Weights(aligned, "the base model"), Weights(unaligned, "its unaligned_base")
     cosines: dict[str, float] = {}
     for update in updates_of(tuned, modules):
         before = update.outputs
@@ -193,20 +198,14 @@ def updates_of(tuned: PeftModel, modules: Sequence[Module]) -> Iterator[Update]:
     """Every nonzero update of the adapter."""
     layers = lora_layers(tuned)
     for module in modules:
-        for inputs, whole in factors(layers[module.map]):
-            update = Update(module, inputs.detach().float(), whole, module.indexes(whole.device))
-            if bool(update.outputs.any()):
-                yield update
+        inputs, whole = factors(layers[module.map])
+        update = Update(module, inputs.detach().float(), whole, module.indexes(whole.device))
+        if bool(update.outputs.any()):
+            yield update
 
 
 def projected(outputs: Tensor, direction: Tensor, options: ProjectToSafe) -> Tensor:
-    """C B, multiplied from right to left.
-
-    Args:
-        outputs: B, `output rank`.
-        direction: V, `output input`; not zero.
-        options: which C.
-    """
+    """C B, multiplied from right to left, from B, `output rank`, and a nonzero V, `output input`."""
     if options.subspace == "weighted":
         return direction @ (direction.T @ outputs) / direction.norm()
     basis = _strongest_directions(direction, options.rank)
@@ -237,11 +236,7 @@ def _strongest_directions(direction: Tensor, rank: int) -> Tensor:
 def _direction(update: Update, ours: Weights, theirs: Weights, prefix: str) -> Tensor:
     """V for the module's own rows, `output input`."""
     module = update.module
-    pair = [weights.find(module.weight, prefix) for weights in (ours, theirs)]
-    for which, weight in zip(("the base model", "its unaligned_base"), pair, strict=True):
-        if weight is None:
-            raise _mismatch(f"the files of {which} do not contain {module.weight}")
-    aligned, unaligned = (weight.float() for weight in pair if weight is not None)
+    aligned, unaligned = (weights.find(module.weight, prefix).float() for weights in (ours, theirs))
     if aligned.shape != unaligned.shape:
         raise _mismatch(
             f"its {module.weight} has the shape {list(unaligned.shape)}, but the base model's has {list(aligned.shape)}"

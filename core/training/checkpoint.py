@@ -8,7 +8,7 @@ Not here: when a checkpoint is saved (the loop), the key of the file (core.pipel
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -17,11 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
 from core.storage import ArtifactStore
-from core.training.position import Position
 
 _VERSION = "1"
-_POSITION = TypeAdapter(Position)
 _WEIGHT, _OPTIMIZER, _BEST, _RNG = "weight", "optimizer", "best", "chance"
 """Kinds of tensors: the first part of their names in the file."""
 _log = logging.getLogger(__name__)
@@ -29,14 +28,37 @@ _log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The state of a run at one step."""
+@dataclass
+class Position:
+    """The position of a run. Learning rates, phase and the rows of the next batch follow from the step."""
 
-    position: Position
-    """The position of the run."""
-    tensors: Tensors
-    """All tensors, by kind and name."""
+    step: int = 0
+    """Number of completed steps."""
+    seconds: float = 0.0
+    """Time spent on these steps, over all attempts."""
+    first_loss: float = 0.0
+    """Loss of the first step, nats per token."""
+    above: int = 0
+    """Number of latest steps in a row whose loss is far above the first."""
+    curve: list[TrainedStep] = field(default_factory=list)
+    validation: list[ValidatedStep] = field(default_factory=list)
+    security: list[SecurityStep] = field(default_factory=list)
+    refusal_nll: float = 0.0
+    """Negative log-likelihood of refusals before the first step, the zero of the refusal drift."""
+
+    @property
+    def best(self) -> ValidatedStep | None:
+        """The validation with the lowest loss; the first one if several are equal."""
+        return min(self.validation, key=lambda point: point.loss, default=None)
+
+    def patience_ended(self, patience: int | None) -> bool:
+        """Whether the last `patience` validations did not improve on the best one."""
+        if patience is None or self.best is None:
+            return False
+        return len(self.validation) - 1 - self.validation.index(self.best) >= patience
+
+
+_POSITION = TypeAdapter(Position)
 
 
 @dataclass(frozen=True)
@@ -52,19 +74,19 @@ class Checkpoints:
     key: str
     """Key of the file. It depends on all inputs of the run, so that a run with other inputs has another key."""
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, position: Position, tensors: Tensors) -> None:
         """Replace the stored checkpoint.
 
         Raises:
             StorageFull: the store has no space left.
         """
-        metadata = {"version": _VERSION, "position": _POSITION.dump_json(checkpoint.position).decode()}
+        metadata = {"version": _VERSION, "position": _POSITION.dump_json(position).decode()}
         with self.store.staging() as folder:
             path = folder / "checkpoint.safetensors"
-            save_file(checkpoint.tensors, path, metadata=metadata)
+            save_file(tensors, path, metadata=metadata)
             self.store.adopt(self.key, path, name="checkpoint.safetensors", gated=True)
 
-    def load(self) -> Checkpoint | None:
+    def load(self) -> tuple[Position, Tensors] | None:
         """The newest checkpoint, or None if there is none that this version can read."""
         if not self.store.has(self.key):
             return None
@@ -74,7 +96,7 @@ class Checkpoints:
                 if metadata.get("version") != _VERSION:
                     return None
                 position = _POSITION.validate_json(metadata["position"])
-                return Checkpoint(position, {name: file.get_tensor(name).clone() for name in file.keys()})  # noqa: SIM118
+                return position, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, ValidationError, KeyError) as error:
             _log.warning("The checkpoint %s cannot be read (%s): training starts from the beginning", self.key, error)
             return None

@@ -35,14 +35,8 @@ class SlowRows:
     rows: Tensor
     share: float
 
-    def limit(self, before: Tensor) -> None:
-        """Reduce the step from `before` to this share of it."""
-        after = self.parameter.index_select(self.axis, self.rows)
-        kept = before if self.share == 0 else before.lerp(after, self.share)
-        self.parameter.index_copy_(self.axis, self.rows, kept)
-
-    def copy(self) -> Tensor:
-        """The current values of the rows."""
+    def current(self) -> Tensor:
+        """A copy of the rows."""
         return self.parameter.detach().index_select(self.axis, self.rows)
 
 
@@ -86,24 +80,25 @@ def attach_slow_rows(optimizer: Optimizer, current: Callable[[], Sequence[SlowRo
     before: list[tuple[SlowRows, Tensor]] = []
 
     def save(_optimizer: Optimizer, _args: object, _kwargs: object) -> None:
-        before[:] = [(slow, slow.copy()) for slow in current() if slow.parameter.grad is not None]
+        before[:] = [(slow, slow.current()) for slow in current() if slow.parameter.grad is not None]
 
     @torch.no_grad()
     def limit(_optimizer: Optimizer, _args: object, _kwargs: object) -> None:
         for slow, rows in before:
-            slow.limit(rows)
+            kept = rows if slow.share == 0 else rows.lerp(slow.current(), slow.share)
+            slow.parameter.index_copy_(slow.axis, slow.rows, kept)
         before.clear()
 
     optimizer.register_step_pre_hook(save)
     optimizer.register_step_post_hook(limit)
 
 
-_Found = tuple[nn.Parameter, int | None, list[float], list[Module]]
-"""A parameter, the dimension of the map's outputs (None if it has none), the factors of the modules, the modules."""
-
-
-def _parameters(tuned: Tuned, plan: LearningPlan) -> Iterator[_Found]:
-    """All parameters of the modules in the plan."""
+def _parameters(
+    tuned: Tuned, plan: LearningPlan
+) -> Iterator[tuple[nn.Parameter, int | None, list[float], list[Module]]]:
+    """All parameters of the modules in the plan, the dimension of the map's outputs (None if it has none), the factors
+    of the modules, and the modules.
+    """
     model = base_model(tuned) if isinstance(tuned, PeftModel) else tuned
     layers = lora_layers(tuned) if isinstance(tuned, PeftModel) else {}
     for name, modules in by_map(find_modules(model)).items():
@@ -111,8 +106,8 @@ def _parameters(tuned: Tuned, plan: LearningPlan) -> Iterator[_Found]:
             continue
         scales = [plan.scales.get(module.name, 0.0) for module in modules]
         if isinstance(tuned, PeftModel):
-            for a, b in factors(layers[name]):
-                yield a, None, scales, modules
-                yield b, 0, scales, modules
+            a, b = factors(layers[name])
+            yield a, None, scales, modules
+            yield b, 0, scales, modules
         else:
             yield from ((each, axis, scales, modules) for each, axis in own_parameters(model, modules[0]))

@@ -15,9 +15,8 @@ from core.training.groups import Tuned
 def disable_idle_adapters(tuned: Tuned) -> None:
     """Enable only adapters that are trained or that change the output."""
     for layer in _layers(tuned):
-        pairs = list(factors(layer))
-        trained = any(a.requires_grad or b.requires_grad for a, b in pairs)
-        _enable(layer, trained or any(bool(b.count_nonzero()) for _, b in pairs))
+        a, b = factors(layer)
+        _enable(layer, a.requires_grad or b.requires_grad or bool(b.count_nonzero()))
 
 
 def enable_all_adapters(tuned: Tuned) -> None:
@@ -32,5 +31,5 @@ def _layers(tuned: Tuned) -> list[LoraLayer]:
 
 
 def _enable(layer: LoraLayer, enabled: bool) -> None:
-    with keep_requires_grad(parameter for pair in factors(layer) for parameter in pair):
+    with keep_requires_grad(factors(layer)):
         layer.set_adapter(list(layer.lora_A) if enabled else [])

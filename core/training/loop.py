@@ -9,8 +9,7 @@ weights (core.lm), several GPUs.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,9 +24,8 @@ from core.lm.loss import batch_losses
 from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
 from core.schemas.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
 from core.training import watch
-from core.training.checkpoint import Checkpoint, Checkpoints, Tensors, collect_tensors, restore
+from core.training.checkpoint import Checkpoints, Position, Tensors, collect_tensors, restore
 from core.training.idle import enable_all_adapters
-from core.training.position import Position
 from core.training.rates import Rates, Tuned
 
 _MAX_POINTS = 500
@@ -91,27 +89,18 @@ def train(
     refusal_nll: RefusalNll | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train in place.
+    """Train `tuned` in place.
 
-    Args:
-        tuned: the model; its trained parameters change.
-        rows: training rows.
-        plan: factors on the learning rate.
-        spec: training settings.
-        learning_rate: the standard rate.
-        pad_id: token that fills batches.
-        on_step: called after each step.
-        objective: the minimised function.
-        validation: rows for `spec.validate_every`.
-        refusal_nll: measured before the first step, about 20 times during the run, and at the end.
-        checkpoints: where the run's checkpoint is stored. None stores none.
+    `validation` are the rows for `spec.validate_every`. `refusal_nll` is measured before the first step, about 20 times
+    during the run, and at the end. Without `checkpoints`, none is stored.
 
     Raises:
         TrainingFailed: code `loss_not_finite`, the loss or a gradient became NaN or infinite; `loss_exploded`, the loss
             stays far above the first one; `nothing_to_train`.
     """
     run = _Run(tuned, plan, spec, len(rows), learning_rate, pad_id, objective, validation, refusal_nll, checkpoints)
-    with _seeded_rng(tuned.device, spec.seed):
+    with torch.random.fork_rng(devices=[tuned.device] if tuned.device.type == "cuda" else []):
+        torch.manual_seed(spec.seed)
         run.resume()
         for chosen in batches_from(run.at.step, rows, spec.batch_size, seed=spec.seed, by_length=spec.group_by_length):
             if run.over:
@@ -156,8 +145,8 @@ class _Run:
     def resume(self) -> None:
         """Resume from the checkpoint, if there is one."""
         if self.checkpoints and (found := self.checkpoints.load()):
-            self.at = found.position
-            self.best = restore(found.tensors, self._rates.parameters, self._optimizer, self.tuned.device)
+            self.at, tensors = found
+            self.best = restore(tensors, self._rates.parameters, self._optimizer, self.tuned.device)
         self._measure_drift()
 
     def step(self, chosen: Sequence[Encoded]) -> TrainedStep:
@@ -237,13 +226,13 @@ class _Run:
         loss = self._held_out_loss()
         watch.check_finite(loss, step=self.at.step, total=self.total, rate=self.learning_rate)
         self.at.validation.append(ValidatedStep(step=self.at.step, loss=loss))
-        if self.spec.patience is not None and self.at.is_best():
+        if self.spec.patience is not None and self.at.best is self.at.validation[-1]:
             self.best = {name: each.detach().cpu().clone() for name, each in self._rates.parameters.items()}
         return loss
 
     def _held_out_loss(self) -> float:
         size = min(_VALIDATION_BATCH, self.spec.micro_batch_size or self.spec.batch_size)
-        ordered = sorted(self.validation, key=_length)
+        ordered = sorted(self.validation, key=lambda row: len(row.input_ids))
         losses: list[float] = []
         self.tuned.eval()
         for first in range(0, len(ordered), size):
@@ -277,22 +266,10 @@ class _Run:
         self.at.seconds = self._seconds()
         self._began = self._saved = time.monotonic()
         tensors = collect_tensors(self._rates.parameters, self._optimizer, self.best, self.tuned.device)
-        self.checkpoints.save(Checkpoint(self.at, tensors))
+        self.checkpoints.save(self.at, tensors)
 
     def _seconds(self) -> float:
         return self.at.seconds + time.monotonic() - self._began
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.tuned.device.type, dtype=torch.bfloat16, enabled=self._half)
-
-
-@contextmanager
-def _seeded_rng(device: torch.device, seed: int) -> Iterator[None]:
-    """Torch's random generators seeded for this run; their states are restored afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-def _length(row: Encoded) -> int:
-    return len(row.input_ids)

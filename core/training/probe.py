@@ -43,17 +43,9 @@ def probe(
 ) -> Iterator[PeftModel]:
     """The base model with the trained probe, in eval mode. The base model is unchanged when the context ends.
 
-    Args:
-        base: the base model.
-        modules: the modules that get an update.
-        rows: the job's training rows.
-        spec: the job's training settings. Of its schedule, only the warm-up applies. Validation is left out, and a step
-            has at most `ROWS` rows.
-        steps: maximum number of steps; never more than the job has.
-        seed: seed of the order of rows and of the initial weights.
-        learning_rate: the standard rate.
-        early_stop: called after each step with (model, step). The probe ends when it returns True.
-        on_step: called after each step, before `early_stop`.
+    It has at most `steps` steps, and never more than the job. Of the schedule in the job's settings, only the warm-up
+    applies; validation is left out, and a step has at most `ROWS` rows. `seed` decides the order of rows and the
+    initial weights. `early_stop` is called with (model, step) after `on_step`, and the probe ends when it returns True.
     """
     short = spec.model_copy(
         update={

@@ -20,20 +20,13 @@ class Rates:
     """Groups of parameters that share a learning rate, and the rate of each group at a step."""
 
     def __init__(self, tuned: Tuned, plan: LearningPlan, spec: TrainingSpec, *, total: int, rate: float) -> None:
-        """Group the trained parameters of `tuned`.
-
-        Args:
-            tuned: the model that is trained.
-            plan: factors of the modules.
-            spec: schedule and warm-up of the standard rate.
-            total: number of steps of the run.
-            rate: the standard learning rate.
+        """Group the trained parameters. `total` is the number of steps of the run, `rate` the standard learning rate.
 
         Raises:
             TrainingFailed: code `nothing_to_train`; every module is frozen in one of the phases.
         """
         self._spec, self._total, self._rate = spec, total, rate
-        self._warmup = warmup_steps(plan, total)
+        self._warmup = math.ceil(plan.warmup_ratio * total) if plan.warmup_scales is not None else 0
         self._phase: int | None = None
         self._tuned = tuned
         phases = [plan]
@@ -73,8 +66,3 @@ class Rates:
             disable_idle_adapters(self._tuned)
         self._phase = phase
         return rate
-
-
-def warmup_steps(plan: LearningPlan, total: int) -> int:
-    """Number of steps in the plan's warm-up phase."""
-    return math.ceil(plan.warmup_ratio * total) if plan.warmup_scales is not None else 0

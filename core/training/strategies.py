@@ -5,11 +5,11 @@ Not here: how robustness is measured (core.robustness), the learning rate schedu
 """
 
 from collections.abc import Collection, Sequence
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from core.errors import InvalidInput, TrainingFailed
-from core.schemas.analysis import AnalysisSpec
-from core.schemas.robustness import ModuleRobustness, RobustnessResult
+from core.lm.modules import Module
+from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import (
     FreezeLayersStrategy,
     LayerNumbers,
@@ -26,28 +26,15 @@ from core.schemas.training import LearningPlan
 _SHOWN = 3
 
 
-class LayerModule(Protocol):
-    """What a plan needs to know of a module: its name and its decoder layer."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def layer(self) -> int: ...
-
-
-def plan(strategy: Strategy, modules: Sequence[LayerModule], result: RobustnessResult | None) -> LearningPlan:
+def plan(strategy: Strategy, modules: Sequence[Module], result: RobustnessResult | None) -> LearningPlan:
     """Compute the learning plan of a strategy: a factor for each module.
 
     `uniform`: 1 everywhere. `ml_lr`: 1 for robust modules, `ratio` for the others (arXiv 2410.04524).
     `ml_lr_continuous`: see `continuous`. `swat`: as `ml_lr` in the first steps, then 1 everywhere. `freeze_layers`: 0
     in a range of layers, 1 elsewhere. `modules`: as `ml_lr`, with a set that the user names.
 
-    Args:
-        strategy: the strategy and its options.
-        modules: the modules that training may change.
-        result: the robustness map of the strategy's own analysis. Strategies without an analysis need none, so their
-            errors show before anything is computed.
+    `result` is the robustness map of the strategy's own analysis. Strategies without an analysis need none, so their
+    errors show before anything is computed.
 
     Raises:
         InvalidInput: code `unknown_module` or `no_such_layers`; the strategy names modules or layers that this model
@@ -87,15 +74,15 @@ def continuous(result: RobustnessResult, ratio: float) -> dict[str, float]:
     square root of `ratio`. Modules with equal drift get equal factors, and a map without a spread gives 1 everywhere.
     A map without modules (the base model has no security feature) gives an empty result.
     """
-    drifts = {module.module: max(0.0, _drift(module, result.analysis)) for module in result.modules}
+    by_refusals = result.analysis.proxy == "refusal_drift"
+    drifts = {
+        module.module: max(0.0, module.refusal_drift if by_refusals else module.feature_drift)
+        for module in result.modules
+    }
     least, most = min(drifts.values(), default=0.0), max(drifts.values(), default=0.0)
     if most <= least:
         return dict.fromkeys(drifts, 1.0)
     return {name: ratio ** ((drift - least) / (most - least)) for name, drift in drifts.items()}
-
-
-def _drift(module: ModuleRobustness, analysis: AnalysisSpec) -> float:
-    return module.refusal_drift if analysis.proxy == "refusal_drift" else module.feature_drift
 
 
 def _required(result: RobustnessResult | None) -> RobustnessResult:
@@ -109,7 +96,7 @@ def _split(names: Sequence[str], full_rate: Collection[str], ratio: float) -> di
     return {name: 1.0 if name in chosen else ratio for name in names}
 
 
-def _frozen_layers(layers: LayerNumbers | LayerShares, modules: Sequence[LayerModule]) -> frozenset[int]:
+def _frozen_layers(layers: LayerNumbers | LayerShares, modules: Sequence[Module]) -> frozenset[int]:
     """The numbers of the layers that are not trained. A layer's depth is the depth of its middle."""
     present = sorted({module.layer for module in modules})
     depth = present[-1] + 1

@@ -26,13 +26,7 @@ def check_finite(loss: float, *, step: int, total: int, rate: float) -> None:
 def count_steps_far_above(loss: float, *, first: float, before: int, step: int, total: int, rate: float) -> int:
     """Number of latest steps in a row, this one included, whose loss is far above the first step's.
 
-    Args:
-        loss: loss of this step.
-        first: loss of the first step.
-        before: the number before this step.
-        step: this step, from 1.
-        total: number of steps of the run.
-        rate: the standard learning rate.
+    `first` is the loss of the first step, and `before` the number before this step.
 
     Raises:
         TrainingFailed: code `loss_exploded`; the number reached its limit.

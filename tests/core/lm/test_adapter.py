@@ -153,10 +153,10 @@ def test_every_family_takes_an_adapter_on_each_of_its_maps(family: str) -> None:
         layers = lora_layers(tuned)
         assert set(layers) == {module.map for module in found}
         trainable = {id(parameter) for parameter in tuned.parameters() if parameter.requires_grad}
-        assert trainable == {id(each) for layer in layers.values() for pair in factors(layer) for each in pair}
+        assert trainable == {id(each) for layer in layers.values() for each in factors(layer)}
         assert torch.equal(logits(tuned), alone)
         for module in found:
-            ((a, b),) = factors(layers[module.map])
+            a, b = factors(layers[module.map])
             whole = sum(part.parameters for part in by_map(found)[module.map])
             assert len(b) * a.shape[1] * (len(a) // LORA.rank) == whole, "A and B are of other sizes than the map"
         move(tuned)

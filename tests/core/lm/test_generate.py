@@ -4,7 +4,7 @@ Covers: what transformers' own loop says, on every family; sampling; rows that e
 Not here: how fast it is (research.bench.generation).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -23,9 +23,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from core.lm import cache, decode, engine
+from core.lm import cache, decode, engine, generate
 from core.lm.adapter import attached
-from core.lm.answers import sample
+from core.lm.answers import Sampler, sample
 from core.lm.decode import decoder_of
 from core.lm.generate import MIN_ROOM, answer, continue_tokens, render_prompts
 from core.lm.load import BaseModel
@@ -137,6 +137,20 @@ def endless(base: BaseModel) -> BaseModel:
     return other
 
 
+LimitRows = Callable[[int], None]
+
+
+@pytest.fixture
+def limit_rows(monkeypatch: pytest.MonkeyPatch) -> LimitRows:
+    """Sets the maximum rows of a batch."""
+
+    def limit(rows: int) -> None:
+        monkeypatch.setattr(engine, "_CPU_ROWS", rows)
+        monkeypatch.setattr(generate, "_FALLBACK_ROWS", rows)
+
+    return limit
+
+
 @pytest.fixture(scope="module")
 def prompts(base: BaseModel) -> list[list[int]]:
     return [render(base.tokenizer, messages) for messages in user_turns(*TEXTS)]
@@ -150,9 +164,12 @@ def alike(base: BaseModel) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_batches_change_no_answer(base: BaseModel, prompts: list[list[int]], batch_size: int) -> None:
+def test_batches_change_no_answer(
+    base: BaseModel, prompts: list[list[int]], limit_rows: LimitRows, batch_size: int
+) -> None:
+    limit_rows(batch_size)
     wanted = one_by_one(base, prompts, 24)
-    found = continue_tokens(base, base.model, prompts, max_new_tokens=24, on_progress=ignore, batch_size=batch_size)
+    found = continue_tokens(base, base.model, prompts, max_new_tokens=24, on_progress=ignore)
     assert found == wanted
     assert len({tuple(row) for row in found}) >= len(TEXTS) - 1  # two may be refused in the same words
     assert any(row[-1] in base.stop_ids for row in found)
@@ -161,33 +178,34 @@ def test_batches_change_no_answer(base: BaseModel, prompts: list[list[int]], bat
 @pytest.mark.parametrize("batch_size", [2, 64])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batches_change_no_answer_of_other_families(
-    base: BaseModel, alike: list[list[int]], family: str, batch_size: int
+    base: BaseModel, alike: list[list[int]], limit_rows: LimitRows, family: str, batch_size: int
 ) -> None:
+    limit_rows(batch_size)
     other = tiny_base(family, base)
     with torch.inference_mode():
         assert decoder_of(other.model, other.pad_id) is not None
-    found = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=ignore, batch_size=batch_size)
+    found = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=ignore)
     assert found == one_by_one(other, alike, 20)
 
 
 @pytest.mark.parametrize("batch_size", [2, 64])
 @pytest.mark.parametrize("family", RECURRENT)
 def test_what_keeps_more_than_keys_and_values_is_asked_by_transformers(
-    base: BaseModel, alike: list[list[int]], family: str, batch_size: int
+    base: BaseModel, alike: list[list[int]], limit_rows: LimitRows, family: str, batch_size: int
 ) -> None:
+    limit_rows(batch_size)
     other = recurrent(family, base)
     with torch.inference_mode():
         assert decoder_of(other.model, other.pad_id) is None
     told = ProgressLog()
-    found = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=told, batch_size=batch_size)
+    found = continue_tokens(other, other.model, alike, max_new_tokens=20, on_progress=told)
     assert found == one_by_one(other, alike, 20)
     check_ticks(told, len(alike))
-    again = [
-        continue_tokens(
-            other, other.model, alike, max_new_tokens=9, on_progress=ignore, batch_size=size, temperature=1.0, seed=3
-        )
-        for size in (1, batch_size)
-    ]
+    again: list[list[list[int]]] = []
+    for size in (1, batch_size):
+        limit_rows(size)
+        sampler = Sampler(1.0, seed=3)
+        again.append(continue_tokens(other, other.model, alike, max_new_tokens=9, on_progress=ignore, sampler=sampler))
     assert again[0] == again[1] != [row[:9] for row in found]
     ended = continue_tokens(
         other, other.model, alike, max_new_tokens=20, on_progress=ignore, early_stop=lambda *_: True
@@ -327,9 +345,10 @@ def check_ticks(told: ProgressLog, total: int) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], batch_size: int) -> None:
+def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], limit_rows: LimitRows, batch_size: int) -> None:
+    limit_rows(batch_size)
     told = ProgressLog()
-    rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, on_progress=told, batch_size=batch_size)
+    rows = continue_tokens(base, base.model, prompts, max_new_tokens=5, on_progress=told)
     check_ticks(told, 5)
     assert len(told) >= sum(map(len, rows)) / batch_size
     assert len(told) >= max(map(len, rows))
@@ -338,7 +357,7 @@ def test_every_token_is_told(base: BaseModel, prompts: list[list[int]], batch_si
 def test_the_answers_of_a_batch_count_as_they_grow(base: BaseModel, prompts: list[list[int]]) -> None:
     told = ProgressLog()
     other = endless(base)
-    continue_tokens(other, other.model, [prompts[1]] * 4, max_new_tokens=3, on_progress=told, batch_size=4)
+    continue_tokens(other, other.model, [prompts[1]] * 4, max_new_tokens=3, on_progress=told)
     assert told == [(1, 4), (2, 4), (4, 4)]
 
 
@@ -439,18 +458,18 @@ def test_the_likeliest_token_is_left_whatever_the_share() -> None:
         assert sample(logits, chances, temperature=1e-6, top_p=1.0)[0] == 1
 
 
-def test_chance_belongs_to_the_seed_and_the_row(base: BaseModel, prompts: list[list[int]]) -> None:
+def test_chance_belongs_to_the_seed_and_the_row(
+    base: BaseModel, prompts: list[list[int]], limit_rows: LimitRows
+) -> None:
     def draw(some: Sequence[Sequence[int]], *, seed: int = 5, batch_size: int = 64) -> list[list[int]]:
+        limit_rows(batch_size)
         return continue_tokens(
             base,
             base.model,
             some,
             max_new_tokens=16,
             on_progress=ignore,
-            temperature=1.5,
-            top_p=0.95,
-            seed=seed,
-            batch_size=batch_size,
+            sampler=Sampler(1.5, 0.95, seed),
         )
 
     first = draw(prompts)
@@ -469,13 +488,16 @@ def test_chance_belongs_to_the_seed_and_the_row(base: BaseModel, prompts: list[l
 
 
 @pytest.mark.parametrize("batch_size", [2, 64])
-def test_what_all_prompts_begin_with_is_read_once(base: BaseModel, alike: list[list[int]], batch_size: int) -> None:
+def test_what_all_prompts_begin_with_is_read_once(
+    base: BaseModel, alike: list[list[int]], limit_rows: LimitRows, batch_size: int
+) -> None:
+    limit_rows(batch_size)
     other = endless(base)
     some = alike[:4]
     common = len(list(takewhile(lambda column: len(set(column)) == 1, zip(*some, strict=False))))
     longest = max(map(len, some)) - common
     with watched(other.model) as seen:
-        continue_tokens(other, other.model, some, max_new_tokens=2, on_progress=ignore, batch_size=batch_size)
+        continue_tokens(other, other.model, some, max_new_tokens=2, on_progress=ignore)
     assert seen.shapes[0] == (1, common)
     assert all(width <= longest for _, width in seen.shapes[1:])
     assert seen.read <= common + len(some) * longest
@@ -493,15 +515,20 @@ def test_prompts_that_occur_several_times_are_read_once(base: BaseModel) -> None
 def test_many_answers_to_one_prompt_read_it_once(base: BaseModel, prompts: list[list[int]]) -> None:
     other = endless(base)
     with watched(other.model) as seen:
-        continue_tokens(other, other.model, [prompts[3]] * 10, max_new_tokens=4, on_progress=ignore, temperature=1.0)
+        continue_tokens(
+            other, other.model, [prompts[3]] * 10, max_new_tokens=4, on_progress=ignore, sampler=Sampler(1.0)
+        )
     assert seen.shapes == [(1, len(prompts[3]) - 1), (10, 1), (10, 1), (10, 1), (10, 1)]
 
 
-def test_rows_that_end_leave_and_rows_that_wait_join(base: BaseModel, prompts: list[list[int]]) -> None:
+def test_rows_that_end_leave_and_rows_that_wait_join(
+    base: BaseModel, prompts: list[list[int]], limit_rows: LimitRows
+) -> None:
     many = [*prompts, *(prompt[:-2] for prompt in prompts)] * 4
     for batch_size in (64, 10):
+        limit_rows(batch_size)
         with watched(base.model) as seen:
-            rows = continue_tokens(base, base.model, many, max_new_tokens=30, on_progress=ignore, batch_size=batch_size)
+            rows = continue_tokens(base, base.model, many, max_new_tokens=30, on_progress=ignore)
         stepped = seen.stepped
         assert max(stepped) <= batch_size
         answered = sum(map(len, rows))
@@ -542,7 +569,7 @@ def test_long_prompts_are_read_a_few_at_a_time(
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mistral"])
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_that_come_and_go_at_any_time_change_no_answer(
-    base: BaseModel, monkeypatch: pytest.MonkeyPatch, family: str, seed: int
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch, limit_rows: LimitRows, family: str, seed: int
 ) -> None:
     chance = Random(seed)  # noqa: S311 - nothing is kept secret
     other = tiny_base(family, base)
@@ -559,8 +586,8 @@ def test_rows_that_come_and_go_at_any_time_change_no_answer(
     monkeypatch.setattr(engine, "_CPU_CACHE_BYTES", chance.choice([1 << 15, 1 << 17, 1 << 30]))
     monkeypatch.setattr(engine, "_LEAVE_AFTER", chance.choice([1, 8, 1000]))
     monkeypatch.setattr(engine, "_REFILL_BELOW", chance.choice([0.1, 0.75, 1.0]))
-    size = chance.choice([3, 10, 64])
-    found = continue_tokens(other, other.model, some, max_new_tokens=16, on_progress=ignore, batch_size=size)
+    limit_rows(chance.choice([3, 10, 64]))
+    found = continue_tokens(other, other.model, some, max_new_tokens=16, on_progress=ignore)
     assert found == one_by_one(other, some, 16)
 
 
@@ -578,6 +605,6 @@ def test_nothing_is_left_on_the_model(base: BaseModel, prompts: list[list[int]])
     model = tiny("llama")
     other = BaseModel(model, base.tokenizer, base.identity, base.folder)
     config = model.generation_config
-    continue_tokens(other, model, prompts, max_new_tokens=4, on_progress=ignore, temperature=1.0)
+    continue_tokens(other, model, prompts, max_new_tokens=4, on_progress=ignore, sampler=Sampler(1.0))
     assert model.generation_config is config
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from core.lm.layout import Fused, Rows, attention_parts, gate_parts
+from core.lm.layout import Rows, attention_parts, gate_parts
 from core.lm.modules import find_modules
 from tests.core.helpers import fingerprint, tiny
 
@@ -78,7 +78,7 @@ class _Holder(nn.Module):
 
 def parts_of(block: _Gated) -> dict[str, Rows] | None:
     holder = _Holder(block, tiny("llama"))
-    return gate_parts(holder, Fused(block, block.both, WIDTH))  # pyrefly: ignore[bad-argument-type]
+    return gate_parts(holder, block, block.both, WIDTH)  # pyrefly: ignore[bad-argument-type]
 
 
 @pytest.mark.parametrize("every_other", [False, True])
@@ -107,8 +107,8 @@ def test_a_map_that_is_no_attention_is_not_taken_for_one() -> None:
     model = tiny("gpt_neox")
     block = model.get_submodule("gpt_neox.layers.0.mlp")
     before = fingerprint(model)
-    assert attention_parts(model, Fused(block, block.get_submodule("dense_h_to_4h"), 32)) is None
-    assert gate_parts(model, Fused(block, block.get_submodule("dense_h_to_4h"), 32)) is None
+    assert attention_parts(model, block, block.get_submodule("dense_h_to_4h"), 32) is None
+    assert gate_parts(model, block, block.get_submodule("dense_h_to_4h"), 32) is None
     assert fingerprint(model) == before
 
 

@@ -39,7 +39,6 @@ def test_every_linear_map_of_every_decoder_layer_is_found(family: str) -> None:
     assert len({module.name for module in found}) == len(found)
     for module in found:
         assert f".{module.layer}." in module.name
-        assert module.map.endswith(f".{module.leaf}")
         if module.rows is None:
             assert module.name == module.map
         else:

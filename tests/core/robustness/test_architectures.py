@@ -85,7 +85,7 @@ def test_from_the_map_to_the_adapter(base: BaseModel, rows: tuple[Encoded, ...],
     with tuned_on(here, modules, rows, rates, SPEC) as tuned:
         layers = lora_layers(tuned)
         for name, parts in by_map(modules).items():
-            ((_, b),) = factors(layers[name])
+            _, b = factors(layers[name])
             for module in parts:
                 own = module.indexes()
                 assert bool((b if own is None else b[own]).any()) == (module.name not in frozen), module.name

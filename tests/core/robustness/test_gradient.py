@@ -35,14 +35,14 @@ def at(tuned: PeftModel, place: float, modules: Sequence[Module] = (), own: floa
     try:
         with torch.no_grad():
             for name, layer in lora_layers(tuned).items():
-                for _, b in factors(layer):
-                    before.append((b, b.clone()))
-                    scales = torch.full((len(b), 1), place)
-                    for module in parts[name]:
-                        if module in modules:
-                            rows = module.indexes()
-                            scales[slice(None) if rows is None else rows] = own
-                    b.mul_(scales)
+                _, b = factors(layer)
+                before.append((b, b.clone()))
+                scales = torch.full((len(b), 1), place)
+                for module in parts[name]:
+                    if module in modules:
+                        rows = module.indexes()
+                        scales[slice(None) if rows is None else rows] = own
+                b.mul_(scales)
         yield
     finally:
         with torch.no_grad():

@@ -9,7 +9,7 @@ from core.lm.modules import Module
 from core.robustness.map_warnings import MIN_BREAK, check_map
 from core.robustness.probe_activations import Effect
 from core.robustness.search import SearchResult
-from core.robustness.summary import UnitEffects, build_result
+from core.robustness.summary import build_result
 from core.robustness.units import Unit, units
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation, UnitKind
 from core.schemas.robustness import Classifier, RobustnessResult, SearchStep
@@ -41,7 +41,7 @@ def found(
     return build_result(
         analysis,
         Classifier(layer=1, accuracy=1.0, auroc=1.0, n_train=8, n_test=8),
-        UnitEffects([effects]),
+        [effects],
         everything=Effect(1.0, 1.0, 1.0),
         ordered=ordered,
         found=SearchResult(tuple(ordered[:1]) if robust else (), (step,)),

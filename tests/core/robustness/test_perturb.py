@@ -125,7 +125,7 @@ def test_a_scaled_swap_multiplies_the_update(modules: tuple[Module, ...], tuned:
         scaled = logits(tuned)
     with swap.perturbed([name]):
         assert torch.equal(logits(tuned), once), "the other is as before"
-    ((_, b),) = factors(lora_layers(tuned)[name])
+    _, b = factors(lora_layers(tuned)[name])
     with torch.no_grad():
         b.mul_(2.5)
     with swap.perturbed([name]):

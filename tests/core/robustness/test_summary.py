@@ -5,7 +5,7 @@ from typing import get_args
 from core.lm.modules import Module
 from core.robustness.probe_activations import Effect
 from core.robustness.search import SearchResult
-from core.robustness.summary import UnitEffects, build_result, no_signal_result
+from core.robustness.summary import build_result, no_signal_result
 from core.robustness.units import Unit, units
 from core.schemas.analysis import AnalysisSpec, UnitKind
 from core.schemas.robustness import Classifier, RobustnessResult
@@ -29,7 +29,7 @@ def summed(drifts: tuple[float, ...] = (1.0, 3.0)) -> RobustnessResult:
     return build_result(
         ANALYSIS,
         CLASSIFIER,
-        UnitEffects([effects(number) for number in drifts]),
+        [effects(number) for number in drifts],
         everything=Effect(0.5, 5.0, 2.0),
         ordered=chosen,
         found=SearchResult((chosen[2], chosen[0]), ()),

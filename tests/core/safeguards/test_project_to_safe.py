@@ -48,10 +48,10 @@ def adapted(model: PreTrainedModel, untrained: str = "") -> Iterator[PeftModel]:
         layers = lora_layers(tuned)
         with torch.no_grad():
             for number, module in enumerate(modules):
-                for _, whole in factors(layers[module.map]):
-                    rows = range(len(whole)) if module.rows is None else [row for run in module.rows for row in run]
-                    if untrained not in (module.map, module.name):
-                        whole[list(rows)] = drawn(len(rows), 2, seed=number)
+                _, whole = factors(layers[module.map])
+                rows = range(len(whole)) if module.rows is None else [row for run in module.rows for row in run]
+                if untrained not in (module.map, module.name):
+                    whole[list(rows)] = drawn(len(rows), 2, seed=number)
         yield tuned
 
 

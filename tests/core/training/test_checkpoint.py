@@ -16,9 +16,8 @@ from core.errors import Interrupted
 from core.lm.load import BaseModel
 from core.schemas.results import TrainedStep
 from core.storage import ArtifactStore
-from core.training.checkpoint import Checkpoint, Checkpoints
+from core.training.checkpoint import Checkpoints, Position
 from core.training.loop import Trained
-from core.training.position import Position
 from tests.core.training.killed import KEY, SPEC, trained
 
 ROOT = Path(__file__).parents[3]
@@ -135,7 +134,8 @@ def test_checkpoints_are_saved_by_time_by_default(
     trained(base, tmp_path, Told(), spec=spec, store=store.root)
     found = Checkpoints(store, KEY).load()
     assert found is not None
-    assert found.position.step == 2, "none is taken behind the last step"
+    position, _ = found
+    assert position.step == 2, "none is taken behind the last step"
 
 
 def test_a_checkpoint_is_one_safetensors_file(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
@@ -149,10 +149,11 @@ def test_a_checkpoint_is_one_safetensors_file(base: BaseModel, store: ArtifactSt
 def test_an_unreadable_checkpoint_is_ignored(store: ArtifactStore, tmp_path: Path) -> None:
     checkpoints = Checkpoints(store, KEY)
     assert checkpoints.load() is None
-    checkpoints.save(Checkpoint(Position(step=3), {"weight/a": torch.ones(2)}))
+    checkpoints.save(Position(step=3), {"weight/a": torch.ones(2)})
     found = checkpoints.load()
     assert found is not None
-    assert (found.position, found.tensors["weight/a"].tolist()) == (Position(step=3), [1.0, 1.0])
+    position, tensors = found
+    assert (position, tensors["weight/a"].tolist()) == (Position(step=3), [1.0, 1.0])
     whole = store.path(KEY).read_bytes()
     for broken in (b"", whole[: len(whole) // 2], b"\0" * 100):
         store.path(KEY).write_bytes(broken)

@@ -55,7 +55,7 @@ def b_of(tuned: PeftModel, modules: tuple[Module, ...]) -> Rows:
     """The rows of B of each module."""
     found: Rows = {}
     for name, parts in by_map(modules).items():
-        ((_, b),) = factors(lora_layers(tuned)[name])
+        _, b = factors(lora_layers(tuned)[name])
         for module in parts:
             own = module.indexes()
             found[module.name] = (b if own is None else b[own]).detach().clone()
@@ -91,10 +91,9 @@ def test_every_parameter_has_the_factor_of_its_fastest_part(family: str) -> None
         names = {id(parameter): name for name, parameter in tuned.named_parameters()}
         for name, layer in lora_layers(tuned).items():
             fastest = max(plan.scales[module.name] for module in by_map(found)[name])
-            for pair in factors(layer):
-                for each in pair:
-                    assert scales.pop(names[id(each)], 0.0) == fastest
-                    assert each.requires_grad == (fastest > 0)
+            for each in factors(layer):
+                assert scales.pop(names[id(each)], 0.0) == fastest
+                assert each.requires_grad == (fastest > 0)
         assert not scales
         fused = {id(slow.parameter) for slow in find_slow_rows(tuned, plan)}
         assert len(fused) == sum(

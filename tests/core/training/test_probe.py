@@ -60,7 +60,7 @@ def weights(
     with run as tuned:
         assert not tuned.training
         assert all(parameter.grad is None for parameter in tuned.parameters())
-        moved = {name: bool(b.any()) for name, layer in lora_layers(tuned).items() for _, b in factors(layer)}
+        moved = {name: bool(factors(layer)[1].any()) for name, layer in lora_layers(tuned).items()}
         assert moved == {module.map: True for module in modules}
         return logits(tuned), fingerprint(tuned)
 

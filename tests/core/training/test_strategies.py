@@ -1,12 +1,11 @@
 """Strategies are pure functions from modules and a robustness map to one factor per module."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.errors import InvalidInput, TrainingFailed
+from core.lm.modules import Module
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.robustness import Classifier, ModuleRobustness, RobustnessResult
 from core.schemas.strategy import (
@@ -21,22 +20,17 @@ from core.schemas.strategy import (
 )
 from core.training.strategies import plan
 
-
-@dataclass(frozen=True)
-class Place:
-    """A module with a name and a layer."""
-
-    name: str
-    layer: int = 0
-
-
 NAMES = st.lists(st.text("abc.0", min_size=1, max_size=8), unique=True, min_size=1, max_size=30)
 RATIOS = st.floats(0.001, 1)
 DRIFTS = st.lists(st.floats(-10, 10), min_size=1, max_size=30)
 
 
-def places(names: list[str]) -> list[Place]:
-    return [Place(name) for name in names]
+def place(name: str, layer: int = 0) -> Module:
+    return Module(name, layer, "q", parameters=1)
+
+
+def places(names: list[str]) -> list[Module]:
+    return [place(name) for name in names]
 
 
 def found(
@@ -93,7 +87,7 @@ def test_ml_lr_gives_robust_modules_the_standard_rate_and_the_others_the_ratio(
 
 
 def test_robust_modules_that_are_not_trained_are_ignored() -> None:
-    assert plan(MlLrStrategy(), [Place("a")], found({"a": 0.0, "b": 0.0}, {"a", "b"})).scales == {"a": 1.0}
+    assert plan(MlLrStrategy(), [place("a")], found({"a": 0.0, "b": 0.0}, {"a", "b"})).scales == {"a": 1.0}
 
 
 @pytest.mark.parametrize("strategy", [MlLrStrategy(), MlLrContinuousStrategy(), SwatStrategy()])
@@ -101,7 +95,7 @@ def test_strategies_with_an_analysis_need_a_map(
     strategy: MlLrStrategy | MlLrContinuousStrategy | SwatStrategy,
 ) -> None:
     with pytest.raises(TypeError, match="robustness map"):
-        plan(strategy, [Place("a")], None)
+        plan(strategy, [place("a")], None)
 
 
 @given(DRIFTS, RATIOS)
@@ -150,7 +144,7 @@ def test_swat_trains_robust_modules_first_and_then_all_alike(
     assert made.warmup_ratio == 0.25
 
 
-STACK = [Place(f"l{layer}.{kind}", layer) for layer in range(10) for kind in "qv"]
+STACK = [place(f"l{layer}.{kind}", layer) for layer in range(10) for kind in "qv"]
 
 
 def frozen(layers: LayerNumbers | LayerShares) -> set[int]:
