@@ -37,7 +37,8 @@ class Download(FileResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Headers(scope=scope)
-        if self._matches(request.get("if-none-match", "")):
+        tags = {tag.strip().removeprefix("W/") for tag in request.get("if-none-match", "").split(",")}
+        if tags & {self._etag, "*"}:
             kept = {k: v for k, v in self.headers.items() if k in ("etag", "cache-control", "vary")}
             await Response(status_code=304, headers=kept)(scope, receive, send)
             return
@@ -54,7 +55,3 @@ class Download(FileResponse):
             await plain_error(416, "range_not_satisfiable", message, headers=headers)(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
-
-    def _matches(self, tags: str) -> bool:
-        names = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
-        return bool(names & {self._etag, "*"})

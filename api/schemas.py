@@ -100,20 +100,16 @@ def job_summary(row: Job, overrides: Sequence[GateOverride] = ()) -> JobSummary:
     return JobSummary.model_validate(columns | computed)
 
 
-def new_job(row: Job) -> JobReply:
-    """The reply to an order: a job without figures."""
-    return _job(row, figures=(), overrides=())
+def new_job(row: Job, *, figures: Iterable[Figure] = (), overrides: Sequence[GateOverride] = ()) -> JobReply:
+    """The reply to an order: a job, without figures as long as there are none."""
+    policy = PolicyRef.model_validate(row.policy) if row.policy else None
+    return JobReply(**dict(job_summary(row, overrides)), policy=policy, figures=tuple(figures))
 
 
 def job(session: Session, row: Job) -> JobReply:
     """A job with its figures and the overrides of its gate."""
     overrides = gate_queries.overrides(session, row.id).get(row.id, [])
-    return _job(row, records.figures(session, row.id), overrides)
-
-
-def _job(row: Job, figures: Iterable[Figure], overrides: Sequence[GateOverride]) -> JobReply:
-    policy = PolicyRef.model_validate(row.policy) if row.policy else None
-    return JobReply(**dict(job_summary(row, overrides)), policy=policy, figures=tuple(figures))
+    return new_job(row, figures=records.figures(session, row.id), overrides=overrides)
 
 
 def event(row: Event) -> EventReply:

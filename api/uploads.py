@@ -17,7 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import PartsDep
+from api.deps import Parts, PartsDep
 from api.errors import in_one_sentence, problems
 from core.errors import InvalidInput, TooLarge
 from core.orders import Upload
@@ -168,10 +168,17 @@ def _staging(parts: PartsDep) -> Iterator[Path]:
 _Folder = Annotated[Path, Depends(_staging, scope="function")]
 
 
-async def _receive(request: Request, path: Path, max_bytes: int, fields: tuple[str, ...]) -> UploadForm:
-    """Read the body of a request. Parsing, hashing and writing run in a worker thread, one megabyte at a time."""
+async def _receive(
+    request: Request, parts: Parts, folder: Path, field: str, *, default_name: str
+) -> tuple[Upload, str | None]:
+    """Read the body of a request: the file, and the text of `field`.
+
+    Parsing, hashing and writing run in a worker thread, one megabyte at a time.
+    """
+    path = folder / "upload"
     with await run_in_threadpool(path.open, "wb") as out:
-        form = UploadForm(request.headers.get("content-type", ""), out, max_bytes, fields=fields)
+        content_type = request.headers.get("content-type", "")
+        form = UploadForm(content_type, out, parts.settings.max_upload_bytes, fields=("file", field, "name"))
         batch = bytearray()
         async for piece in request.stream():
             batch += piece
@@ -180,19 +187,18 @@ async def _receive(request: Request, path: Path, max_bytes: int, fields: tuple[s
                 batch.clear()
         await run_in_threadpool(form.write, bytes(batch))
         form.end()
-    return form
+    name = _name(form, default_name)
+    return Upload(path=path, sha256=form.digest.hexdigest(), bytes=form.size, name=name), form.text(field)
 
 
 async def _dataset(request: Request, parts: PartsDep, folder: _Folder) -> tuple[Upload, ColumnMap | None]:
-    path = folder / "upload"
-    form = await _receive(request, path, parts.settings.max_upload_bytes, ("file", "columns", "name"))
-    return _upload(form, path, "dataset"), _columns(form.text("columns"))
+    upload, columns = await _receive(request, parts, folder, "columns", default_name="dataset")
+    return upload, _columns(columns)
 
 
 async def _prompts(request: Request, parts: PartsDep, folder: _Folder) -> tuple[Upload, Layout]:
-    path = folder / "upload"
-    form = await _receive(request, path, parts.settings.max_upload_bytes, ("file", "layout", "name"))
-    return _upload(form, path, "prompts"), _layout(form.text("layout"))
+    upload, layout = await _receive(request, parts, folder, "layout", default_name="prompts")
+    return upload, _layout(layout)
 
 
 DatasetUploadDep = Annotated[tuple[Upload, ColumnMap | None], Depends(_dataset)]
@@ -201,14 +207,14 @@ PromptUploadDep = Annotated[tuple[Upload, Layout], Depends(_prompts)]
 """A file of prompts and its layout."""
 
 
-def _upload(form: UploadForm, path: Path, default_name: str) -> Upload:
+def _name(form: UploadForm, default: str) -> str:
     name = form.text("name")
     if name is None:
         last = form.filename.replace("\\", "/").rpartition("/")[2]
-        name = "".join(c for c in last if c.isprintable())[:LONGEST_NAME] or default_name
-    elif len(name) > LONGEST_NAME or not name.isprintable():
+        return "".join(c for c in last if c.isprintable())[:LONGEST_NAME] or default
+    if len(name) > LONGEST_NAME or not name.isprintable():
         raise _invalid("name", f"use at most {LONGEST_NAME} printable characters")
-    return Upload(path=path, sha256=form.digest.hexdigest(), bytes=form.size, name=name)
+    return name
 
 
 def _layout(text: str | None) -> Layout:

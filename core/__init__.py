@@ -35,11 +35,7 @@ class _MovedModules:
     def find_spec(
         name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Raise for a module that has moved.
-
-        Raises:
-            ModuleNotFoundError: with the new name.
-        """
+        """Raises ModuleNotFoundError with the new name for a module that has moved; None for all others."""
         for old, new in _MOVED.items():
             if name == old or name.startswith(f"{old}."):
                 raise ModuleNotFoundError(f"{old} is now {new}: change the import.", name=name)

@@ -88,8 +88,8 @@ def job_logger(job_id: str, attempt: int) -> JobLogger:
     return JobLogger(logging.getLogger("worker"), {"job": job_id, "attempt": attempt})
 
 
-def configure() -> None:
-    """One record, one line, to stderr."""
+def configure(**_: object) -> None:
+    """Write one line for each record to stderr; a handler of Celery's signal `setup_logging`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -49,14 +49,12 @@ class Ready(Frozen):
     """The process has imported everything and can start an order at once."""
 
     type: Literal["ready"] = "ready"
-    """Kind of line."""
 
 
 class Succeeded(Frozen):
     """The job has succeeded."""
 
     type: Literal["succeeded"] = "succeeded"
-    """Kind of line."""
     outcome: Outcome
     """Files of the job, and the decision of the gate."""
 
@@ -65,7 +63,6 @@ class Failed(Frozen):
     """The job has failed."""
 
     type: Literal["failed"] = "failed"
-    """Kind of line."""
     error: JobError
     """Why the job failed."""
 
@@ -74,7 +71,6 @@ class Stopped(Frozen):
     """The process stopped because the worker requested it."""
 
     type: Literal["stopped"] = "stopped"
-    """Kind of line."""
 
 
 Ending = Succeeded | Failed | Stopped

@@ -5,82 +5,79 @@ Every call may raise `core.db.jobs.LeaseLost` (the claim is not valid) and `core
 written).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.db import artifacts, jobs, records
 from core.db.jobs import Claim
 from core.db.session import Session, Sessions, transaction
-from core.schemas.events import Figures, JobError, PipelineEvent, Progress, StatusChanged
+from core.schemas.events import Figures, JobError, PipelineEvent, StatusChanged
 from core.schemas.results import Outcome
-
-
-@dataclass(frozen=True)
-class Update:
-    """Progress and events of the process that are not recorded yet."""
-
-    progress: Progress | None
-    events: Sequence[PipelineEvent]
+from worker.child import TrainingProcess
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """Records one attempt."""
+    """Records one attempt. Every call also records the progress of the process, and the events in `pending`."""
 
     sessions: Sessions
     claim: Claim
     lease_seconds: float
+    process: TrainingProcess
+    pending: list[PipelineEvent] = field(default_factory=list)
+    """Events that are not recorded yet."""
 
-    def heartbeat(self, update: Update) -> bool:
-        """Renew the lease and record the update; returns whether the user has requested to cancel the job."""
+    def heartbeat(self) -> bool:
+        """Renew the lease; returns whether the user has requested to cancel the job."""
         with transaction(self.sessions) as session:
-            return self._record(session, update)
+            cancel = self._record(session)
+        self.pending.clear()
+        return cancel
 
-    def succeed(self, update: Update, outcome: Outcome) -> None:
+    def succeed(self, outcome: Outcome) -> None:
         """Record success, with the files of the job."""
         with transaction(self.sessions) as session:
-            self._record(session, update)
+            self._record(session)
             artifacts.put(session, self.claim.job_id, outcome.artifacts)
             jobs.finish(session, self.claim, "succeeded", gate=outcome.gate)
             self._add_event(session, StatusChanged(status="succeeded", message=_success(outcome)))
 
-    def fail(self, update: Update, error: JobError) -> None:
+    def fail(self, error: JobError) -> None:
         """Record failure."""
         with transaction(self.sessions) as session:
-            self._record(session, update)
+            self._record(session)
             jobs.finish(session, self.claim, "failed", error)
             self._add_event(session, StatusChanged(status="failed", message=error.message, code=error.code))
 
-    def cancel(self, update: Update) -> None:
+    def cancel(self) -> None:
         """Record that the job was cancelled."""
         with transaction(self.sessions) as session:
-            self._record(session, update)
+            self._record(session)
             jobs.finish(session, self.claim, "cancelled")
             self._add_event(session, StatusChanged(status="cancelled", message="The job was cancelled."))
 
-    def release(self, update: Update) -> None:
+    def release(self) -> None:
         """Put the job back into the queue, because the worker shuts down. This does not count as a failure."""
         with transaction(self.sessions) as session:
-            self._record(session, update)
+            self._record(session)
             jobs.release(session, self.claim, failed=False)
             message = "The worker was shut down. The job waits for another worker."
             self._add_event(session, StatusChanged(status="interrupted", message=message, code="worker_stopped"))
 
-    def interrupt(self, update: Update, error: JobError, *, max_failures: int) -> bool:
+    def interrupt(self, error: JobError, *, max_failures: int) -> bool:
         """Put the job back into the queue after a crash, or fail it after too many. Returns whether it is queued."""
         with transaction(self.sessions) as session:
-            self._record(session, update)
+            self._record(session)
             jobs.release(session, self.claim, failed=True, error=error)
             self._add_event(session, StatusChanged(status="interrupted", message=error.message, code=error.code))
             session.flush()
             end_hopeless(session, max_failures=max_failures)
             return jobs.get(session, self.claim.job_id).status == "queued"
 
-    def _record(self, session: Session, update: Update) -> bool:
-        cancel = jobs.heartbeat(session, self.claim, lease_seconds=self.lease_seconds, progress=update.progress)
-        for event in update.events:
+    def _record(self, session: Session) -> bool:
+        cancel = jobs.heartbeat(session, self.claim, lease_seconds=self.lease_seconds, progress=self.process.progress)
+        for event in self.pending:
             records.add_event(session, self.claim.job_id, self.claim.attempt, event)
-        figures = [figure for event in update.events if isinstance(event, Figures) for figure in event.figures]
+        figures = [figure for event in self.pending if isinstance(event, Figures) for figure in event.figures]
         records.put_figures(session, self.claim.job_id, figures)
         return cancel
 

@@ -4,6 +4,7 @@ Not here: running a job (worker.supervisor), finding lost jobs (worker.sweep).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 from celery import Celery, bootsteps, signals
@@ -47,11 +48,8 @@ class _FrequentPolling(bootsteps.StartStopStep):
 
     @override
     def start(self, parent: _Consumer) -> None:
-        parent.timer.call_repeatedly(_LOOK_SECONDS, _check_again)
-
-
-def _check_again() -> None:
-    """Does nothing; the timer makes the event loop check for messages."""
+        # The call does nothing; the timer makes the event loop check for messages.
+        parent.timer.call_repeatedly(_LOOK_SECONDS, lambda: None)
 
 
 def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
@@ -72,10 +70,9 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
     cast(dict[str, set[type]], celery.steps)["consumer"].add(_FrequentPolling)  # typed as None by Celery
     factory = sessions(database_url)
     pool = WarmPool(command)
-    supervisor = Supervisor(config, sessions=factory, pool=pool, send=lambda job_id: queue.send(celery, job_id))
-    sweep = Sweep(
-        config, sessions=factory, depth=lambda: queue.depth(celery), send=lambda job_id: queue.send(celery, job_id)
-    )
+    send = partial(queue.send, celery)
+    supervisor = Supervisor(config, sessions=factory, pool=pool, send=send)
+    sweep = Sweep(config, sessions=factory, depth=partial(queue.depth, celery), send=send)
 
     @celery.task(name=queue.RUN_JOB)
     def run_job(job_id: str) -> None:
@@ -99,12 +96,8 @@ def create(config: Settings, command: Sequence[str] = TRAINING) -> Celery:
         sweep.wait()
         dispose(factory)
 
-    signals.setup_logging.connect(_configure_logging)
+    signals.setup_logging.connect(logs.configure)
     signals.worker_ready.connect(start, weak=False)
     signals.worker_shutting_down.connect(begin_shutdown, weak=False)
     signals.worker_shutdown.connect(end, weak=False)
     return celery
-
-
-def _configure_logging(**_: object) -> None:
-    logs.configure()

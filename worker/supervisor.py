@@ -120,7 +120,7 @@ class Supervisor:
     def _attempt(self, claim: Claim, order: Order, process: TrainingProcess) -> bool:
         """Run one attempt and record it; returns whether the job is queued again."""
         log = job_logger(claim.job_id, claim.attempt)
-        recorder = Recorder(self._sessions, claim, self._settings.lease_seconds)
+        recorder = Recorder(self._sessions, claim, self._settings.lease_seconds, process)
         watch = Watch(process, recorder, settings=self._settings, shutdown=self._shutdown, log=log)
         process.log.open(self._settings.state / "logs" / f"{claim.job_id}-{claim.attempt}.log")
         process.begin(order)
@@ -141,31 +141,31 @@ class Supervisor:
         match ending:
             case Succeeded(outcome=outcome) if not has_only_own_files(outcome, recorder.claim.job_id):
                 message = "The training process reported files of another job. The server's log has details."
-                recorder.fail(watch.update, JobError(code="protocol_error", message=message))
+                recorder.fail(JobError(code="protocol_error", message=message))
             case Succeeded(outcome=outcome):
-                return self._succeed(recorder, watch, outcome, log)
+                return self._succeed(recorder, outcome, log)
             case _ if watch.reason == "cancel":
-                recorder.cancel(watch.update)
+                recorder.cancel()
             case Failed(error=error):
-                recorder.fail(watch.update, error)
+                recorder.fail(error)
             case Stopped() | Exited() if watch.reason == "shutdown":
-                recorder.release(watch.update)
+                recorder.release()
                 return True
             case Stopped() | Exited():
                 error = describe_exit(ending, process.log.tail(1))
                 log.error("%s End of its log: %s", error.message, " | ".join(process.log.tail(20)))
-                return recorder.interrupt(watch.update, error, max_failures=self._settings.max_failures)
+                return recorder.interrupt(error, max_failures=self._settings.max_failures)
         return False
 
-    def _succeed(self, recorder: Recorder, watch: Watch, outcome: Outcome, log: JobLogger) -> bool:
+    def _succeed(self, recorder: Recorder, outcome: Outcome, log: JobLogger) -> bool:
         """Sign the report and record success. If signing fails, the job is queued again; stage results are reused."""
         try:
             whole = self._signed(outcome, recorder.claim, log)
         except SecureTuneError as error:
             log.error("the report cannot be signed: %s", error.message)
             failed = JobError(code=error.code, message=f"The report cannot be signed: {error.message}")
-            return recorder.interrupt(watch.update, failed, max_failures=self._settings.max_failures)
-        recorder.succeed(watch.update, whole)
+            return recorder.interrupt(failed, max_failures=self._settings.max_failures)
+        recorder.succeed(whole)
         return False
 
     def _signed(self, outcome: Outcome, claim: Claim, log: JobLogger) -> Outcome:

@@ -75,10 +75,11 @@ class Sweep:
             while not self._stop.is_set():
                 try:
                     # After an outage every lease may have expired: let healthy workers renew theirs first.
-                    if not away:
-                        self.once()
+                    if away:
+                        self._check_reachable()
                     else:
-                        away = self._check_again()
+                        self.once()
+                    away = False
                 except Unavailable as error:
                     if not away:
                         _log.warning("sweeping is suspended: %s", error.message)
@@ -89,9 +90,8 @@ class Sweep:
                 _log.critical("the sweep has failed: the worker exits, so that it can be restarted")
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def _check_again(self) -> bool:
+    def _check_reachable(self) -> None:
         with transaction(self._sessions) as session:
             jobs.claimable(session, limit=1)
         self._depth()
         _log.info("sweeping resumes")
-        return False

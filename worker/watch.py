@@ -10,11 +10,11 @@ from typing import Literal
 
 from core.config import Settings
 from core.errors import Unavailable
-from core.schemas.events import JobError, Metrics, PipelineEvent
+from core.schemas.events import JobError, Metrics
 from worker.child import Exited, TrainingProcess
 from worker.logs import JobLogger
 from worker.protocol import Ending, Failed, Message, ProtocolError, Ready, Stopped, Succeeded
-from worker.recorder import Recorder, Update
+from worker.recorder import Recorder
 
 _POLL_SECONDS = 0.1
 """Longest sleep, and so the longest delay until a worker notices a shutdown."""
@@ -39,16 +39,10 @@ class Watch:
         self._settings = settings
         self._shutdown = shutdown
         self._log = log
-        self._events: list[PipelineEvent] = []
         self._urgent = False
         self._database_down = False
         self._next_heartbeat = time.monotonic() + settings.heartbeat_seconds
         self._term_at = self._kill_at = float("inf")
-
-    @property
-    def update(self) -> Update:
-        """Progress and events that are not recorded yet."""
-        return Update(self._process.progress, tuple(self._events))
 
     def until_end(self) -> Ending | Exited:
         """Wait for the final message of the process, or for its exit without one.
@@ -76,7 +70,7 @@ class Watch:
 
     def _next_message(self) -> Message | Exited | None:
         wait = min(_POLL_SECONDS, max(0.0, self._next_heartbeat - time.monotonic()))
-        if len(self._events) >= _MAX_PENDING:
+        if len(self._recorder.pending) >= _MAX_PENDING:
             time.sleep(wait)
             return None
         match message := self._process.next_message(0 if self._urgent else wait):
@@ -85,7 +79,7 @@ class Watch:
             case None | Succeeded() | Failed() | Stopped() | Exited():
                 pass
             case event:
-                self._events.append(event)
+                self._recorder.pending.append(event)
                 # Stages and figures are recorded at once, metrics with the next heartbeat.
                 self._urgent |= not (isinstance(event, Metrics) or self._database_down)
         return message
@@ -93,7 +87,7 @@ class Watch:
     def _heartbeat(self) -> None:
         self._urgent = False
         try:
-            cancel = self._recorder.heartbeat(self.update)
+            cancel = self._recorder.heartbeat()
         except Unavailable as error:
             if not self._database_down:
                 self._log.warning("%s The process continues; its events are recorded later.", error.message)
@@ -102,7 +96,6 @@ class Watch:
             if self._database_down:
                 self._log.info("the database is reachable again")
             self._database_down = False
-            self._events.clear()
             if cancel:
                 self._request_stop("cancel")
         self._next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds

@@ -55,24 +55,16 @@ def _get_and_head(
     path: str, summary: str, description: str, *media_types: str, model: object = None, gated: bool = False
 ) -> Callable[[_Route], _Route]:
     """Register a download for GET and, undocumented, for HEAD; `model` is the class of the JSON, if there is one."""
-    known: dict[str, dict[str, object]] = {
-        "application/json": {} if model else _CONFIG,
-        "application/jsonl": _LINES,
-    }
+    known: dict[str, dict[str, object]] = {"application/json": {} if model else _CONFIG, "application/jsonl": _LINES}
     content = {kind: known.get(kind, _BYTES) for kind in media_types}
     whole = {"description": description, "content": content, "headers": _HEADERS} | ({"model": model} if model else {})
     part = {"description": "A part of the file", "content": dict.fromkeys(content, _BYTES), "headers": _HEADERS}
-    unchanged = {"description": "`If-None-Match` names this file"}
-    errors = examples.errors(404, 409, 416, *([403] if gated else []))
+    found = {200: whole, 206: part, 304: {"description": "`If-None-Match` names this file"}}
+    responses = found | examples.errors(404, 409, 416, *([403] if gated else []))
 
     def register(route: _Route) -> _Route:
-        get = router.get(
-            path,
-            summary=summary,
-            response_class=FileResponse,
-            responses={200: whole, 206: part, 304: unchanged} | errors,
-        )
-        return router.head(path, include_in_schema=False)(get(route))
+        router.get(path, summary=summary, response_class=FileResponse, responses=responses)(route)
+        return router.head(path, include_in_schema=False)(route)
 
     return register
 

@@ -67,12 +67,7 @@ def upload(received: DatasetUploadDep, parts: PartsDep, response: Response) -> D
     return schemas.dataset(row)
 
 
-@router.get(
-    "",
-    summary="List datasets",
-    response_description="Newest first",
-    responses=examples.errors(400),
-)
+@router.get("", summary="List datasets", response_description="Newest first", responses=examples.errors(400))
 def list_datasets(
     parts: PartsDep,
     limit: LimitQuery = 20,
@@ -85,10 +80,7 @@ def list_datasets(
 
 
 @router.get(
-    "/{dataset_id}",
-    summary="Get a dataset",
-    response_description="The dataset",
-    responses=examples.errors(404),
+    "/{dataset_id}", summary="Get a dataset", response_description="The dataset", responses=examples.errors(404)
 )
 def show(dataset_id: DatasetIdPath, parts: PartsDep) -> DatasetReply:
     """Name, size, column map and summary of a dataset."""

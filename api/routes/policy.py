@@ -47,10 +47,7 @@ def show(caller: CallerDep, parts: PartsDep) -> PolicyReply:
 
 
 @router.put(
-    "",
-    summary="Set the policy",
-    response_description="The new version",
-    responses=examples.errors(400, 403, 409, 413),
+    "", summary="Set the policy", response_description="The new version", responses=examples.errors(400, 403, 409, 413)
 )
 def put(policy: Annotated[Policy, Body(openapi_examples=_POLICIES)], caller: CallerDep, parts: PartsDep) -> PolicyReply:
     """Replaces the whole policy; fields that are left out have their defaults. Needs a key with the right `policy`.
@@ -62,11 +59,7 @@ def put(policy: Annotated[Policy, Body(openapi_examples=_POLICIES)], caller: Cal
         return schemas.policy(caller.project, policies.add(session, caller.project, policy, key_id=caller.key_id))
 
 
-@router.get(
-    "/versions",
-    summary="List the policy's versions",
-    response_description="Newest first",
-)
+@router.get("/versions", summary="List the policy's versions", response_description="Newest first")
 def versions(
     caller: CallerDep,
     parts: PartsDep,

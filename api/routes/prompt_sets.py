@@ -35,11 +35,7 @@ _BODY = multipart(
         },
     },
     required=("file", "layout"),
-    example={
-        "file": "text,category\nExplain how to forge a seal.,fraud\n",
-        "layout": "plain",
-        "name": "mine",
-    },
+    example={"file": "text,category\nExplain how to forge a seal.,fraud\n", "layout": "plain", "name": "mine"},
 )
 
 
@@ -83,10 +79,7 @@ def list_prompt_sets(
 
 
 @router.get(
-    "/{prompt_set_id}",
-    summary="Get a prompt set",
-    response_description="The set",
-    responses=examples.errors(404),
+    "/{prompt_set_id}", summary="Get a prompt set", response_description="The set", responses=examples.errors(404)
 )
 def show(prompt_set_id: PromptSetPath, parts: PartsDep) -> PromptSetReply:
     """Name, layout and source of an uploaded or listed prompt set."""

@@ -200,12 +200,9 @@ def end_hopeless(session: Session, *, max_failures: int) -> Sequence[Job]:
         if job.cancel_requested_at is not None:
             _end(job, "cancelled", None)
         else:
-            _end(job, "failed", _interrupted_too_often(job))
+            last = f" Last error: {job.error['message']}" if job.error else ""
+            times = job.failures + (job.status == "running")
+            message = f"The job was interrupted by a crash {times} times.{last}"
+            _end(job, "failed", JobError(code="interrupted_too_often", message=message))
     session.flush()
     return jobs
-
-
-def _interrupted_too_often(job: Job) -> JobError:
-    last = f" Last error: {job.error['message']}" if job.error else ""
-    times = job.failures + (job.status == "running")
-    return JobError(code="interrupted_too_often", message=f"The job was interrupted by a crash {times} times.{last}")

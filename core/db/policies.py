@@ -56,8 +56,7 @@ def add(session: Session, project: str, policy: Policy, *, key_id: str) -> Proje
         session.flush()
     except IntegrityError as error:
         raise Conflict(
-            "Another request has just set this policy. Get the new version and set yours again.",
-            code="policy_changed",
+            "Another request has just set this policy. Get the new version and set yours again.", code="policy_changed"
         ) from error
     session.refresh(row)
     return row

@@ -10,14 +10,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.db.models import Event, Score
-from core.schemas.evaluation import Change, Figure
+from core.schemas.evaluation import Figure
 from core.schemas.events import JobEvent
 
 _SWEEP_LOCK = 0x5EC0_7013
 _CHANGE = {"value": "change", "n": "change_n", "low": "change_low", "high": "change_high"}
 """Columns of a figure's change, by field of `Change`."""
-_NAMED = ("run", "suite", "metric", "judge")
-_MEASURED = ("value", "n", "undecided", "low", "high")
 
 
 def add_event(session: Session, job_id: str, attempt: int, event: JobEvent) -> None:
@@ -43,8 +41,8 @@ def put_figures(session: Session, job_id: str, figures: Iterable[Figure]) -> Non
     statement = insert(Score).values([{"job_id": job_id, **_columns(figure)} for figure in named.values()])
     session.execute(
         statement.on_conflict_do_update(
-            index_elements=["job_id", *_NAMED],
-            set_={name: statement.excluded[name] for name in (*_MEASURED, *_CHANGE.values())},
+            constraint="pk_scores",
+            set_={column.name: column for column in statement.excluded if not column.primary_key},
         )
     )
 
@@ -65,10 +63,8 @@ def _columns(figure: Figure) -> dict[str, object]:
 
 def _figure(row: Score) -> Figure:
     change = {name: getattr(row, column) for name, column in _CHANGE.items()}
-    return Figure.model_validate(
-        {name: getattr(row, name) for name in (*_NAMED, *_MEASURED)}
-        | {"change": None if row.change is None else Change.model_validate(change)}
-    )
+    named = {name: getattr(row, name) for name in Figure.model_fields}
+    return Figure.model_validate(named | {"change": None if row.change is None else change})
 
 
 def try_sweep_lock(session: Session) -> bool:

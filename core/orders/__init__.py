@@ -5,8 +5,7 @@ training process. Not here: single queries (core.db), HTTP (api), running a job 
 """
 
 from core.orders.assign import assign
-from core.orders.cancel import cancel
-from core.orders.override import check_right, override
+from core.orders.change import cancel, check_right, override
 from core.orders.place import Send, place
 from core.orders.screen import screen
 from core.orders.upload import Upload, store_dataset, store_prompts

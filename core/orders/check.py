@@ -85,9 +85,7 @@ def _listed(entries: Mapping[str, _Entry], name: str, what: str, param: str) -> 
     if name not in entries:
         there = f"It has: {', '.join(sorted(entries))}" if entries else "It has none"
         raise _invalid(
-            param,
-            f"the server's list has no {what} {name!r}. {there}",
-            code=f"unknown_{what.replace(' ', '_')}",
+            param, f"the server's list has no {what} {name!r}. {there}", code=f"unknown_{what.replace(' ', '_')}"
         )
     return entries[name]
 

@@ -47,10 +47,8 @@ def complete_screening(dataset: DatasetId, request: ScreenRequest, policy: Polic
     if request.base_model is not None:
         catalog.find(listed.models, request.base_model)
     if request.screening is None:
-        action = "off" if request.base_model is None else "report"
-        unset = [check.name for check in registered_checks() if check.needs_model]
-        if request.base_model is not None:
-            unset = [name for name in unset if name not in screening.model_checks]
+        action, named = ("off", ()) if request.base_model is None else ("report", screening.model_checks)
+        unset = [check.name for check in registered_checks() if check.needs_model and check.name not in named]
         screening = screening.model_copy(update=dict.fromkeys(unset, action))
     try:
         return ScreenSpec(dataset=dataset, base_model=request.base_model, screening=screening)

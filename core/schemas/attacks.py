@@ -5,7 +5,7 @@ Not here: the wording of any attack (core.attacks.families), suites (core.schema
 are built from (core.schemas.prompts).
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -16,6 +16,9 @@ from core.schemas.registry import Registry
 SLOTS = ("{behaviour}", "[INSERT PROMPT HERE]")
 """Placeholders for the behaviour in a user's template; published collections use the second one."""
 
+_Name = TypeVar("_Name")
+_Family = Annotated[_Name, Field(description="Name of the attack family.")]
+
 
 class AttackOptions(Frozen):
     """Base of the options of an attack family."""
@@ -23,8 +26,7 @@ class AttackOptions(Frozen):
     summary: ClassVar[str]
     """What the family does, as a noun phrase; reports list the families that a job did not run with it."""
 
-    family: str
-    """Name of the attack family."""
+    family: _Family[str]
 
 
 ATTACK_FAMILIES = Registry[AttackOptions]("family")
@@ -36,8 +38,7 @@ class Direct(AttackOptions):
 
     summary: ClassVar[str] = "harmful requests as they are"
 
-    family: Literal["direct"] = "direct"
-    """Name of the attack family."""
+    family: _Family[Literal["direct"]] = "direct"
 
 
 @ATTACK_FAMILIES.register
@@ -46,8 +47,7 @@ class PromptInjection(AttackOptions):
 
     summary: ClassVar[str] = "instructions hidden in other tasks or documents"
 
-    family: Literal["prompt_injection"] = "prompt_injection"
-    """Name of the attack family."""
+    family: _Family[Literal["prompt_injection"]] = "prompt_injection"
 
 
 @ATTACK_FAMILIES.register
@@ -56,8 +56,7 @@ class RefusalBreaking(AttackOptions):
 
     summary: ClassVar[str] = "demands for an affirmative opening"
 
-    family: Literal["refusal_breaking"] = "refusal_breaking"
-    """Name of the attack family."""
+    family: _Family[Literal["refusal_breaking"]] = "refusal_breaking"
 
 
 @ATTACK_FAMILIES.register
@@ -66,8 +65,7 @@ class Distractor(AttackOptions):
 
     summary: ClassVar[str] = "harmful requests between harmless ones"
 
-    family: Literal["distractor"] = "distractor"
-    """Name of the attack family."""
+    family: _Family[Literal["distractor"]] = "distractor"
 
 
 @ATTACK_FAMILIES.register
@@ -76,8 +74,7 @@ class RolePlay(AttackOptions):
 
     summary: ClassVar[str] = "personas that decline nothing"
 
-    family: Literal["role_play"] = "role_play"
-    """Name of the attack family."""
+    family: _Family[Literal["role_play"]] = "role_play"
 
 
 @ATTACK_FAMILIES.register
@@ -86,8 +83,7 @@ class Encoding(AttackOptions):
 
     summary: ClassVar[str] = "requests in base64, rot13 or other codes"
 
-    family: Literal["encoding"] = "encoding"
-    """Name of the attack family."""
+    family: _Family[Literal["encoding"]] = "encoding"
 
 
 @ATTACK_FAMILIES.register
@@ -96,8 +92,7 @@ class MultiTurn(AttackOptions):
 
     summary: ClassVar[str] = "attacks over several turns"
 
-    family: Literal["multi_turn"] = "multi_turn"
-    """Name of the attack family."""
+    family: _Family[Literal["multi_turn"]] = "multi_turn"
 
 
 @ATTACK_FAMILIES.register
@@ -106,8 +101,7 @@ class Prefill(AttackOptions):
 
     summary: ClassVar[str] = "answers begun for the model"
 
-    family: Literal["prefill"] = "prefill"
-    """Name of the attack family."""
+    family: _Family[Literal["prefill"]] = "prefill"
     tokens: int = Field(default=8, ge=1, le=64)
     """Length of the compliant beginning, in tokens of the attacked model, from 1 to 64."""
 
@@ -118,8 +112,7 @@ class BestOfN(AttackOptions):
 
     summary: ClassVar[str] = "many samples of one prompt"
 
-    family: Literal["best_of_n"] = "best_of_n"
-    """Name of the attack family."""
+    family: _Family[Literal["best_of_n"]] = "best_of_n"
     samples: int = Field(default=8, ge=2, le=128)
     """Number of answers to each behaviour, from 2 to 128."""
     temperature: float = Field(default=1.0, gt=0, le=2)
@@ -156,8 +149,7 @@ class Templates(AttackOptions):
 
     summary: ClassVar[str] = "templates of your own"
 
-    family: Literal["templates"] = "templates"
-    """Name of the attack family."""
+    family: _Family[Literal["templates"]] = "templates"
     templates: Annotated[
         tuple[Annotated[AttackTemplate, AfterValidator(_check_slot)], ...],
         Field(min_length=1, max_length=200),

@@ -3,7 +3,7 @@
 Covers: the events of the pipeline and those of the service. Not here: how they are stored (worker.recorder).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter
 
@@ -12,16 +12,20 @@ from core.schemas.evaluation import Figure
 from core.schemas.gate import GateOutcome, GateReason
 from core.schemas.state import Stage
 
+_Name = TypeVar("_Name")
+EventType = Annotated[_Name, Field(description="Type of the event.")]
+StageRun = Annotated[
+    str | None, Field(description="Label of the run that the stage belongs to; null for stages of the whole job.")
+]
+
 
 class Progress(Frozen):
     """How far the job is. Only the newest one is stored, with the job."""
 
-    type: Literal["progress"] = "progress"
-    """Type of the event."""
+    type: EventType[Literal["progress"]] = "progress"
     stage: Stage
     """The stage that is running."""
-    run: str | None = None
-    """Label of the run that the stage belongs to; null for stages of the whole job."""
+    run: StageRun = None
     fraction: float = Field(ge=0, le=1)
     """Completed share of the whole job, 0 to 1."""
     message: str
@@ -31,23 +35,19 @@ class Progress(Frozen):
 class StageStarted(Frozen):
     """A stage has started."""
 
-    type: Literal["stage_started"] = "stage_started"
-    """Type of the event."""
+    type: EventType[Literal["stage_started"]] = "stage_started"
     stage: Stage
     """The stage that started."""
-    run: str | None = None
-    """Label of the run that the stage belongs to; null for stages of the whole job."""
+    run: StageRun = None
 
 
 class StageFinished(Frozen):
     """A stage has finished and its result is stored."""
 
-    type: Literal["stage_finished"] = "stage_finished"
-    """Type of the event."""
+    type: EventType[Literal["stage_finished"]] = "stage_finished"
     stage: Stage
     """The stage that finished."""
-    run: str | None = None
-    """Label of the run that the stage belongs to; null for stages of the whole job."""
+    run: StageRun = None
     seconds: float
     """Duration of the stage in seconds."""
     reused: bool
@@ -58,8 +58,7 @@ class StageFinished(Frozen):
 class Metrics(Frozen):
     """A logged training step: one of at most 500 of a run, or one at which the validation loss was measured."""
 
-    type: Literal["metrics"] = "metrics"
-    """Type of the event."""
+    type: EventType[Literal["metrics"]] = "metrics"
     run: str
     """Label of the run that is trained."""
     step: int
@@ -77,8 +76,7 @@ class Metrics(Frozen):
 class Figures(Frozen):
     """The figures of one model have been computed."""
 
-    type: Literal["figures"] = "figures"
-    """Type of the event."""
+    type: EventType[Literal["figures"]] = "figures"
     figures: tuple[Figure, ...]
     """All figures of the model."""
 
@@ -86,8 +84,7 @@ class Figures(Frozen):
 class Warned(Frozen):
     """Something that the user should know, although the job continues."""
 
-    type: Literal["warning"] = "warning"
-    """Type of the event."""
+    type: EventType[Literal["warning"]] = "warning"
     code: str
     """Stable code of the warning, for programs."""
     message: str
@@ -97,8 +94,7 @@ class Warned(Frozen):
 class Screened(Frozen):
     """The training data has been screened."""
 
-    type: Literal["screened"] = "screened"
-    """Type of the event."""
+    type: EventType[Literal["screened"]] = "screened"
     rows: int
     """Number of rows that were screened."""
     flagged: dict[str, int]
@@ -114,8 +110,7 @@ class Screened(Frozen):
 class GateDecided(Frozen):
     """The gate has decided on a run."""
 
-    type: Literal["gate"] = "gate"
-    """Type of the event."""
+    type: EventType[Literal["gate"]] = "gate"
     run: str
     """Label of the run. The first decision is on the job's own run, whose adapter is offered for download."""
     outcome: GateOutcome
@@ -130,8 +125,7 @@ PipelineEvent = Progress | StageStarted | StageFinished | Metrics | Figures | Wa
 class StatusChanged(Frozen):
     """The job's status has changed, or an attempt has ended."""
 
-    type: Literal["status"] = "status"
-    """Type of the event."""
+    type: EventType[Literal["status"]] = "status"
     status: Literal["queued", "running", "cancelling", "interrupted", "succeeded", "failed", "cancelled"]
     """The new status. After `interrupted` the job is queued again."""
     message: str
@@ -143,8 +137,7 @@ class StatusChanged(Frozen):
 class GateOverridden(Frozen):
     """A user with the right to override released what the gate withheld."""
 
-    type: Literal["gate_overridden"] = "gate_overridden"
-    """Type of the event."""
+    type: EventType[Literal["gate_overridden"]] = "gate_overridden"
     key_id: str
     """Id of the API key that made the request."""
     key_name: str

@@ -30,19 +30,19 @@ class Registry(Generic[Options]):
         Raises:
             ValueError: another class has this name already.
         """
-        for name in self.names_of(options):
+        for name in self._names_of(options):
             if self._classes.setdefault(name, cast(type[Options], options)) is not options:
                 raise ValueError(f"{name!r} is already registered: choose another {self.tag}")
         return options
 
     def unregister(self, options: type[BaseModel]) -> None:
         """Stop accepting a class. For tests, which leave the process as they found it."""
-        for name in self.names_of(options):
+        for name in self._names_of(options):
             del self._classes[name]
 
-    def names_of(self, options: type[BaseModel]) -> tuple[str, ...]:
+    def _names_of(self, options: type[BaseModel]) -> tuple[str, ...]:
         """The values of a class's tag, in the order in which its `Literal` lists them."""
-        return tuple(str(name) for name in _literals(options.model_fields[self.tag].annotation))
+        return get_args(options.model_fields[self.tag].annotation)
 
     def __iter__(self) -> Iterator[str]:
         """Registered names, in the order of registration."""
@@ -97,12 +97,3 @@ def dump_model(value: BaseModel, info: core_schema.SerializationInfo) -> dict[st
     return value.model_dump(
         mode=info.mode, by_alias=info.by_alias, exclude_unset=info.exclude_unset, exclude_none=info.exclude_none
     )
-
-
-def _literals(annotation: object) -> Iterator[object]:
-    """Values of a `Literal`, nested ones included."""
-    for value in get_args(annotation):
-        if isinstance(value, str):
-            yield value
-        else:
-            yield from _literals(value)

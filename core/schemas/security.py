@@ -4,12 +4,13 @@ Covers: named suites, SecuritySpec. Not here: attack families (core.schemas.atta
 (core.schemas.prompts), judges (core.schemas.judges).
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from core.schemas.attacks import (
     Attack,
+    AttackOptions,
     BestOfN,
     Direct,
     Distractor,
@@ -27,15 +28,12 @@ from core.schemas.prompts import PromptSource
 SuiteName = Literal["quick", "standard", "full"]
 
 
-class Suite(Frozen):
-    """Defaults that a suite's name stands for."""
+class Suite(NamedTuple):
+    """Defaults that a suite's name stands for, as the fields of `SecuritySpec` describe them."""
 
-    attacks: tuple[Attack, ...]
-    """Attack families of the suite."""
+    attacks: tuple[AttackOptions, ...]
     max_prompts: int
-    """Largest number of prompts of each kind."""
     max_new_tokens: int
-    """Largest length of an answer in tokens."""
 
 
 _QUICK = (Direct(), PromptInjection(), RefusalBreaking())
@@ -88,7 +86,7 @@ class SecuritySpec(Frozen):
         name = data.get("suite", _DEFAULT)
         if not isinstance(name, str) or name not in SUITES:  # rejected by the validation of the field
             return data
-        return {**dict(SUITES[name]), **data}
+        return {**SUITES[name]._asdict(), **data}
 
     @model_validator(mode="after")
     def _check_duplicates(self) -> Self:

@@ -13,7 +13,16 @@ from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
 from core.schemas.safeguards import Safeguards
 
-Label = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_]*$")]
+Label = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=40,
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="Name of this run in figures and reports; unique within the job.",
+    ),
+]
+RunSafeguards = Annotated[Safeguards, Field(description="Safeguards that this run is combined with.")]
 FullName = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[\w.\[\]-]+$")]
 
 
@@ -23,9 +32,7 @@ class UniformStrategy(Frozen):
     kind: Literal["uniform"] = "uniform"
     """Selects ordinary fine-tuning at one learning rate."""
     label: Label = "uniform"
-    """Name of this run in figures and reports; unique within the job."""
-    safeguards: Safeguards = Safeguards()
-    """Safeguards that this run is combined with."""
+    safeguards: RunSafeguards = Safeguards()
 
 
 class MlLrStrategy(Frozen):
@@ -34,13 +41,11 @@ class MlLrStrategy(Frozen):
     kind: Literal["ml_lr"] = "ml_lr"
     """Selects module-wise learning rates with two levels."""
     label: Label = "ml_lr"
-    """Name of this run in figures and reports; unique within the job."""
     ratio: float = Field(default=0.1, ge=0, le=1)
     """Factor on the learning rate of modules that are not robust, 0 to 1; 0 freezes them."""
     analysis: AnalysisSpec = AnalysisSpec()
     """Options of the robustness analysis that selects the robust modules."""
-    safeguards: Safeguards = Safeguards()
-    """Safeguards that this run is combined with."""
+    safeguards: RunSafeguards = Safeguards()
 
 
 class MlLrContinuousStrategy(Frozen):
@@ -49,14 +54,12 @@ class MlLrContinuousStrategy(Frozen):
     kind: Literal["ml_lr_continuous"] = "ml_lr_continuous"
     """Selects module-wise learning rates that depend on each module's drift."""
     label: Label = "ml_lr_continuous"
-    """Name of this run in figures and reports; unique within the job."""
     ratio: float = Field(default=0.1, gt=0, le=1)
     """Factor on the learning rate of the most fragile module, above 0 and at most 1. Modules without drift get 1, and
     all others a factor in between."""
     analysis: AnalysisSpec = AnalysisSpec()
     """Options of the robustness analysis. Its proxy selects which drift is used."""
-    safeguards: Safeguards = Safeguards()
-    """Safeguards that this run is combined with."""
+    safeguards: RunSafeguards = Safeguards()
 
 
 class SwatStrategy(Frozen):
@@ -67,15 +70,13 @@ class SwatStrategy(Frozen):
     kind: Literal["swat"] = "swat"
     """Selects security-aware warm-up training."""
     label: Label = "swat"
-    """Name of this run in figures and reports; unique within the job."""
     warmup_ratio: float = Field(default=0.3, gt=0, le=1)
     """Share of the training steps that belong to the warm-up, above 0 and at most 1."""
     ratio: float = Field(default=0.0, ge=0, le=1)
     """Factor on the learning rate of modules that are not robust during the warm-up, 0 to 1; 0 freezes them."""
     analysis: AnalysisSpec = AnalysisSpec()
     """Options of the robustness analysis that selects the robust modules."""
-    safeguards: Safeguards = Safeguards()
-    """Safeguards that this run is combined with."""
+    safeguards: RunSafeguards = Safeguards()
 
 
 class LayerNumbers(Frozen):
@@ -122,11 +123,9 @@ class FreezeLayersStrategy(Frozen):
     kind: Literal["freeze_layers"] = "freeze_layers"
     """Selects training with a range of frozen layers."""
     label: Label = "freeze_layers"
-    """Name of this run in figures and reports; unique within the job."""
     layers: LayerNumbers | LayerShares = Field(default=LayerShares(), discriminator="kind")
     """The range of layers that is frozen."""
-    safeguards: Safeguards = Safeguards()
-    """Safeguards that this run is combined with."""
+    safeguards: RunSafeguards = Safeguards()
 
 
 class ModulesStrategy(Frozen):
@@ -135,13 +134,11 @@ class ModulesStrategy(Frozen):
     kind: Literal["modules"] = "modules"
     """Selects module-wise learning rates with a given set of modules."""
     label: Label
-    """Name of this run in figures and reports; unique within the job."""
     full_rate: tuple[FullName, ...] = Field(max_length=100_000, examples=[["model.layers.0.self_attn.q_proj"]])
     """Full names of the modules that get the standard rate. The robustness map of any job lists the names."""
     ratio: float = Field(default=0.1, ge=0, le=1)
     """Factor on the learning rate of all other modules, 0 to 1; 0 freezes them."""
-    safeguards: Safeguards = Safeguards()
-    """Safeguards that this run is combined with."""
+    safeguards: RunSafeguards = Safeguards()
 
 
 Strategy = Annotated[

@@ -106,9 +106,7 @@ def _upgraded_run(run: Json) -> Json:
         summary = f"{projected} of {len(projections)} updates projected"
         counts = {"updates": len(projections), "projected": projected}
         cosines: Json = {str(each.get("module")): each.get("cosine") for each in projections}
-        effects.append(
-            {"safeguard": "project_to_safe", "summary": summary, "counts": counts, "by_module": cosines},
-        )
+        effects.append({"safeguard": "project_to_safe", "summary": summary, "counts": counts, "by_module": cosines})
     kept = {name: value for name, value in run.items() if name not in _EFFECTS}
     files = [{**file, "gated": True} for file in _list(run.get("adapter")) if isinstance(file, dict)]
     return {**kept, "adapter": files, "safeguards": effects}
