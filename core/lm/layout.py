@@ -22,7 +22,7 @@ Parts = dict[str, Rows]
 
 _CHANGE = 4.0
 _DRAWS = 4
-"""Random directions per part: a single one may have no effect by generator."""
+"""Random directions per part: a single one may have no effect by chance."""
 _MIN_EFFECT = 0.02
 """Smallest effect, as a share of the largest, that is not rounding; the rounding of bfloat16 is a fifth of that."""
 _MAX_CURVATURE = 0.05
@@ -62,8 +62,7 @@ def attention_parts(model: PreTrainedModel, block: nn.Module, fused: nn.Module, 
 def gate_parts(model: PreTrainedModel, block: nn.Module, fused: nn.Module, width: int) -> Parts | None:
     """The rows of gate and up, two halves or alternating rows, from the same arguments as `attention_parts`."""
     half = width // 2
-    pairs = [(range(half), range(half, width)), (range(0, width, 2), range(1, width, 2))]
-    candidates = [rows for pair in pairs for rows in pair]
+    candidates = [range(half), range(half, width), range(0, width, 2), range(1, width, 2)]
     generator = torch.Generator().manual_seed(0)
     variants = torch.stack(
         [

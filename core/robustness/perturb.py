@@ -133,5 +133,4 @@ _Place = tuple[slice | Tensor, ...]
 def _place(module: Module, weight: Tensor) -> _Place:
     """Index of the module's own part in the weight of its map."""
     rows = module.indexes(weight.device)
-    everything = slice(None)
-    return tuple(rows if axis == module.axis and rows is not None else everything for axis in range(weight.ndim))
+    return (slice(None),) * module.axis + (slice(None) if rows is None else rows,)
