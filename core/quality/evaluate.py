@@ -6,6 +6,7 @@ other modules of this package), which tasks a job has (core.quality.tasks), chan
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -93,15 +94,12 @@ def split_progress(on_progress: OnProgress, sizes: Sequence[int]) -> list[OnProg
     """Split a progress callback over consecutive tasks of these sizes; the reported number never decreases."""
     furthest = 0
 
-    def part(before: int, size: int) -> OnProgress:
-        def report(done: int, total: int) -> None:
-            nonlocal furthest
-            furthest = max(furthest, before + size * min(done, total) // max(total, 1))
-            on_progress(furthest, sum(sizes))
+    def report(before: int, size: int, done: int, total: int) -> None:
+        nonlocal furthest
+        furthest = max(furthest, before + size * min(done, total) // max(total, 1))
+        on_progress(furthest, sum(sizes))
 
-        return report
-
-    return [part(sum(sizes[:index]), size) for index, size in enumerate(sizes)]
+    return [partial(report, sum(sizes[:index]), size) for index, size in enumerate(sizes)]
 
 
 def _size(task: QualityTask, benchmarks: Benchmarks) -> int:
