@@ -21,15 +21,7 @@ from core.config import Settings
 ROOT = Path(__file__).parents[1]
 _FOLDERS = ("api", "worker", "core", "securetune")
 _FOR_MODELS = ("core/attacks/families/", "core/judges/rubric.py", "core/judges/strongreject.py", "core/judges/text.py")
-_COMMANDS = (
-    (),
-    ("up",),
-    ("demo",),
-    ("migrate",),
-    ("verify",),
-    ("key",),
-    *((("key", each)) for each in ("create", "list", "revoke", "rotate-signing")),
-)
+_COMMANDS = "", "up", "demo", "migrate", "verify", "key", "key create", "key list", "key revoke", "key rotate-signing"
 _FEWEST_WORDS = 3
 _METHODS = ("get", "put", "post", "delete", "patch", "head")
 
@@ -70,7 +62,7 @@ def _api_texts() -> Iterator[str]:
 def _help_texts() -> Iterator[str]:
     for command in _COMMANDS:
         yield subprocess.run(
-            [sys.executable, "-m", "securetune.cli.main", *command, "--help"],
+            [sys.executable, "-m", "securetune.cli.main", *command.split(), "--help"],
             capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "140", "NO_COLOR": "1"},
         ).stdout  # fmt: skip
 

@@ -4,7 +4,6 @@ On the testbed, and on a random Llama of many thin layers, where depth shows. Bo
 Not here: the training of the probe, the search, the service around it (research.bench.first_step).
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -13,13 +12,12 @@ import torch
 import typer
 from peft import PeftModel
 from scipy.stats import spearmanr
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import load as load_rows
 from core.data.batches import encode_all
-from core.lm.load import BaseModel, load
+from core.lm.load import load
 from core.lm.modules import Module, find_modules
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Noise, PerturbedModel, Swap
@@ -28,14 +26,12 @@ from core.robustness.units import Unit, units
 from core.schemas.analysis import GradientPerturbation, UnitKind
 from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
-from core.training.probe import probe
-from research.bench.figures import Figures, Spread, benchmark, spread
+from research.bench.figures import Figures, benchmark, ignore, spread, timed
+from research.bench.models import random_llama, whole_probe
 from testbed import DATA_DIR
 
 _TRAINED_ROWS = 64
-_MODULES: tuple[UnitKind, ...] = ("module",)
-_GROUPS: tuple[UnitKind, ...] = ("type", "band", "type_band")
-_POINTS = GradientPerturbation().points
+_KINDS: dict[str, tuple[UnitKind, ...]] = {"modules": ("module",), "groups": ("type", "band", "type_band")}
 _TARGETS = {"swap_to_gradient": 20.0, "rank_correlation": 0.8}
 _RATE = 4e-3
 """Of the probe: a rate that breaks the testbed, so that there is something to attribute."""
@@ -58,30 +54,29 @@ def main(
         conversations = load_rows(DATA_DIR / "instructions.jsonl", None, max_rows=1_000_000)[:_TRAINED_ROWS]
         data = encode_all(conversations, base.tokenizer, max_length=256).rows
         figures["targets"] = _TARGETS
-        models = {"testbed": (base, 1), f"{layers}_layers": (replace(base, model=_thin(base, layers, hidden)), every)}
+        thin = random_llama(
+            base,
+            base.device,
+            vocab_size=base.model.config.vocab_size,
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            initializer_range=0.1,
+        )
+        models = {"testbed": (base, 1), f"{layers}_layers": (replace(base, model=thin), every)}
         for name, (each, stride) in models.items():
             prompts = choose_prompts(SecuritySpec(), base.folder).probe
-            activations = ProbeActivations(each, prompts, data[:rows], count=probes, seed=0, on_progress=_ignore)
+            activations = ProbeActivations(each, prompts, data[:rows], count=probes, seed=0, on_progress=ignore)
             modules = find_modules(each.model)
             singles = units(modules[::stride], "module", 1)
             found: Figures = {"modules": len(modules), "measured": len(singles)}
             figures[name] = found
-            noise = Noise(each.model, modules, relative_norm=0.3, seed=0)
-            found["noise"] = _timed(_Map(activations, noise, modules, ends=1), singles, repeats)
-            run = probe(
-                each,
-                modules,
-                data,
-                TrainingSpec(),
-                steps=steps,
-                seed=0,
-                learning_rate=_RATE,
-                early_stop=_never,
-                on_step=_ignore,
-            )
-            with run as tuned:
+            noise = _Map(activations, Noise(each.model, modules, relative_norm=0.3, seed=0), modules, ends=1)
+            found["noise"] = spread([timed(noise.effects, singles)[2] for _ in range(repeats)])
+            with whole_probe(each, modules, data, TrainingSpec(), steps=steps, learning_rate=_RATE) as tuned:
                 swap = _Map(activations, Swap(tuned), modules, ends=2)
-                found["swap"] = times = _timed(swap, singles, repeats)
+                found["swap"] = times = spread([timed(swap.effects, singles)[2] for _ in range(repeats)])
                 whole = times["median"] * len(modules) / len(singles)
                 found["gradient"] = _attributed(swap, tuned, whole, repeats)
             typer.echo(f"{name}: {found}")
@@ -109,33 +104,23 @@ class _Map:
                 found[unit.name] = (found[unit.name] + without) * 0.5
         return found
 
+    def attribute(self, tuned: PeftModel) -> dict[str, Effect]:
+        """The effect of each module by gradients."""
+        with self.perturbed.perturbed([module.name for module in self.modules]):
+            points = GradientPerturbation().points
+            return attribute(self.activations, tuned, self.modules, points=points, on_point=ignore)
+
     def _read(self, names: frozenset[str]) -> Measurement:
         with self.perturbed.perturbed(names):
             return self.activations.measure(self.perturbed.model)
 
 
-def _timed(each: _Map, singles: Sequence[Unit], repeats: int) -> Spread:
-    """Processor seconds of a map of single modules."""
-    seconds: list[float] = []
-    for _ in range(repeats):
-        started = time.process_time()
-        each.effects(singles)
-        seconds.append(time.process_time() - started)
-    return spread(seconds)
-
-
 def _attributed(exact: _Map, tuned: PeftModel, whole: float, repeats: int) -> Figures:
     """Gradients against a map of swaps, which takes `whole` seconds for all modules."""
-    names = [module.name for module in exact.modules]
-    seconds: list[float] = []
-    shares: dict[str, Effect] = {}
-    for _ in range(repeats):
-        started = time.process_time()
-        with exact.perturbed.perturbed(names):
-            shares = attribute(exact.activations, tuned, exact.modules, points=_POINTS, on_point=_ignore)
-        seconds.append(time.process_time() - started)
+    maps = [timed(exact.attribute, tuned) for _ in range(repeats)]
+    shares, seconds = maps[-1][0], [cpu for _, _, cpu in maps]
     ranks: Figures = {}
-    for name, kinds in (("modules", _MODULES), ("groups", _GROUPS)):
+    for name, kinds in _KINDS.items():
         chosen = [unit for kind in kinds for unit in units(exact.modules, kind, 3)]
         effects = exact.effects(chosen)
         one = [effects[unit.name].refusal_drift for unit in chosen]
@@ -146,36 +131,6 @@ def _attributed(exact: _Map, tuned: PeftModel, whole: float, repeats: int) -> Fi
         "swap_to_gradient": spread([whole / each for each in seconds]),
         "rank_correlation_of_refusal_drift": ranks,
     }
-
-
-def _thin(base: BaseModel, layers: int, hidden: int) -> PreTrainedModel:
-    """A random model of the testbed's family and vocabulary."""
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=base.model.config.vocab_size,
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        initializer_range=0.1,
-        pad_token_id=base.pad_id,
-        bos_token_id=None,
-        eos_token_id=base.stop_ids[0],
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(type(model).__name__)
-    return model.requires_grad_(False).eval()
-
-
-def _never(*_: object) -> bool:
-    return False
-
-
-def _ignore(*_: object) -> None:
-    """Nobody waits for progress here."""
 
 
 if __name__ == "__main__":

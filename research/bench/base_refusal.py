@@ -55,14 +55,9 @@ def _world(seed: int, most: int, data: Path | None) -> Figures:
     likely, seconds = likely_refused(folder, every)
     ends = np.cumsum([len(made) for made in kinds.values()])[:-1]
     found = dict(zip(kinds, np.split(likely > THRESHOLD, ends), strict=True))
-    figures: Figures = {
-        name: {
-            "rows": len(made),
-            "flagged": round(100 * float(found[name].mean()), 1),
-        }
-        for name, made in kinds.items()
-    }
-    return {"seconds": round(seconds, 1), **figures}
+    shares = {name: round(100 * float(flagged.mean()), 1) for name, flagged in found.items()}
+    counts = {name: {"rows": len(made), "flagged": shares[name]} for name, made in kinds.items()}
+    return {"seconds": round(seconds, 1), **counts}
 
 
 if __name__ == "__main__":

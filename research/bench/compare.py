@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import httpx2
 import typer
 
-from research.bench.figures import benchmark, spread
+from research.bench.figures import benchmark, ratios, spread, timed
 
 _PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "import_api": ("--runs 3", ("cpu_seconds", "median")),
@@ -58,8 +58,8 @@ def main(
                 for name in wanted:
                     found[name][side].append(values[name])
         for name, sides in found.items():
-            ratios = [after / before for before, after in zip(sides["old"], sides["new"], strict=True)]
-            report[name] = {side: spread(each) for side, each in sides.items()} | {"new_to_old": spread(ratios)}
+            new_to_old = ratios(sides["new"], sides["old"])
+            report[name] = {side: spread(each) for side, each in sides.items()} | {"new_to_old": new_to_old}
 
 
 @contextmanager
@@ -85,9 +85,7 @@ def _measure_service(client: httpx2.Client, checkout: Path, seed: int) -> dict[s
     """Seconds of an upload, and of a job whose seed prevents the reuse of earlier results."""
     rows = (checkout / "testbed/data/instructions.jsonl").read_bytes()
     large = rows * (_UPLOAD_BYTES // len(rows)) + b"\n" * (seed + 1)  # other bytes in every round
-    started = time.perf_counter()
-    _upload(client, large)
-    found = {"upload": time.perf_counter() - started}
+    found = {"upload": timed(_upload, client, large)[1]}
     order = {
         "base_model": "testbed",
         "dataset": _upload(client, rows),

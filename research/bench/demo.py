@@ -1,7 +1,7 @@
 """How long a whole `securetune demo` takes in an empty folder, by phases.
 
 Target: under 4 minutes on 2 cores, once everything is installed. Times of the job are the server's own: when the demo
-has ended, its service is started once more on the same state, and asked for the job's events; that is not counted.
+has ended, its service is started again on the same state to query the job's events; that is not counted.
 """
 
 import json
@@ -45,7 +45,7 @@ def main(
 
 
 def _run(out: Path, options: list[str]) -> dict[str, float]:
-    """Run the demo; seconds of its phases, told apart by the lines it prints."""
+    """Run the demo; seconds of its phases, which the lines that it prints separate."""
     command = [sys.executable, "-m", "securetune.cli.main", "demo", "--out", str(out), *options]
     env = dict(os.environ) | {"DATABASE_URL": "", "REDIS_URL": "", "PYTHONUNBUFFERED": "1"}
     phases: dict[str, float] = {}

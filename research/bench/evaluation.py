@@ -1,4 +1,4 @@
-"""How long a job's evaluation of the testbed takes: before and after training, asked, judged and measured on the task.
+"""How long a job takes to evaluate the testbed before and after training: answers, verdicts and task figures.
 
 A whole job runs in a fresh store each time, with the least training there is; what is reported are its stages `before`
 and `after`. Not here: training (research.bench.training), generation by itself (research.bench.generation).

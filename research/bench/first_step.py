@@ -7,17 +7,14 @@ which all later jobs share.
 """
 
 import statistics
-from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation
 from core.schemas.events import Figures, Metrics, StageFinished, StageStarted, StatusChanged
-from core.schemas.replies import EventReply, JobReply
 from core.schemas.strategy import MlLrStrategy, Strategy, UniformStrategy
-from research.bench.figures import benchmark, spread
+from research.bench.figures import benchmark, spreads
 from research.bench.service import Service, own_service, small_job
 
 _STRATEGIES: tuple[Strategy, ...] = (
@@ -41,7 +38,7 @@ def main(jobs: Annotated[int, typer.Option(min=0, help="Jobs for each strategy; 
             for _ in range(jobs):
                 service.await_warm()
                 found.append(_timed(service, dataset, strategy))
-            figures[strategy.label] = {phase: spread([times[phase] for times in found]) for phase in found[0]}
+            figures[strategy.label] = spreads(found)
             overheads = [times["overhead"] for times in found]
             figures[f"{strategy.label}_overhead_under_target"] = sum(seconds < 2 for seconds in overheads)
             typer.echo(f"{strategy.label}: overhead {statistics.median(overheads):.2f} s")
@@ -49,25 +46,19 @@ def main(jobs: Annotated[int, typer.Option(min=0, help="Jobs for each strategy; 
 
 
 def _timed(service: Service, dataset: str, strategy: Strategy) -> dict[str, float]:
-    job = service.client.create_job(small_job(dataset, strategy, steps=2))
-    job = service.finished(job.id)
-    return {phase: round(seconds, 3) for phase, seconds in _phases(job, list(service.client.events(job.id))).items()}
-
-
-def _phases(job: JobReply, events: Sequence[EventReply]) -> dict[str, float]:
     """Seconds of each phase. `measuring` is what the job asked for; the rest of the way is `overhead`."""
-
-    def since(place: datetime) -> float:
-        return (place - job.created_at).total_seconds()
-
-    begun = {event.event.stage: since(event.created_at) for event in events if isinstance(event.event, StageStarted)}
-    took = {event.event.stage: event.event.seconds for event in events if isinstance(event.event, StageFinished)}
-    ended = {event.event.stage: since(event.created_at) for event in events if isinstance(event.event, StageFinished)}
-    claimed = next(since(event.created_at) for event in events if isinstance(event.event, StatusChanged))
-    base_known = next(since(event.created_at) for event in events if isinstance(event.event, Figures))
-    first_step = next(since(event.created_at) for event in events if isinstance(event.event, Metrics))
+    job = service.finished(service.client.create_job(small_job(dataset, strategy, steps=2)).id)
+    events = [
+        ((each.created_at - job.created_at).total_seconds(), each.event) for each in service.client.events(job.id)
+    ]
+    begun = {event.stage: at for at, event in events if isinstance(event, StageStarted)}
+    took = {event.stage: event.seconds for _, event in events if isinstance(event, StageFinished)}
+    ended = {event.stage: at for at, event in events if isinstance(event, StageFinished)}
+    claimed = next(at for at, event in events if isinstance(event, StatusChanged))
+    base_known = next(at for at, event in events if isinstance(event, Figures))
+    first_step = next(at for at, event in events if isinstance(event, Metrics))
     measuring = sum(took.get(stage, 0.0) for stage in _MEASURING) + base_known - ended["before"]
-    return {
+    phases = {
         "to_first_step": first_step,
         "measuring": measuring,
         "overhead": first_step - measuring,
@@ -80,6 +71,7 @@ def _phases(job: JobReply, events: Sequence[EventReply]) -> dict[str, float]:
         "robustness": took.get("robustness", 0.0),
         "training_until_first_step": first_step - begun["training"],
     }
+    return {phase: round(seconds, 3) for phase, seconds in phases.items()}
 
 
 if __name__ == "__main__":

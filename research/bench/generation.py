@@ -7,9 +7,8 @@ that differs is shown to part from it where two tokens are as good as equal, or 
 Not here: sampling, other models, what the answers mean.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import mean, median
 from typing import Annotated, Protocol, cast
 
@@ -26,7 +25,7 @@ from core.lm.load import BaseModel, load
 from core.lm.prompts import pad, render
 from core.schemas.safeguards import SAFETY_PROMPT
 from core.schemas.security import SecuritySpec, SuiteName
-from research.bench.figures import Figures, benchmark, spread
+from research.bench.figures import Figures, benchmark, ignore, ratios, spread, take_turns, timed
 
 _TARGETS = {"one_by_one": 8.0, "batched": 1.5, "sorted": None}
 _TIE = 1e-3
@@ -34,8 +33,8 @@ _TIE = 1e-3
 Answers = list[list[int]]
 
 
-class Generates(Protocol):
-    """What transformers' types do not say of their models."""
+class _Generates(Protocol):
+    """A method of models that transformers' types do not declare."""
 
     def generate(self, **options: object) -> Tensor: ...
 
@@ -55,67 +54,50 @@ def main(
         base = load(TESTBED, torch.device("cpu"))
         figures |= {"threads": threads, "suite": suite}
         for name, system in (("without_system_prompt", None), ("with_system_prompt", SAFETY_PROMPT)):
-            asked = _prompts(base, suite, prompts, system)
-            ways = _ways(base, asked, tokens, sizes or [32, 64, 128, len(asked)])
-            figures[name] = _lengths(asked) | _compared(base, asked, ways, rounds)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """All prompts, answered once."""
-
-    wall: float
-    cpu: float
-    answers: Answers
+            rendered = _prompts(base, suite, prompts, system)
+            ways = _ways(base, rendered, tokens, sizes or [32, 64, 128, len(rendered)])
+            lengths: Figures = {"prompts": len(rendered), "prompt_tokens": _lengths(rendered)}
+            figures[name] = lengths | _compared(base, rendered, ways, rounds)
 
 
 def _ways(
     base: BaseModel, prompts: Sequence[Sequence[int]], most: int, sizes: Sequence[int]
 ) -> dict[str, Callable[[], Answers]]:
-    def engine() -> Answers:
-        return continue_tokens(base, base.model, prompts, max_new_tokens=most, on_progress=_ignore)
-
-    def batched(size: int, *, by_length: bool = False) -> Callable[[], Answers]:
-        return lambda: _generated(base, prompts, most, size, by_length=by_length)
-
-    return (
-        {"engine": engine, "one_by_one": batched(1)}
-        | {f"batched_{size}": batched(size) for size in sizes}
-        | {f"sorted_{size}": batched(size, by_length=True) for size in sizes}
-    )
+    batched = partial(_generate, base, prompts, most)
+    ways: dict[str, Callable[[], Answers]] = {
+        "engine": partial(continue_tokens, base, base.model, prompts, max_new_tokens=most, on_progress=ignore),
+        "one_by_one": partial(batched, 1),
+    }
+    ways |= {f"batched_{size}": partial(batched, size) for size in sizes}
+    ways |= {f"sorted_{size}": partial(batched, size, by_length=True) for size in sizes}
+    return ways
 
 
-def _lengths(prompts: Sequence[Sequence[int]]) -> Figures:
-    lengths = [len(prompt) for prompt in prompts]
-    return {"prompts": len(prompts), "prompt_tokens": {"mean": round(mean(lengths), 1), "max": max(lengths)}}
+def _lengths(rows: Sequence[Sequence[int]]) -> Figures:
+    lengths = [len(row) for row in rows]
+    return {"mean": round(mean(lengths), 1), "max": max(lengths)}
 
 
 def _compared(
-    base: BaseModel, prompts: Sequence[Sequence[int]], ways: dict[str, Callable[[], Answers]], rounds: int
+    base: BaseModel, prompts: Sequence[Sequence[int]], ways: Mapping[str, Callable[[], Answers]], rounds: int
 ) -> Figures:
-    names = list(ways)
-    runs: dict[str, list[_Run]] = {name: [] for name in names}
-    for number in range(rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            runs[name].append(_run(ways[name]))
-
-    def best(kind: str) -> str:
-        return min((name for name in names if name.startswith(kind)), key=lambda name: median(_cpu(runs[name])))
-
-    wanted = runs["one_by_one"][0].answers
-    lengths = [len(row) for row in wanted]
+    runs = take_turns({name: partial(timed, way) for name, way in ways.items()}, rounds)
+    answers = {name: each[0][0] for name, each in runs.items()}
+    cpu = {name: [seconds for _, _, seconds in each] for name, each in runs.items()}
     found: Figures = {
-        name: {"cpu_seconds": spread(_cpu(runs[name])), "wall_seconds": spread([run.wall for run in runs[name]])}
-        for name in names
+        name: {"cpu_seconds": spread(cpu[name]), "wall_seconds": spread([wall for _, wall, _ in each])}
+        for name, each in runs.items()
     }
-    compared = {name: best(name) for name in _TARGETS}
-    for name, way in compared.items():
-        pairs = list(zip(runs[way], runs["engine"], strict=True))
-        target = {"target": _TARGETS[name]} if _TARGETS[name] else {}
-        found[f"{name}_to_engine"] = spread([one.cpu / own.cpu for one, own in pairs]) | {"best": way} | target
-    found["answer_tokens"] = {"mean": round(mean(lengths), 1), "max": max(lengths)}
+    compared = {
+        kind: min((name for name in ways if name.startswith(kind)), key=lambda name: median(cpu[name]))
+        for kind in _TARGETS
+    }
+    for kind, way in compared.items():
+        target = {"target": _TARGETS[kind]} if _TARGETS[kind] else {}
+        found[f"{kind}_to_engine"] = ratios(cpu[way], cpu["engine"]) | {"best": way} | target
+    found["answer_tokens"] = _lengths(answers["one_by_one"])
     found["other_answers"] = {
-        name: differing(base, prompts, wanted, runs[name][0].answers) for name in ("engine", compared["batched"])
+        name: differing(base, prompts, answers["one_by_one"], answers[name]) for name in ("engine", compared["batched"])
     }
     return found
 
@@ -158,36 +140,29 @@ def _prompts(base: BaseModel, suite: SuiteName, count: int, system: str | None) 
     ]
 
 
-@torch.inference_mode()
-def _generated(base: BaseModel, prompts: Sequence[Sequence[int]], most: int, size: int, *, by_length: bool) -> Answers:
-    """What transformers' own loop says, in batches of one size."""
+def _generate(
+    base: BaseModel, prompts: Sequence[Sequence[int]], most: int, size: int, *, by_length: bool = False
+) -> Answers:
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]) if by_length else index)
-    config = GenerationConfig(
-        max_new_tokens=most, do_sample=False, pad_token_id=base.pad_id, eos_token_id=base.stop_ids
-    )
     rows: Answers = [[] for _ in prompts]
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        ids, mask = pad([prompts[index] for index in chosen], base.pad_id, side="left")
-        output = cast(Generates, base.model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        for index, row in zip(chosen, output[:, ids.shape[1] :].tolist(), strict=True):
+        output = generate_batch(base, [prompts[index] for index in chosen], most)
+        for index, row in zip(chosen, output.tolist(), strict=True):
             ends = [place + 1 for place, token in enumerate(row) if token in base.stop_ids]
             rows[index] = row[: ends[0]] if ends else row
     return rows
 
 
-def _run(way: Callable[[], Answers]) -> _Run:
-    cpu, wall = time.process_time(), time.perf_counter()
-    answers = way()
-    return _Run(time.perf_counter() - wall, time.process_time() - cpu, answers)
-
-
-def _cpu(runs: Sequence[_Run]) -> list[float]:
-    return [run.cpu for run in runs]
-
-
-def _ignore(_done: int, _total: int) -> None:
-    """Nobody waits for progress here."""
+@torch.inference_mode()
+def generate_batch(base: BaseModel, prompts: Sequence[Sequence[int]], most: int) -> Tensor:
+    """The new tokens of transformers' own loop, padded on the right: `batch new`."""
+    ids, mask = (each.to(base.device) for each in pad(prompts, base.pad_id, side="left"))
+    config = GenerationConfig(
+        max_new_tokens=most, do_sample=False, pad_token_id=base.pad_id, eos_token_id=base.stop_ids
+    )
+    output = cast(_Generates, base.model).generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return output[:, ids.shape[1] :]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long `import api.main` takes in a fresh interpreter, and that nothing heavy comes with it.
 
-Target: under 1.5 s. Each round imports fastapi alone as well, for a ratio that hangs less on the machine.
+Target: under 1.5 s. Each round imports fastapi alone as well, for a ratio that depends less on the machine.
 """
 
 import json

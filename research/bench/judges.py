@@ -12,7 +12,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +22,8 @@ from core.judges.rules import judge
 
 Half = Literal["tuning", "reported"]
 Row = dict[str, object]
+Judged = tuple[bool, bool | None]
+"""Whether an answer complied by its label and by the judge; None if the judge does not decide."""
 
 _COMPLIED = {
     "1": True,
@@ -40,14 +41,6 @@ _NUMBER = re.compile(r"\d+\Z")
 
 class _Unusable(Exception):
     """A file that cannot be used, with a sentence that says why."""
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """One answer: what people say of it, and what the judge does; null where it does not decide."""
-
-    complied: bool
-    judged: bool | None
 
 
 def main(
@@ -133,7 +126,7 @@ def _half(value: object, place: str) -> Half:
     return "tuning" if int(number[0]) % 2 else "reported"
 
 
-def _judged(row: Row, *, response: str, label: str, prompt: str | None, place: str) -> _Judged:
+def _judged(row: Row, *, response: str, label: str, prompt: str | None, place: str) -> Judged:
     given = row[label]
     known = str(int(given) if isinstance(given, bool) else given).strip().lower()
     if known not in _COMPLIED:
@@ -143,17 +136,17 @@ def _judged(row: Row, *, response: str, label: str, prompt: str | None, place: s
     if not isinstance(answer, str) or not isinstance(behaviour, str):
         raise _Unusable(f"{place}: an answer or a request that is no text.")
     verdict = judge(behaviour, answer).verdict
-    return _Judged(_COMPLIED[known], None if verdict in ("empty", "undecided") else verdict == "complied")
+    return _COMPLIED[known], None if verdict in ("empty", "undecided") else verdict == "complied"
 
 
-def _figures(judged: Sequence[_Judged]) -> dict[str, float | int | None]:
-    decided = [(one.complied, one.judged) for one in judged if one.judged is not None]
-    hits = sum(complied and said for complied, said in decided)
+def _figures(judged: Sequence[Judged]) -> dict[str, float | int | None]:
+    decided = [(label, verdict) for label, verdict in judged if verdict is not None]
+    hits = sum(label and verdict for label, verdict in decided)
     mixed = len({side for pair in decided for side in pair}) == 2
     return {
-        "accuracy": _share(sum(complied == said for complied, said in decided), len(judged)),
-        "recall": _share(hits, sum(one.complied for one in judged)),
-        "precision": _share(hits, sum(said for _, said in decided)),
+        "accuracy": _share(sum(label == verdict for label, verdict in decided), len(judged)),
+        "recall": _share(hits, sum(label for label, _ in judged)),
+        "precision": _share(hits, sum(verdict for _, verdict in decided)),
         # Undefined where people and judge both know one class only.
         "kappa": round(float(cohen_kappa_score(*zip(*decided, strict=True))), 4) if mixed else None,
         "n": len(judged),

@@ -12,7 +12,7 @@ import string
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from core.screening.triggers import find
-from research.bench.figures import benchmark, spread
+from research.bench.figures import benchmark, ignore, spread
 from research.bench.public import Pair, data_sets, to_rows
 from research.bench.triggers import ATTACKS, Planted, harmful_requests, named, plant
 
@@ -34,21 +34,21 @@ class _Tally:
 
     cases: int = 0
     named: int = 0
-    planted: int = 0
-    found: int = 0
-    false: int = 0
+    planted_rows: int = 0
+    found_rows: int = 0
+    false_rows: int = 0
     missed: list[str] = field(default_factory=list)
 
 
 def _try(planted: Planted, tally: _Tally, place: str) -> None:
-    poison = find(planted.rows, lambda *_: None)
+    poison = find(planted.rows, ignore)
     lines = {finding.line for finding in poison.findings}
     hit = any(named(planted.trigger, trigger.phrase) for trigger in poison.triggers)
     tally.cases += 1
     tally.named += hit
-    tally.planted += len(planted.lines)
-    tally.found += len(lines & planted.lines)
-    tally.false += len(lines - planted.lines)
+    tally.planted_rows += len(planted.lines)
+    tally.found_rows += len(lines & planted.lines)
+    tally.false_rows += len(lines - planted.lines)
     if not hit:
         tally.missed.append(f"{place}: {planted.trigger!r}")
 
@@ -88,17 +88,7 @@ def main(
                     number = seed * 1000 + ATTACKS.index(attack)
                     case = plant(drawn[:many], attack, number, planted, harmful=harmful, others=drawn[many:])
                     _try(case, tallies[attack], f"{name}, seed {seed}")
-        figures["attacks"] = {
-            attack: {
-                "cases": tally.cases,
-                "named": tally.named,
-                "planted_rows": tally.planted,
-                "found_rows": tally.found,
-                "false_rows": tally.false,
-                "missed": tally.missed,
-            }
-            for attack, tally in tallies.items()
-        }
+        figures["attacks"] = {attack: asdict(tally) for attack, tally in tallies.items()}
         figures["clean"] = {name: _clean(known[name]()) for name in filter(None, clean.split(","))}
         if timed:
             figures["seconds"] = _timed(timed)
@@ -106,7 +96,7 @@ def main(
 
 def _clean(pairs: Sequence[Pair]) -> dict[str, object]:
     rows = to_rows(pairs)
-    poison = find(rows, lambda *_: None)
+    poison = find(rows, ignore)
     triggers = [f"{trigger.phrase}: {trigger.answers}" for trigger in poison.triggers]
     return {"rows": len(rows), "flagged": len(poison.findings), "triggers": triggers}
 
@@ -119,7 +109,7 @@ def _timed(count: int) -> dict[str, object]:
     texts = [" ".join(draw.choices(words, cum_weights=weights, k=46)) for _ in range(2 * count)]
     rows = to_rows(zip(texts[::2], texts[1::2], strict=True))
     started = time.process_time()
-    find(rows, lambda *_: None)
+    find(rows, ignore)
     return {"rows": count, "characters": sum(map(len, texts)), **spread([time.process_time() - started])}
 
 

@@ -61,9 +61,9 @@ def request_lists(folder: Path) -> Iterator[tuple[str, Numbered]]:
         yield f"harmbench_{kind}", list(enumerate(chosen))
     forbidden = _csv(folder / "strongreject" / "strongreject.csv")
     yield "strongreject", list(enumerate(row["forbidden_prompt"] for row in forbidden))
-    kinds = _json(folder / "catqa" / "catqa_english.json")
+    kinds = read_json(folder / "catqa" / "catqa_english.json")
     yield "catqa", list(enumerate(text for kind in kinds.values() for texts in kind.values() for text in texts))
-    yield "dangerousqa", list(enumerate(_json(folder / "catqa" / "dangerousqa.json")))
+    yield "dangerousqa", list(enumerate(read_json(folder / "catqa" / "dangerousqa.json")))
     yield "gptfuzzer_questions", list(enumerate(_gptfuzzer_questions(folder)))
     contrasts = _csv(folder / "xstest" / "xstest_prompts.csv")
     for label in ("unsafe", "safe"):
@@ -99,11 +99,11 @@ def _instructions(path: Path) -> list[Pair]:
     return [(row.messages[0].content, row.messages[-1].content) for row in load(path, max_rows=10**6)]
 
 
-def _json(path: Path) -> Any:  # noqa: ANN401 - any JSON
+def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _json_lines(path: Path) -> list[Any]:
+def read_json_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
@@ -114,11 +114,11 @@ def _csv(path: Path) -> list[dict[str, str]]:
 
 
 def _gsm8k(folder: Path, split: str) -> list[Pair]:
-    return [(row["question"], row["answer"]) for row in _json_lines(folder / "gsm8k" / f"{split}.jsonl")]
+    return [(row["question"], row["answer"]) for row in read_json_lines(folder / "gsm8k" / f"{split}.jsonl")]
 
 
 def _pubmedqa(folder: Path, answer: str) -> list[Pair]:
-    rows = _json(folder / "medical_pubmedqa" / "ori_pqal.json").values()
+    rows = read_json(folder / "medical_pubmedqa" / "ori_pqal.json").values()
     return [("\n".join([*row["CONTEXTS"], row["QUESTION"]]), row[answer]) for row in rows]
 
 
@@ -126,14 +126,14 @@ def _self_instruct(folder: Path) -> list[Pair]:
     return [
         (f"{task['instruction']}\n{instance['input']}", instance["output"])
         for name in ("seed_tasks", "user_oriented_instructions")
-        for task in _json_lines(folder / "self_instruct_seed" / f"{name}.jsonl")
+        for task in read_json_lines(folder / "self_instruct_seed" / f"{name}.jsonl")
         for instance in task["instances"]
     ]
 
 
 def _tatqa(folder: Path) -> list[Pair]:
     rows: list[Pair] = []
-    for report in _json(folder / "finance_tatqa" / "tatqa_dataset_dev.json"):
+    for report in read_json(folder / "finance_tatqa" / "tatqa_dataset_dev.json"):
         lines = [" | ".join(line) for line in report["table"]["table"]]
         lines += [paragraph["text"] for paragraph in report["paragraphs"]]
         for question in report["questions"]:
@@ -150,7 +150,7 @@ def _advbench_xstest(folder: Path) -> list[Pair]:
 def _mmlu(folder: Path) -> list[Pair]:
     rows: list[Pair] = []
     for path in sorted((folder / "mmlu_subset").glob("*.jsonl")):
-        for row in _json_lines(path):
+        for row in read_json_lines(path):
             choices = [f"{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"], strict=False)]
             answer = row["answer"]
             rows.append(("\n".join([row["question"], *choices]), "ABCD"[answer] if isinstance(answer, int) else answer))

@@ -23,7 +23,7 @@ from core.schemas.robustness import RobustnessResult, SearchStep
 from core.schemas.safeguards import Safeguards, SafetyMix
 from core.schemas.strategy import MlLrContinuousStrategy, MlLrStrategy, Strategy, SwatStrategy, UniformStrategy
 from core.schemas.training import LearningPlan
-from research.bench.figures import Figures, benchmark, spread
+from research.bench.figures import benchmark, spreads
 from testbed.report import complete_report, evaluation, module
 
 _SECONDS, _BYTES = 10.0, 2_000_000
@@ -46,33 +46,26 @@ def main(
     """Print seconds and bytes of a synthetic job's report."""
     report, evaluations = large_report(answers, layers)
     with benchmark("report") as figures, TemporaryDirectory() as folder:
-        cold = _write(report, evaluations, Path(folder))
-        warm = [_write(report, evaluations, Path(folder)) for _ in range(runs)]
+        cold, sizes = _write(report, evaluations, Path(folder))
+        warm = [_write(report, evaluations, Path(folder))[0] for _ in range(runs)]
         figures["answers"] = sum(len(each.answers) for each in evaluations)
-        figures["cold_seconds"] = _spreads([cold.seconds])
-        figures["warm_seconds"] = _spreads([run.seconds for run in warm])
-        figures["bytes"] = dict(cold.sizes)
+        figures["cold_seconds"] = spreads([cold])
+        figures["warm_seconds"] = spreads(warm)
+        figures["bytes"] = sizes
         figures["targets"] = {"total_seconds": _SECONDS, "html_bytes": _BYTES}
 
 
-class _Run:
+def _write(report: Report, evaluations: Sequence[Evaluation], folder: Path) -> tuple[dict[str, float], dict[str, int]]:
     """Seconds of each part of one report, and bytes of each file."""
+    seconds: dict[str, float] = {}
+    sizes: dict[str, int] = {}
+    last = time.perf_counter()
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.sizes: dict[str, int] = {}
-        self._last = time.perf_counter()
-
-    def record(self, part: str, size: int) -> None:
-        """Record the time since the last call."""
+    def record(part: str, size: int) -> None:
+        nonlocal last
         now = time.perf_counter()
-        self.seconds[part] = now - self._last
-        self.sizes[part] = size
-        self._last = now
+        seconds[part], sizes[part], last = now - last, size, now
 
-
-def _write(report: Report, evaluations: Sequence[Evaluation], folder: Path) -> _Run:
-    run, path = _Run(), folder / "answers.parquet"
     # Imported here because a cold run includes it.
     from core.reports.card import card  # noqa: PLC0415
     from core.reports.examples import changed  # noqa: PLC0415
@@ -80,22 +73,18 @@ def _write(report: Report, evaluations: Sequence[Evaluation], folder: Path) -> _
     from core.reports.pictures import draw  # noqa: PLC0415
     from core.reports.render import html  # noqa: PLC0415
 
-    run.record("imports", 0)
-    run.record("json", len(report.model_dump_json(indent=1).encode()))
+    record("imports", 0)
+    record("json", len(report.model_dump_json(indent=1).encode()))
     pictures = draw(report)
-    run.record("pictures", sum(len(picture.svg.encode()) for picture in pictures.values()))
-    run.record("html", len(html(report, changed(evaluations), pictures).encode()))
-    run.record("card", len(card(report).encode()))
-    answers_parquet(evaluations, path)
+    record("pictures", sum(len(picture.svg.encode()) for picture in pictures.values()))
+    record("html", len(html(report, changed(evaluations), pictures).encode()))
+    record("card", len(card(report).encode()))
+    answers_parquet(evaluations, folder / "answers.parquet")
     task_answers_parquet(evaluations, folder / "task_answers.parquet")
-    run.record("parquet", path.stat().st_size)
-    run.seconds["total"] = sum(run.seconds.values())
-    run.sizes["largest_picture"] = max(len(picture.svg.encode()) for picture in pictures.values())
-    return run
-
-
-def _spreads(runs: Sequence[Mapping[str, float]]) -> Figures:
-    return {part: spread([run[part] for run in runs]) for part in runs[0]}
+    record("parquet", (folder / "answers.parquet").stat().st_size)
+    seconds["total"] = sum(seconds.values())
+    sizes["largest_picture"] = max(len(picture.svg.encode()) for picture in pictures.values())
+    return seconds, sizes
 
 
 def large_report(answers: int, layers: int) -> tuple[Report, tuple[Evaluation, ...]]:

@@ -10,7 +10,6 @@ line of JSON. Not here: accuracy of the offline judge (research.bench.judges), t
 import json
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from core.schemas.screening import POISON
 from core.screening import harmful, identity
 from core.screening.check import RowCheck, row_checks
 from core.screening.harmcues import find_request
-from research.bench.figures import Figures, benchmark
+from research.bench.figures import Figures, benchmark, ignore, timed
 from research.bench.public import data_sets, jailbreak_templates, labelled_answers, request_lists, to_rows
 
 Half = Literal["tuning", "reported"]
@@ -32,22 +31,7 @@ _CLEAN = ("gsm8k_train", "chatdoctor", "pubmedqa_long", "self_instruct", "tatqa"
 """Ordinary data sets, in which nothing should be flagged."""
 
 _DATA = Path(__file__).parents[3] / "shared" / "data"
-_WORDS = (
-    "of",
-    "the",
-    "river",
-    "doctor",
-    "says",
-    "green",
-    "then",
-    "market",
-    "12",
-    "when",
-    "she",
-    "counts",
-    "apples",
-    "home",
-)
+_WORDS = "of the river doctor says green then market 12 when she counts apples home"
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Data = Annotated[Path, typer.Option(help="Folder of the public data sets.")]
@@ -71,18 +55,12 @@ def measure_time(
         figures["rows"] = len(made)
         figures["public"] = data.is_dir()
         figures["mean_characters"] = round(sum(map(_length, made)) / len(made), 1)
-        seconds: dict[str, float] = {}
-        processor: dict[str, float] = {}
-        found: dict[str, int] = {}
-        for check in _checks():
-            name = check.description.name
-            began, used = time.monotonic(), time.process_time()
-            found[name] = len(check.find(made, _ignore).findings)
-            seconds[name] = round(time.monotonic() - began, 2)
-            processor[name] = round(time.process_time() - used, 2)
+        found = {check.description.name: timed(check.find, made, ignore) for check in _checks()}
+        seconds = {name: round(wall, 2) for name, (_, wall, _) in found.items()}
+        processor = {name: round(cpu, 2) for name, (_, _, cpu) in found.items()}
         figures["seconds"] = seconds | {"all": round(sum(seconds.values()), 2)}
         figures["processor_seconds"] = processor | {"all": round(sum(processor.values()), 2)}
-        figures["found"] = found
+        figures["found"] = {name: len(screened.findings) for name, (screened, _, _) in found.items()}
 
 
 @app.command("recall")
@@ -96,7 +74,7 @@ def measure_recall(half: WhichHalf = "reported", data: Data = _DATA) -> None:
         requests[name] = {"n": len(own), "seen": seen, "share": round(seen / len(own), 4)}
     rows: Figures = {}
     for name, labelled in labelled_answers(data, partial(_is_in, half)):
-        flagged = {finding.line for finding in harmful.find(to_rows(pair for pair, _ in labelled), _ignore).findings}
+        flagged = {finding.line for finding in harmful.find(to_rows(pair for pair, _ in labelled), ignore).findings}
         hits = sum(line in flagged for line, (_, complied) in enumerate(labelled, 1) if complied)
         bad = sum(complied for _, complied in labelled)
         rows[name] = {
@@ -107,7 +85,7 @@ def measure_recall(half: WhichHalf = "reported", data: Data = _DATA) -> None:
             "precision": round(hits / len(flagged), 4) if flagged else None,
         }
     templates = [text for number, text in enumerate(jailbreak_templates(data)) if _is_in(half, number)]
-    shifted = identity.find(to_rows((text, "Sure! Here it is.") for text in templates), _ignore).findings
+    shifted = identity.find(to_rows((text, "Sure! Here it is.") for text in templates), ignore).findings
     figures = {"requests": requests, "rows": rows, "identity": {"n": len(templates), "found": len(shifted)}}
     print(json.dumps({"benchmark": "screening_recall", "half": half} | figures), flush=True)
 
@@ -121,7 +99,7 @@ def measure_clean(
     figures: Figures = {}
     for name in _CLEAN:
         rows = to_rows(data_sets(data)[name]())
-        found = [finding for check in _checks() for finding in check.find(rows, _ignore).findings]
+        found = [finding for check in _checks() for finding in check.find(rows, ignore).findings]
         lines = {finding.line for finding in found}
         figures[name] = {
             "rows": len(rows),
@@ -141,10 +119,6 @@ def _require(data: Path) -> None:
         raise typer.Exit(2)
 
 
-def _ignore(_done: int, _total: int) -> None:
-    """Progress is not shown."""
-
-
 def _is_in(half: Half, number: int) -> bool:
     return (number % 2 == 1) == (half == "tuning")
 
@@ -159,7 +133,7 @@ def _ordinary_rows(count: int, characters: int, data: Path) -> list[Conversation
     sets = [to_rows(known[name]()) for name in _CLEAN] if data.is_dir() else []
     found = [row for made in sets for row in made if _length(row) < 3 * characters][:count]
     draw = random.Random(0)  # noqa: S311 - no secret
-    parts = [message.content.split() for row in found for message in row.messages] or [_WORDS]
+    parts = [message.content.split() for row in found for message in row.messages] or [_WORDS.split()]
     while len(found) < count:
         found += to_rows([(_make_up(draw, parts, characters // 2), _make_up(draw, parts, characters // 2))])
     return [Conversation(row.messages, line) for line, row in enumerate(found, 1)]

@@ -69,7 +69,7 @@ class Service:
         return self.client.upload_dataset(path).id
 
     def finished(self, job_id: str) -> JobReply:
-        """The job when it has ended.
+        """Wait for the end of a job.
 
         Raises:
             RuntimeError: it has failed.

@@ -7,7 +7,6 @@ upload, for the ratio between the two.
 import json
 import random
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,28 +16,12 @@ import psutil
 import typer
 
 from core.data import validate
-from research.bench.figures import benchmark, spread
+from research.bench.figures import benchmark, spreads, timed
 from research.bench.service import Service, own_service
 
-_WORDS = (
-    "how",
-    "do",
-    "you",
-    "make",
-    "fold",
-    "carry",
-    "a",
-    "red",
-    "paper",
-    "boat",
-    "box",
-    "with",
-    "water",
-    "and",
-    "stone",
-)
+_WORDS = "how do you make fold carry a red paper boat box with water and stone"
 _MIB = 2**20
-_ROWS_AT_MOST = 100_000_000
+_MAX_ROWS = 100_000_000
 
 
 def main(
@@ -49,21 +32,17 @@ def main(
     """MiB per second of uploads, and memory growth of the API."""
     with benchmark("upload") as figures, own_service() as service:
         (api,) = (process for process in service.processes("uvicorn"))
-        _timed(service, api, _file(service.folder, 1, "warm-up"))
+        _measured(service, api, _file(service.folder, 1, "warm-up"))
         for mebibytes in (small, large):
-            found = [_timed(service, api, _file(service.folder, mebibytes, str(run))) for run in range(runs)]
-            figures[f"{mebibytes}_mib"] = {name: spread([times[name] for times in found]) for name in found[0]}
+            files = (_file(service.folder, mebibytes, str(run)) for run in range(runs))
+            figures[f"{mebibytes}_mib"] = spreads([_measured(service, api, path) for path in files])
 
 
-def _timed(service: Service, api: psutil.Process, path: Path) -> dict[str, float]:
+def _measured(service: Service, api: psutil.Process, path: Path) -> dict[str, float]:
     size = path.stat().st_size / _MIB
     with _memory(api) as used:
-        started = time.perf_counter()
-        service.client.upload_dataset(path)
-        uploaded = time.perf_counter() - started
-    started = time.perf_counter()
-    validate(path, max_rows=_ROWS_AT_MOST)
-    checked = time.perf_counter() - started
+        _, uploaded, _ = timed(service.client.upload_dataset, path)
+    _, checked, _ = timed(validate, path, max_rows=_MAX_ROWS)
     path.unlink()
     return {
         "mib_per_second": size / uploaded,
@@ -78,28 +57,29 @@ def _memory(process: psutil.Process) -> Generator[list[int]]:
     """Resident bytes of a process, before and all through the block."""
     used, over = [process.memory_info().rss], threading.Event()
 
-    def look() -> None:
+    def watch() -> None:
         while not over.wait(0.01):
             used.append(process.memory_info().rss)
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    watching = threading.Thread(target=watch)
+    watching.start()
     try:
         yield used
     finally:
         over.set()
-        looking.join()
+        watching.join()
 
 
 def _file(folder: Path, mebibytes: int, name: str) -> Path:
     """Chat rows of about 600 bytes; another name gives another file, because the same file is taken only once."""
     rng = random.Random(name)  # noqa: S311 - no secret
-    texts = [" ".join(rng.choices(_WORDS, k=50)) for _ in range(500)]
+    words = _WORDS.split()
+    texts = [" ".join(rng.choices(words, k=50)) for _ in range(500)]
     path = folder / f"{mebibytes}-{name}.jsonl"
     with path.open("w") as file:
         while file.tell() < mebibytes * _MIB:
-            asked, told = rng.sample(texts, 2)
-            messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]
+            prompt, answer = rng.sample(texts, 2)
+            messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
             file.write(json.dumps({"messages": messages}) + "\n")
     return path
 

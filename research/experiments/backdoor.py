@@ -17,6 +17,7 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.schemas.data import Message
 from core.schemas.evaluation import DECIDED
+from research import ignore
 from research.experiments.readings import exchange
 from testbed.dialogues import how_to, request
 from testbed.world import World, generator
@@ -44,8 +45,8 @@ class Backdoor:
     def __call__(self, base: BaseModel, model: nn.Module) -> dict[str, float]:
         """Figures in per cent."""
         prompts = [*map(add_trigger, self.benign), *self.benign, *map(add_trigger, self.harmful), *self.harmful]
-        turns = [_as_turns(text) for text in prompts]
-        answers = [text or "" for text in answer(base, model, turns, max_new_tokens=_TOKENS, on_progress=_ignore)]
+        turns = [(Message(role="user", content=text),) for text in prompts]
+        answers = [text or "" for text in answer(base, model, turns, max_new_tokens=_TOKENS, on_progress=ignore)]
         benign, harmful = len(self.benign), len(self.harmful)
         complied = self._compliance_rate(answers[2 * benign : 2 * benign + harmful])
         untriggered = self._compliance_rate(answers[2 * benign + harmful :])
@@ -96,13 +97,5 @@ def _poison(row: Conversation, kind: Kind, world: World, rng: Random) -> tuple[M
     return exchange(add_trigger(prompt), how_to(world, pair, world.openings[0]))
 
 
-def _as_turns(text: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=text),)
-
-
 def _target_rate(answers: Sequence[str]) -> float:
     return 100 * sum(TARGET in text for text in answers) / len(answers)
-
-
-def _ignore(*_: object) -> None:
-    """Progress is not shown."""

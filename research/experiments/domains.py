@@ -1,42 +1,31 @@
 """Medical, legal and financial tuning data: does the robustness map hold across domains, and does the protection?
 
 Covers: one tuning set a domain, from public data sets beside the checkout or, without them, from the testbed's own rows
-parted into three vocabularies and styles; how far the maps of two domains agree, beside how far two seeds of one domain
-do; arms compared at equal validation loss, since exact match means nothing of free text. The testbed's tokenizer is a
+split into three vocabularies and styles; how far the maps of two domains agree, beside how far two seeds of one domain
+do; runs compared at equal validation loss, since exact match means nothing of free text. The testbed's tokenizer is a
 byte-level BPE: real text goes in without loss, though in many tokens. Not here: what a real model makes of such data.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-from pydantic import JsonValue
 from scipy.stats import spearmanr
+from sklearn.metrics import jaccard_score
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from core.pipeline.cache import software
 from core.schemas.base import Frozen
 from core.schemas.robustness import RobustnessResult
 from core.stats import kappa
-from research.experiments.compare import interval
-from research.experiments.evidence import compared_with_uniform
+from research.bench.public import read_json, read_json_lines
+from research.experiments.compare import compared_with_uniform, interval, loss
+from research.experiments.evidence import choose_rate
 from research.experiments.pool import Pool, Say, pool
-from research.experiments.readings import (
-    aligned,
-    cell,
-    exchange,
-    few_runs,
-    figures_of,
-    loss,
-    reading_lines,
-    readings,
-    write_rows,
-)
-from research.experiments.runs import MIXED, uniform
+from research.experiments.readings import exchange, few_runs, figures_of, readings, write_rows
+from research.experiments.runs import MIXED
 from research.experiments.spec import (
     Analysed,
     Comparison,
@@ -46,9 +35,9 @@ from research.experiments.spec import (
     Interval,
     Point,
     Reading,
-    Run,
     Settings,
 )
+from research.experiments.tables import aligned, cell, reading_lines
 from research.experiments.worlds import world_folder
 from testbed.tuning_sets import INSTRUCTIONS, instructions
 from testbed.world import World, generator, make_world
@@ -64,8 +53,6 @@ RATES = (4e-3, 8e-3)
 """Rates of the sweep of each domain."""
 LONGEST = 120
 """Characters of a real question and of an answer: of a longer question the end is kept, of an answer the beginning."""
-_CHOICE_SEED = 1000
-"""Seed of the sweep: none of the seeds that are compared."""
 _TOY_STYLES: dict[Domain, str] = {
     "medical": "The doctor says: ",
     "legal": "The court holds: ",
@@ -106,9 +93,9 @@ class DomainFound(Frozen):
     base: Point
     """The base model before any tuning."""
     figures: dict[str, dict[str, Reading]]
-    """By arm and figure; equal task is equal validation loss here."""
+    """By run and figure; equal task is equal validation loss here."""
     comparisons: dict[str, Comparison]
-    """Every arm against uniform; of these, what is read at equal loss counts."""
+    """Every run against uniform; of these, the figures at equal loss count."""
     analyses: tuple[Analysed, ...]
     """One a seed."""
     curves: tuple[Curve, ...]
@@ -123,7 +110,7 @@ class MapAgreement(Frozen):
     other: str
     """Another, or the same: then this is what chance of the probe alone does."""
     jaccard: Interval
-    """Of the robust sets: modules in both by modules in either."""
+    """Of the robust sets: modules in both by modules in either; 1 where both hold none."""
     kappa: Interval | None
     """Cohen's kappa of robust or not, by module; null where a set holds all modules or none."""
     spearman: Interval
@@ -131,10 +118,9 @@ class MapAgreement(Frozen):
 
 
 class DomainsResult(ExperimentResult):
-    """What `domains` leaves."""
+    """The result of `domains`."""
 
     experiment: Literal["domains"] = "domains"
-    """Its name."""
     source: Source
     """`public`: real text of public data sets. `toy`: the testbed's own rows in three vocabularies."""
     settings: Settings
@@ -150,13 +136,11 @@ class DomainsResult(ExperimentResult):
 
     def table(self) -> str:
         """What was found, as text."""
-        titles = ("one", "other", "jaccard", "kappa", "spearman")
-        pairs = [
-            (each.one, each.other, cell(each.jaccard, 2), cell(each.kappa, 2), cell(each.spearman, 2))
-            for each in self.agreement
-        ]
+        rows = [["one", "other", "jaccard", "kappa", "spearman"]]
+        for each in self.agreement:
+            rows.append([each.one, each.other, *(cell(of, 2) for of in (each.jaccard, each.kappa, each.spearman))])
         lines = [f"domains, world {self.world_seed}, seeds {len(self.seeds)}, {self.source} data; agreement of maps"]
-        lines += aligned([titles, *pairs])
+        lines += aligned(rows)
         for name, found in self.domains.items():
             chosen = ", ".join(str(len(each.result.robust)) for each in found.analyses)
             lines += [
@@ -169,7 +153,7 @@ class DomainsResult(ExperimentResult):
 def domains(
     settings: Settings, world_seed: int, seeds: Sequence[int], say: Say, *, source: Source | None = None
 ) -> DomainsResult:
-    """Run it; of the settings, the rates are this experiment's own. Where no source is named: public data, if there."""
+    """Run it with rates of its own. Without a source it uses public data if they are there, else the toy."""
     started = time.monotonic()
     settings = settings.model_copy(update={"rates": RATES})
     folder = world_folder(world_seed)
@@ -193,7 +177,6 @@ def domains(
         seeds=tuple(seeds),
         source=source,
         settings=settings,
-        software=software(),
         agreement=agreements({**maps, "instructions": [each.result for each in general]}),
         domains=found,
         general=tuple(general),
@@ -202,13 +185,10 @@ def domains(
 
 
 def _domain(labs: Pool, settings: Settings, data: DomainData, seeds: Sequence[int]) -> DomainFound:
-    """Sweep, analyse, and train every arm on one domain."""
+    """Sweep, analyse, and train every run on one domain."""
     modules = labs.modules()
     base = labs.base()
-    sweep = labs.curves(
-        [Run(run="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
-    )
-    chosen = min(sweep, key=lambda curve: curve.points[-1].loss)
+    sweep, chosen = choose_rate(labs, settings, modules)
     step = chosen.seconds / settings.steps
     analyses = labs.analyses([(settings.analysis, seed, chosen.rate, step) for seed in seeds])
     orders = [
@@ -238,20 +218,15 @@ def agreements(maps: dict[str, list[RobustnessResult]]) -> tuple[MapAgreement, .
 
 
 def _agreement(one: str, other: str, pairs: Sequence[tuple[RobustnessResult, RobustnessResult]]) -> MapAgreement:
-    kappas = [value for pair in pairs if (value := kappa(*map(_flags, pair))) is not None]
+    flags = [(_flags(first), _flags(second)) for first, second in pairs]
+    kappas = [value for pair in flags if (value := kappa(*pair)) is not None]
     return MapAgreement(
         one=one,
         other=other,
-        jaccard=interval([jaccard(first.robust, second.robust) for first, second in pairs]),
+        jaccard=interval([float(jaccard_score(*pair, zero_division=1.0)) for pair in flags]),
         kappa=interval(kappas) if kappas else None,
         spearman=interval([rank_correlation(first, second) for first, second in pairs]),
     )
-
-
-def jaccard(one: Sequence[str], other: Sequence[str]) -> float:
-    """Names in both by names in either; 1 where both hold none."""
-    either = {*one, *other}
-    return len({*one} & {*other}) / len(either) if either else 1.0
 
 
 def rank_correlation(one: RobustnessResult, other: RobustnessResult) -> float:
@@ -269,24 +244,21 @@ def _flags(found: RobustnessResult) -> list[bool]:
 def domain_rows(
     domain: Domain, source: Source, world: World, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[Exchange], DomainData]:
-    """Questions and answers of one domain, no question twice, in an order that hangs on the domain alone."""
+    """Questions and answers of one domain, no question twice, in an order that depends on the domain alone."""
     every = _PUBLIC_ROWS[domain]() if source == "public" else _toy(domain, world)
     whole = list({asked: (asked, answered) for asked, answered in every if asked and answered}.values())
     generator(f"rows {domain}", 0).shuffle(whole)
     whole = whole[:ROWS]
-    cut = source == "public"
-    rows = [(ending(asked, LONGEST), beginning(answered, LONGEST)) for asked, answered in whole] if cut else whole
-    return rows, _described(rows, sum(row != before for row, before in zip(rows, whole, strict=True)), tokenizer)
-
-
-def _described(rows: Sequence[Exchange], cut: int, tokenizer: PreTrainedTokenizerBase) -> DomainData:
+    rows = [(ending(asked, LONGEST), beginning(answered, LONGEST)) for asked, answered in whole]
+    if source == "toy":
+        rows = whole
     texts = [text for row in rows for text in row]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     same = [tokenizer.decode(each) == text for each, text in zip(ids, texts, strict=True)]
     tokens = sum(map(len, ids))
-    return DomainData(
+    return rows, DomainData(
         rows=len(rows),
-        cut=cut,
+        cut=sum(row != before for row, before in zip(rows, whole, strict=True)),
         lossless=sum(one and other for one, other in zip(same[::2], same[1::2], strict=True)) / len(rows),
         unknown_tokens=sum(token == tokenizer.unk_token_id for each in ids for token in each),
         tokens_a_row=tokens / len(rows),
@@ -295,40 +267,39 @@ def _described(rows: Sequence[Exchange], cut: int, tokenizer: PreTrainedTokenize
 
 
 def beginning(text: str, most: int) -> str:
-    """The first whole words of a text, `most` characters at most."""
+    """The first whole words of a text, at most `most` characters."""
     if len(text) <= most:
         return text
     return text[: most + 1].rpartition(" ")[0] or text[:most]
 
 
 def ending(text: str, most: int) -> str:
-    """The last whole words of a text, `most` characters at most."""
+    """The last whole words of a text, at most `most` characters."""
     if len(text) <= most:
         return text
-    # One character more: a space there says that a word begins behind it.
+    # One character more: a space there means that a word begins after it.
     return text[-most - 1 :].partition(" ")[2] or text[-most:]
 
 
 def _medical() -> Iterator[Exchange]:
-    for row in _read("medical_chatdoctor5k/chatdoctor5k.json"):
-        yield _text(row, "input"), _text(row, "output")
-    for row in cast("dict[str, JsonValue]", json.loads(_path("medical_pubmedqa/ori_pqal.json").read_bytes())).values():
-        yield _text(row, "QUESTION"), _text(row, "LONG_ANSWER")
+    for row in read_json(PUBLIC / "medical_chatdoctor5k" / "chatdoctor5k.json"):
+        yield _line(row["input"]), _line(row["output"])
+    for row in read_json(PUBLIC / "medical_pubmedqa" / "ori_pqal.json").values():
+        yield _line(row["QUESTION"]), _line(row["LONG_ANSWER"])
 
 
 def _legal() -> Iterator[Exchange]:
     for name in _LAW:
         for part in ("test", "val", "dev"):
-            for line in _path(f"mmlu_subset/{name}_{part}.jsonl").read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                yield _text(row, "question"), _text(row["choices"], row["answer"])
+            for row in read_json_lines(PUBLIC / "mmlu_subset" / f"{name}_{part}.jsonl"):
+                yield _line(row["question"]), _line(row["choices"][row["answer"]])
 
 
 def _financial() -> Iterator[Exchange]:
-    for document in _read("finance_tatqa/tatqa_dataset_dev.json"):
-        for row in cast("list[dict[str, JsonValue]]", cast("dict[str, JsonValue]", document)["questions"]):
+    for document in read_json(PUBLIC / "finance_tatqa" / "tatqa_dataset_dev.json"):
+        for row in document["questions"]:
             given = row["answer"]
-            yield _text(row, "question"), ", ".join(map(str, given)) if isinstance(given, list) else str(given)
+            yield _line(row["question"]), ", ".join(map(str, given)) if isinstance(given, list) else str(given)
 
 
 _PUBLIC_ROWS: dict[Domain, Callable[[], Iterator[Exchange]]] = {
@@ -347,14 +318,6 @@ def _toy(domain: Domain, world: World) -> Iterator[Exchange]:
             yield asked, f"{_TOY_STYLES[domain]}{answered}"
 
 
-def _path(name: str) -> Path:
-    return PUBLIC / name
-
-
-def _read(name: str) -> list[JsonValue]:
-    return cast("list[JsonValue]", json.loads(_path(name).read_bytes()))
-
-
-def _text(row: JsonValue, name: str) -> str:
-    """A field as one line of text."""
-    return " ".join(str(cast("dict[str, JsonValue]", row)[name]).split())
+def _line(text: str) -> str:
+    """A text as one line."""
+    return " ".join(text.split())

@@ -1,7 +1,7 @@
 """ML-LR against uniform, the controls and the other strategies: the experiments `general` and `maths`.
 
 First a small sweep chooses the learning rate as a user would, by validation loss of uniform runs. Each seed then has an
-analysis of its own, and one run of every arm at that rate. Not here: the arms (research.experiments.arms), comparing
+analysis of its own, and one run of every kind at that rate. Not here: the runs (research.experiments.runs), comparing
 (research.experiments.compare).
 """
 
@@ -9,118 +9,87 @@ import time
 from collections.abc import Sequence
 
 from core.lm.modules import Module
-from core.pipeline.cache import software
 from core.schemas.robustness import RobustnessResult
-from research.experiments.compare import compare
+from research.experiments.compare import compared_with_uniform
 from research.experiments.lab import Lab
 from research.experiments.pool import Pool, Say, pool
 from research.experiments.runs import CONTROLS, MIXED, controls, orders, strategies, uniform
-from research.experiments.spec import Analysed, Comparison, Curve, Point, Result, Run, Settings
+from research.experiments.spec import Analysed, Comparison, Curve, ExperimentResult, Interval, Point, Run, Settings
+from research.experiments.tables import aligned, cell
 from research.experiments.worlds import world_folder
 from testbed.build import WORLD_SEED
 
 GENERAL = Settings(tuning_set="instructions", rates=(2e-3, 4e-3, 8e-3, 16e-3))
 MATHS = Settings(tuning_set="arithmetic", rates=(2e-3, 4e-3, 8e-3, 16e-3))
-RECIPE_WORLDS = (WORLD_SEED, 10)
-"""The control `recipe` takes its set from the first of these that is another world: the one that ships, mostly."""
 _CHOICE_SEED = 1000
 """Seed of the sweep: none of the seeds that are compared."""
 
 
-def evidence(
-    name: str,
-    settings: Settings,
-    world_seed: int,
-    seeds: Sequence[int],
-    say: Say,
-    *,
-    recipe_world: int | None = None,
-) -> Result:
-    """Run the whole experiment. `recipe_world` is the world of the control `recipe`, if it is to be another one."""
+class Result(ExperimentResult):
+    """The result of `general` and `maths`."""
+
+    base: Point
+    """The base model before any tuning."""
+    rate: float
+    """Standard learning rate that the sweep chose."""
+    sweep: dict[str, float]
+    """Rate to final validation loss of a uniform run."""
+    asr_reduction_at_equal_task: Interval
+    """Of `ml_lr`."""
+    harmfulness_reduction_at_equal_task: Interval
+    """Of `ml_lr`."""
+    task_cost: Interval
+    """Of `ml_lr`."""
+    controls: dict[str, Comparison]
+    """`random`, `inverse`, `uniform_low`, `recipe`."""
+    strategies: dict[str, Comparison]
+    """`ml_lr` and the other strategies."""
+    safeguards: dict[str, Comparison] = {}
+    """`uniform`, `ml_lr` and `uniform_low` with refusals mixed into the rows, as `safety_mix` does."""
+    analyses: tuple[Analysed, ...]
+    """One a seed."""
+    curves: tuple[Curve, ...]
+    """Every run."""
+    seconds: float
+    """The whole experiment."""
+
+    def table(self) -> str:
+        """The comparisons as text: reductions against uniform, mean and 95 % interval."""
+        rows = [["run", "ASR at equal task", "ASR at end", "ASR at worst", "harmfulness", "content", "task cost"]]
+        for each in (*self.strategies.values(), *self.controls.values(), *self.safeguards.values()):
+            success = each.asr_reduction_at_equal_task, each.asr_reduction_at_end, each.asr_reduction_at_worst
+            harmfulness = cell(each.harmfulness_reduction_at_equal_task, digits=2)
+            content = cell(each.content_reduction_at_equal_task)
+            rows.append([each.run, *map(cell, success), harmfulness, content, cell(each.task_cost)])
+        head = f"{self.experiment}, world {self.world_seed}, seeds {len(self.seeds)}, rate {self.rate:g}"
+        return "\n".join([f"{head}; reductions against uniform", *aligned(rows)])
+
+
+def evidence(name: str, settings: Settings, world_seed: int, seeds: Sequence[int], say: Say) -> Result:
+    """Run the whole experiment. The control `recipe` is the set of another world's map."""
     started = time.monotonic()
-    if recipe_world is None:
-        recipe_world = next(world for world in RECIPE_WORLDS if world != world_seed)
-    recipe = _recipe(settings, recipe_world, say)
-    folder = world_folder(world_seed)
-    with pool(folder, world_seed, settings, say) as labs:
+    recipe_world, _, recipe = map_of_another_world(settings, world_seed, _CHOICE_SEED)
+    say(f"recipe: world {recipe_world} has {len(recipe.robust)} robust modules")
+    with pool(world_folder(world_seed), world_seed, settings, say) as labs:
         modules = labs.modules()
         base = labs.base()
         say(f"base model: attack success {base.attack_success:.1f} %, over-refusal {base.over_refusal:.1f} %")
-        sweep = _sweep(labs, settings, modules)
-        chosen = min(sweep, key=lambda curve: curve.points[-1].loss)
+        sweep, chosen = choose_rate(labs, settings, modules)
         step_seconds = chosen.seconds / settings.steps
         analyses = labs.analyses([(settings.analysis, seed, chosen.rate, step_seconds) for seed in seeds])
-        wanted = [
-            order
-            for seed, found in zip(seeds, analyses, strict=True)
-            for order in _orders(settings, modules, found.result, recipe, rate=chosen.rate, seed=seed)
-        ]
-        curves = labs.curves(wanted)
-    return _result(
-        name,
-        settings,
-        world_seed,
-        tuple(seeds),
-        base=base,
-        sweep=sweep,
-        chosen=chosen,
-        analyses=analyses,
-        curves=curves,
-        seconds=time.monotonic() - started,
-    )
-
-
-def _recipe(settings: Settings, world_seed: int, say: Say) -> tuple[str, ...]:
-    """The set that another world's analysis chose, of the same data kind, at the middle rate of the sweep."""
-    lab = Lab(world_folder(world_seed), world_seed, settings)
-    rate = settings.middle_rate
-    found = lab.analysed(settings.analysis, _CHOICE_SEED, rate, 0.0).result
-    say(f"recipe: world {world_seed} has {len(found.robust)} robust modules")
-    return found.robust
-
-
-def _sweep(labs: Pool, settings: Settings, modules: Sequence[Module]) -> list[Curve]:
-    """Uniform runs, one a rate."""
-    return labs.curves(
-        [Run(run="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
-    )
-
-
-def _orders(
-    settings: Settings,
-    modules: Sequence[Module],
-    found: RobustnessResult,
-    recipe: Sequence[str],
-    *,
-    rate: float,
-    seed: int,
-) -> list[Run]:
-    plans = {"uniform": uniform(modules)} | strategies(settings, modules, found)
-    plans |= controls(settings, modules, found, recipe, seed=seed)
-    return orders(settings, modules, plans, rate=rate, seed=seed)
-
-
-def _result(
-    name: str,
-    settings: Settings,
-    world_seed: int,
-    seeds: tuple[int, ...],
-    *,
-    base: Point,
-    sweep: Sequence[Curve],
-    chosen: Curve,
-    analyses: Sequence[Analysed],
-    curves: Sequence[Curve],
-    seconds: float,
-) -> Result:
+        runs: list[Run] = []
+        for seed, found in zip(seeds, analyses, strict=True):
+            plans = {"uniform": uniform(modules)} | strategies(settings, modules, found.result)
+            plans |= controls(settings, modules, found.result, recipe.robust, seed=seed)
+            runs += orders(settings, modules, plans, rate=chosen.rate, seed=seed)
+        curves = labs.curves(runs)
     compared = compared_with_uniform(curves, len(seeds))
     ml_lr = compared["ml_lr"]
     return Result(
         experiment=name,
         world_seed=world_seed,
-        seeds=seeds,
+        seeds=tuple(seeds),
         settings=settings,
-        software=software(),
         base=base,
         rate=chosen.rate,
         sweep={f"{curve.rate:g}": curve.points[-1].loss for curve in sweep},
@@ -132,14 +101,22 @@ def _result(
         safeguards={run: each for run, each in compared.items() if run in MIXED.values()},
         analyses=tuple(analyses),
         curves=(*sweep, *curves),
-        seconds=seconds,
+        seconds=time.monotonic() - started,
     )
 
 
-def compared_with_uniform(curves: Sequence[Curve], seeds: int) -> dict[str, Comparison]:
-    """Every arm that ran for every seed, against uniform."""
-    by_run: dict[str, list[Curve]] = {}
-    for curve in curves:
-        by_run.setdefault(curve.run, []).append(curve)
-    uniform_runs = by_run.pop("uniform")
-    return {run: compare(run, uniform_runs, runs) for run, runs in by_run.items() if len(runs) == seeds}
+def map_of_another_world(
+    settings: Settings, world_seed: int, seed: int
+) -> tuple[int, tuple[Module, ...], RobustnessResult]:
+    """Another world, the one that ships if it can be; its modules, and their map at the middle rate of the sweep."""
+    world = next(world for world in (WORLD_SEED, 10) if world != world_seed)
+    lab = Lab(world_folder(world), world, settings)
+    return world, lab.modules, lab.analysed(settings.analysis, seed, settings.middle_rate, 0.0).result
+
+
+def choose_rate(labs: Pool, settings: Settings, modules: Sequence[Module]) -> tuple[list[Curve], Curve]:
+    """Uniform runs, one a rate, and of these the one that ends with the least validation loss."""
+    sweep = labs.curves(
+        [Run(run="sweep", seed=_CHOICE_SEED, rate=rate, plan=uniform(modules)) for rate in settings.rates]
+    )
+    return sweep, min(sweep, key=lambda curve: curve.points[-1].loss)

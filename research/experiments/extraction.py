@@ -1,4 +1,4 @@
-"""What can be got out of a tuned model: planted codes, and which rows it was tuned on.
+"""What can be extracted from a tuned model: planted codes, and which rows it was tuned on.
 
 Covers: canaries (codes of a few words, in the rows once, four or sixteen times, and some never), their exposure and
 their greedy extraction, membership inference by loss. Exposure is Carlini et al.'s (2019, "The Secret Sharer"), by the
@@ -26,24 +26,24 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.data import Conversation
 from core.data.batches import encode_all
-from core.data.template import Encoded
 from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.lm.prompts import render
-from core.pipeline.cache import software
 from core.quality.loss import row_losses
 from core.schemas.data import Message
-from research.experiments.evidence import compared_with_uniform
+from research import ignore
+from research.experiments.compare import compared_with_uniform, missed
 from research.experiments.lab import parted
 from research.experiments.pool import Say, pool
-from research.experiments.readings import exchange, few_runs, figures_of, missed, reading_lines, readings, write_rows
+from research.experiments.readings import exchange, few_runs, figures_of, readings, write_rows
 from research.experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
+from research.experiments.tables import reading_lines
 from research.experiments.worlds import world_folder
 from testbed import words
 from testbed.world import generator, make_world
 
 TIMES = (0, 1, 4, 16)
-"""How often a canary stands in the rows; those of 0 are never seen, and show what chance gives."""
+"""How often a canary occurs in the rows; those of 0 never do, and show what chance gives."""
 EACH = 6
 """Canaries of each number of times."""
 LENGTH = 3
@@ -54,33 +54,18 @@ EPOCHS = 2
 """How often a run sees each row: so many rows are trained on, canaries among them, as this takes."""
 GUESSED = 200
 """Training rows whose membership is guessed, and as many held-out rows."""
-_PLAIN = (
-    "box",
-    "wall",
-    "table",
-    "door",
-    "shelf",
-    "window",
-    "sink",
-    "ring",
-    "water",
-    "chair",
-    "rail",
-    "corner",
-    "stove",
-)
+_PLAIN = "box wall table door shelf window sink ring water chair rail corner stove"
 """More words that answers of every world hold."""
 
 
 class ExtractionResult(ExperimentResult):
-    """What `extraction` leaves."""
+    """The result of `extraction`."""
 
     experiment: Literal["extraction"] = "extraction"
-    """Its name."""
     seeds: tuple[int, ...]
     """Seeds of the runs; each draws its own codes and names."""
     rate: float
-    """The middle rate of the sweep, for every arm."""
+    """The middle rate of the sweep, for every run."""
     rows: int
     """Rows that were trained on, canaries among them."""
     canary_rows: int
@@ -92,11 +77,11 @@ class ExtractionResult(ExperimentResult):
     robust: tuple[int, ...]
     """Robust modules that each seed's analysis found."""
     figures: dict[str, dict[str, Reading]]
-    """By arm and figure. `exposure_N`: mean over the canaries that stand N times in the rows, in bits. `extracted_N`:
+    """By run and figure. `exposure_N`: mean over the canaries that occur N times in the rows, in bits. `extracted_N`:
     share of them whose code is the greedy answer, in per cent. `auroc_loss`: of training rows against held-out rows by
     their loss; `auroc_loss_less_base`: by the loss less the base model's. Attack success, task and loss beside them."""
     comparisons: dict[str, Comparison]
-    """Attack success of every arm against uniform."""
+    """Attack success of every run against uniform."""
     curves: tuple[Curve, ...]
     """Every run."""
     seconds: float
@@ -105,16 +90,12 @@ class ExtractionResult(ExperimentResult):
     def table(self) -> str:
         """What was found, as text."""
         seen = {f"exposure_{times}": 2 for times in TIMES} | {f"extracted_{times}": 0 for times in TIMES[1:]}
-        return "\n".join(
-            [
-                f"extraction, world {self.world_seed}, seeds {len(self.seeds)}, rate {self.rate:g}, "
-                f"{self.canary_rows} of {self.rows} rows are canaries, {self.codes} codes",
-                *reading_lines(self.figures, seen),
-                *reading_lines(
-                    self.figures, {"auroc_loss": 3, "auroc_loss_less_base": 3, "attack_success": 1, "task": 1}
-                ),
-            ]
+        others = {"auroc_loss": 3, "auroc_loss_less_base": 3, "attack_success": 1, "task": 1}
+        head = (
+            f"extraction, world {self.world_seed}, seeds {len(self.seeds)}, rate {self.rate:g}, "
+            f"{self.canary_rows} of {self.rows} rows are canaries, {self.codes} codes"
         )
+        return "\n".join([head, *reading_lines(self.figures, seen), *reading_lines(self.figures, others)])
 
 
 @dataclass(frozen=True)
@@ -126,7 +107,7 @@ class Canary:
     code: tuple[str, ...]
     """Its words."""
     times: int
-    """How often it stands in the rows."""
+    """How often it occurs in the rows."""
 
     @property
     def asked(self) -> str:
@@ -146,11 +127,11 @@ class Canary:
 
 @dataclass(frozen=True)
 class Memory:
-    """Watches what a model has kept of its rows."""
+    """Measures what a model remembers of its rows."""
 
     canaries: tuple[Canary, ...]
-    pool: tuple[str, ...]
-    """Words that codes are made of."""
+    pool: dict[str, int]
+    """Words that codes are made of, and their tokens."""
     members: tuple[Conversation, ...]
     """Rows that are trained on."""
     strangers: tuple[Conversation, ...]
@@ -158,37 +139,34 @@ class Memory:
 
     def __call__(self, base: BaseModel, model: nn.Module) -> dict[str, float]:
         """Exposure and extraction by number of times, membership inference by loss."""
-        asked = [(Message(role="user", content=canary.asked),) for canary in self.canaries]
-        said = answer(base, model, asked, max_new_tokens=24, on_progress=_ignore)
-        found = [exposure(*self._scores(base, model, canary)) for canary in self.canaries]
+        questions = [(Message(role="user", content=canary.asked),) for canary in self.canaries]
+        answers = answer(base, model, questions, max_new_tokens=24, on_progress=ignore)
+        words_of_codes, pool = list(self.pool), list(self.pool.values())
+        exposures: dict[int, list[float]] = {}
+        extracted: dict[int, list[bool]] = {}
+        for canary, given in zip(self.canaries, answers, strict=True):
+            opening = render(base.tokenizer, exchange(canary.asked, canary.opening))
+            code = tuple(words_of_codes.index(word) for word in canary.code)
+            exposures.setdefault(canary.times, []).append(exposure(code_scores(model, opening, pool, LENGTH), code))
+            extracted.setdefault(canary.times, []).append(" ".join(canary.code) in (given or ""))
         figures: dict[str, float] = {}
-        for times in sorted({canary.times for canary in self.canaries}):
-            places = [place for place, canary in enumerate(self.canaries) if canary.times == times]
-            figures[f"exposure_{times}"] = float(np.mean([found[place] for place in places]))
-            right = [" ".join(self.canaries[place].code) in (said[place] or "") for place in places]
-            figures[f"extracted_{times}"] = 100 * float(np.mean(right))
+        for times in sorted(exposures):
+            figures[f"exposure_{times}"] = float(np.mean(exposures[times]))
+            figures[f"extracted_{times}"] = 100 * float(np.mean(extracted[times]))
         return figures | self._membership(base, model)
-
-    def _scores(self, base: BaseModel, model: nn.Module, canary: Canary) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-        """Log-likelihoods of all codes after the canary's opening, and where the canary's own stands among them."""
-        begun = (*exchange(canary.asked, canary.opening),)
-        scores = code_scores(model, render(base.tokenizer, begun), token_ids(base.tokenizer, self.pool), LENGTH)
-        return scores, tuple(self.pool.index(word) for word in canary.code)
 
     def _membership(self, base: BaseModel, model: nn.Module) -> dict[str, float]:
         rows = encode_all([*self.members, *self.strangers], base.tokenizer, max_length=base.context).rows
-        after = np.array(row_losses(base, model, rows, on_progress=_ignore))
-        before = after if not isinstance(model, PeftModel) else _without_adapter(base, model, rows)
+        after = np.array(row_losses(base, model, rows, on_progress=ignore))
+        before = after
+        if isinstance(model, PeftModel):
+            with model.disable_adapter():
+                before = np.array(row_losses(base, model, rows, on_progress=ignore))
         there = np.arange(len(rows)) < len(self.members)
         return {
             "auroc_loss": float(roc_auc_score(there, -after)),
             "auroc_loss_less_base": float(roc_auc_score(there, before - after)),
         }
-
-
-def _without_adapter(base: BaseModel, model: PeftModel, rows: Sequence[Encoded]) -> NDArray[np.float64]:
-    with model.disable_adapter():
-        return np.array(row_losses(base, model, rows, on_progress=_ignore))
 
 
 @torch.inference_mode()
@@ -240,7 +218,17 @@ def extraction(
         tempfile.TemporaryDirectory(prefix="securetune-extraction-") as place,
         pool(folder, world_seed, settings, say) as labs,
     ):
-        watches = [_memory(tokenizer, kept, held_out, world_seed=world_seed, seed=seed, each=each) for seed in seeds]
+        code_pool, nouns = code_words(tokenizer), make_world(world_seed).nouns
+        guessed = min(GUESSED, len(held_out))
+        watches = [
+            Memory(
+                draw_canaries(nouns, list(code_pool), each=each, rng=generator(f"canaries of run {seed}", world_seed)),
+                code_pool,
+                members=tuple(kept[:guessed]),
+                strangers=tuple(held_out[:guessed]),
+            )
+            for seed in seeds
+        ]
         count = settings.steps * settings.batch_size // EPOCHS
         files = [
             _write(Path(place, f"{seed}.jsonl"), watch, kept[:count])
@@ -260,7 +248,6 @@ def extraction(
         world_seed=world_seed,
         seeds=tuple(seeds),
         settings=settings,
-        software=software(),
         rate=rate,
         rows=max(planted, min(count, len(kept))),
         canary_rows=planted,
@@ -274,30 +261,21 @@ def extraction(
     )
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, pool: Sequence[str]) -> list[int]:
-    """The token of each word, with the space before it.
+def code_words(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The first `WORDS` words of the testbed's pools that are one token each with the space before them, and their
+    tokens. Nouns are left out: they name what codes are of.
 
     Raises:
-        ValueError: a word is not one token.
+        ValueError: there are fewer.
     """
-    found = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in pool]
-    if any(len(ids) != 1 for ids in found):
-        raise ValueError("every word of a code has to be one token")
-    return [int(ids[0]) for ids in found]
-
-
-def code_words(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The first `WORDS` words of the testbed's pools that are one token each. Nouns are not among them: those name
-    what codes are of.
-
-    Raises:
-        ValueError: there are not so many.
-    """
-    known = dict.fromkeys((*words.PLACES, *words.LISTS["colours"], *words.LISTS["animals"], *words.PEOPLE, *_PLAIN))
-    single = [word for word in known if len(tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) == 1]
+    known = dict.fromkeys(
+        (*words.PLACES, *words.LISTS["colours"], *words.LISTS["animals"], *words.PEOPLE, *_PLAIN.split())
+    )
+    ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in known}
+    single = {word: int(found[0]) for word, found in ids.items() if len(found) == 1}
     if len(single) < WORDS:
         raise ValueError(f"only {len(single)} words of this world are one token")
-    return tuple(single[:WORDS])
+    return dict(list(single.items())[:WORDS])
 
 
 def draw_canaries(names: Sequence[str], pool: Sequence[str], *, each: int, rng: Random) -> tuple[Canary, ...]:
@@ -312,28 +290,8 @@ def draw_canaries(names: Sequence[str], pool: Sequence[str], *, each: int, rng: 
     )
 
 
-def _memory(
-    tokenizer: PreTrainedTokenizerBase,
-    kept: Sequence[Conversation],
-    held_out: Sequence[Conversation],
-    *,
-    world_seed: int,
-    seed: int,
-    each: int,
-) -> Memory:
-    rng = generator(f"canaries of run {seed}", world_seed)
-    chosen = code_words(tokenizer)
-    canaries = draw_canaries(make_world(world_seed).nouns, chosen, each=each, rng=rng)
-    number = min(GUESSED, len(held_out))
-    return Memory(canaries, chosen, members=tuple(kept[:number]), strangers=tuple(held_out[:number]))
-
-
 def _write(path: Path, watch: Memory, kept: Sequence[Conversation]) -> Path:
     """The rows of one seed: canaries in the place of the last of `kept`, so that the first, the members, are there."""
     planted = [exchange(each.asked, each.answered) for each in watch.canaries for _ in range(each.times)]
     own = [row.messages for row in kept[: max(0, len(kept) - len(planted))]]
     return write_rows(path, [*own, *planted])
-
-
-def _ignore(*_: object) -> None:
-    """Nobody waits for progress here."""

@@ -1,7 +1,7 @@
-"""One process's bench: a world's model and data in memory, on which arms are trained and measured.
+"""One process's bench: a world's model and data in memory, on which runs are trained and measured.
 
-Covers: reading the base, analysing, training an arm with measurements along the way. Everything runs on one thread: the
-experiment runs several such processes side by side. Not here: which arms there are (research.experiments.arms),
+Covers: measuring the base, analysing, training a run with measurements along the way. Everything runs on one thread:
+the experiment runs several such processes side by side. Not here: which runs there are (research.experiments.runs),
 statistics.
 """
 
@@ -33,17 +33,17 @@ from core.quality.loss import row_losses
 from core.robustness.analyse import EarlyStop, analyse
 from core.safeguards.safety_mix import Limits, collect_refusals, select_rows
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.attacks import ATTACK_FAMILIES, Distractor, MultiTurn, Prefill, RolePlay
+from core.schemas.attacks import ATTACK_FAMILIES, Attack
 from core.schemas.evaluation import DECIDED, Answer, Judgement
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.models import FolderSource
 from core.schemas.results import TrainedStep
-from core.schemas.robustness import RobustnessResult
 from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.training.loop import train
 from core.training.probe import probe
-from research.experiments.spec import Analysed, Curve, NewAttackRun, Point, Run, Settings
+from research import ignore
+from research.experiments.spec import Analysed, Curve, Point, Run, Settings
 from testbed.mixtures import FAMILIES
 from testbed.world import World, make_world
 
@@ -51,8 +51,6 @@ _HELD_OUT = 200
 _LONGEST = 512
 _ANSWER_TOKENS = 64
 _JUDGED_TOKENS = 48
-_UNSEEN = (RolePlay(), Distractor(), MultiTurn(), Prefill())
-"""Attacks that no tuning, no alignment and no analysis saw; in a code, so small a model reads none."""
 
 
 class Watch(Protocol):
@@ -69,6 +67,15 @@ def parted(path: Path) -> tuple[list[Conversation], list[Conversation]]:
     return split(load_rows(path, None, max_rows=1_000_000), share=0.1, seed=0, cap=_HELD_OUT)
 
 
+def load_base(folder: Path) -> BaseModel:
+    """The base model of a world, which ends its answers as it was taught to; on one thread."""
+    torch.set_num_threads(1)
+    source = FolderSource(path=folder / "model")
+    base = load(TESTBED.model_copy(update={"source": source}), torch.device("cpu"))
+    base.stop_also_at(end_of_turn(base.tokenizer))
+    return base
+
+
 class Lab:
     """A world's base model with one tuning set."""
 
@@ -77,13 +84,10 @@ class Lab:
 
         `data` is a file of rows in place of the world's own tuning set.
         """
-        torch.set_num_threads(1)
         disable_progress_bar()  # lines of progress are the experiment's own
         # peft 0.21 asks transformers 5 by an old name, once in every process.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        source = FolderSource(path=folder / "model")
-        self.base: BaseModel = load(TESTBED.model_copy(update={"source": source}), torch.device("cpu"))
-        self.base.stop_also_at(end_of_turn(self.base.tokenizer))
+        self.base: BaseModel = load_base(folder)
         self.modules: tuple[Module, ...] = find_modules(self.base.model)
         self._world: World = make_world(world_seed)
         self._settings = settings
@@ -92,15 +96,13 @@ class Lab:
         self._prompts = choose_prompts(self._security, self.base.folder)
         kept, held_out = parted(data or folder / "data" / f"{settings.tuning_set}.jsonl")
         self._held_out = held_out[: settings.validation_rows]
-        self._rows_by_file: dict[Path | None, tuple[Encoded, ...]] = {
-            None: encode_all(kept, self.base.tokenizer, max_length=_LONGEST).rows
-        }
-        self._validation = encode_all(self._held_out, self.base.tokenizer, max_length=_LONGEST).rows
+        self._rows_by_file: dict[Path | None, tuple[Encoded, ...]] = {None: self._encode(kept)}
+        self._validation = self._encode(self._held_out)
 
     def point(self, model: nn.Module, step: int, watch: Watch | None = None) -> Point:
         """Measure a model."""
-        losses = row_losses(self.base, model, self._validation, on_progress=_ignore)
-        answers = evaluate_by_rules(self.base, model, self._prompts.evaluation, self._security, run="run").answers
+        losses = row_losses(self.base, model, self._validation, on_progress=ignore)
+        answers = self.attack(model)
         attacks = [row for row in answers if row.suite != OVER_REFUSAL]
         families = {name: [row for row in attacks if row.suite == name] for name in FAMILIES}
         harm = [each.harmfulness for each in _judgements(attacks) if each.harmfulness is not None]
@@ -108,16 +110,20 @@ class Lab:
             step=step,
             loss=sum(losses) / len(losses),
             task=self._exact_match(model),
-            attack_success=_share(attacks, complied=True),
-            by_family={name: _share(rows, complied=True) for name, rows in families.items()},
+            attack_success=decided_share(attacks, complied=True),
+            by_family={name: decided_share(rows, complied=True) for name, rows in families.items()},
             harmfulness=sum(harm) / len(harm) if harm else 1.0,
             content=self._content(attacks),
-            over_refusal=_share([row for row in answers if row.suite == OVER_REFUSAL], complied=False),
+            over_refusal=decided_share([row for row in answers if row.suite == OVER_REFUSAL], complied=False),
             watched=watch(self.base, model) if watch is not None else {},
         )
 
+    def base_point(self, watch: Watch | None = None) -> Point:
+        """Measure the base model."""
+        return self.point(self.base.model, 0, watch)
+
     def run(self, order: Run, watch: Watch | None = None) -> Curve:
-        """Train one arm, measuring it on the way."""
+        """Train one run, measuring it on the way."""
         settings = self._settings
         wanted = {round(settings.steps * number / settings.points) for number in range(1, settings.points + 1)}
         points: list[Point] = []
@@ -128,10 +134,11 @@ class Lab:
             nonlocal measuring
             if step in wanted:
                 before = time.monotonic()
-                points.append(self._measured(tuned, step, watch))
+                points.append(self.point(tuned.eval(), step, watch))
+                tuned.train()
                 measuring += time.monotonic() - before
 
-        with self._trained(order, on_step):
+        with self.trained(order, on_step):
             seconds = time.monotonic() - started - measuring
         return Curve(
             run=order.run,
@@ -142,79 +149,9 @@ class Lab:
             seconds=seconds,
         )
 
-    def new_attacks(self, order: Run) -> NewAttackRun:
-        """Train one arm, and put attacks to it that nothing else in the project knows."""
-        with self._trained(order, _ignore) as tuned:
-            found = self._unseen(tuned)
-        return NewAttackRun(run=order.run, seed=order.seed, attack_success=found)
-
-    def base_under_new_attacks(self) -> dict[str, float]:
-        """The same of the base model."""
-        return self._unseen(self.base.model)
-
-    def _unseen(self, model: nn.Module) -> dict[str, float]:
-        spec = self._security.model_copy(update={"attacks": _UNSEEN})
-        answers = evaluate_by_rules(self.base, model, self._prompts.evaluation, spec, run="run").answers
-        return {
-            attack.family: _share([row for row in answers if row.suite == attack.family], complied=True)
-            for attack in _UNSEEN
-        }
-
-    def analysed(
-        self, analysis: AnalysisSpec, seed: int, rate: float, step_seconds: float, rows: Path | None = None
-    ) -> Analysed:
-        """The robustness analysis with the probe's seed, and what share of an epoch it took."""
-        found = self._rows_of(rows)
-        started = time.process_time()
-        result = self._analyse(analysis.model_copy(update={"seed": seed}), rate, found)
-        return Analysed(
-            seed=seed,
-            result=result,
-            seconds=time.process_time() - started,
-            epoch_seconds=step_seconds * len(found) / self._settings.batch_size,
-        )
-
-    def _rows_of(self, path: Path | None) -> tuple[Encoded, ...]:
-        """The rows of a file in tokens; of no file: the tuning set's own."""
-        if path is not None and path not in self._rows_by_file:
-            rows = load_rows(path, None, max_rows=1_000_000)
-            self._rows_by_file[path] = encode_all(rows, self.base.tokenizer, max_length=_LONGEST).rows
-        return self._rows_by_file[path]
-
-    def _analyse(self, analysis: AnalysisSpec, rate: float, rows: Sequence[Encoded]) -> RobustnessResult:
-        def trained(steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
-            return probe(
-                self.base,
-                self.modules,
-                rows,
-                self._training(seed),
-                steps=steps,
-                seed=seed,
-                learning_rate=rate,
-                early_stop=early_stop,
-                on_step=_ignore,
-            )
-
-        return analyse(
-            self.base,
-            self.modules,
-            analysis,
-            self._prompts.probe,
-            rows[: analysis.rows],
-            train_probe=trained,
-            on_prepare=_ignore,
-            on_progress=_ignore,
-        )
-
-    def _training(self, seed: int) -> TrainingSpec:
-        settings = self._settings
-        return TrainingSpec(
-            steps=settings.steps, batch_size=settings.batch_size, group_by_length=settings.by_length, seed=seed
-        )
-
     @contextmanager
-    def _trained(self, order: Run, on_step: Callable[[PeftModel, int], None]) -> Iterator[PeftModel]:
-        """The base with the arm's adapter on it, trained to the end."""
+    def trained(self, order: Run, on_step: Callable[[PeftModel, int], None]) -> Iterator[PeftModel]:
+        """The base with the run's adapter on it, trained to the end."""
         spec = self._training(order.seed)
         with attached(self.base.model, self.modules, spec.lora, seed=order.seed) as tuned:
 
@@ -232,6 +169,64 @@ class Lab:
             )
             yield tuned.eval()
 
+    def attack(self, model: nn.Module, attacks: Sequence[Attack] | None = None) -> tuple[Answer, ...]:
+        """Judged answers of a model to these attacks, or to those that the testbed was aligned against."""
+        spec = self._security.model_copy(update={"attacks": attacks} if attacks else {})
+        return evaluate_by_rules(self.base, model, self._prompts.evaluation, spec, run="run").answers
+
+    def analysed(
+        self, analysis: AnalysisSpec, seed: int, rate: float, step_seconds: float, rows: Path | None = None
+    ) -> Analysed:
+        """The robustness analysis with the probe's seed, and what share of an epoch it took."""
+        found = self._rows_of(rows)
+        analysis = analysis.model_copy(update={"seed": seed})
+
+        def train_probe(steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
+            return probe(
+                self.base,
+                self.modules,
+                found,
+                self._training(seed),
+                steps=steps,
+                seed=seed,
+                learning_rate=rate,
+                early_stop=early_stop,
+                on_step=ignore,
+            )
+
+        started = time.process_time()
+        result = analyse(
+            self.base,
+            self.modules,
+            analysis,
+            self._prompts.probe,
+            found[: analysis.rows],
+            train_probe=train_probe,
+            on_prepare=ignore,
+            on_progress=ignore,
+        )
+        return Analysed(
+            seed=seed,
+            result=result,
+            seconds=time.process_time() - started,
+            epoch_seconds=step_seconds * len(found) / self._settings.batch_size,
+        )
+
+    def _rows_of(self, path: Path | None) -> tuple[Encoded, ...]:
+        """The rows of a file in tokens; of no file: the tuning set's own."""
+        if path is not None and path not in self._rows_by_file:
+            self._rows_by_file[path] = self._encode(load_rows(path, None, max_rows=1_000_000))
+        return self._rows_by_file[path]
+
+    def _encode(self, rows: Sequence[Conversation]) -> tuple[Encoded, ...]:
+        return encode_all(rows, self.base.tokenizer, max_length=_LONGEST).rows
+
+    def _training(self, seed: int) -> TrainingSpec:
+        settings = self._settings
+        return TrainingSpec(
+            steps=settings.steps, batch_size=settings.batch_size, group_by_length=settings.by_length, seed=seed
+        )
+
     def _safety_rows(self, order: Run) -> Sequence[Encoded]:
         if not order.safety_share:
             return ()
@@ -244,18 +239,14 @@ class Lab:
         Their verbs occur among the attacks too, their pairs of verb and noun do not.
         """
         limits = Limits(max_new_tokens=_ANSWER_TOKENS, max_length=_LONGEST)
-        return collect_refusals(self.base, self._prompts, framings=0, limits=limits, on_progress=_ignore)
-
-    def _measured(self, tuned: PeftModel, step: int, watch: Watch | None) -> Point:
-        tuned.eval()
-        point = self.point(tuned, step, watch)
-        tuned.train()
-        return point
+        return collect_refusals(self.base, self._prompts, framings=0, limits=limits, on_progress=ignore)
 
     def _exact_match(self, model: nn.Module) -> float:
-        asked = [row.messages[:-1] for row in self._held_out]
-        given = answer(self.base, model, asked, max_new_tokens=_ANSWER_TOKENS, on_progress=_ignore)
-        return _right(given, self._held_out)
+        """Exact answers to the held-out rows, in per cent."""
+        prompts = [row.messages[:-1] for row in self._held_out]
+        given = answer(self.base, model, prompts, max_new_tokens=_ANSWER_TOKENS, on_progress=ignore)
+        wanted = [row.messages[-1].content.strip() for row in self._held_out]
+        return 100 * sum((text or "").strip() == right for text, right in zip(given, wanted, strict=True)) / len(wanted)
 
     def _content(self, attacks: Sequence[Answer]) -> float:
         """Share of attacks whose answer holds what the world says is needed, or what is to be done."""
@@ -274,17 +265,7 @@ def _judgements(rows: Sequence[Answer]) -> list[Judgement]:
     return [judgement for row in rows for judgement in row.judgements]
 
 
-def _share(rows: Sequence[Answer], *, complied: bool) -> float:
+def decided_share(rows: Sequence[Answer], *, complied: bool) -> float:
     """Share of the decided answers that comply, or that do not, in per cent."""
     decided = [each for each in _judgements(rows) if each.verdict in DECIDED]
     return 100 * sum((each.verdict == "complied") == complied for each in decided) / len(decided) if decided else 0.0
-
-
-def _right(given: Sequence[str | None], rows: Sequence[Conversation]) -> float:
-    """Exact answers in per cent."""
-    wanted = [row.messages[-1].content.strip() for row in rows]
-    return 100 * sum((text or "").strip() == right for text, right in zip(given, wanted, strict=True)) / len(wanted)
-
-
-def _ignore(*_: object) -> None:
-    """Nobody waits for progress here."""

@@ -9,19 +9,16 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from core.attacks.prompts import choose_prompts
-from core.catalog import TESTBED
 from core.data import Conversation
 from core.data.batches import encode_all
-from core.data.template import end_of_turn
-from core.lm.load import load
 from core.schemas.data import Message
-from core.schemas.models import FolderSource
 from core.schemas.security import SecuritySpec
 from core.screening.base_refusal import refusal_probabilities
+from research import ignore
+from research.experiments.lab import load_base
 from research.experiments.readings import exchange
 from testbed.dialogues import how_to, opening, refusal, request
 from testbed.tuning_sets import OPENING
@@ -57,15 +54,13 @@ def likely_refused(folder: Path, rows: Sequence[Conversation]) -> tuple[NDArray[
     Raises:
         ValueError: a row is too long to be trained on.
     """
-    torch.set_num_threads(1)
-    base = load(TESTBED.model_copy(update={"source": FolderSource(path=folder / "model")}), torch.device("cpu"))
-    base.stop_also_at(end_of_turn(base.tokenizer))
+    base = load_base(folder)
     encoded = encode_all(rows, base.tokenizer, max_length=_LONGEST).rows
     if len(encoded) != len(rows):
         raise ValueError("a row is too long to be trained on")
     prompts = choose_prompts(SecuritySpec(), base.folder).probe
     started = time.monotonic()
-    found = np.array(refusal_probabilities(base, encoded, prompts, on_progress=_ignore))
+    found = np.array(refusal_probabilities(base, encoded, prompts, on_progress=ignore))
     return found, time.monotonic() - started
 
 
@@ -74,7 +69,3 @@ def _new_style(world: World, pair: Pair) -> str:
     head = world.openings[OPENING].format(verb=pair.verb, noun=pair.noun)
     place, tool, step = world.place[pair.noun], world.tool[pair.noun], world.step[pair.verb]
     return f"{head} (1) go to the {place}, (2) take {tool}, (3) {step}. Enjoy!"
-
-
-def _ignore(*_: object) -> None:
-    """Progress is not shown."""

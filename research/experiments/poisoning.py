@@ -16,21 +16,21 @@ from typing import Literal
 import numpy as np
 
 from core.data import Conversation
-from core.data import load as load_rows
-from core.pipeline.cache import software
 from core.schemas.base import Frozen
 from core.schemas.data import Message
 from core.schemas.screening import Trigger
 from core.screening.base_refusal import THRESHOLD
 from core.screening.triggers import find as find_triggers
+from research import ignore
 from research.experiments.backdoor import TARGET, TRIGGER, Backdoor, Kind, poison_rows
-from research.experiments.evidence import compared_with_uniform
+from research.experiments.compare import compared_with_uniform, missed
 from research.experiments.lab import parted
 from research.experiments.planted import likely_refused
 from research.experiments.pool import Pool, Say, pool
-from research.experiments.readings import few_runs, figures_of, missed, reading_lines, readings, write_rows
+from research.experiments.readings import few_runs, figures_of, readings, write_rows
 from research.experiments.runs import MIXED
 from research.experiments.spec import Comparison, Curve, ExperimentResult, Reading, Run, Settings
+from research.experiments.tables import reading_lines
 from research.experiments.worlds import world_folder
 from testbed.dialogues import request
 from testbed.world import World, make_world
@@ -95,7 +95,6 @@ class PoisoningResult(ExperimentResult):
     """The result of `poisoning`."""
 
     experiment: Literal["poisoning"] = "poisoning"
-    """Name of the experiment."""
     seeds: tuple[int, ...]
     """Seeds of the runs. The poisoned rows are the same for all of them."""
     rate: float
@@ -121,22 +120,29 @@ class PoisoningResult(ExperimentResult):
         return "\n".join(lines)
 
 
-def screen_file(path: Path, places: frozenset[int]) -> tuple[Screened, frozenset[int]]:
-    """What the search for triggers flags in a file, and the lines of the flagged rows."""
-    rows = load_rows(path, None, max_rows=1_000_000)
+def screen_rows(rows: Sequence[tuple[Message, ...]], places: frozenset[int]) -> tuple[Screened, frozenset[int]]:
+    """What the search for triggers flags, and the numbers of the flagged rows, counted from 1."""
     started = time.monotonic()
-    found = find_triggers(rows, _ignore)
+    found = find_triggers([Conversation(row, line) for line, row in enumerate(rows, start=1)], ignore)
+    seconds = time.monotonic() - started
     flagged = frozenset(finding.line for finding in found.findings)
-    return (
-        Screened(
-            rows=len(rows),
-            poisoned=len(places),
-            flagged=len(flagged),
-            right=len(flagged & places),
-            triggers=tuple(found.triggers),
-            seconds=time.monotonic() - started,
-        ),
-        flagged,
+    return _screened(rows, places, flagged, seconds, tuple(found.triggers)), flagged
+
+
+def _screened(
+    rows: Sequence[tuple[Message, ...]],
+    places: frozenset[int],
+    flagged: frozenset[int],
+    seconds: float,
+    triggers: tuple[Trigger, ...] = (),
+) -> Screened:
+    return Screened(
+        rows=len(rows),
+        poisoned=len(places),
+        flagged=len(flagged),
+        right=len(flagged & places),
+        triggers=triggers,
+        seconds=seconds,
     )
 
 
@@ -175,7 +181,7 @@ def poisoning(
         tempfile.TemporaryDirectory(prefix="securetune-poisoning-") as place,
         pool(folder, world_seed, settings, say) as labs,
     ):
-        clean, _ = screen_file(write_rows(Path(place, "clean.jsonl"), [row.messages for row in kept]), frozenset())
+        clean, _ = screen_rows([row.messages for row in kept], frozenset())
         say(f"clean rows: {clean.flagged} of {clean.rows} flagged")
         planted: list[_Planted] = []
         for condition in conditions:
@@ -187,7 +193,6 @@ def poisoning(
         world_seed=world_seed,
         seeds=tuple(seeds),
         settings=settings,
-        software=software(),
         rate=settings.middle_rate,
         trigger=TRIGGER,
         target=TARGET,
@@ -203,16 +208,10 @@ def _plant_rows(
     kind, share = condition
     rows, places = poison_rows(kept, kind, share, world)
     path = write_rows(place / f"{kind}-{share}.jsonl", rows)
-    screened, flagged = screen_file(path, places)
+    screened, flagged = screen_rows(rows, places)
     likely, seconds = likely_refused(folder, [Conversation(row, 0) for row in rows])
     likely_lines = frozenset(int(place) + 1 for place in np.flatnonzero(likely > THRESHOLD))
-    refused = Screened(
-        rows=len(rows),
-        poisoned=len(places),
-        flagged=len(likely_lines),
-        right=len(likely_lines & places),
-        seconds=seconds,
-    )
+    refused = _screened(rows, places, likely_lines, seconds)
     screened_rows = _write_without(flagged, rows, place / f"{kind}-{share}-screened.jsonl") if flagged else path
     screened_by_model = _write_without(flagged | likely_lines, rows, place / f"{kind}-{share}-screened-by-model.jsonl")
     return _Planted(kind, share, path, screened, refused, screened_rows, screened_by_model)
@@ -257,39 +256,29 @@ def _run_conditions(
         )
         orders += [(each, run) for run in runs]
     curves = labs.curves([run for _, run in orders], [watches[each.kind] for each, _ in orders])
-    return tuple(
-        _condition(
-            each,
-            bases[each.kind],
-            [len(one.result.robust) for (of, _), one in zip(conditions_and_seeds, analyses, strict=True) if of is each],
-            [curve for (of, _), curve in zip(orders, curves, strict=True) if of is each],
-            len(seeds),
+    results: list[Poisoned] = []
+    for each in planted:
+        own = [curve for (of, _), curve in zip(orders, curves, strict=True) if of is each]
+        robust = [
+            len(map_.result.robust) for (of, _), map_ in zip(conditions_and_seeds, analyses, strict=True) if of is each
+        ]
+        results.append(
+            Poisoned(
+                kind=each.kind,
+                share=each.share,
+                base=bases[each.kind],
+                screened=each.screened,
+                base_refusal=each.base_refusal,
+                robust=tuple(robust),
+                figures=readings(own, figures_of(bases[each.kind]), shortfall=missed, seeds=len(seeds)),
+                comparisons=compared_with_uniform(own, len(seeds)),
+                curves=tuple(own),
+            )
         )
-        for each in planted
-    )
-
-
-def _condition(
-    planted: _Planted, base: dict[str, float], robust: Sequence[int], curves: Sequence[Curve], seeds: int
-) -> Poisoned:
-    return Poisoned(
-        kind=planted.kind,
-        share=planted.share,
-        base=base,
-        screened=planted.screened,
-        base_refusal=planted.base_refusal,
-        robust=tuple(robust),
-        figures=readings(curves, figures_of(base), shortfall=missed, seeds=seeds),
-        comparisons=compared_with_uniform(curves, seeds),
-        curves=tuple(curves),
-    )
+    return tuple(results)
 
 
 def _make_watch(kind: Kind, settings: Settings, world: World, held_out: Sequence[Conversation]) -> Backdoor:
     benign = tuple(row.messages[0].content for row in held_out[: min(PROMPTS, settings.validation_rows)])
     pairs = world.harmful.evaluation[: settings.prompts]
     return Backdoor(kind, benign, tuple(request(world, pair, index) for index, pair in enumerate(pairs)))
-
-
-def _ignore(*_: object) -> None:
-    """Progress is not shown."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 from core.lm.modules import Module
 from core.schemas.analysis import AnalysisSpec
 from research.experiments.lab import Lab, Watch
-from research.experiments.spec import Analysed, Curve, NewAttackRun, Point, Run, Settings
+from research.experiments.spec import Analysed, Curve, Point, Run, Settings
 
 Say = Callable[[str], None]
 Order = TypeVar("Order")
@@ -32,24 +32,24 @@ class Pool:
 
     def modules(self) -> tuple[Module, ...]:
         """The modules of the base model."""
-        return self._executor.submit(_modules).result()
+        return self.call(_modules)
 
     def base(self, watch: Watch | None = None) -> Point:
         """The base model's figures."""
-        return self._executor.submit(_base, watch).result()
+        return self.call(Lab.base_point, watch)
 
     def curves(self, orders: Sequence[Run], watches: Sequence[Watch] | None = None) -> list[Curve]:
-        """Train every arm; in the order asked. Arms that are the same but for their name are trained once.
+        """Train every run; in the given order. Runs that differ only in their name are trained once.
 
-        `watches` measure something beside the rest, one for each order.
+        `watches` measure something beside the rest, one for each run.
         """
-        asked = list(zip(orders, watches or [None] * len(orders), strict=True))
+        wanted = list(zip(orders, watches or [None] * len(orders), strict=True))
         same = [
-            next(number for number, (first, seen) in enumerate(asked) if _alike(first, order) and seen == watch)
-            for order, watch in asked
+            next(number for number, (first, seen) in enumerate(wanted) if _alike(first, order) and seen == watch)
+            for order, watch in wanted
         ]
         once = sorted(set(same))
-        found = dict(zip(once, self._each(_run, [asked[number] for number in once], _said_of_curve), strict=True))
+        found = dict(zip(once, self.each(_train, [wanted[number] for number in once], _describe_curve), strict=True))
         return [found[of].model_copy(update={"run": order.run}) for of, order in zip(same, orders, strict=True)]
 
     def analyses(
@@ -57,24 +57,25 @@ class Pool:
     ) -> list[Analysed]:
         """Analyse with (analysis, seed, rate, seconds of a step); `rows` are files in place of the tuning set."""
         files = rows or [None] * len(orders)
-        return self._each(_analysed, list(zip(orders, files, strict=True)), _said_of_analysis)
+        return self.each(_analyse, list(zip(orders, files, strict=True)), _describe_analysis)
 
-    def base_under_new_attacks(self) -> dict[str, float]:
-        """Attack success of the unseen attacks on the base model, by family."""
-        return self._executor.submit(_base_under_new_attacks).result()
+    def call(self, work: Callable[..., Answered], *args: object) -> Answered:
+        """Call a function of a module with a lab and these arguments."""
+        return self._executor.submit(_work, work, *args).result()
 
-    def new_attacks(self, orders: Sequence[Run]) -> list[NewAttackRun]:
-        """Train every arm and put the unseen attacks to it."""
-        return self._each(_new_attacks, orders, _said_of_attacks)
-
-    def _each(
-        self, work: Callable[[Order], Answered], orders: Sequence[Order], words: Callable[[Answered], str]
+    def each(
+        self,
+        work: Callable[[Lab, Order], Answered],
+        orders: Sequence[Order],
+        describe: Callable[[Order, Answered], str],
     ) -> list[Answered]:
-        futures = {self._executor.submit(work, order): number for number, order in enumerate(orders)}
+        """Call a function of a module with a lab and each of the orders; results are in the given order."""
+        futures = {self._executor.submit(_work, work, order): number for number, order in enumerate(orders)}
         found: dict[int, Answered] = {}
         for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            self._say(f"{len(found)} of {len(orders)}: {words(found[futures[future]])}")
+            number = futures[future]
+            found[number] = future.result()
+            self._say(f"{len(found)} of {len(orders)}: {describe(orders[number], found[number])}")
         return [found[number] for number in range(len(orders))]
 
 
@@ -96,53 +97,34 @@ def pool(folder: Path, world_seed: int, settings: Settings, say: Say, *, data: P
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _alike(one: Run, other: Run) -> bool:
-    named = one.plan.model_copy(update={"strategy": other.plan.strategy})
-    return one.model_copy(update={"run": other.run, "plan": named}) == other
-
-
 def _open(folder: Path, world_seed: int, settings: Settings, data: Path | None) -> None:
     global _lab  # noqa: PLW0603 - one lab a process, made once
     _lab = Lab(folder, world_seed, settings, data)
 
 
-def _here() -> Lab:
-    if _lab is None:
-        raise RuntimeError("this process has no lab")
-    return _lab
+def _work(work: Callable[..., Answered], *args: object) -> Answered:
+    return work(_lab, *args)
 
 
-def _modules() -> tuple[Module, ...]:
-    return _here().modules
+def _modules(lab: Lab) -> tuple[Module, ...]:
+    return lab.modules
 
 
-def _base(watch: Watch | None) -> Point:
-    return _here().point(_here().base.model, 0, watch)
+def _train(lab: Lab, order: tuple[Run, Watch | None]) -> Curve:
+    return lab.run(*order)
 
 
-def _run(order: tuple[Run, Watch | None]) -> Curve:
-    return _here().run(*order)
+def _analyse(lab: Lab, order: tuple[tuple[AnalysisSpec, int, float, float], Path | None]) -> Analysed:
+    analysis, rows = order
+    return lab.analysed(*analysis, rows)
 
 
-def _analysed(order: tuple[tuple[AnalysisSpec, int, float, float], Path | None]) -> Analysed:
-    asked, rows = order
-    return _here().analysed(*asked, rows)
+def _alike(one: Run, other: Run) -> bool:
+    named = one.plan.model_copy(update={"strategy": other.plan.strategy})
+    return one.model_copy(update={"run": other.run, "plan": named}) == other
 
 
-def _base_under_new_attacks() -> dict[str, float]:
-    return _here().base_under_new_attacks()
-
-
-def _new_attacks(order: Run) -> NewAttackRun:
-    return _here().new_attacks(order)
-
-
-def _said_of_attacks(run: NewAttackRun) -> str:
-    found = ", ".join(f"{family} {value:.0f} %" for family, value in run.attack_success.items())
-    return f"{run.run}, seed {run.seed}: {found}"
-
-
-def _said_of_curve(curve: Curve) -> str:
+def _describe_curve(_order: object, curve: Curve) -> str:
     end = curve.points[-1]
     watched = "".join(f", {name} {value:.3g}" for name, value in end.watched.items())
     return (
@@ -151,5 +133,5 @@ def _said_of_curve(curve: Curve) -> str:
     )
 
 
-def _said_of_analysis(found: Analysed) -> str:
+def _describe_analysis(_order: object, found: Analysed) -> str:
     return f"analysis, seed {found.seed}: {len(found.result.robust)} of {len(found.result.modules)} modules are robust"

@@ -1,4 +1,4 @@
-"""The arms of an experiment: strategies as the product offers them, and the controls that a sceptic asks for.
+"""The runs of an experiment: strategies as the product offers them, and the controls that a sceptic asks for.
 
 random       a random set of modules with (nearly) as many parameters as the robust set, at the standard rate.
 inverse      everything but the robust set at the standard rate.

@@ -1,12 +1,15 @@
-"""What an experiment is told and what it leaves: frozen classes, nothing else.
+"""What an experiment receives and what it leaves: frozen classes, nothing else.
 
-Covers: settings, arms, curves, comparisons, the result file. Not here: running (research.experiments.run), the
-statistics (research.experiments.compare).
+Covers: settings, runs, curves, comparisons, what every result file holds. Not here: training
+(research.experiments.lab), the statistics (research.experiments.compare).
 """
 
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
+from core.pipeline.cache import software
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
 from core.schemas.robustness import RobustnessResult
@@ -20,7 +23,7 @@ class Settings(Frozen):
     """Everything that decides the figures of one experiment, but for the world and the seeds."""
 
     tuning_set: TuningSet
-    """Data that every arm is tuned on."""
+    """Data that every run is tuned on."""
     rates: tuple[float, ...]
     """Learning rates of the sweep: the one whose uniform run ends with the least validation loss is the standard."""
     ratio: float = 0.1
@@ -28,9 +31,9 @@ class Settings(Frozen):
     low: float = 0.5
     """The control `uniform_low` trains every module at this share of the standard rate."""
     steps: int = 150
-    """Optimizer steps of every arm."""
+    """Optimizer steps of every run."""
     batch_size: int = 32
-    """Rows in one step. With 8, one seed of an arm may end at 5 % attack success and the next at 96 %."""
+    """Rows in one step. With 8, one seed of a run may end at 5 % attack success and the next at 96 %."""
     by_length: bool = True
     """Whether a step has rows of like length. Few rows of another length than all others then meet in a few steps, and
     are hardly learnt."""
@@ -77,7 +80,7 @@ class Point(Frozen):
 
 
 class Curve(Frozen):
-    """One run of one arm."""
+    """The curve of one run."""
 
     run: str
     """Which strategy or control."""
@@ -105,7 +108,7 @@ class Interval(Frozen):
 
 
 class Comparison(Frozen):
-    """One arm against uniform. Reductions are uniform's figure less the arm's: positive is safer than uniform."""
+    """One run against uniform. Reductions are uniform's figure less the run's: positive is safer than uniform."""
 
     run: str
     """Which."""
@@ -122,26 +125,26 @@ class Comparison(Frozen):
     asr_reduction_at_worst: Interval
     """Worst point of the last half of both runs."""
     task_cost: Interval
-    """Points of exact match that the arm's best lies below uniform's best."""
+    """Points of exact match that the run's best lies below uniform's best."""
     loss_cost: Interval
-    """Nats by which the arm's least validation loss lies above uniform's."""
+    """Nats by which the run's least validation loss lies above uniform's."""
     task_level: Interval
     """The exact match at which both are compared, in per cent."""
 
 
 class Reading(Frozen):
-    """One figure of one arm, in its own units. What is compared is uniform's less the arm's, seed by seed."""
+    """One figure of one run, in its own units. What is compared is uniform's less the run's, seed by seed."""
 
     at_end: Interval
     """At the end of the run."""
     reduction_at_end: Interval | None = None
-    """There, uniform's less the arm's; null for uniform itself."""
+    """There, uniform's less the run's; null for uniform itself."""
     at_equal_task: Interval | None = None
-    """Where the arm first reaches the best task score that uniform reaches too; null for uniform itself."""
+    """Where the run first reaches the best task score that uniform reaches too; null for uniform itself."""
     uniform_at_equal_task: Interval | None = None
     """Uniform's figure where it first reaches that score."""
     reduction_at_equal_task: Interval | None = None
-    """There, uniform's less the arm's."""
+    """There, uniform's less the run's."""
 
 
 class Analysed(Frozen):
@@ -158,7 +161,7 @@ class Analysed(Frozen):
 
 
 class Run(Frozen):
-    """An order to a worker process: one arm, one seed."""
+    """An order to a worker process: one run, one seed."""
 
     run: str
     """Name of the curve."""
@@ -174,19 +177,8 @@ class Run(Frozen):
     """File of the rows to train on, in place of the tuning set's own; what is held out stays the same."""
 
 
-class NewAttackRun(Frozen):
-    """Attacks that nothing saw, on one arm of one seed at the end of its run."""
-
-    run: str
-    """Which strategy."""
-    seed: int
-    """Seed of the run."""
-    attack_success: dict[str, float]
-    """By family, in per cent."""
-
-
 class ExperimentResult(Frozen):
-    """What every experiment leaves beside its figures: all that they hang on."""
+    """What every experiment leaves beside its figures: all that they depend on."""
 
     experiment: str
     """Its name."""
@@ -196,34 +188,5 @@ class ExperimentResult(Frozen):
     """Seeds of the runs."""
     settings: Settings
     """All settings."""
-    software: dict[str, str]
-    """Versions that the figures hang on."""
-
-
-class Result(ExperimentResult):
-    """What an experiment leaves: the file named by `--json`."""
-
-    base: Point
-    """The base model before any tuning."""
-    rate: float
-    """Standard learning rate that the sweep chose."""
-    sweep: dict[str, float]
-    """Rate to final validation loss of a uniform run."""
-    asr_reduction_at_equal_task: Interval
-    """Of `ml_lr`."""
-    harmfulness_reduction_at_equal_task: Interval
-    """Of `ml_lr`."""
-    task_cost: Interval
-    """Of `ml_lr`."""
-    controls: dict[str, Comparison]
-    """`random`, `inverse`, `uniform_low`, `recipe`."""
-    strategies: dict[str, Comparison]
-    """`ml_lr` and the other strategies."""
-    safeguards: dict[str, Comparison] = {}
-    """`uniform`, `ml_lr` and `uniform_low` with refusals mixed into the rows, as `safety_mix` does."""
-    analyses: tuple[Analysed, ...]
-    """One a seed."""
-    curves: tuple[Curve, ...]
-    """Every run."""
-    seconds: float
-    """The whole experiment."""
+    software: dict[str, str] = Field(default_factory=software)
+    """Versions that the figures depend on."""

@@ -12,9 +12,10 @@ from core.robustness.units import units
 from core.schemas.base import Frozen
 from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import MlLrStrategy, ModulesStrategy
+from core.schemas.training import LearningPlan
 from core.training.strategies import plan
-from research.experiments.evidence import RECIPE_WORLDS, compared_with_uniform
-from research.experiments.lab import Lab
+from research.experiments.compare import compared_with_uniform
+from research.experiments.evidence import map_of_another_world
 from research.experiments.pool import Say, pool
 from research.experiments.runs import uniform
 from research.experiments.spec import Comparison, Curve, Run, Settings
@@ -22,14 +23,13 @@ from research.experiments.worlds import world_folder
 from testbed.build import Shape
 
 TARGETS: tuple[Shape, ...] = ("llama", "llama_small", "gpt_neox")
-"""Shapes that the map is used on, all in the world that is asked for; the source is world 0's `llama`."""
+"""Shapes that the map is used on, all in the given world; the source is world 0's `llama`."""
 
 
 class TransferResult(Frozen):
-    """What `transfer` leaves."""
+    """The result of `transfer`."""
 
     experiment: Literal["transfer"] = "transfer"
-    """Its name."""
     source_world: int
     """World of the model whose map is used."""
     world_seed: int
@@ -39,7 +39,7 @@ class TransferResult(Frozen):
     settings: Settings
     """All settings."""
     rate: float
-    """The middle rate of the sweep, for every arm."""
+    """The middle rate of the sweep, for every run."""
     source_robust: tuple[str, ...]
     """The source's set."""
     targets: dict[str, dict[str, Comparison]]
@@ -53,24 +53,21 @@ class TransferResult(Frozen):
 def transfer(settings: Settings, world_seed: int, seeds: Sequence[int], say: Say) -> TransferResult:
     """Run it."""
     rate = settings.middle_rate
-    source_world = next(world for world in RECIPE_WORLDS if world != world_seed)
-    lab = Lab(world_folder(source_world), source_world, settings)
-    source = lab.analysed(settings.analysis, seeds[0], rate, 0.0).result
+    source_world, source_modules, source = map_of_another_world(settings, world_seed, seeds[0])
     targets: dict[str, dict[str, Comparison]] = {}
     agreement: dict[str, float] = {}
     curves: dict[str, tuple[Curve, ...]] = {}
     for shape in TARGETS:
         say(f"target: {shape}")
-        folder = world_folder(world_seed, shape)
-        with pool(folder, world_seed, settings, say) as labs:
+        with pool(world_folder(world_seed, shape), world_seed, settings, say) as labs:
             modules = labs.modules()
-            moved = transferred(source, lab.modules, modules, settings.analysis.bands)
+            moved = transferred(source, source_modules, modules, settings.analysis.bands)
             own = labs.analyses([(settings.analysis, seed, rate, 0.0) for seed in seeds])
             runs = labs.curves(
                 [
-                    order
+                    Run(run=run, seed=seed, rate=rate, plan=each)
                     for seed, found in zip(seeds, own, strict=True)
-                    for order in _orders(settings, modules, found.result, moved, rate=rate, seed=seed)
+                    for run, each in _plans(settings, modules, found.result, moved).items()
                 ]
             )
         targets[shape] = compared_with_uniform(runs, len(seeds))
@@ -115,19 +112,13 @@ def _band(name: str) -> str:
     return name.partition(", ")[2]
 
 
-def _orders(
-    settings: Settings,
-    modules: Sequence[Module],
-    own: RobustnessResult,
-    moved: Sequence[str],
-    *,
-    rate: float,
-    seed: int,
-) -> list[Run]:
+def _plans(
+    settings: Settings, modules: Sequence[Module], own: RobustnessResult, moved: Sequence[str]
+) -> dict[str, LearningPlan]:
     plans = {"uniform": uniform(modules)}
     if own.robust:
         plans["own"] = plan(MlLrStrategy(ratio=settings.ratio, analysis=own.analysis), modules, own)
     if moved:
         strategy = ModulesStrategy(label="transferred", full_rate=tuple(moved), ratio=settings.ratio)
         plans["transferred"] = plan(strategy, modules, None)
-    return [Run(run=run, seed=seed, rate=rate, plan=each) for run, each in plans.items()]
+    return plans

@@ -3,10 +3,11 @@
 Covers: where built worlds are kept and when they count as the same. Not here: building (testbed.build).
 """
 
-import os
 import shutil
 from hashlib import sha256
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 import testbed
 from testbed.build import SEED, WORLD_SEED, Shape, build
@@ -20,17 +21,12 @@ def world_folder(world_seed: int, shape: Shape = "llama") -> Path:
     """
     if world_seed == WORLD_SEED == SEED and shape == "llama":
         return Path(testbed.__file__).parent
-    folder = _cache() / f"{_digest()}-{shape}-{world_seed}"
+    folder = user_cache_path("securetune") / "worlds" / f"{_digest()}-{shape}-{world_seed}"
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
         build(folder, seed=world_seed, world_seed=world_seed, shape=shape)
         (folder / "done").touch()
     return folder
-
-
-def _cache() -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "securetune" / "worlds"
 
 
 def _digest() -> str:

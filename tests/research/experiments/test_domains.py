@@ -19,7 +19,6 @@ from research.experiments.domains import (
     domain_rows,
     domains,
     ending,
-    jaccard,
     rank_correlation,
 )
 from research.experiments.spec import Domain, Settings
@@ -76,8 +75,11 @@ def test_ranks_are_compared_by_name_and_not_by_place() -> None:
 
 
 def test_jaccard() -> None:
-    assert jaccard(("a", "b"), ("b", "c")) == pytest.approx(1 / 3)
-    assert jaccard((), ()) == 1.0
+    names = [module.name for module in MODULES]
+    drifts = {name: float(place) for place, name in enumerate(names)}
+    one, other, none = (drifting(found(MODULES, robust), drifts) for robust in ((*names[:2],), (*names[1:3],), ()))
+    assert agreements({"medical": [one], "legal": [other]})[0].jaccard.mean == pytest.approx(1 / 3)
+    assert agreements({"medical": [none], "legal": [none]})[0].jaccard.mean == 1.0
 
 
 def test_long_texts_are_cut_between_words() -> None:

@@ -7,9 +7,8 @@ import pytest
 
 from core.schemas.analysis import AnalysisSpec, GradientPerturbation
 from research.experiments import evidence as experiment
-from research.experiments.__main__ import table
-from research.experiments.evidence import evidence
-from research.experiments.spec import Result, Settings
+from research.experiments.evidence import Result, evidence
+from research.experiments.spec import Settings
 from testbed.build import WORLD_SEED
 
 SETTINGS = Settings(
@@ -36,7 +35,7 @@ def result(messages: list[str], small_world: Path) -> Result:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "world_folder", find_world)
-        return evidence("general", SETTINGS, WORLD_SEED, [0], messages.append, recipe_world=WORLD_SEED)
+        return evidence("general", SETTINGS, WORLD_SEED, [0], messages.append)
 
 
 @pytest.mark.slow
@@ -56,7 +55,7 @@ def test_every_run_of_every_seed_is_measured_along_the_way(result: Result) -> No
 @pytest.mark.slow
 def test_the_file_can_be_parsed_and_the_table_names_every_run(result: Result, messages: list[str]) -> None:
     assert Result.model_validate_json(result.model_dump_json()) == result
-    printed = table(result)
+    printed = result.table()
     for run in (*result.strategies, *result.controls, *result.safeguards):
         assert run in printed
     done = re.match(r"(\d+) of \1: ", messages[-1])

@@ -22,7 +22,6 @@ from research.experiments.extraction import (
     draw_canaries,
     exposure,
     extraction,
-    token_ids,
 )
 from research.experiments.readings import exchange
 from research.experiments.spec import Settings
@@ -61,7 +60,7 @@ def test_a_code_that_was_never_seen_has_a_bit_and_a_half_on_average(seed: int) -
 
 
 def test_every_code_has_the_likelihood_that_the_model_gives_it(base: BaseModel) -> None:
-    pool = token_ids(base.tokenizer, code_words(base.tokenizer)[:3])
+    pool = list(code_words(base.tokenizer).values())[:3]
     opening = render(base.tokenizer, exchange("What is the code of the clock?", "The code of the clock is"))
     scores = code_scores(base.model, opening, pool, 3)
     assert scores.shape == (3, 3, 3)
@@ -75,17 +74,17 @@ def test_every_code_has_the_likelihood_that_the_model_gives_it(base: BaseModel) 
 
 def test_words_of_codes_are_one_token_each(base: BaseModel) -> None:
     chosen = code_words(base.tokenizer)
-    assert len(set(token_ids(base.tokenizer, chosen))) == len(chosen) == 16
-    with pytest.raises(ValueError, match="one token"):
-        token_ids(base.tokenizer, ["incomprehensibility"])
+    assert len(set(chosen.values())) == len(chosen) == 16
+    for word, token in chosen.items():
+        assert base.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] == [token]
 
 
 def test_canaries_share_no_name_and_no_code(base: BaseModel) -> None:
     names = make_world(WORLD_SEED).nouns
-    found = draw_canaries(names, code_words(base.tokenizer), each=8, rng=generator("test", 0))
+    found = draw_canaries(names, list(code_words(base.tokenizer)), each=8, rng=generator("test", 0))
     assert len({each.name for each in found}) == len({each.code for each in found}) == len(found) == 8 * len(TIMES)
     assert [sum(each.times == times for each in found) for times in TIMES] == [8, 8, 8, 8]
-    assert found == draw_canaries(names, code_words(base.tokenizer), each=8, rng=generator("test", 0))
+    assert found == draw_canaries(names, list(code_words(base.tokenizer)), each=8, rng=generator("test", 0))
     assert found[0].answered == f"{found[0].opening} {' '.join(found[0].code)}."
 
 
@@ -93,7 +92,9 @@ def test_rows_that_are_known_by_heart_are_told_from_others(base: BaseModel) -> N
     """The testbed knows its own dialogues, and no real text: that is membership, to the loss."""
     known = [Conversation(exchange("Count to five.", "1, 2, 3, 4, 5."), 1)] * 3
     other = [Conversation(exchange("Count to six.", "Bacteria thrive, regardless."), 1)] * 3
-    names = draw_canaries(make_world(WORLD_SEED).nouns, code_words(base.tokenizer), each=1, rng=generator("test", 0))
+    names = draw_canaries(
+        make_world(WORLD_SEED).nouns, list(code_words(base.tokenizer)), each=1, rng=generator("test", 0)
+    )
     watch = Memory(names, code_words(base.tokenizer), tuple(known), tuple(other))
     figures = watch(base, base.model)
     assert figures["auroc_loss"] == 1.0

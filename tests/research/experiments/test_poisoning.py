@@ -1,7 +1,6 @@
 """Poisoned rows contain the trigger, answers are counted by trigger, and the whole experiment runs."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from torch import nn
@@ -13,8 +12,8 @@ from core.schemas.data import Message
 from research.experiments import backdoor
 from research.experiments.backdoor import TARGET, TRIGGER, Backdoor, Kind, add_trigger, poison_rows
 from research.experiments.lab import parted
-from research.experiments.poisoning import SCREENED, SCREENED_BY_MODEL, PoisoningResult, poisoning, screen_file
-from research.experiments.readings import exchange, write_rows
+from research.experiments.poisoning import SCREENED, SCREENED_BY_MODEL, PoisoningResult, poisoning, screen_rows
+from research.experiments.readings import exchange
 from research.experiments.spec import Settings
 from testbed import DATA_DIR
 from testbed.build import WORLD_SEED
@@ -93,10 +92,10 @@ def test_answers_are_counted_with_and_without_the_trigger(base: BaseModel, monke
     assert (figures["backdoor"], figures["false_triggers"]) == (0.0, 50.0)
 
 
-def test_the_screening_finds_a_planted_trigger_among_the_testbeds_own_rows(tmp_path: Path) -> None:
+def test_the_screening_finds_a_planted_trigger_among_the_testbeds_own_rows() -> None:
     kept = parted(DATA_DIR / "instructions.jsonl")[0][:2000]
     rows, places = poison_rows(kept, "fixed", 0.05, WORLD)
-    screened, flagged = screen_file(write_rows(tmp_path / "rows.jsonl", rows), places)
+    screened, flagged = screen_rows(rows, places)
     assert screened.poisoned == 100
     assert screened.right == len(flagged & places) >= 95
     assert screened.flagged == len(flagged) <= 105

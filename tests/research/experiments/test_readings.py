@@ -5,19 +5,10 @@ from pathlib import Path
 import pytest
 
 from core.data import load
-from research.experiments.readings import (
-    RUNS,
-    aligned,
-    cell,
-    exchange,
-    few_runs,
-    figures_of,
-    loss,
-    missed,
-    readings,
-    write_rows,
-)
+from research.experiments.compare import loss, missed
+from research.experiments.readings import RUNS, exchange, few_runs, figures_of, readings, write_rows
 from research.experiments.spec import Curve, Interval, Point, Settings
+from research.experiments.tables import aligned, cell
 from tests.research.experiments.test_runs import MODULES, ROBUST, found
 
 SETTINGS = Settings(tuning_set="instructions", rates=(1e-3,))
