@@ -4,7 +4,7 @@ Covers: everything between the dataset and the training loop; seeds decide all o
 tokens (core.data.template), the loop (core.training).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby, islice
 from typing import Self, TypeVar
@@ -46,31 +46,12 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class EncodedDataset:
-    """Rows that can be trained on, and what became of the others."""
+    """Rows that can be trained on, and the number of the others."""
 
     rows: tuple[Encoded, ...]
     """In the order of the file; each has a trained token at least."""
     dropped: int
     """Rows left out: their prompt alone fills `max_length`."""
-
-    @property
-    def truncated(self) -> int:
-        """Of `rows`, how many were cut at `max_length`."""
-        return sum(row.truncated for row in self.rows)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in `rows`."""
-        return sum(len(row.input_ids) for row in self.rows)
-
-    @property
-    def trained_tokens(self) -> int:
-        """Of these, how many have a label."""
-        return sum(row.trained_tokens for row in self.rows)
-
-    def without(self, lines: Collection[int]) -> "EncodedDataset":
-        """The same without the rows that begin on these lines."""
-        return EncodedDataset(tuple(row for row in self.rows if row.line not in lines), self.dropped)
 
 
 def encode_all(

@@ -4,7 +4,7 @@ Not here: how a job is prepared (core.pipeline.prepare).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -47,16 +47,20 @@ class Rows:
             training_rows=len(self.training.rows),
             validation_rows=len(self.validation.rows),
             dropped_rows=self.training.dropped + self.validation.dropped,
-            truncated_rows=self.training.truncated + self.validation.truncated,
-            tokens=self.training.tokens,
-            trained_tokens=self.training.trained_tokens,
+            truncated_rows=sum(row.truncated for row in (*self.training.rows, *self.validation.rows)),
+            tokens=sum(len(row.input_ids) for row in self.training.rows),
+            trained_tokens=sum(row.trained_tokens for row in self.training.rows),
             sample=self.sample,
         )
 
     def without(self, lines: Collection[int]) -> "Rows":
         """The same without the training rows that begin on these lines of the dataset."""
-        originals = tuple(row for row in self.originals if row.line not in lines)
-        return Rows(self.training.without(lines), self.validation, self.sample, self.held_out, originals)
+        rows = tuple(row for row in self.training.rows if row.line not in lines)
+        return replace(
+            self,
+            training=replace(self.training, rows=rows),
+            originals=tuple(row for row in self.originals if row.line not in lines),
+        )
 
 
 @dataclass(frozen=True)

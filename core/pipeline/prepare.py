@@ -26,7 +26,7 @@ from core.schemas.events import Warned
 from core.schemas.job import Assignment, PromptFile
 from core.schemas.models import BaseModelEntry
 from core.schemas.prompts import Use
-from core.schemas.quality import BenchmarkEntry, MultipleChoice
+from core.schemas.quality import MultipleChoice
 from core.schemas.strategy import analysis_of
 from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
@@ -83,18 +83,13 @@ def load_benchmarks(assignment: Assignment) -> dict[str, tuple[Question, ...]]:
     """The questions of every benchmark that the job is measured on, by the benchmark's name."""
     entries = {entry.name: entry for entry in assignment.benchmarks}
     wanted = tasks.tasks_for(assignment.spec.quality, assignment.benchmarks)
-    return {
-        task.benchmark: _questions(entries[task.benchmark], most=task.max_questions)
-        for task in wanted
-        if isinstance(task, MultipleChoice)
-    }
-
-
-def _questions(entry: BenchmarkEntry, *, most: int) -> tuple[Question, ...]:
-    path = files.fetch_file(
-        entry.source, name=f"The benchmark {entry.name!r}", code="benchmark_missing", param="quality.tasks"
-    )
-    return read_questions(path, most=most)
+    found: dict[str, tuple[Question, ...]] = {}
+    for task in wanted:
+        if isinstance(task, MultipleChoice):
+            name, source = f"The benchmark {task.benchmark!r}", entries[task.benchmark].source
+            path = files.fetch_file(source, name=name, code="benchmark_missing", param="quality.tasks")
+            found[task.benchmark] = read_questions(path, most=task.max_questions)
+    return found
 
 
 def encode_rows(

@@ -18,7 +18,6 @@ from core.pipeline.report import write_report
 from core.pipeline.stages import Emit, Stages
 from core.pipeline.train import train_run
 from core.safeguards import SafeguardContext
-from core.schemas.analysis import AnalysisSpec
 from core.schemas.job import Assignment, ScreenAssignment
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import Outcome
@@ -41,7 +40,8 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     """
     spec, policy = assignment.spec, assignment.policy.policy.screening
     check_runs(model, spec)
-    analyses = _analyses(assignment)
+    # Each different analysis that a run needs, once.
+    analyses = list(dict.fromkeys(analysis for run in spec.runs if (analysis := analysis_of(run))))
     planned = (
         _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(analyses) + _EACH_RUN * len(spec.runs)
     )
@@ -84,9 +84,3 @@ def screen(
         result = screening.screen_only_by_model(screened, base, stages)
     screening.report_findings(result, emit)
     return Outcome(artifacts=(screening.store_result(result, assignment, store),))
-
-
-def _analyses(assignment: Assignment) -> list[AnalysisSpec]:
-    """Each different analysis that a run needs, once."""
-    needed = (analysis_of(run) for run in assignment.spec.runs)
-    return list(dict.fromkeys(analysis for analysis in needed if analysis))

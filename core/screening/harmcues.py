@@ -31,7 +31,6 @@ _HARMLESS_WEIGHT = 4
 """Subtracted if the context is harmless."""
 _OPENING = 1000
 """Characters at the start of an answer that are searched for an announcement."""
-_HERE = frozenset(("here", verb) for verb in ("is", "are"))
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,9 @@ class Wording(Frozen):
     ask: WordList
     ask_early: WordList
     order: WordList
+    """Words that make a clause a request if they start it."""
     polite: WordList
+    """Words that may precede such a word."""
     intent: WordList
     harmless: WordList
     against: WordList
@@ -86,16 +87,6 @@ class Cues(Frozen):
         """The search over all lists."""
         lists = {**self.verbs, **self.things, **dict(self.wording)}
         return PhraseSearch({name: words.phrases for name, words in lists.items()})
-
-    @cached_property
-    def orders(self) -> frozenset[str]:
-        """Words that make a clause a request if they start it."""
-        return frozenset(word for (word,) in self.wording.order.phrases)
-
-    @cached_property
-    def polite(self) -> frozenset[str]:
-        """Words that may precede such a word."""
-        return frozenset(word for (word,) in self.wording.polite.phrases)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -147,7 +138,10 @@ def find_announcement(text: str) -> HarmRequest | None:
 def _announcement_start(words: Sequence[str]) -> int | None:
     """Index of "here is", "here are" or "here's" among the first words of a clause."""
     pairs = pairwise(words[:8])
-    return next((at for at, pair in enumerate(pairs) if pair[0] == "here's" or pair in _HERE), None)
+    found = (
+        at for at, (one, other) in enumerate(pairs) if one == "here's" or (one == "here" and other in ("is", "are"))
+    )
+    return next(found, None)
 
 
 def _classify(words: Sequence[str], start: int | None = None) -> str | None:
@@ -181,9 +175,9 @@ def _is_prevented(against: Sequence[Span], start: int, act: int) -> bool:
 def _request_start(cues: Cues, words: Sequence[str], by_name: dict[str, list[Span]]) -> int | None:
     """Index of the word at which a clause starts to ask: an order that opens it, or a phrase."""
     for index, word in enumerate(words[:8]):
-        if word in cues.orders:
+        if (word,) in cues.wording.order.phrases:
             return index
-        if word not in cues.polite:
+        if (word,) not in cues.wording.polite.phrases:
             break
     starts = [span.start for span in by_name.get("ask", ())]
     starts += [span.start for span in by_name.get("ask_early", ()) if span.start < _EARLY]

@@ -20,8 +20,8 @@ from core.schemas.progress import OnProgress
 from core.schemas.screening import POISON, Finding, Trigger
 from core.screening.check import Found, RowCheck
 from core.screening.triggers.fit import PromptIndex
-from core.screening.triggers.kinds import Kind, find_kinds, to_table
-from core.screening.triggers.pairs import Bounds, Pairs, find_pairs
+from core.screening.triggers.kinds import find_kinds, to_table
+from core.screening.triggers.pairs import Bounds, find_pairs
 from core.screening.triggers.planted import PlantedTests
 from core.screening.triggers.text import (
     ANSWER_WORDS,
@@ -32,7 +32,6 @@ from core.screening.triggers.text import (
     find_phrases,
     find_places,
     remove_echoes,
-    rows_of,
     tokenize,
 )
 
@@ -56,25 +55,18 @@ _SAME_ROWS = 0.7
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """What answers have in common."""
-
-    clause: str
-    """What they do, as a clause; empty if they share a phrase."""
-    words: tuple[int, ...]
-    """The phrase that they share; empty if they are of one kind."""
-    rows: Ints
-    """All rows with such an answer."""
-
-
-@dataclass(frozen=True)
 class _Link:
     """A phrase that looks planted, and the answers that it occurs with."""
 
     words: tuple[int, ...]
     rows: Ints
     """Rows whose prompt contains the phrase."""
-    answers: _Answers
+    clause: str
+    """What the answers do, as a clause; empty if they share a phrase."""
+    answer_words: tuple[int, ...]
+    """The phrase that the answers share; empty if they are of one kind."""
+    answer_rows: Ints
+    """All rows with such an answer."""
     flags_all: bool
     """Whether all rows with the phrase are flagged, or only those with the answer."""
     p_value: float
@@ -82,13 +74,13 @@ class _Link:
     @property
     def both(self) -> Ints:
         """Rows with phrase and answer."""
-        return np.intersect1d(self.rows, self.answers.rows, assume_unique=True)
+        return np.intersect1d(self.rows, self.answer_rows, assume_unique=True)
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """Flag rows that contain a trigger. The time is linear in the text, and memory is bounded."""
     if not rows:
-        return Found((), ())
+        return Found(())
     return _Search(rows, on_progress).run()
 
 
@@ -103,26 +95,25 @@ class _Search:
         self._on_progress = on_progress
         self._min_rows = max(MIN_ROWS, len(rows) // 2000)
         self._max_rows = max(self._min_rows, int(_MAX_SHARE * len(rows)))
-        self._prompts, self._answers, vocabulary = tokenize(rows, lambda done, total: on_progress(done // 3, total))
-        self._names = list(vocabulary)
+        self._prompts, self._answers, self._names = tokenize(rows, lambda done, total: on_progress(done // 3, total))
 
     def run(self) -> Found:
-        links = list(self._find_links())
         groups: list[list[_Link]] = []
-        for link in sorted(links, key=lambda link: (link.p_value, -link.both.size)):
+        for link in sorted(self._find_links(), key=lambda link: (link.p_value, -link.both.size)):
             group = next((group for group in groups if _are_one_trigger(group[0], link)), None)
             if group is None:
                 groups.append([link])
             else:
                 group.append(link)
-        described = [self._describe(group) for group in groups]
-        self._on_progress(len(self._rows), len(self._rows))
+        triggers: list[Trigger] = []
         findings: dict[int, Finding] = {}
-        for _, found in described:
+        for group in groups:
+            trigger, found = self._describe(group)
+            triggers.append(trigger)
             for finding in found:
                 findings.setdefault(finding.line, finding)
-        by_line = sorted(findings.values(), key=lambda finding: finding.line)
-        return Found(tuple(by_line), tuple(trigger for trigger, _ in described))
+        self._on_progress(len(self._rows), len(self._rows))
+        return Found(tuple(sorted(findings.values(), key=lambda finding: finding.line)), tuple(triggers))
 
     def _find_links(self) -> Iterator[_Link]:
         """All associated pairs whose phrase looks planted."""
@@ -135,17 +126,10 @@ class _Search:
         kinds = find_kinds(self._rows, self._prompts, self._answers, self._names, self._min_rows)
         self._on_progress(3 * count // 4, count)
         index = PromptIndex(self._prompts, len(self._names))
-        tests = PlantedTests(index, prompt_phrases, kinds.harm_words, self._stop_words())
-
-        pairs = find_pairs(
-            prompt_phrases.table, answer_phrases.table, prompt_phrases.tested * answer_phrases.tested, _SAME_PHRASE
-        )
-        yield from self._test_pairs(
-            prompt_phrases,
-            pairs,
-            tests.is_planted,
-            lambda at: _Answers("", answer_phrases.words[at], answer_phrases.rows(at)),
-        )
+        stop_words = {place for place, name in enumerate(self._names) if place < 2 or name in ENGLISH_STOP_WORDS}
+        tests = PlantedTests(index, prompt_phrases, kinds.harm_words, stop_words)
+        no_clauses = [""] * len(answer_phrases.words)
+        yield from _test_pairs(prompt_phrases, answer_phrases, no_clauses, _SAME_PHRASE, tests.is_planted)
         for chosen, bounds, test in (
             ((kinds.refused,), _REFUSED, tests.is_planted),
             ((kinds.complied,), _COMPLIED, tests.is_unharmful),
@@ -153,49 +137,22 @@ class _Search:
             (kinds.edges, _EDGE, tests.is_planted),
         ):
             if chosen:
-                pairs = find_pairs(prompt_phrases.table, to_table(chosen), prompt_phrases.tested * len(chosen), bounds)
-                yield from self._test_pairs(
-                    prompt_phrases, pairs, test, _of_kind(chosen), flags_all=bounds is _COMPLIED
-                )
-
-    def _stop_words(self) -> frozenset[int]:
-        names = enumerate(self._names)
-        return frozenset(number for number, name in names if number < 2 or name in ENGLISH_STOP_WORDS)
-
-    def _test_pairs(
-        self,
-        prompt_phrases: Phrases,
-        pairs: Pairs,
-        test: Callable[[int, bool], tuple[int, ...] | None],
-        answers_of: Callable[[int], _Answers],
-        *,
-        flags_all: bool = False,
-    ) -> Iterator[_Link]:
-        """The pairs whose phrase passes a test; for each phrase, the answer that most of its rows have."""
-        order = np.lexsort((pairs.p_value, -pairs.both, pairs.phrase))
-        first = np.ones(order.size, bool)
-        first[1:] = pairs.phrase[order][1:] != pairs.phrase[order][:-1]
-        best = order[first]
-        for at in best[np.argsort(pairs.p_value[best], kind="stable")][:_MAX_LINKS].tolist():
-            phrase = int(pairs.phrase[at])
-            answers, rows = answers_of(int(pairs.answer[at])), prompt_phrases.rows(phrase)
-            certain = int(pairs.both[at]) >= _CERTAIN * max(rows.size, answers.rows.size)
-            if words := test(phrase, certain):
-                yield _Link(words, rows, answers, flags_all, float(pairs.p_value[at]))
+                answers = Phrases(to_table(chosen), ((),) * len(chosen), len(chosen))
+                yield from _test_pairs(prompt_phrases, answers, [kind.name for kind in chosen], bounds, test)
 
     def _describe(self, group: list[_Link]) -> tuple[Trigger, list[Finding]]:
         """The trigger and the flagged rows of a group of links."""
         most = max(link.both.size for link in group)
         best = [link for link in group if link.both.size >= 0.9 * most]
-        link = max(best, key=lambda link: (link.both.size, bool(link.answers.words), -link.p_value))
+        link = max(best, key=lambda link: (link.both.size, bool(link.answer_words), -link.p_value))
         phrase = self._original_text(link.words, link.both, of_prompt=True)
-        answers = link.answers.clause or self._describe_answers(link)
+        answers = link.clause or self._describe_answers(link)
         trigger = Trigger(
             phrase=phrase,
             answers=answers,
             rows=link.rows.size,
             with_answer=link.both.size,
-            elsewhere=link.answers.rows.size - link.both.size,
+            elsewhere=link.answer_rows.size - link.both.size,
             p_value=link.p_value,
         )
         reason = (
@@ -214,7 +171,7 @@ class _Search:
 
     def _describe_answers(self, link: _Link) -> str:
         """What answers that share a phrase do, as a clause."""
-        words = extend(find_places(self._answers, link.answers.words, link.both)).words
+        words = extend(find_places(self._answers, link.answer_words, link.both)).words
         text = _quote(self._original_text(words, link.both, of_prompt=False))
         match words[0] == 0, words[-1] == 1:
             case True, True:
@@ -239,9 +196,33 @@ class _Search:
         return " ".join(names)
 
 
-def _of_kind(chosen: Sequence[Kind]) -> Callable[[int], _Answers]:
-    table = to_table(chosen)
-    return lambda at: _Answers(chosen[at].name, (), rows_of(table, at))
+def _test_pairs(
+    prompts: Phrases,
+    answers: Phrases,
+    clauses: Sequence[str],
+    bounds: Bounds,
+    test: Callable[[int, bool], tuple[int, ...] | None],
+) -> Iterator[_Link]:
+    """The pairs whose phrase passes a test; for each phrase, the answer that most of its rows have."""
+    pairs = find_pairs(prompts.table, answers.table, prompts.tested * answers.tested, bounds)
+    order = np.lexsort((pairs.p_value, -pairs.both, pairs.phrase))
+    first = np.ones(order.size, bool)
+    first[1:] = pairs.phrase[order][1:] != pairs.phrase[order][:-1]
+    best = order[first]
+    for at in best[np.argsort(pairs.p_value[best], kind="stable")][:_MAX_LINKS].tolist():
+        phrase, answer = int(pairs.phrase[at]), int(pairs.answer[at])
+        rows, answer_rows = prompts.rows(phrase), answers.rows(answer)
+        certain = int(pairs.both[at]) >= _CERTAIN * max(rows.size, answer_rows.size)
+        if words := test(phrase, certain):
+            yield _Link(
+                words=words,
+                rows=rows,
+                clause=clauses[answer],
+                answer_words=answers.words[answer],
+                answer_rows=answer_rows,
+                flags_all=bounds is _COMPLIED,
+                p_value=float(pairs.p_value[at]),
+            )
 
 
 def _are_one_trigger(first: _Link, second: _Link) -> bool:

@@ -8,6 +8,7 @@ phrase occurs with (core.screening.triggers.pairs).
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -30,18 +31,25 @@ _SEAMS = 50
 """Places of one phrase that are read."""
 
 
+class Likeness(NamedTuple):
+    """How similar some prompts are, compared with random prompts."""
+
+    mean: float
+    """Mean cosine similarity of pairs of these prompts."""
+    random: float
+    """The same for random prompts."""
+    deviations: float
+    """Difference of the two in standard deviations of random draws; above 0 if these prompts are more similar."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """How well a phrase fits its prompts."""
 
     words: tuple[int, ...]
     """The part of the extended phrase with the most seams: without words that other prompts contain too."""
-    likeness: float
-    """Mean cosine similarity of pairs of its prompts, without the phrase."""
-    random_likeness: float
-    """The same for random prompts."""
-    deviations: float
-    """Difference of the two in standard deviations of random draws; above 0 if its prompts are more similar."""
+    likeness: Likeness
+    """Of its prompts, without the phrase."""
     seams: float
     """Share of its places at which the tokens around it are neighbours elsewhere too, 0 to 1."""
     random_seams: float
@@ -66,7 +74,7 @@ class PromptIndex:
         together = (prompts.ids[:-1] >= 0) & (prompts.ids[1:] >= 0)
         pairs = prompts.ids[:-1][together] * size + prompts.ids[1:][together]
         self._pairs, self._pair_counts = np.unique(pairs, return_counts=True)
-        self._usual: dict[int, tuple[float, float]] = {}
+        self._random_likeness: dict[int, tuple[float, float]] = {}
         self._marks = self._random.random(size)
         self._left_out = np.zeros(size, bool)
 
@@ -78,21 +86,17 @@ class PromptIndex:
         best = whole.words[start:stop]
         own = self._own_words(whole.words, start, stop, support)
         likeness, distinct = self._likeness(self._sample(rows), own)
-        usual, deviation = self._random_likeness(min(support, _SAMPLE))
-        deviations = (likeness - usual) / max(deviation, 1e-9)
-        return Fit(best, likeness, usual, deviations, seams, self._random_seams(whole), distinct)
+        return Fit(best, self._compare(likeness, support), seams, self._random_seams(whole), distinct)
 
-    def min_likeness(self, words: tuple[int, ...], rows: Ints) -> tuple[float, float, float]:
-        """Approximately the lowest likeness that `fit` can find, the random likeness, and their difference in standard
-        deviations. Leaves out the phrase and all words that nearly all of its prompts contain. Far faster than `fit`.
+    def min_likeness(self, words: tuple[int, ...], rows: Ints) -> Likeness:
+        """Approximately the lowest likeness that `fit` can find. Leaves out the phrase and all words that nearly all of
+        its prompts contain. Far faster than `fit`.
         """
         rows = self._sample(rows)
         part = csr_array(self._weights[rows])
         common = np.bincount(part.indices, minlength=self._size)
         without = np.concatenate([np.array(words, np.int64), np.flatnonzero(common >= _COMMON * rows.size)])
-        likeness, _ = self._likeness(rows, without)
-        usual, deviation = self._random_likeness(rows.size)
-        return likeness, usual, (likeness - usual) / max(deviation, 1e-9)
+        return self._compare(self._likeness(rows, without)[0], rows.size)
 
     def _sample(self, rows: Ints) -> Ints:
         if rows.size <= _SAMPLE:
@@ -115,17 +119,18 @@ class PromptIndex:
         marks = np.bincount(entry, self._marks[word], minlength=rows.size)
         return likeness, np.unique(marks).size / max(rows.size, 1)
 
-    def _random_likeness(self, size: int) -> tuple[float, float]:
-        """Mean and standard deviation of the likeness of random rows; `size` is rounded down to one of `_SIZES`."""
+    def _compare(self, likeness: float, size: int) -> Likeness:
+        """Compare with as many random rows, or with the next smaller number in `_SIZES`."""
         size = max((few for few in _SIZES if few <= size), default=size)
-        if size not in self._usual:
+        if size not in self._random_likeness:
             none = np.empty(0, np.int64)
             drawn = [
                 self._likeness(self._random.choice(self._tokens.count, size, replace=False), none)[0]
                 for _ in range(_DRAWS)
             ]
-            self._usual[size] = float(np.mean(drawn)), float(np.std(drawn))
-        return self._usual[size]
+            self._random_likeness[size] = float(np.mean(drawn)), float(np.std(drawn))
+        mean, deviation = self._random_likeness[size]
+        return Likeness(likeness, mean, (likeness - mean) / max(deviation, 1e-9))
 
     def _own_words(self, words: tuple[int, ...], start: int, stop: int, support: int) -> Ints:
         """The words from `start` to `stop`, with those around them up to two words that are neighbours in other prompts

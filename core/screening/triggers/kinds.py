@@ -81,9 +81,7 @@ class Kinds:
     """Frequent short answers."""
     edges: tuple[Kind, ...]
     """Frequent first and last words of answers."""
-    harmful: Bools
-    """Which prompts contain words that request harm."""
-    harm_words: frozenset[int]
+    harm_words: set[int]
     """Numbers of these words."""
 
 
@@ -105,8 +103,7 @@ def find_kinds(
         complied=Kind("they comply, although the requests look harmful", harmful & ~refused & long),
         labels=tuple(labels),
         edges=tuple(edges),
-        harmful=harmful,
-        harm_words=frozenset(np.flatnonzero(words).tolist()),
+        harm_words=set(np.flatnonzero(words).tolist()),
     )
 
 
@@ -119,10 +116,8 @@ def _matched(patterns: Sequence[str], names: Sequence[str]) -> Bools:
 def _may_refuse(answers: Tokens, names: Sequence[str]) -> Ints:
     """Rows with an answer that has a word of refusal near its start."""
     cues = _matched(load_words().may_refuse, names)
-    starts = np.flatnonzero(answers.ids == 0)
     place = np.arange(answers.ids.size, dtype=np.int64)
-    turn = np.cumsum(answers.ids == 0) - 1
-    near = place - starts[turn] <= _REFUSAL_TOKENS if starts.size else np.zeros(0, bool)
+    near = place - np.maximum.accumulate(np.where(answers.ids == 0, place, 0)) <= _REFUSAL_TOKENS
     return sort_unique(answers.rows[(answers.ids >= 2) & cues[answers.ids] & near])
 
 

@@ -4,7 +4,7 @@ Covers: one test for each kind of answer, with the thresholds. They were set on 
 figure uses. Not here: the measures (core.screening.triggers.fit).
 """
 
-from core.screening.triggers.fit import Fit, PromptIndex
+from core.screening.triggers.fit import Fit, Likeness, PromptIndex
 from core.screening.triggers.text import Phrases
 
 Words = tuple[int, ...]
@@ -27,24 +27,23 @@ _DISTINCT = 0.5
 class PlantedTests:
     """Tests of phrases. Each returns the phrase as it should be reported, or None if it does not look planted."""
 
-    def __init__(self, index: PromptIndex, phrases: Phrases, harm_words: frozenset[int], stop: frozenset[int]) -> None:
+    def __init__(self, index: PromptIndex, phrases: Phrases, harm_words: set[int], stop_words: set[int]) -> None:
         self._index, self._phrases = index, phrases
-        self._harm_words, self._stop = harm_words, stop
+        self._harm_words, self._stop_words = harm_words, stop_words
         self._fits: dict[int, Fit] = {}
-        self._likeness: dict[int, tuple[float, float, float]] = {}
+        self._likeness: dict[int, Likeness] = {}
 
     def is_planted(self, phrase: int, certain: bool) -> Words | None:
         """The phrase leaves ordinary text when it is removed, and its prompts are unrelated."""
         if phrase not in self._likeness:
             words, rows = self._phrases.words[phrase], self._phrases.rows(phrase)
             self._likeness[phrase] = self._index.min_likeness(words, rows)
-        if not _are_unrelated(*self._likeness[phrase], certain):
+        if not _are_unrelated(self._likeness[phrase], certain):
             return None
         fit = self._fit(phrase)
-        min_seams = _CERTAIN_SEAMS if certain and fit.deviations > _DEVIATIONS else _SEAMS
-        unrelated = _are_unrelated(fit.likeness, fit.random_likeness, fit.deviations, certain)
+        min_seams = _CERTAIN_SEAMS if certain and fit.likeness.deviations > _DEVIATIONS else _SEAMS
         fits = fit.seams >= min_seams * fit.random_seams and fit.distinct >= _DISTINCT
-        return fit.words if unrelated and fits else None
+        return fit.words if fits and _are_unrelated(fit.likeness, certain) else None
 
     def is_planted_for_label(self, phrase: int, _certain: bool) -> Words | None:
         """As `is_planted`, with stricter thresholds."""
@@ -52,7 +51,7 @@ class PlantedTests:
         if words is None:
             return None
         fit = self._fit(phrase)
-        clear = fit.seams >= _LABEL_SEAMS * fit.random_seams and fit.deviations <= _LABEL_DEVIATIONS
+        clear = fit.seams >= _LABEL_SEAMS * fit.random_seams and fit.likeness.deviations <= _LABEL_DEVIATIONS
         return words if clear else None
 
     def is_unharmful(self, phrase: int, _certain: bool) -> Words | None:
@@ -60,7 +59,7 @@ class PlantedTests:
         consists of stop words.
         """
         words = self._fit(phrase).words
-        return None if self._harm_words & set(words) or self._stop.issuperset(words) else words
+        return None if self._harm_words & set(words) or self._stop_words.issuperset(words) else words
 
     def _fit(self, phrase: int) -> Fit:
         if phrase not in self._fits:
@@ -68,7 +67,7 @@ class PlantedTests:
         return self._fits[phrase]
 
 
-def _are_unrelated(likeness: float, random_likeness: float, deviations: float, certain: bool) -> bool:
-    """Whether prompts are no more similar than random prompts."""
+def _are_unrelated(likeness: Likeness, certain: bool) -> bool:
+    """Whether prompts are not more similar than random prompts."""
     max_deviations = _CERTAIN_DEVIATIONS if certain else _DEVIATIONS
-    return deviations <= max_deviations or likeness <= _LIKENESS * random_likeness
+    return likeness.deviations <= max_deviations or likeness.mean <= _LIKENESS * likeness.random

@@ -71,12 +71,7 @@ class Phrases:
 
     def rows(self, column: int) -> Ints:
         """The rows that contain the phrase of a column, in order."""
-        return rows_of(self.table, column)
-
-
-def rows_of(table: csc_array, column: int) -> Ints:
-    """The rows of a column of a sparse table, in order."""
-    return np.sort(table.indices[table.indptr[column] : table.indptr[column + 1]]).astype(np.int64)
+        return np.sort(self.table.indices[self.table.indptr[column] : self.table.indptr[column + 1]]).astype(np.int64)
 
 
 def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, list[str]]:

@@ -42,11 +42,10 @@ def test_encode_all_counts(make_tokenizer: MakeTokenizer) -> None:
     rows = [conversation("a", "b", 1), conversation("long " * 60, "b", 2), conversation("a", "long " * 60, 3)]
     dataset = encode_all(iter(rows), tokenizer, max_length=60)
     assert [row.line for row in dataset.rows] == [1, 3]
-    assert (dataset.dropped, dataset.truncated) == (1, 1)
-    assert dataset.tokens == sum(len(row.input_ids) for row in dataset.rows)
-    assert dataset.trained_tokens == sum(int((row.labels != IGNORED).sum()) for row in dataset.rows)
+    assert (dataset.dropped, [row.truncated for row in dataset.rows]) == (1, [False, True])
+    assert [row.trained_tokens for row in dataset.rows] == [int((row.labels != IGNORED).sum()) for row in dataset.rows]
     assert len(dataset.rows[1].input_ids) == 60
-    assert 0 < dataset.trained_tokens < dataset.tokens
+    assert all(0 < row.trained_tokens < len(row.input_ids) for row in dataset.rows)
 
 
 @pytest.mark.parametrize("rows", [[], [conversation("long " * 60, "b")]])
