@@ -182,7 +182,7 @@ class _Run:
                 shares = attribute(
                     self._activations, tuned, self._modules, points=spec.points, on_point=self._count_measurement
                 )
-            return {unit: sum((shares[name] for name in unit.names), NO_EFFECT) for unit in self.units}
+            return {unit: sum((shares[module.name] for module in unit.members), NO_EFFECT) for unit in self.units}
         return {unit: perturbation.share(unit.names, self._names) for unit in self.units}
 
     def joint(self, perturbation: _Perturbation) -> JointDrift:

@@ -124,6 +124,10 @@ def test_gradient(gradient: RobustnessResult, modules: tuple[Module, ...]) -> No
     for field in ("refusal_drift", "feature_drift", "task_gain"):
         joint = getattr(gradient, f"joint_{field}")
         assert sum(getattr(row, field) for row in gradient.modules) == pytest.approx(joint, rel=0.01, abs=1e-3)
+        for group in (each for each in gradient.groups if each.kind != "circuit"):
+            rows = members(gradient, group.kind, group.name)
+            # Exact, because the map must not depend on the hash seed of the process.
+            assert getattr(group, field) == sum((getattr(row, field) for row in rows), 0.0), group.name
 
 
 def test_the_search_scales_the_update_of_a_set_alone(run: Analyse, modules: tuple[Module, ...]) -> None:
