@@ -26,9 +26,10 @@ _LINES = {"securetune is running at": "start_service", "Dataset ": "upload", "Jo
 def main(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; the demo's own default without.")] = None,
     rows: Annotated[int | None, typer.Option(min=2, help="Rows to use; the demo's own default without.")] = None,
+    suite: Annotated[str, typer.Option(help="Suite of attacks.")] = "standard",
 ) -> None:
     """Seconds of a demo."""
-    options = [*(["--steps", str(steps)] if steps else []), *(["--rows", str(rows)] if rows else [])]
+    options = ["--suite", suite, *(["--steps", str(steps)] if steps else []), *(["--rows", str(rows)] if rows else [])]
     with benchmark("demo") as figures, tempfile.TemporaryDirectory(prefix="securetune-bench-") as folder:
         out = Path(folder, "demo")
         phases = _run(out, options)

@@ -26,6 +26,7 @@ from core.schemas.policy import Policy
 from core.schemas.replies import JobReply
 from core.schemas.results import Report
 from core.schemas.safeguards import Safeguards, SafetyMix
+from core.schemas.security import SecuritySpec, SuiteName
 from core.schemas.strategy import MlLrStrategy, UniformStrategy
 from core.schemas.training import TrainingSpec
 from core.signing import KEYS_FILE, SIGNED_REPORT
@@ -49,7 +50,9 @@ _FILES: dict[str, ReportForm] = {
 }
 
 
-def demo(data: Path, out: Path, console: Console, *, rows: int, steps: int | None, max_length: int) -> Path:
+def demo(
+    data: Path, out: Path, console: Console, *, rows: int, steps: int | None, max_length: int, suite: SuiteName
+) -> Path:
     """Run the job, print a verdict a run, and return the path of `result.json`.
 
     Args:
@@ -58,6 +61,7 @@ def demo(data: Path, out: Path, console: Console, *, rows: int, steps: int | Non
         rows: rows to use, spread evenly over the file; 0 uses all.
         steps: training steps; None makes three passes over the rows.
         max_length: longest row in tokens.
+        suite: attacks that are run.
 
     Raises:
         SecureTuneError: code `demo_failed`; the job failed or was cancelled. The message is the service's.
@@ -74,7 +78,12 @@ def demo(data: Path, out: Path, console: Console, *, rows: int, steps: int | Non
         console.print(f"Dataset {dataset.id}: {dataset.summary.rows} rows.")
         training = TrainingSpec(steps=steps, max_length=max_length)
         spec = JobSpec(
-            base_model="testbed", dataset=dataset.id, strategy=RECOMMENDED, compare=BASELINES, training=training
+            base_model="testbed",
+            dataset=dataset.id,
+            strategy=RECOMMENDED,
+            compare=BASELINES,
+            training=training,
+            security=SecuritySpec(suite=suite),
         )
         job = client.create_job(spec)
         console.print(f"Job {job.id}: training and attacking {', '.join(run.label for run in spec.runs)}.")

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -104,6 +104,10 @@ def demo(
         int | None, typer.Option(min=1, help="Training steps. Default: 250, or three passes over your own rows.")
     ] = None,
     max_length: Annotated[int, typer.Option(min=16, help="Longest row in tokens.")] = 256,
+    suite: Annotated[
+        Literal["quick", "standard", "full"],
+        typer.Option(help="Attacks that are run. With `quick`, the gate has too few answers to release anything."),
+    ] = "standard",
 ) -> None:
     """Tune the testbed three ways, attack each result, and show which one the gate releases."""
     from rich.console import Console  # noqa: PLC0415
@@ -115,7 +119,7 @@ def demo(
     elif rows is None:
         rows = _DEMO_ROWS
     with _report_errors():
-        program.demo(data, out, Console(), rows=rows, steps=steps, max_length=max_length)
+        program.demo(data, out, Console(), rows=rows, steps=steps, max_length=max_length, suite=suite)
 
 
 @app.command()

@@ -29,7 +29,7 @@ PROGRAMS = {
     "compare": [str(ROOT), str(ROOT), "--figures", "import_api", "--rounds", "1"],
     "cancel": ["--jobs", "1"],
 }
-SLOW_PROGRAMS = {"demo": ["--rows", "20", "--steps", "1"]}
+SLOW_PROGRAMS = {"demo": ["--rows", "20", "--steps", "1", "--suite", "quick"]}
 
 
 def spreads(figures: object) -> Iterator[dict[str, float]]:

@@ -36,7 +36,7 @@ def test_the_demo_writes_figures_a_report_and_an_adapter_that_changes_the_model(
 ) -> None:
     screen = StringIO()
     console = Console(file=screen, width=100)
-    result = demo(arithmetic, tmp_path / "demo", console, rows=24, steps=3, max_length=64)
+    result = demo(arithmetic, tmp_path / "demo", console, rows=24, steps=3, max_length=64, suite="quick")
 
     printed = screen.getvalue()
     assert "Using 24 of the 40 rows" in printed
@@ -54,7 +54,7 @@ def test_the_demo_writes_figures_a_report_and_an_adapter_that_changes_the_model(
     }
     assert set(found["runs"]) == {"base", "recommended", "uniform", "ml_lr"}
     for run in found["runs"].values():
-        assert list(run["asr"]) == [attack.family for attack in SUITES["standard"].attacks]
+        assert list(run["asr"]) == [attack.family for attack in SUITES["quick"].attacks]
         assert all(0 <= rate <= 1 for rate in run["asr"].values())
         assert 1 <= run["harmfulness"] <= 5
         assert 0 <= run["over_refusal"] <= 1
@@ -83,7 +83,7 @@ def test_invalid_data_is_reported_before_anything_starts(tmp_path: Path) -> None
     data = tmp_path / "wrong.jsonl"
     data.write_text('{"title": "no known column"}\n')
     with pytest.raises(InvalidDataset):
-        demo(data, tmp_path / "demo", Console(file=StringIO()), rows=0, steps=1, max_length=64)
+        demo(data, tmp_path / "demo", Console(file=StringIO()), rows=0, steps=1, max_length=64, suite="quick")
     assert not (tmp_path / "demo" / "state").exists()
 
 
