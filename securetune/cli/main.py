@@ -90,6 +90,7 @@ def up(
 
 @app.command()
 def demo(
+    *,
     data: Annotated[
         Path | None, typer.Option(help="Dataset file. Default: the instructions that come with the testbed.")
     ] = None,
