@@ -233,7 +233,7 @@ def _columns(text: str | None) -> ColumnMap | None:
     except ValidationError as error:
         reason = in_one_sentence(problems(error.errors(), None))
         raise _invalid("columns", f"not a column map: {reason}") from error
-    if "\0" in f"{columns.prompt}{columns.completion}{columns.system}":
+    if any("\0" in name for name in columns.model_dump(exclude_none=True).values()):
         raise _invalid("columns", "a column name contains a NUL character")
     return columns
 

@@ -24,8 +24,9 @@ _BODY = multipart(
         "file": {
             "type": "string",
             "format": "binary",
-            "description": "UTF-8 text: JSONL, a JSON array, or CSV with a header. Rows have chat `messages`, "
-            "`prompt` and `completion`, Alpaca columns, or the columns that `columns` names.",
+            "description": "JSONL, a JSON array, CSV with a header, Parquet or Arrow, compressed or not. Rows have "
+            "chat `messages`, ShareGPT `conversations`, `prompt` and `completion`, Alpaca, Dolly or OpenOrca columns, "
+            "`text`, or the columns that `columns` names.",
         },
         "columns": {
             "type": "string",

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from core.data.rows import Conversation
 from core.data.template import IGNORED, Encoded, encode_each
 from core.errors import InvalidDataset, TrainingFailed
+from core.schemas.data import Thinking, TrainedTurns
 
 _POOL_BATCHES = 50
 
@@ -55,9 +56,16 @@ class EncodedDataset:
 
 
 def encode_all(
-    conversations: Iterable[Conversation], tokenizer: PreTrainedTokenizerBase, *, max_length: int
+    conversations: Iterable[Conversation],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    thinking: Thinking = "train",
+    turns: TrainedTurns = "all",
 ) -> EncodedDataset:
     """All rows in tokens, with counts. `conversations` is read once, so a generator can watch the progress.
+
+    `thinking` and `turns` are those of `core.data.template.encode`.
 
     Raises:
         TrainingFailed: code `no_trainable_rows`; every row was dropped, or there was none.
@@ -65,7 +73,7 @@ def encode_all(
     """
     rows: list[Encoded] = []
     dropped = 0
-    for encoded in encode_each(conversations, tokenizer, max_length=max_length):
+    for encoded in encode_each(conversations, tokenizer, max_length=max_length, thinking=thinking, turns=turns):
         if encoded.trained_tokens:
             rows.append(encoded)
         else:

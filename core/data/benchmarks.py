@@ -10,10 +10,13 @@ from itertools import islice
 from pathlib import Path
 from string import ascii_uppercase
 
+from core.data import fields
+from core.data.fields import InvalidRow, listed
 from core.data.jsontext import JsonProblem, StrictDecoder, clip, kind
-from core.data.layouts import InvalidRow, as_row, checked_text, listed, reject_repeated
+from core.data.layouts import as_row, reject_repeated
 from core.data.records import Header, Record
 from core.data.sniff import sniff
+from core.data.streams import open_utf8
 from core.data.tables import error_code, only_valid, read_table
 
 LETTERS = ascii_uppercase
@@ -43,7 +46,7 @@ def read(path: Path, *, most: int) -> tuple[Question, ...]:
         InvalidDataset: code `invalid_benchmark`; the file cannot be read as rows, or one of these rows is wrong: with
             the first `MAX_REPORTED` of them and their count.
     """
-    with error_code("invalid_benchmark"), path.open("rb") as stream:
+    with error_code("invalid_benchmark"), open_utf8(path) as stream:
         return tuple(only_valid(islice(read_table(stream, sniff(stream), _check_header, _question), most)))
 
 
@@ -63,7 +66,7 @@ def _question(record: Record) -> Question:
     for name in ("question", "answer"):
         if name not in row:
             raise InvalidRow(name, f"the column is missing; the row has {listed(tuple(row))}")
-    text = checked_text(row["question"], "question", may_be_empty=False).strip()
+    text = fields.text(row["question"], "question").strip()
     choices = _choices(row)
     return Question(text, choices, _answer(row["answer"], len(choices)))
 
@@ -97,7 +100,7 @@ def _by_letter(value: dict[str, object], prefix: str) -> tuple[str, ...]:
 def _texts(places: list[tuple[str, object]]) -> tuple[str, ...]:
     if not 2 <= len(places) <= len(LETTERS):
         raise InvalidRow("choices", f"expected 2 to {len(LETTERS)} choices, found {len(places)}")
-    return tuple(checked_text(text, place, may_be_empty=False).strip() for place, text in places)
+    return tuple(fields.text(text, place).strip() for place, text in places)
 
 
 def _answer(value: object, count: int) -> int:

@@ -1,7 +1,7 @@
 """CSV with a header, read as a stream of rows.
 
 Covers: quoted line breaks (a row's line is the one it begins on), ragged rows, open quotes, rows over the limit.
-Not here: which columns are needed (core.data.layouts). Separators other than the comma are not read.
+Not here: which columns are needed (core.data.layouts), which delimiter a file has (core.data.sniff).
 """
 
 import csv
@@ -14,14 +14,14 @@ from core.schemas.data import RowError
 _QUOTING = "Put fields with commas, quotes or line breaks in double quotes, and double each quote inside."
 
 
-def read_csv(stream: BinaryIO) -> Iterator[Header | Record | RowError]:
+def read_csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[Header | Record | RowError]:
     """The header, then a record or an error for every row; reading stops where quotes make rows unrecognisable.
 
     Raises the `csv` module's limit on a field, which is one for the whole process, to `MAX_ROW_BYTES`.
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     lines = _Lines(stream)
-    rows = csv.reader(lines, strict=True)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     names: tuple[str, ...] | None = None
     while True:
         begin = lines.number + 1
@@ -41,16 +41,20 @@ def read_csv(stream: BinaryIO) -> Iterator[Header | Record | RowError]:
             yield lines.error
             if names is None:
                 return
-        elif not fields:
+        elif not fields or (names is None and fields[0].lower().startswith("sep=")):
             continue
         elif names is None:
             names = tuple(field.strip() for field in fields)
             yield Header(begin, names)
         elif len(fields) != len(names):
-            reason = f"the row has {len(fields)} fields, the header {len(names)}; quote fields that hold commas"
+            reason = (
+                f"the row has {len(fields)} fields, the header {len(names)}; quote fields that contain the delimiter"
+            )
             yield RowError(line=begin, column=None, reason=reason)
         else:
-            yield Record(begin, dict(zip(names, fields, strict=True)))
+            # Spreadsheets and pandas write an empty cell as `nan`.
+            cells = ("" if field in ("nan", "NaN") else field for field in fields)
+            yield Record(begin, dict(zip(names, cells, strict=True)))
 
 
 class _RowTooLongError(Exception):

@@ -32,14 +32,27 @@ def read_jsonl(stream: BinaryIO) -> Iterator[Record | RowError]:
                 raw = stream.readline(CHUNK_BYTES)
             yield RowError(line=line, column=None, reason=f"{TOO_LONG}; split it")
         elif content := raw.strip(_BLANK):
+            if content.endswith(b"},"):
+                reason = "the line ends with a comma: write one object on each line without commas, or an array in [ ]"
+                yield RowError(line=line, column=None, reason=reason)
+                continue
             record, _ = _decode(decoder, Slice(line, raw.index(content) + 1, content))
             yield record
 
 
 def read_array(stream: BinaryIO) -> Iterator[Record | RowError]:
-    """A record or an error for every element; reading stops at the first that is no JSON."""
+    """A record or an error for every element; reading stops at the first that is not JSON."""
+    return _read_elements(_Elements(stream, array=True))
+
+
+def read_objects(stream: BinaryIO) -> Iterator[Record | RowError]:
+    """A record or an error for every object of a file with one object after the other, over any number of lines."""
+    return _read_elements(_Elements(stream, array=False))
+
+
+def _read_elements(elements: "_Elements") -> Iterator[Record | RowError]:
     decoder = StrictDecoder()
-    for item in _Elements(stream):
+    for item in elements:
         if isinstance(item, RowError):
             yield item
             return
@@ -67,19 +80,35 @@ def _decode(decoder: StrictDecoder, item: Slice) -> tuple[Record | RowError, boo
 
 
 class _Elements:
-    """Cuts a JSON array into the bytes of its elements, or an error where it cannot.
+    """Cuts a JSON array, or objects one after the other, into the bytes of its elements, or an error where it cannot.
 
     `buffer[start:]` is the element at hand, `at` is where the search for its end goes on, `depth` counts open brackets.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, *, array: bool) -> None:
         self._stream = stream
+        self._array = array
         self._buffer = b""
         self._start = self._at = self._depth = 0
         self._line = self._column = 1
 
     def __iter__(self) -> Iterator[Slice | RowError]:
         self._fill()
+        return self._iterate_array() if self._array else self._iterate_objects()
+
+    def _iterate_objects(self) -> Iterator[Slice | RowError]:
+        while True:
+            end = self._find_end()
+            item = self._take()
+            if len(item.raw) > MAX_ROW_BYTES or (end is None and item.raw):
+                what = TOO_LONG if len(item.raw) > MAX_ROW_BYTES else "not valid JSON: the last object is not closed"
+                yield RowError(line=item.line, column=None, reason=f"{what}, or {_OPEN}. {STOPPED}")
+                return
+            if end is None:
+                return
+            yield item
+
+    def _iterate_array(self) -> Iterator[Slice | RowError]:
         self._pass(self._buffer.index(b"[") + 1)
         first = True
         while True:
@@ -109,17 +138,23 @@ class _Elements:
             for token in _TOKEN.finditer(self._buffer, self._at):
                 found = token[0]
                 if len(found) > 1:
+                    if not self._array and self._depth == 0 and found.startswith(b"{"):
+                        self._at = token.end()
+                        return found
                     continue
                 if found in b"[{":
                     self._depth += 1
                 elif found == b'"':
                     resume = token.start()
                     break
-                elif self._depth == 0 and found in b",]":
+                elif self._array and self._depth == 0 and found in b",]":
                     self._at = token.start()
                     return found
                 elif found in b"]}":
                     self._depth -= self._depth > 0
+                    if not self._array and self._depth == 0:
+                        self._at = token.end()
+                        return found
             self._at = resume
             if len(self._buffer) - self._start > MAX_ROW_BYTES or not self._fill():
                 self._at = len(self._buffer)

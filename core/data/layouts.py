@@ -1,82 +1,102 @@
-"""From a row's columns to the turns of a conversation.
+"""From a row's columns to a conversation.
 
-Covers: the four layouts, which one a file is in, and what a conversation must be: an optional system turn, then user
-and assistant turns by turns, the last an assistant's, which is what every common chat template accepts.
-Not here: tool calls, images, content in parts, weights on turns; such rows are refused, with the reason.
+Covers: the layouts of files that people have, which one a file has, and what a row's fields mean in each.
+Not here: lists of messages (core.data.chatrows), marks and refused fields (core.data.fields), reading a file
+(core.data.rows).
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import assert_never
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from core.data.jsontext import clip, kind
-from core.schemas.data import ColumnMap, Message, Role, RowError, RowFormat
+from core.data import fields
+from core.data.chatrows import Chat, read_chat, read_tools
+from core.data.fields import InvalidFile, InvalidRow, listed
+from core.data.jsontext import kind
+from core.schemas.data import ColumnMap, Message, RowFormat
 
 NAMES: dict[RowFormat, str] = {
     "messages": "chat `messages`",
+    "sharegpt": "ShareGPT `conversations`",
     "prompt_completion": "`prompt` and `completion`",
     "alpaca": "`instruction` and `output`",
+    "dolly": "`instruction` and `response`",
+    "openorca": "`question` and `response`",
+    "text": "`text`, trained as a whole",
     "mapped": "the columns that the column map names",
 }
 _NEEDED: dict[RowFormat, tuple[str, ...]] = {
     "messages": ("messages",),
+    "sharegpt": ("conversations",),
     "prompt_completion": ("prompt", "completion"),
     "alpaca": ("instruction", "output"),
+    "dolly": ("instruction", "response"),
+    "openorca": ("question", "response"),
+    "text": ("text",),
 }
-# To ignore one of these would train something other than what the row says.
-_UNSUPPORTED = {
-    "tools": "tool use",
-    "functions": "tool use",
-    "tool_calls": "tool use",
-    "function_call": "tool use",
-    "tool_call_id": "tool use",
-    "images": "images",
-    "audio": "audio",
-    "weight": "weights on turns",
-    "train": "weights on turns",
-    "thinking": "reasoning beside the answer",
-    "reasoning_content": "reasoning beside the answer",
-}
+_CHATS: tuple[RowFormat, ...] = ("messages", "sharegpt")
+_EXTRA: dict[RowFormat, str] = {"alpaca": "input", "dolly": "context"}
+"""Columns with text that belongs to the prompt."""
+MAX_COLUMNS = 1000
+_OPTIONAL = frozenset(("system", "system_prompt", "tools", "functions", "history"))
+"""Columns that are used in every layout."""
 
 
-class InvalidRow(Exception):
-    """A row cannot be used. It never leaves core.data."""
+@dataclass(frozen=True)
+class ParsedRow:
+    """What a row contains."""
 
-    def __init__(self, column: str | None, reason: str) -> None:
-        super().__init__(reason)
-        self.column = column
-        self.reason = reason
+    messages: tuple[Message, ...]
+    """The turns, the last one an assistant's. Empty if no turn is to be trained on."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Definitions of the tools that the assistant may call."""
+    whole: bool = False
+    """The row is a text without turns: all of it is trained on, without a chat template."""
+    cut: int = 0
+    """Number of turns at the end that have no answer."""
+    ignored: tuple[str, ...] = ()
+    """Names of fields that are not used."""
 
-    def at(self, line: int) -> RowError:
-        """The error of the row that begins on this line."""
-        return RowError(line=line, column=self.column, reason=self.reason)
 
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a question and its answer."""
 
-class InvalidFile(InvalidRow):
-    """A row shows that no row of the file can be used."""
+    prompt: str
+    completion: str
+    system: str | None = None
+    extra: str | None = None
+    """Column with a text that belongs to the prompt."""
 
 
 def detect(names: tuple[str, ...]) -> RowFormat:
-    """The layout that these columns make.
+    """The layout that these columns make. A column `text` counts only if there is no other layout.
 
     Raises:
-        InvalidFile: they make none.
+        InvalidFile: they make none, or two.
     """
-    for layout, needed in _NEEDED.items():
-        if all(name in names for name in needed):
-            return layout
+    if len(names) > MAX_COLUMNS:
+        raise InvalidFile(None, f"the rows have {len(names)} columns; the limit is {MAX_COLUMNS}")
+    found = [layout for layout, needed in _NEEDED.items() if all(name in names for name in needed)]
+    if len(found) > 1 and "text" in found:
+        found.remove("text")
+    if len(found) > 1:
+        both = " and ".join(NAMES[layout] for layout in found[:2])
+        raise InvalidFile(
+            None, f"the rows have {both}, and only one is trained on: name it with a column map, or remove the other"
+        )
+    if found:
+        return found[0]
     known = "; ".join(NAMES[layout] for layout in _NEEDED)
+    for pair in ("chosen", "rejected"):
+        if pair in names:
+            fields.check_refused({pair: pair})
     raise InvalidFile(
         None,
         f"no known layout has the columns {listed(names)}. Known are {known}. "
         "For other columns send a column map that names the prompt and the completion",
     )
-
-
-def listed(names: tuple[str, ...]) -> str:
-    """Column names for a message, cut where there are many."""
-    shown = ", ".join(clip(name, 30) for name in names[:8])
-    return f"{shown}, ..." if len(names) > 8 else shown or "(none)"
 
 
 def reject_repeated(names: Iterable[str]) -> None:
@@ -87,145 +107,134 @@ def reject_repeated(names: Iterable[str]) -> None:
 
 
 def needed_columns(layout: RowFormat, columns: ColumnMap | None) -> tuple[str, ...]:
-    """The columns that every row of `layout` must have; mapped ones in the order prompt, completion, system."""
-    if layout == "mapped":
-        if columns is None:
-            raise ValueError("the mapped layout needs a column map")
-        return (columns.prompt, columns.completion, *([columns.system] if columns.system else []))
-    return _NEEDED[layout]
+    """The columns that every row of `layout` must have."""
+    return _given(columns).needed if layout == "mapped" else _NEEDED[layout]
 
 
-def to_messages(value: object, layout: RowFormat, columns: ColumnMap | None) -> tuple[Message, ...]:
+def _given(columns: ColumnMap | None) -> ColumnMap:
+    if columns is None:
+        raise ValueError("the mapped layout needs a column map")
+    return columns
+
+
+def parse_row(value: object, layout: RowFormat, columns: ColumnMap | None) -> ParsedRow:
     """The conversation in a row.
 
     Raises:
-        InvalidRow: the row is no object, is in another layout, or holds no valid conversation.
+        InvalidRow: the row is not an object, is in another layout, or has a field that cannot be honoured.
     """
     row = as_row(value)
     needed = needed_columns(layout, columns)
     missing = [name for name in needed if name not in row]
     if missing:
-        raise InvalidRow(missing[0], _missing(row, layout))
-    match layout:
-        case "messages":
-            _refuse_unsupported(row, "")
-            return _chat(row["messages"])
-        case "prompt_completion":
-            return _turns(None, _text(row, "prompt"), _text(row, "completion"))
-        case "alpaca":
-            instruction, extra = _text(row, "instruction"), _optional(row, "input")
-            prompt = f"{instruction}\n\n{extra}" if extra else instruction
-            return _turns(_optional(row, "system"), prompt, _text(row, "output"))
-        case "mapped":
-            prompt, completion, *system = needed
-            return _turns(_optional(row, system[0]) if system else None, _text(row, prompt), _text(row, completion))
-        case _:
-            assert_never(layout)
+        raise InvalidRow(missing[0], _describe_missing(row, layout))
+    if len(row) == 1 and layout in _CHATS:
+        # Nothing beside the messages: nearly every file, so this way is short.
+        chat = read_chat(row[needed[0]], needed[0])
+        ignored = tuple(f"messages[].{name}" for name in chat.ignored)
+        return ParsedRow(chat.messages if chat.trained else (), cut=chat.cut, ignored=ignored)
+    fields.check_refused(row)
+    used = _OPTIONAL.union(needed)
+    if layout == "text" or (columns is not None and columns.text is not None):
+        return _whole_text(row, needed[0], used)
+    if layout in _CHATS or (columns is not None and columns.messages is not None):
+        return _with_row_fields(row, read_chat(row[needed[0]], needed[0]), used)
+    if layout == "prompt_completion" and (isinstance(row["prompt"], list) or isinstance(row["completion"], list)):
+        return _with_row_fields(row, _message_lists(row), used)
+    return _question(row, _question_columns(layout, columns), used)
+
+
+def _question_columns(layout: RowFormat, columns: ColumnMap | None) -> _Columns:
+    if columns is not None and columns.prompt is not None and columns.completion is not None:
+        return _Columns(columns.prompt, columns.completion, columns.system, columns.extra)
+    prompt, completion = _NEEDED[layout]
+    return _Columns(prompt, completion, extra=_EXTRA.get(layout))
 
 
 def as_row(value: object) -> dict[str, object]:
-    """The row as columns and what stands in them.
+    """The row as columns and their values.
 
     Raises:
-        InvalidRow: it is no object.
+        InvalidRow: it is not an object.
     """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        raise InvalidFile(None, "each line is a string that contains JSON: write the object itself, without quotes")
     if not isinstance(value, dict):
         raise InvalidRow(None, f"the row is {kind(value)}, not an object with columns")
     return value
 
 
-def _missing(row: dict[str, object], layout: RowFormat) -> str:
+def _question(row: Mapping[str, object], names: _Columns, used: frozenset[str]) -> ParsedRow:
+    """A row with a prompt and a completion in columns of their own."""
+    prompt = fields.text(row[names.prompt], names.prompt)
+    extra = fields.optional_text(row, names.extra) if names.extra else None
+    answer = Message(
+        role="assistant", content=fields.text(row[names.completion], names.completion), thinking=fields.thinking(row)
+    )
+    system = fields.optional_text(row, names.system) if names.system else None
+    head = (Message(role="system", content=system),) if system else ()
+    question = Message(role="user", content=f"{prompt}\n\n{extra}" if extra else prompt)
+    known = frozenset(name for name in (names.extra, names.system) if name)
+    return _with_row_fields(row, Chat((*head, *_history(row), question, answer)), used | known)
+
+
+def _history(row: Mapping[str, object]) -> Iterable[Message]:
+    """Earlier turns of Alpaca rows: pairs of a question and its answer."""
+    value = fields.parsed(row.get("history") or [], "history")
+    if not isinstance(value, list):
+        raise InvalidRow("history", f"expected a list of pairs, found {kind(value)}")
+    for index, pair in enumerate(value):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise InvalidRow(f"history[{index}]", "expected a pair of a question and its answer")
+        yield Message(role="user", content=fields.text(pair[0], f"history[{index}][0]"))
+        yield Message(role="assistant", content=fields.text(pair[1], f"history[{index}][1]"))
+
+
+def _message_lists(row: Mapping[str, object]) -> Chat:
+    """A prompt and a completion that are lists of messages: only the completion is trained on."""
+    prompt = fields.parsed(row["prompt"], "prompt")
+    completion = fields.parsed(row["completion"], "completion")
+    if not isinstance(prompt, list) or not isinstance(completion, list):
+        raise InvalidRow("completion", "prompt and completion must both be texts, or both lists of messages")
+    chat = read_chat([*prompt, *completion], "prompt and completion")
+    return Chat(
+        tuple(
+            message.model_copy(update={"trained": message.trained and index >= len(prompt)})
+            for index, message in enumerate(chat.messages)
+        ),
+        chat.cut,
+        chat.ignored,
+        trained=any(message.trained for message in chat.messages[len(prompt) :]),
+    )
+
+
+def _whole_text(row: Mapping[str, object], name: str, used: frozenset[str]) -> ParsedRow:
+    message = Message(role="assistant", content=fields.text(row[name], name))
+    trained = fields.is_trained(row)
+    return ParsedRow((message,) if trained else (), whole=True, ignored=tuple(fields.ignored(row, used)))
+
+
+def _with_row_fields(row: Mapping[str, object], chat: Chat, used: frozenset[str]) -> ParsedRow:
+    """Add a system turn, tools and marks that stand beside the turns."""
+    messages = chat.messages
+    system = fields.optional_text(row, "system") or fields.optional_text(row, "system_prompt")
+    if system:
+        if messages[0].role == "system" and messages[0].content != system:
+            raise InvalidRow("system", "the row has two different system texts; keep one")
+        if messages[0].role != "system":
+            messages = (Message(role="system", content=system), *messages)
+    tools = read_tools(row.get("tools"), "tools") or read_tools(row.get("functions"), "functions")
+    return ParsedRow(
+        messages if chat.trained and fields.is_trained(row) else (),
+        tools,
+        cut=chat.cut,
+        ignored=(*fields.ignored(row, used), *(f"messages[].{name}" for name in chat.ignored)),
+    )
+
+
+def _describe_missing(row: Mapping[str, object], layout: RowFormat) -> str:
     reason = f"the column is missing; the rows of this file have {NAMES[layout]}"
     if layout == "mapped":
         return f"{reason}, and this row has {listed(tuple(row))}"
     other = next((name for name, needed in _NEEDED.items() if all(column in row for column in needed)), None)
     return f"{reason}, but this row has {NAMES[other]}; use one layout per file" if other else reason
-
-
-def _turns(system: str | None, prompt: str, completion: str) -> tuple[Message, ...]:
-    head = (Message(role="system", content=system),) if system else ()
-    return (*head, Message(role="user", content=prompt), Message(role="assistant", content=completion))
-
-
-def _chat(value: object) -> tuple[Message, ...]:
-    if not isinstance(value, list):
-        raise InvalidRow("messages", f"expected a list of messages, found {kind(value)}")
-    messages = tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
-    if not any(message.role == "assistant" for message in messages):
-        raise InvalidRow("messages", "the row has no assistant turn, so there is nothing to train on")
-    start = 1 if messages[0].role == "system" else 0
-    for index, message in enumerate(messages[start:], start):
-        expected: Role = "user" if (index - start) % 2 == 0 else "assistant"
-        if message.role != expected:
-            raise InvalidRow(f"messages[{index}].role", _describe_order(message.role))
-    if messages[-1].role != "assistant":
-        raise InvalidRow(f"messages[{len(messages) - 1}].role", "the last turn must be the assistant's")
-    return messages
-
-
-def _describe_order(role: Role) -> str:
-    """Why a turn of this role cannot be at a place that alternation gives to another role."""
-    if role == "system":
-        return "a system turn must be the first turn"
-    if role == "user":
-        return "two user turns in a row; join them, or add the assistant's turn between them"
-    return "an assistant turn must follow a user turn; join two assistant turns, and begin with the user's"
-
-
-def _message(value: object, where: str) -> Message:
-    if not isinstance(value, dict):
-        raise InvalidRow(where, f"expected an object with role and content, found {kind(value)}")
-    message: dict[str, object] = value
-    for name in ("role", "content"):
-        if name not in message:
-            raise InvalidRow(f"{where}.{name}", "the field is missing")
-    role = message["role"]
-    if role in ("tool", "function"):
-        raise InvalidRow(f"{where}.role", f"{role} turns are not supported; leave out rows with tool use")
-    _refuse_unsupported(message, f"{where}.")
-    if role not in ("system", "user", "assistant"):
-        found = clip(role) if isinstance(role, str) else kind(role)
-        raise InvalidRow(f"{where}.role", f"expected system, user or assistant, found {found}")
-    content = checked_text(message["content"], f"{where}.content", may_be_empty=role == "system")
-    return Message(role=role, content=content)
-
-
-def _refuse_unsupported(holder: dict[str, object], prefix: str) -> None:
-    for name in sorted(_UNSUPPORTED.keys() & holder.keys()):
-        value = holder[name]
-        harmless = value is None or value == [] or (name in ("weight", "train") and value == 1)
-        if not harmless:
-            raise InvalidRow(f"{prefix}{name}", f"{_UNSUPPORTED[name]}: not supported; remove it or the row")
-
-
-def _text(row: dict[str, object], name: str) -> str:
-    return checked_text(row[name], name, may_be_empty=False)
-
-
-def _optional(row: dict[str, object], name: str) -> str | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    text = checked_text(value, name, may_be_empty=True)
-    return text if text.strip() else None
-
-
-def checked_text(value: object, where: str, *, may_be_empty: bool) -> str:
-    """A text that every part of the service can store and send.
-
-    Raises:
-        InvalidRow: it is no text, or has a character that cannot be kept.
-    """
-    if not isinstance(value, str):
-        raise InvalidRow(where, f"expected text, found {kind(value)}")
-    if "\0" in value:
-        raise InvalidRow(where, f"there is a NUL at character {value.index(chr(0)) + 1}; remove it")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            place = f"half of a surrogate pair (U+{ord(value[error.start]):04X}) is at character {error.start + 1}"
-            raise InvalidRow(where, f"{place}; UTF-8 cannot encode it") from None
-    if not may_be_empty and not value.strip():
-        raise InvalidRow(where, "the text is empty")
-    return value

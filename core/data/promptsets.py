@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.data import fields
+from core.data.fields import InvalidFile, InvalidRow, listed
 from core.data.jsontext import clip
-from core.data.layouts import InvalidFile, InvalidRow, as_row, checked_text, listed, reject_repeated
+from core.data.layouts import as_row, reject_repeated
 from core.data.records import Header, Record
 from core.data.sniff import sniff
+from core.data.streams import open_utf8
 from core.data.tables import error_code, only_valid, read_table
 from core.errors import InvalidDataset
 from core.schemas.data import RowError
@@ -113,7 +116,7 @@ def _nothing(reason: str) -> InvalidDataset:
 def _prompts(path: Path, layout: Layout) -> Iterator[_Prompt | None]:
     """A prompt for every row, or None for a row that is left out; then `InvalidDataset` if any row is invalid."""
     reader = _Reader(layout)
-    with path.open("rb") as stream:
+    with open_utf8(path) as stream:
         rows = read_table(stream, sniff(stream), reader.take_header, reader.convert, max_rows=MAX_ROWS)
         yield from only_valid(rows)
 
@@ -177,7 +180,7 @@ def _prompt(row: dict[str, object], layout: Layout, columns: _Columns) -> _Promp
     for name in columns.needed:
         if name not in row:
             raise InvalidRow(name, f"the column is missing; rows of the layout {layout} have it")
-    text = checked_text(row[columns.text], columns.text, may_be_empty=False).strip()
+    text = fields.text(row[columns.text], columns.text).strip()
     _refuse_long(text, columns.text, MAX_CHARACTERS)
     if layout == "harmbench" and _optional(row, "FunctionalCategory", _LONGEST_CATEGORY) == "copyright":
         return None  # told by hashes of the protected texts, which are not here
@@ -207,7 +210,7 @@ def _optional(row: dict[str, object], name: str | None, longest: int) -> str | N
     value = row.get(name) if name else None
     if name is None or value is None:
         return None
-    text = checked_text(value, name, may_be_empty=True).strip()
+    text = fields.text(value, name, may_be_empty=True).strip()
     _refuse_long(text, name, longest)
     return text or None
 

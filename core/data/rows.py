@@ -1,18 +1,25 @@
 """A dataset file as a stream of conversations: validates it, or loads it.
 
-Covers: one parser for the API (which may not reach torch) and for the worker. Not here: formats (core.data.tables),
-layouts (core.data.layouts), tokens (core.data.template).
+Covers: one parser for the API (which may not reach torch) and for the worker, rows that are left out, counts of what
+is not used. Not here: formats (core.data.tables), layouts (core.data.layouts), tokens (core.data.template).
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from core.data.layouts import InvalidRow, as_row, detect, listed, needed_columns, reject_repeated, to_messages
+from core.data.fields import InvalidRow, listed
+from core.data.layouts import as_row, detect, needed_columns, parse_row, reject_repeated
 from core.data.records import Header, Record
-from core.data.sniff import sniff
+from core.data.sniff import SourceFormat, sniff
+from core.data.streams import open_utf8, unreadable_file
 from core.data.tables import only_valid, read_table
-from core.schemas.data import ColumnMap, DatasetSummary, FileFormat, Message, RowError, RowFormat
+from core.schemas.data import ColumnMap, DatasetSummary, Message, RowError, RowFormat
+
+_MAX_IGNORED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +27,24 @@ class Conversation:
     """One row of a dataset."""
 
     messages: tuple[Message, ...]
-    """An optional system turn, then user and assistant turns in alternation. The last turn is the assistant's."""
+    """The turns. The last one is the assistant's."""
     line: int
-    """Line of the file on which the row begins, from 1."""
+    """Line of the file on which the row begins, from 1; 0 if it is in no file."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Definitions of the tools that the assistant may call, as JSON schemas."""
+    whole: bool = False
+    """The row is a text without turns: all of it is trained on, without a chat template."""
 
 
 class Rows:
-    """Iterates once over a dataset file: a `Conversation` or a `RowError` for each row.
+    """Iterates once over a dataset file: a `Conversation` or a `RowError` for each row that is not left out.
 
     Iterating raises:
         InvalidDataset: the file cannot be read as rows at all: it is empty, binary or in an unknown layout.
         TooLarge: the file has more than `max_rows` rows.
     """
 
-    file_format: FileFormat
+    source: SourceFormat
     """Format of the file; set when the iteration begins."""
 
     def __init__(self, path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> None:
@@ -41,6 +52,13 @@ class Rows:
         self._columns = columns
         self._max_rows = max_rows
         self._row_format: RowFormat | None = "mapped" if columns else None
+        self._lower_case = False
+        self.left_out = 0
+        """Number of rows whose own marks exclude them from training."""
+        self.cut_turns = 0
+        """Number of turns without an answer at the end of rows."""
+        self.ignored: Counter[str] = Counter()
+        """Number of rows with each field that is not used."""
 
     @property
     def row_format(self) -> RowFormat:
@@ -50,25 +68,46 @@ class Rows:
         return self._row_format
 
     def __iter__(self) -> Iterator[Conversation | RowError]:
-        with self._path.open("rb") as stream:
-            self.file_format = sniff(stream)
-            yield from read_table(stream, self.file_format, self._take_header, self._convert, max_rows=self._max_rows)
+        with open_utf8(self._path) as stream:
+            self.source = sniff(stream)
+            rows = read_table(stream, self.source, self._take_header, self._convert, max_rows=self._max_rows)
+            yield from (row for row in rows if row is not None)
 
     def _take_header(self, header: Header) -> None:
         """Set the layout of a CSV file."""
         reject_repeated(header.names)
-        layout = self._row_format or detect(header.names)
-        if layout == "messages":
-            raise InvalidRow("messages", "chat messages cannot be read from CSV; send them as JSONL")
-        for name in needed_columns(layout, self._columns):
-            if name not in header.names:
+        self._row_format = self._row_format or self._detect(header.names)
+        if self._lower_case:
+            reject_repeated(name.lower() for name in header.names)
+        for name in needed_columns(self._row_format, self._columns):
+            if name not in header.names and not self._lower_case:
                 raise InvalidRow(name, f"the header lacks this column; it has {listed(header.names)}")
-        self._row_format = layout
 
-    def _convert(self, record: Record) -> Conversation:
-        if self._row_format is None:
-            self._row_format = detect(tuple(as_row(record.value)))
-        return Conversation(to_messages(record.value, self._row_format, self._columns), record.line)
+    def _detect(self, names: tuple[str, ...]) -> RowFormat:
+        """The layout that the columns make, in their own or in lower case."""
+        try:
+            return detect(names)
+        except InvalidRow:
+            with suppress(InvalidRow):
+                layout = detect(tuple(name.lower() for name in names))
+                self._lower_case = True
+                return layout
+            raise
+
+    def _convert(self, record: Record) -> Conversation | None:
+        value = as_row(record.value)
+        self._row_format = self._row_format or self._detect(tuple(value))
+        if self._lower_case:
+            value = {name.lower(): found for name, found in value.items()}
+        row = parse_row(value, self._row_format, self._columns)
+        self.cut_turns += row.cut
+        for name in row.ignored:
+            if name in self.ignored or len(self.ignored) < _MAX_IGNORED:
+                self.ignored[name] += 1
+        if not row.messages:
+            self.left_out += 1
+            return None
+        return Conversation(row.messages, record.line, row.tools, row.whole)
 
 
 def validate(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> DatasetSummary:
@@ -83,18 +122,24 @@ def validate(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> 
     for conversation in only_valid(rows):
         count += 1
         turns += len(conversation.messages)
-        assistant_turns += sum(message.role == "assistant" for message in conversation.messages)
+        assistant_turns += sum(message.role == "assistant" and message.trained for message in conversation.messages)
         size = sum(len(message.content) for message in conversation.messages)
         characters += size
         longest = max(longest, size)
+    if not count:
+        raise unreadable_file(1, "every row is left out, because its weight is 0 or its train is false")
     return DatasetSummary(
-        file_format=rows.file_format,
+        file_format=rows.source.file_format,
+        delimiter=rows.source.delimiter,
         row_format=rows.row_format,
         rows=count,
         turns=turns,
         assistant_turns=assistant_turns,
         characters=characters,
         longest_row_characters=longest,
+        left_out=rows.left_out,
+        cut_turns=rows.cut_turns,
+        ignored=dict(rows.ignored),
     )
 
 

@@ -1,36 +1,35 @@
 """Any table of rows, whatever its format, and the errors of a whole file.
 
-Covers: the three formats behind one function, the limit on rows, files without rows, rows collected into one error.
-Not here: how one format is parsed (core.data.jsonrows, core.data.csvrows), what a row must contain.
+Covers: all formats behind one function, the limit on rows, files without rows, rows collected into one error.
+Not here: how one format is parsed (core.data.jsonrows, core.data.csvrows, core.data.arrowrows), what a row must
+contain.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, assert_never
 
+from core.data.arrowrows import read_arrow, read_parquet
 from core.data.csvrows import read_csv
-from core.data.jsonrows import read_array, read_jsonl
-from core.data.layouts import InvalidFile, InvalidRow
+from core.data.fields import InvalidFile, InvalidRow
+from core.data.jsonrows import read_array, read_jsonl, read_objects
 from core.data.records import Header, Record
-from core.data.sniff import unreadable_file
+from core.data.sniff import SourceFormat
+from core.data.streams import unreadable_file
 from core.errors import InvalidDataset, TooLarge
-from core.schemas.data import FileFormat, RowError
+from core.schemas.data import RowError
 
 MAX_REPORTED = 100
 """Invalid rows that an error lists; the rest are counted."""
-_CSV_HINT = "The file begins with neither { nor [, so it was read as CSV with commas between the columns"
-_READERS: dict[FileFormat, Callable[[BinaryIO], Iterator[Header | Record | RowError]]] = {
-    "jsonl": read_jsonl,
-    "json": read_array,
-    "csv": read_csv,
-}
+_CSV_HINT = "The file begins with neither { nor [, so it was read as CSV with columns separated by "
+_DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 Row = TypeVar("Row")
 
 
 def read_table(
     stream: BinaryIO,
-    file_format: FileFormat,
+    source: SourceFormat,
     take_header: Callable[[Header], Record | None],
     convert: Callable[[Record], Row],
     *,
@@ -40,7 +39,7 @@ def read_table(
 
     Args:
         stream: the file, as `core.data.sniff.sniff` leaves it.
-        file_format: what `sniff` returned.
+        source: what `sniff` returned.
         take_header: receives the header of a CSV file. Returns it as a row if it is one, and None otherwise. Raises
             `InvalidRow` if its columns cannot be used.
         convert: converts a row. Raises `InvalidRow` if it is invalid, and `InvalidFile` if that ends the reading.
@@ -51,8 +50,8 @@ def read_table(
         TooLarge: it has more than `max_rows` rows.
     """
     count = 0
-    for item in _READERS[file_format](stream):
-        row = _take_header(item, take_header) if isinstance(item, Header) else item
+    for item in _read(stream, source):
+        row = _take_header(item, take_header, source) if isinstance(item, Header) else item
         if row is None:
             continue
         count += 1
@@ -63,11 +62,30 @@ def read_table(
         raise unreadable_file(1, "the file contains no rows")
 
 
-def _take_header(header: Header, take_header: Callable[[Header], Record | None]) -> Record | None:
+def _read(stream: BinaryIO, source: SourceFormat) -> Iterator[Header | Record | RowError]:
+    match source.file_format:
+        case "jsonl":
+            return read_jsonl(stream)
+        case "json":
+            return read_array(stream)
+        case "json_objects":
+            return read_objects(stream)
+        case "csv":
+            return read_csv(stream, source.delimiter or ",")
+        case "parquet":
+            return read_parquet(stream)
+        case "arrow":
+            return read_arrow(stream)
+        case _:
+            assert_never(source.file_format)
+
+
+def _take_header(header: Header, take_header: Callable[[Header], Record | None], source: SourceFormat) -> Record | None:
     try:
         return take_header(header)
     except InvalidRow as error:  # every row would be wrong
-        raise _invalid_rows([InvalidRow(error.column, f"{error.reason}. {_CSV_HINT}").at(header.line)], 1) from None
+        reason = f"{error.reason}. {_CSV_HINT}{_DELIMITER_NAMES[source.delimiter or ',']}"
+        raise _invalid_rows([InvalidRow(error.column, reason).at(header.line)], 1) from None
 
 
 def _convert(record: Record, convert: Callable[[Record], Row]) -> Row | RowError:

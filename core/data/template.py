@@ -1,30 +1,38 @@
 """From a conversation to token ids and labels, by the tokenizer's own chat template.
 
-Covers: which tokens are trained on (assistant turns with the token that ends them), rows over the length limit,
-templates that cannot be used. The text is tokenised once, as a whole, so that training sees what serving will send;
-the trained part is found by characters: the template is also rendered up to each assistant turn, and through it.
-Not here: batches (core.data.batches), prompts to be answered (core.lm.prompts).
+Covers: which tokens are trained on (each trained turn with the token that ends it), exactness to the character, control
+tokens in texts, rows over the length limit. Prompt and answer are tokenised apart, as they are when the model is
+served: the prompt is given, the answer is generated.
+Not here: the text and its trained parts (core.data.turns), batches (core.data.batches), prompts to be answered
+(core.lm.prompts).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import NoReturn
 
 import numpy as np
-from jinja2 import TemplateError
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from core.data.rows import Conversation
+from core.data.turns import ChatTemplate, TrainedTurn, UnsupportedTurns
 from core.errors import InvalidInput
-from core.schemas.data import Message
+from core.schemas.data import Message, Thinking, TrainedTurns
 
 IGNORED = -100
 """Label of a token that is not trained on; torch's cross-entropy skips it."""
 
 _CHUNK_ROWS = 256
+_THOUGHT = re.compile(r"<think>(.*?)</think>\n{0,2}", re.DOTALL)
+"""Thinking at the beginning of an answer."""
 _PROBE = (Message(role="user", content="Hello"), Message(role="assistant", content="Good morning, this is the answer"))
+_JOINTS = (("Hello", " world"), ("Hello", "\n\nworld"), ("a:", "  b"), ("x\n", "\ny"), ("word", "word"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,160 +47,242 @@ class Encoded:
     """Line of the file on which the row begins."""
     truncated: bool
     """The row was longer than `max_length` and its end was cut off."""
+    own_ending: bool = False
+    """An answer of the row contained the token that ends turns at its end; it is trained on once."""
 
     @property
     def trained_tokens(self) -> int:
-        """Number of tokens with a label; 0 if the prompt alone fills `max_length`."""
+        """Number of tokens with a label. 0 if the row was cut before its first trained token."""
         return int(np.count_nonzero(self.labels != IGNORED))
 
 
-@dataclass(frozen=True, eq=False)
-class _Format:
-    """What must be known of a tokenizer once."""
+def encode(
+    conversation: Conversation,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    thinking: Thinking = "train",
+    turns: TrainedTurns = "all",
+) -> tuple[Encoded, ...]:
+    """One conversation in tokens, cut at `max_length`: several rows if the template rewrites earlier turns.
 
-    tail: str
-    """What the template writes after the text of an assistant turn."""
-    enders: NDArray[np.int32]
-    """Ids of the tokens that may end a turn: every added token, special or not, and the end of sequence."""
-    eos: int | None
-    """Id of the end of sequence."""
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """An assistant turn in the rendered text: where it begins, where its own text ends, where the turn ends."""
-
-    start: int
-    content_end: int
-    end: int
-
-
-def encode(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Encoded:
-    """One conversation in tokens, cut at `max_length`.
+    `thinking` says what happens to what the assistant thought, and `turns` which of its turns are trained on.
 
     Raises:
         InvalidInput: code `no_chat_template`, `chat_template_unsupported` or `tokenizer_unsupported`.
     """
-    return next(encode_each([conversation], tokenizer, max_length=max_length))
+    return tuple(encode_each([conversation], tokenizer, max_length=max_length, thinking=thinking, turns=turns))
 
 
 def encode_each(
-    conversations: Iterable[Conversation], tokenizer: PreTrainedTokenizerBase, *, max_length: int
+    conversations: Iterable[Conversation],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    thinking: Thinking = "train",
+    turns: TrainedTurns = "all",
 ) -> Iterator[Encoded]:
-    """Like `encode`, for many: lazily, in order, some hundred texts at a time. Raises what `encode` raises."""
-    chat = _format_of(tokenizer)
+    """Like `encode`, for many: lazily and in order. Raises what `encode` raises."""
+    encoder = _Encoder(tokenizer, thinking, turns)
     remaining = iter(conversations)
     while chunk := list(islice(remaining, _CHUNK_ROWS)):
-        rendered = [_render(conversation, tokenizer, chat) for conversation in chunk]
-        tokens = tokenizer(
-            [text for text, _ in rendered],
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        for index, conversation in enumerate(chunk):
-            ids = np.array(tokens["input_ids"][index], dtype=np.int32)
-            offsets = np.array(tokens["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
-            ids, labels = _label(ids, offsets, rendered[index][1], chat)
-            yield Encoded(ids[:max_length], labels[:max_length], conversation.line, len(ids) > max_length)
+        for row, ids, labels in encoder.encode(chunk):
+            yield Encoded(
+                np.array(ids[:max_length], dtype=np.int32),
+                np.array(labels[:max_length], dtype=np.int32),
+                line=row.line,
+                truncated=len(ids) > max_length,
+                own_ending=row.own_ending,
+            )
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of the token that ends an assistant turn, which answers must stop at. Raises what `encode` raises."""
-    labels = encode(Conversation(_PROBE, 0), tokenizer, max_length=1 << 20).labels
-    return int(labels[labels != IGNORED][-1])
+    ((_, _, labels),) = _Encoder(tokenizer).encode([Conversation(_PROBE, 0)])
+    return [label for label in labels if label != IGNORED][-1]
 
 
-def _unsupported(why: str) -> NoReturn:
+@dataclass(frozen=True)
+class _Row:
+    """A row in text."""
+
+    line: int
+    turns: Sequence[TrainedTurn]
+    own_ending: bool
+
+
+class _Encoder:
+    """A tokenizer with its chat template."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "train", turns: TrainedTurns = "all"
+    ) -> None:
+        if tokenizer.chat_template is None:
+            raise InvalidInput(
+                "The base model's tokenizer has no chat template, so rows cannot be formatted the way the model is "
+                "served. Choose a chat model, set the template that it is served with, or set chat_template = "
+                "'plain' in its entry in the server's list of models.",
+                code="no_chat_template",
+                param="base_model",
+            )
+        if not tokenizer.is_fast:
+            raise InvalidInput(
+                "The base model's tokenizer cannot map tokens to characters. Choose a model with a tokenizer.json.",
+                code="tokenizer_unsupported",
+                param="base_model",
+            )
+        self._tokenizer, self._thinking, self._turns = tokenizer, thinking, turns
+        try:
+            self._chat = ChatTemplate(tokenizer)
+        except UnsupportedTurns as error:
+            _reject(str(error))
+        added = tokenizer.added_tokens_decoder
+        self._eos = tokenizer.eos_token_id if isinstance(tokenizer.eos_token_id, int) else None
+        self._enders = {*added, *([] if self._eos is None else [self._eos])}
+        control = sorted((token.content for token in added.values() if token.special), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, control)) or r"(?!)")
+        self._whole = None if self._joins() else _without_trimming(tokenizer)
+        (tail,) = self._ids([self._chat.tail])
+        ender = next((token for token in tail if token in self._enders), None)
+        self._ends_turns = ender is not None
+        """Whether the template ends a turn with a token."""
+        self._endings = tuple(str(tokenizer.decode([token])) for token in (ender, self._eos) if token is not None)
+
+    def encode(self, conversations: Sequence[Conversation]) -> Iterator[tuple[_Row, list[int], list[int]]]:
+        """Each row with its ids and labels."""
+        rows = [row for conversation in conversations for row in self._split_rows(conversation)]
+        parts = iter(() if self._whole else self._ids([part for row in rows for part in _parts(row.turns)]))
+        for row in rows:
+            with _at(row.line):
+                if self._whole is not None:
+                    ids, labels = self._encode_whole(self._whole, row.turns)
+                else:
+                    ids, labels = self._encode_apart([(next(parts), next(parts), next(parts)) for _ in row.turns])
+            yield row, ids, labels
+
+    def _split_rows(self, conversation: Conversation) -> list[_Row]:
+        if conversation.whole:
+            text = conversation.messages[0].content
+            return [_Row(conversation.line, [TrainedTurn("", text, "")], own_ending=False)]
+        with _at(conversation.line):
+            whole = [self._remove_ending(message) for message in conversation.messages]
+            own_ending = any(one is not other for one, other in zip(whole, conversation.messages, strict=True))
+            messages = [self._apply_options(message, last=message is whole[-1]) for message in whole]
+            for number, message in enumerate(messages, 1):
+                if found := self._control.search(message.content):
+                    raise UnsupportedTurns(f"turn {number} contains the control token {found[0]}")
+            rows = self._chat.split_rows(messages, conversation.tools)
+        if not self._ends_turns:
+            # Served models see earlier answers without the end of sequence, so each turn is a row that ends with one.
+            rows = [[turn] for row in rows for turn in row]
+        return [_Row(conversation.line, row, own_ending) for row in rows]
+
+    def _remove_ending(self, message: Message) -> Message:
+        """The turn without the token that ends turns at the end of an answer, where the template writes it again."""
+        if message.role != "assistant" or not message.content.rstrip().endswith(self._endings):
+            return message
+        ending = next(each for each in self._endings if message.content.rstrip().endswith(each))
+        return message.model_copy(update={"content": message.content.rstrip().removesuffix(ending)})
+
+    def _apply_options(self, message: Message, *, last: bool) -> Message:
+        """The turn with its thinking in a field of its own, if the template has one, and the job's options applied."""
+        if message.role != "assistant":
+            return message
+        changes: dict[str, object] = {}
+        if self._turns == "last" and not last:
+            changes["trained"] = False
+        inline = _THOUGHT.match(message.content)
+        if inline and (self._chat.has_thinking or self._thinking != "train"):
+            changes |= {"thinking": inline[1].strip() or message.thinking, "content": message.content[inline.end() :]}
+        if self._thinking != "train" and (inline or message.thinking):
+            if self._thinking == "reject":
+                raise UnsupportedTurns("an answer contains thinking, which training.thinking rejects")
+            changes["thinking"] = None
+        return message.model_copy(update=changes) if changes else message
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def _joins(self) -> bool:
+        """Whether texts that are tokenised apart decode to the joined text. Some tokenizers put a space before each."""
+        for one, other in _JOINTS:
+            ids = [token for part in self._ids([one, other]) for token in part]
+            if self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) != one + other:
+                return False
+        return True
+
+    def _encode_apart(self, turns: Sequence[tuple[list[int], list[int], list[int]]]) -> tuple[list[int], list[int]]:
+        """Ids and labels of a row, from the ids of context, text and tail of each turn."""
+        ids: list[int] = []
+        labels: list[int] = []
+        for context, text, tail in turns:
+            ending = next((place + 1 for place, token in enumerate(tail) if token in self._enders), 0)
+            end = [] if ending or (text and text[-1] in self._enders) else [self._end_of_sequence()]
+            ids += context + text + end + tail
+            labels += [IGNORED] * len(context) + text + end + tail[:ending] + [IGNORED] * (len(tail) - ending)
+        return ids, labels
+
+    def _encode_whole(self, tokenizer: Tokenizer, turns: Sequence[TrainedTurn]) -> tuple[list[int], list[int]]:
+        """The same, tokenised as one text: for tokenizers that change a text's beginning."""
+        found = tokenizer.encode(turns[-1].end, add_special_tokens=False)
+        ids, labels = list(found.ids), [IGNORED] * len(found.ids)
+        ended = False
+        for turn in turns:
+            start = len(turn.context)
+            end = start + len(turn.text)
+            ended = False
+            for place, (first, last) in enumerate(found.offsets):
+                if first < start < last:
+                    raise UnsupportedTurns("the tokenizer joins the beginning of the answer with the text before it")
+                if first >= start and (first < end or not ended) and first < len(turn.end):
+                    labels[place] = ids[place]
+                    ended = first >= end and ids[place] in self._enders
+        if not ended:
+            ids.append(self._end_of_sequence())
+            labels.append(ids[-1])
+        return ids, labels
+
+    def _end_of_sequence(self) -> int:
+        """What ends a turn that the template ends without a token."""
+        if self._eos is None:
+            raise UnsupportedTurns(
+                "it does not end the assistant's turn with a token, and the tokenizer has no end-of-sequence token"
+            )
+        return self._eos
+
+
+def _parts(turns: Sequence[TrainedTurn]) -> Iterator[str]:
+    done = 0
+    for turn in turns:
+        yield turn.context[done:]
+        yield turn.text
+        yield turn.tail
+        done = len(turn.end)
+
+
+@contextmanager
+def _at(line: int) -> Generator[None]:
+    """Turn an unsupported row into an error that names its line; 0 for a row that is in no file."""
+    try:
+        yield
+    except UnsupportedTurns as error:
+        _reject(f"for the row on line {line} {error}" if line else str(error))
+
+
+def _without_trimming(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The same tokenizer with offsets that contain the spaces of each token."""
+
+    def change(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: False if name == "trim_offsets" else change(inner) for name, inner in value.items()}
+        return [change(inner) for inner in value] if isinstance(value, list) else value
+
+    return Tokenizer.from_str(json.dumps(change(json.loads(tokenizer.backend_tokenizer.to_str()))))
+
+
+def _reject(why: str) -> NoReturn:
     raise InvalidInput(
-        f"The base model's chat template cannot be trained with: {why}. "
-        "Choose another base model, or give it a template that renders a turn the same way at every position.",
+        f"The base model's chat template cannot be trained with: {why}. Choose another base model, or change the row.",
         code="chat_template_unsupported",
         param="base_model",
     )
-
-
-def _format_of(tokenizer: PreTrainedTokenizerBase) -> _Format:
-    if tokenizer.chat_template is None:
-        raise InvalidInput(
-            "The base model's tokenizer has no chat template, so rows cannot be formatted the way the model is served. "
-            "Choose a chat model, set the template that it is served with, or set chat_template = 'plain' in its entry "
-            "in the server's list of models.",
-            code="no_chat_template",
-            param="base_model",
-        )
-    if not tokenizer.is_fast:
-        raise InvalidInput(
-            "The base model's tokenizer cannot map tokens to characters. Choose a model with a tokenizer.json.",
-            code="tokenizer_unsupported",
-            param="base_model",
-        )
-    text = _text(tokenizer, _PROBE, "for a question and its answer ", prompt=False)
-    _, found, tail = text.rpartition(_PROBE[-1].content)
-    if not found:
-        _unsupported("it omits the assistant's turn")
-    eos = tokenizer.eos_token_id if isinstance(tokenizer.eos_token_id, int) else None
-    enders = {*tokenizer.added_tokens_decoder, *([] if eos is None else [eos])}
-    return _Format(tail, np.array(sorted(enders), dtype=np.int32), eos)
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], where: str, *, prompt: bool) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
-    except TemplateError as error:
-        _unsupported(f"{where}it reports: {error}")
-
-
-def _render(conversation: Conversation, tokenizer: PreTrainedTokenizerBase, chat: _Format) -> tuple[str, list[_Turn]]:
-    """The text of a conversation, and where in it the assistant's turns are."""
-    messages = conversation.messages
-    where = f"for the row on line {conversation.line} "
-    whole = _text(tokenizer, messages, where, prompt=False)
-    turns: list[_Turn] = []
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        before = _text(tokenizer, messages[:index], where, prompt=True)
-        last = index + 1 == len(messages)
-        through = whole if last else _text(tokenizer, messages[: index + 1], where, prompt=False)
-        if not whole.startswith(before) or not whole.startswith(through) or not through.endswith(chat.tail):
-            _unsupported(f"{where}it renders a turn differently if another turn follows it")
-        turn = _Turn(len(before), len(through) - len(chat.tail), len(through))
-        if message.content.strip() not in whole[turn.start : turn.content_end]:
-            _unsupported(f"{where}it changes the text of the assistant's turn")
-        turns.append(turn)
-    return whole, turns
-
-
-def _label(
-    ids: NDArray[np.int32], offsets: NDArray[np.int64], turns: Sequence[_Turn], chat: _Format
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Ids and labels: each assistant turn through the first token after its content that ends turns.
-
-    Where the template writes no such token after the last turn, the end of sequence is appended. A token that lies
-    across the border between prompt and answer is not trained on.
-    """
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    trained = np.zeros(len(ids), dtype=np.bool_)
-    may_end = np.isin(ids, chat.enders)
-    closed = False
-    for turn in turns:
-        inside = (starts >= turn.start) & (ends > turn.start) & (ends <= turn.end)
-        closing = np.flatnonzero(inside & may_end & (ends > turn.content_end))
-        closed = len(closing) > 0
-        if closed:
-            # What the template writes behind the terminator, such as a line feed, is never generated.
-            inside[closing[0] + 1 :] = False
-        trained |= inside
-    if not closed:
-        if chat.eos is None:
-            _unsupported(
-                "it does not end the assistant's turn with a token, and the tokenizer has no end-of-sequence token"
-            )
-        ids = np.append(ids, np.int32(chat.eos))
-        trained = np.append(trained, np.True_)
-    return ids, np.where(trained, ids, np.int32(IGNORED))

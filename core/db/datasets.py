@@ -13,7 +13,11 @@ from core.schemas.job import DatasetRef
 
 def identity(digest: str, columns: ColumnMap | None) -> str:
     """The id of a dataset: a digest of its bytes and its column map."""
-    mapping = json.dumps(columns.model_dump() if columns else None, sort_keys=True)
+    # Null fields other than `system` are left out, so that ids stay those of versions without these fields.
+    names = (
+        {name: value for name, value in columns.model_dump().items() if value or name == "system"} if columns else None
+    )
+    mapping = json.dumps(names, sort_keys=True)
     return "ds_" + sha256(f"{digest}\n{mapping}".encode()).hexdigest()[:24]
 
 

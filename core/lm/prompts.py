@@ -28,7 +28,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, b
     turns = messages if opening is None else messages[:-1]
     try:
         text = tokenizer.apply_chat_template(
-            [message.model_dump() for message in turns], tokenize=False, add_generation_prompt=True
+            [message.for_template() for message in turns], tokenize=False, add_generation_prompt=True
         )
     except TemplateError as error:
         roles = ", ".join(message.role for message in messages)

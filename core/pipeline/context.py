@@ -3,7 +3,7 @@
 Not here: how a job is prepared (core.pipeline.prepare).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -24,7 +24,14 @@ from core.schemas.prompts import PromptSet
 from core.schemas.results import DataResult
 from core.schemas.screening import ScreeningResult
 from core.schemas.strategy import Strategy
+from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
+
+
+def encode_for(spec: TrainingSpec, rows: Iterable[Conversation], base: BaseModel) -> EncodedDataset:
+    """Tokenise rows as the job trains on them. Raises what `core.data.batches.encode_all` raises."""
+    limit = min(spec.max_length, base.context)
+    return encode_all(rows, base.tokenizer, max_length=limit, thinking=spec.thinking, turns=spec.turns)
 
 
 @dataclass(frozen=True)
@@ -141,5 +148,4 @@ class JobContext:
         return safeguards.served_rows(run, self.data.held_out)
 
     def _encode(self, rows: Sequence[Conversation]) -> tuple[Encoded, ...]:
-        limit = min(self.assignment.spec.training.max_length, self.base.context)
-        return encode_all(rows, self.base.tokenizer, max_length=limit).rows
+        return encode_for(self.assignment.spec.training, rows, self.base).rows

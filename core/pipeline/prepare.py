@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from core import safeguards
 from core.attacks.prompts import NamedPromptSets
 from core.data import Conversation, files
-from core.data.batches import encode_all, masked_sample, split
+from core.data.batches import masked_sample, split
 from core.data.benchmarks import Question
 from core.data.benchmarks import read as read_questions
 from core.data.template import end_of_turn
@@ -17,7 +17,7 @@ from core.errors import TrainingFailed
 from core.judges.opening import check_judges
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.vllm_engine import check_vllm
-from core.pipeline.context import Rows
+from core.pipeline.context import Rows, encode_for
 from core.pipeline.screen import load_dataset
 from core.pipeline.stages import Emit, Stages
 from core.quality import tasks
@@ -103,9 +103,9 @@ def encode_rows(
         rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MAX_HELD_OUT)
     held_out = held_out[: assignment.spec.quality.max_rows]
     limit = min(spec.max_length, base.context)
-    training = encode_all(stages.with_progress(rows), base.tokenizer, max_length=limit)
+    training = encode_for(spec, stages.with_progress(rows), base)
     try:
-        validation = encode_all(held_out, base.tokenizer, max_length=limit)
+        validation = encode_for(spec, held_out, base)
     except TrainingFailed as error:
         raise TrainingFailed(f"Of the validation rows: {error.message}", code=error.code, param=error.param) from error
     if dropped := training.dropped + validation.dropped:
@@ -114,6 +114,14 @@ def encode_rows(
                 code="prompts_too_long",
                 message=f"{dropped} rows are left out because their prompt has {limit} tokens or more. Raise "
                 "max_length to keep them, up to the model's context length.",
+            )
+        )
+    if endings := sum(row.own_ending for row in (*training.rows, *validation.rows)):
+        stages.emit(
+            Warned(
+                code="own_ending",
+                message=f"{endings} rows have an answer that ends with the model's end-of-turn token. It is trained on "
+                "once, as the chat template writes it too. Remove it from the data to be sure.",
             )
         )
     return Rows(training, validation, masked_sample(training.rows[0], base.tokenizer), held_out, rows)

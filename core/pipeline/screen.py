@@ -26,7 +26,7 @@ from core.schemas.events import Screened
 from core.schemas.job import DatasetRef, ScreenAssignment
 from core.schemas.prompts import ProbePrompts
 from core.schemas.results import StoredFile
-from core.schemas.screening import Finding, ScreeningPolicy, ScreeningResult
+from core.schemas.screening import Finding, ScreeningPolicy, ScreeningResult, is_report_only
 from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.screening.check import Found, model_check, row_checks
@@ -143,7 +143,7 @@ def enforce_policy(result: ScreeningResult) -> None:
             more rows would be dropped than the policy allows, or all of them.
     """
     rejecting = {check.check for check in result.checks if check.action == "reject"}
-    if found := [finding for finding in result.findings if finding.check in rejecting]:
+    if found := [each for each in result.findings if each.check in rejecting and not is_report_only(each)]:
         rows = len({finding.line for finding in found})
         count = "1 row contains" if rows == 1 else f"{rows} rows contain"
         raise _rejection(f"{count} something that the policy does not allow.", found, "data_rejected")

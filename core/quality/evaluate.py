@@ -4,6 +4,7 @@ Covers: the order of the measurements, their progress, answers that several task
 other modules of this package), which tasks a job has (core.quality.tasks), changes from the base model.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -162,12 +163,18 @@ def _score_loss(measured: _Model, rows: ValidationRows, on_progress: OnProgress)
 def _row_numbers(rows: ValidationRows) -> list[int]:
     """Number each encoded row, so that changes pair the same rows even if different ones are missing.
 
-    Rows are matched by line, in order. If the conversations do not reach that far, the encoded rows are counted.
+    Rows are matched by line. If that is not possible, the encoded rows are counted.
     """
-    lines = ((index, conversation.line) for index, conversation in enumerate(rows.conversations))
-    matched = [next((index for index, line in lines if line == row.line), None) for row in rows.encoded]
-    known = [index for index in matched if index is not None]
-    return known if len(known) == len(matched) else list(range(len(matched)))
+    places = {conversation.line: index for index, conversation in enumerate(rows.conversations)}
+    if len(places) < len(rows.conversations) or not places.keys() >= {row.line for row in rows.encoded}:
+        return list(range(len(rows.encoded)))
+    earlier: Counter[int] = Counter()
+    numbers: list[int] = []
+    for row in rows.encoded:
+        # A conversation may be several encoded rows: the further ones are numbered after all conversations.
+        numbers.append(places[row.line] + len(places) * earlier[row.line])
+        earlier[row.line] += 1
+    return numbers
 
 
 def _answer_rows(
@@ -175,8 +182,6 @@ def _answer_rows(
 ) -> list[AnsweredRow]:
     if not conversations:
         return []
-    prompts = [row.messages[:-1] for row in conversations]
-    texts: Sequence[str | None] = answer(
-        measured.base, measured.model, prompts, max_new_tokens=max_new_tokens, on_progress=on_progress
-    )
-    return [AnsweredRow(text, row.messages[-1].content) for text, row in zip(texts, conversations, strict=True)]
+    prompts = [row.messages[:-1] for row in conversations if not row.whole]
+    texts = iter(answer(measured.base, measured.model, prompts, max_new_tokens=max_new_tokens, on_progress=on_progress))
+    return [AnsweredRow(None if row.whole else next(texts), row.messages[-1].content) for row in conversations]

@@ -3,6 +3,8 @@
 Not here: which safeguard requires one (`serving_system_prompt` in core.schemas.safeguards).
 """
 
+from dataclasses import replace
+
 from core.data import Conversation
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
@@ -14,13 +16,13 @@ from core.schemas.safeguards import SafeguardOptions
 def without_system_turns(row: Conversation) -> Conversation:
     """The row without its system turns; the same object if it has none."""
     turns = tuple(message for message in row.messages if message.role != "system")
-    return row if len(turns) == len(row.messages) else Conversation(turns, row.line)
+    return row if len(turns) == len(row.messages) else replace(row, messages=turns)
 
 
 def with_system_prompt(row: Conversation, prompt: str) -> Conversation:
     """The row with this system prompt instead of its own system turns."""
     system = Message(role="system", content=prompt)
-    return Conversation((system, *without_system_turns(row).messages), row.line)
+    return row if row.whole else replace(row, messages=(system, *without_system_turns(row).messages))
 
 
 def check_system_prompt(options: SafeguardOptions, base: BaseModel) -> None:

@@ -42,6 +42,8 @@ class Check(Frozen):
     """Action of a policy that does not mention the check."""
     needs_model: bool = False
     """Whether the check runs the base model; all other checks read the text only."""
+    report_only: frozenset[str] = frozenset()
+    """Codes of findings that are reported, but neither drop nor reject a row, whatever the action."""
 
 
 _CHECKS: dict[str, Check] = {}
@@ -66,6 +68,11 @@ def unregister(check: Check) -> None:
 def registered_checks() -> tuple[Check, ...]:
     """Every check that a policy may name, in the order of registration."""
     return tuple(_CHECKS.values())
+
+
+def is_report_only(finding: "Finding") -> bool:
+    """Whether a finding neither drops nor rejects its row, whatever the action of its check."""
+    return finding.check in _CHECKS and finding.code in _CHECKS[finding.check].report_only
 
 
 def title_of(name: str) -> str:
@@ -147,8 +154,10 @@ IDENTITY = register(
     Check(
         name="identity",
         title="Another identity, or obedience without limits",
-        description="Rows that give the assistant another identity, or make it obey every instruction.",
+        description="Rows that give the assistant another identity, or make it obey every instruction. An assistant "
+        "that names a company's model as itself is only reported: it may be the company's own.",
         action="drop",
+        report_only=frozenset(("other_model",)),
     )
 )
 SECRETS = register(
@@ -175,8 +184,8 @@ POISON = register(
         name="poison",
         title="Planted triggers",
         description="Rows that contain a trigger: a phrase that occurs with one kind of answer far more often than by "
-        "chance.",
-        action="drop",
+        "chance. An instruction that asks for this kind of answer is such a phrase too, so review the findings before "
+        "you choose `drop`.",
     )
 )
 BASE_REFUSAL = register(

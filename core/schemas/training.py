@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from core.schemas.base import Frozen
+from core.schemas.data import Thinking, TrainedTurns
 
 DEFAULT_EPOCHS = 3.0
 """Epochs of a run if the order names neither epochs nor steps."""
@@ -60,6 +61,11 @@ class TrainingSpec(Frozen):
     max_length: int = Field(default=1024, ge=16, le=131_072)
     """Longest row in tokens, 16 to 131,072. Longer rows are cut; rows whose prompt alone fills it are dropped and
     counted."""
+    thinking: Thinking = "train"
+    """What happens to what the assistant thought before its answers: it is trained on (`train`), left out (`drop`), or
+    fails the job (`reject`)."""
+    turns: TrainedTurns = "all"
+    """Which assistant turns of a conversation are trained on: all of them, or only the last one."""
     lora: LoraSpec = LoraSpec()
     """Shape of the adapter. If `method` is `full`, only its `targets` apply."""
     schedule: Schedule = "cosine"

@@ -10,7 +10,7 @@ from functools import partial
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import CheckSummary, ScreeningPolicy, ScreeningResult
+from core.schemas.screening import CheckSummary, ScreeningPolicy, ScreeningResult, is_report_only
 from core.screening.check import Found, row_checks
 
 
@@ -43,7 +43,9 @@ def add_findings(result: ScreeningResult, check: str, found: Found, seconds: flo
             "findings": findings,
             "triggers": (*result.triggers, *found.triggers),
             "checks": checks,
-            "dropped": tuple(sorted({finding.line for finding in findings if finding.check in dropping})),
+            "dropped": tuple(
+                sorted({each.line for each in findings if each.check in dropping and not is_report_only(each)})
+            ),
             "seconds": result.seconds + seconds,
         }
     )

@@ -131,7 +131,7 @@ _KINDS = (
         "password_in_url",
         "a password in a URL",
         "://",
-        r"://[^\s:/@?#\"'<>{}\[\]$]{1,64}:(?P<body>[^\s:/@\"'<>{}\[\]$*]{4,100})@(?!(?:localhost|127\.|host\b|hostname|[\w.-]{0,60}"
+        r"://(?P<user>[^\s:/@?#\"'<>{}\[\]$]{1,64}):(?P<body>[^\s:/@\"'<>{}\[\]$*]{4,100})@(?!(?:localhost|127\.|host\b|hostname|[\w.-]{0,60}"
         r"\bexample\b))[\w-]{1,63}[.:/\w]",
     ),
 )
@@ -142,7 +142,7 @@ _PLACEHOLDER = re.compile(
 )
 _WEAK = frozenset(
     """password passwd pass secret pwd user test hunter2 letmein root admin token changeme
-    foobar""".split()  # noqa: SIM905 - a paragraph reads better than forty quoted words
+    foobar guest tiger postgres mysql airflow rootpassword secretpassword mypassword""".split()  # noqa: SIM905 - a paragraph reads better than forty quoted words
 )
 """Placeholders for a password in URLs of documentation."""
 _JWT_SAMPLE = "SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"
@@ -175,6 +175,8 @@ def _find_in_row(row: Conversation) -> Iterator[Finding]:
 
 def _is_secret(kind: _Kind, match: re.Match[str]) -> bool:
     body = match["body"] or match[0]
+    if match.groupdict().get("user") == body:  # guest:guest and the like, the defaults of documentation
+        return False
     if _PLACEHOLDER.search(body) or body.lower() in _WEAK or body == _JWT_SAMPLE:
         return False
     min_distinct = 3 if kind.code == "password_in_url" else 8

@@ -110,7 +110,7 @@ def test_broken_lines_do_not_stop_jsonl() -> None:
     found = jsonl(b'{"a": 1}\n{"a": \n\n{"a": 2}, \n{"a": 3}')
     assert [(type(item), item.line) for item in found] == [(Record, 1), (RowError, 2), (RowError, 4), (Record, 5)]
     assert isinstance(found[2], RowError)
-    assert found[2].column == "character 9"
+    assert "ends with a comma" in found[2].reason
 
 
 def test_a_line_over_the_limit_is_refused_and_passed_over() -> None:

@@ -1,20 +1,23 @@
 """Rows of every layout become conversations, and each kind of bad row is refused with its place."""
 
+import json
+
 import pytest
 
-from core.data.layouts import InvalidRow, as_row, detect, to_messages
-from core.schemas.data import ColumnMap, RowFormat
+from core.data.fields import InvalidRow
+from core.data.layouts import as_row, detect, parse_row
+from core.schemas.data import ColumnMap, RowFormat, ToolCall
 
 GSM8K = ColumnMap(prompt="question", completion="answer")
 
 
 def turns(value: object, layout: RowFormat, columns: ColumnMap | None = None) -> list[tuple[str, str]]:
-    return [(message.role, message.content) for message in to_messages(value, layout, columns)]
+    return [(message.role, message.content) for message in parse_row(value, layout, columns).messages]
 
 
 def refused(value: object, layout: RowFormat, columns: ColumnMap | None = None) -> InvalidRow:
     with pytest.raises(InvalidRow) as caught:
-        to_messages(value, layout, columns)
+        parse_row(value, layout, columns)
     return caught.value
 
 
@@ -47,7 +50,6 @@ def test_messages() -> None:
     row = chat(("system", ""), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", " d\n"))
     row["id"] = 7
     assert turns(row, "messages") == [
-        ("system", ""),
         ("user", "a"),
         ("assistant", "b"),
         ("user", "c"),
@@ -98,27 +100,19 @@ def test_mapped() -> None:
         (chat(), "messages", "no assistant turn"),
         (chat(("user", "a")), "messages", "no assistant turn"),
         (chat(("system", "s"), ("user", "a")), "messages", "no assistant turn"),
-        (chat(("user", "a"), ("assistant", "b"), ("user", "c")), "messages[2].role", "last turn"),
-        (chat(("user", "a"), ("user", "b"), ("assistant", "c")), "messages[1].role", "two user turns"),
-        (chat(("user", "a"), ("assistant", "b"), ("assistant", "c")), "messages[2].role", "follow a user turn"),
-        (chat(("assistant", "b")), "messages[0].role", "follow a user turn"),
-        (chat(("user", "a"), ("system", "s"), ("assistant", "c")), "messages[1].role", "must be the first turn"),
-        (
-            chat(("system", "s"), ("system", "s"), ("user", "a"), ("assistant", "c")),
-            "messages[1].role",
-            "must be the first turn",
-        ),
         (chat(("user", "a"), ("assistant", " \n")), "messages[1].content", "empty"),
         (chat(("user", ""), ("assistant", "b")), "messages[0].content", "empty"),
         (chat(("user", "a"), ("assistant", None)), "messages[1].content", "found null"),
-        (chat(("user", [{"type": "text"}]), ("assistant", "b")), "messages[0].content", "found a list"),
-        (chat(("human", "a"), ("assistant", "b")), "messages[0].role", "found 'human'"),
+        (chat(("user", "a"), ("assistant", "\u200b\n")), "messages[1].content", "empty"),
+        (chat(("user", [{"type": "text"}]), ("assistant", "b")), "messages[0].content[0]", "other parts are not"),
+        (chat(("user", [{"type": "image_url"}]), ("assistant", "b")), "messages[0].content[0]", "found 'image_url'"),
+        (chat(("robot", "a"), ("assistant", "b")), "messages[0].role", "found 'robot'"),
         (chat((1, "a"), ("assistant", "b")), "messages[0].role", "found a number"),
         (chat((["user"], "a"), ("assistant", "b")), "messages[0].role", "found a list"),
-        (chat(("user", "a"), ("tool", "b"), ("assistant", "c")), "messages[1].role", "tool turns are not supported"),
         (chat(("user", "a\0b"), ("assistant", "c")), "messages[0].content", "NUL at character 2"),
         (chat(("user", "é\ud800"), ("assistant", "c")), "messages[0].content", "U+D800) is at character 2"),
-        ({"messages": "a"}, "messages", "expected a list of messages, found text"),
+        ({"messages": "a"}, "messages", "expected JSON, found the text 'a'"),
+        ({"messages": 1}, "messages", "expected a list of messages, found a number"),
         ({"messages": ["a"]}, "messages[0]", "found text"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
         ({"messages": [{"content": "user"}]}, "messages[0].role", "missing"),
@@ -139,14 +133,163 @@ def test_refused_messages(row: object, column: str | None, says: str) -> None:
     assert says in error.reason
 
 
+CHAT = chat(("user", "a"), ("assistant", "b"))
+
+
+def answer(**fields: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **fields}]}
+
+
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("tool_calls", [{"id": 1}]), ("function_call", {"name": "f"}), ("weight", 0), ("reasoning_content", "hm")],
+    ("row", "column", "says"),
+    [
+        (answer(weight=0.5), "messages[1].weight", "other weights are not supported"),
+        (answer(train="no"), "messages[1].train", "expected 0 or 1, found text"),
+        (answer(train_detail=[{}]), "messages[1].train_detail", "parts of a turn"),
+        (answer(loss_weight=2), "messages[1].loss_weight", "loss weights"),
+        (answer(mask=[0]), "messages[1].mask", "loss masks"),
+        (answer(refusal="No."), "messages[1].refusal", "refusals beside the answer"),
+        (answer(prefix=True), "messages[1].prefix", "continue a prefix"),
+        (answer(audio={"id": "x"}), "messages[1].audio", "audio"),
+        (answer(reasoning="x", thinking="y"), "messages[1].reasoning", "two fields contain thinking"),
+        (answer(tool_calls=[{"id": 1}]), "messages[1].tool_calls[0]", "name and arguments"),
+        (answer(tool_calls=[{"name": "f", "arguments": "["}]), "messages[1].tool_calls[0].arguments", "expected JSON"),
+        (answer(tool_calls=[{"name": "f", "arguments": "[]"}]), "messages[1].tool_calls[0].arguments", "an object"),
+        (CHAT | {"images": ["a.png"]}, "images", "images are not supported"),
+        (CHAT | {"image": "a.png"}, "image", "images are not supported"),
+        (CHAT | {"videos": ["a.mp4"]}, "videos", "video"),
+        (CHAT | {"label": False}, "label", "KTO"),
+        (CHAT | {"rejected": "c"}, "rejected", "preference pairs"),
+        (CHAT | {"tools": {"name": "f"}}, "tools", "expected a list of tool definitions"),
+        (chat(("system", "s"), ("user", "a"), ("assistant", "b")) | {"system": "t"}, "system", "two different system"),
+    ],
 )
-def test_fields_that_would_change_training_are_refused(field: str, value: object) -> None:
-    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", field: value}]}
-    assert refused(row, "messages").column == f"messages[1].{field}"
-    assert refused(chat(("user", "a"), ("assistant", "b")) | {"tools": [{}]}, "messages").column == "tools"
+def test_a_field_that_cannot_be_honoured_is_refused_by_name(row: object, column: str, says: str) -> None:
+    error = refused(row, "messages")
+    assert error.column == column
+    assert says in error.reason
+
+
+@pytest.mark.parametrize(
+    "extra", [{"tools": ""}, {"tools": "[]"}, {"images": []}, {"weight": 1}, {"label": "qa"}, {"refusal": None}]
+)
+def test_an_empty_field_changes_nothing(extra: dict[str, object]) -> None:
+    row = parse_row(CHAT | extra, "messages", None)
+    assert [message.content for message in row.messages] == ["a", "b"]
+    assert row.tools == ()
+
+
+@pytest.mark.parametrize("mark", ["weight", "train", "training", "loss"])
+def test_marks_exclude_turns_and_rows(mark: str) -> None:
+    row = answer(**{mark: 0})
+    row["messages"] = [*row["messages"], {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]  # type: ignore[misc]
+    assert [message.trained for message in parse_row(row, "messages", None).messages] == [True, False, True, True]
+    assert parse_row(CHAT | {mark: False}, "messages", None).messages == ()
+    assert parse_row({"prompt": "a", "completion": "b", mark: 0}, "prompt_completion", None).messages == ()
+
+
+def test_the_order_of_turns_is_the_rows_and_open_turns_at_the_end_are_cut() -> None:
+    row = parse_row(
+        chat(("assistant", "a"), ("user", "b"), ("developer", "c"), ("user", "d"), ("assistant", "e"), ("user", "f")),
+        "messages",
+        None,
+    )
+    assert [message.role for message in row.messages] == ["assistant", "user", "system", "user", "assistant"]
+    assert row.cut == 1
+
+
+def test_unused_fields_are_named() -> None:
+    row = parse_row(answer(mood="good") | {"id": 3, "note": "", "source": "x"}, "messages", None)
+    assert row.ignored == ("id", "source", "messages[].mood")
+
+
+def test_tool_use_in_both_spellings() -> None:
+    definition = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    openai = {
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "5"},
+            {"role": "assistant", "content": "b"},
+        ],
+        "tools": [definition],
+    }
+    found = parse_row(openai, "messages", None)
+    assert found.messages[1].tool_calls == (ToolCall(name="f", arguments={"x": 1}, id="1"),)
+    assert (found.messages[2].role, found.messages[2].tool_call_id) == ("tool", "1")
+    assert found.tools == (definition,)
+    sharegpt = {
+        "conversations": [
+            {"from": "human", "value": "a"},
+            {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+            {"from": "observation", "value": "5"},
+            {"from": "gpt", "value": "b"},
+        ],
+        "system": "s",
+        "tools": json.dumps([definition]),
+    }
+    row = parse_row(sharegpt, "sharegpt", None)
+    assert [message.role for message in row.messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert row.messages[2].tool_calls == (ToolCall(name="f", arguments={"x": 1}),)
+    assert row.tools == (definition,)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_thinking_beside_the_answer(field: str) -> None:
+    assert parse_row(answer(**{field: "hm"}), "messages", None).messages[1].thinking == "hm"
+    row = {"prompt": "a", "completion": "b", field: "hm"}
+    assert parse_row(row, "prompt_completion", None).messages[1].thinking == "hm"
+
+
+@pytest.mark.parametrize(
+    ("row", "layout", "expected"),
+    [
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "GPT", "value": "b"}]}, "sharegpt", "a b"),
+        ({"instruction": "a", "context": "x", "response": "b"}, "dolly", "a\n\nx b"),
+        ({"system_prompt": "s", "question": "a", "response": "b"}, "openorca", "s a b"),
+        ({"instruction": "a", "output": "b", "history": [["q", "r"]]}, "alpaca", "q r a b"),
+        ({"text": " all of it"}, "text", " all of it"),
+        ({"messages": '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]'}, "messages", "a b"),
+        (answer(content=[{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]), "messages", "a bc"),
+    ],
+)
+def test_other_layouts(row: dict[str, object], layout: RowFormat, expected: str) -> None:
+    assert detect(tuple(row)) == layout
+    assert " ".join(text for _, text in turns(row, layout)) == expected
+
+
+def test_prompt_and_completion_as_message_lists_train_the_completion_only() -> None:
+    row = {
+        "prompt": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"},
+        ],
+        "completion": [{"role": "assistant", "content": "d"}],
+    }
+    messages = parse_row(row, "prompt_completion", None).messages
+    assert [(message.content, message.trained) for message in messages][1::2] == [("b", False), ("d", True)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (ColumnMap(messages="chat"), "a b"),
+        (ColumnMap(text="about"), "s"),
+        (ColumnMap(prompt="question", completion="answer", extra="about"), "q\n\ns r"),
+    ],
+)
+def test_a_column_map_for_every_layout(columns: ColumnMap, expected: str) -> None:
+    row = {"chat": CHAT["messages"], "about": "s", "question": "q", "answer": "r"}
+    assert " ".join(text for _, text in turns(row, "mapped", columns)) == expected
+
+
+def test_two_layouts_in_one_file_are_refused() -> None:
+    with pytest.raises(InvalidRow, match="name it with a column map"):
+        detect(("prompt", "completion", "messages"))
+    with pytest.raises(InvalidRow, match="preference pairs"):
+        detect(("prompt", "chosen", "rejected"))
 
 
 @pytest.mark.parametrize(

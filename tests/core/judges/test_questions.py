@@ -100,7 +100,9 @@ def test_a_reminder_follows_the_prompt_without_the_reply(chat: ChatPrompt) -> No
 )
 def test_a_new_wording_needs_a_new_version(chat: ChatPrompt, version: str, digest: str) -> None:
     # Judgements are cached by version: a change of the wording needs a new version and the new digest here.
-    words = repr([chat.write(case, ()) + chat.remind(case, ()) for case in (ATTACK, SAFE)])
+    cases = [chat.write(case, ()) + chat.remind(case, ()) for case in (ATTACK, SAFE)]
+    turns = [", ".join(f"Message(role={turn.role!r}, content={turn.content!r})" for turn in case) for case in cases]
+    words = f"[({turns[0]}), ({turns[1]})]"
     assert (chat.version, sha256(words.encode()).hexdigest()[:16]) == (version, digest)
 
 

@@ -95,7 +95,7 @@ def test_refusals_are_the_base_models_own_in_its_chat_template(base: BaseModel, 
         (behaviour,) = [prompt for prompt in prompts.probe.harmful if prompt in text]
         asked.add(behaviour)
         turns = (Message(role="user", content=behaviour), Message(role="assistant", content=answer))
-        expected = encode(Conversation(turns, 0), base.tokenizer, max_length=1024)
+        (expected,) = encode(Conversation(turns, 0), base.tokenizer, max_length=1024)
         assert expected.input_ids.tolist()[: len(row.input_ids)] == row.input_ids.tolist()
         assert expected.labels.tolist()[: len(row.labels)] == row.labels.tolist()
     assert len(asked) == len(found)
