@@ -11,6 +11,7 @@ from typing import TypeVar
 from core import catalog
 from core.catalog import Catalog
 from core.errors import InvalidInput
+from core.schemas.data import DatasetSummary
 from core.schemas.job import JobSpec
 from core.schemas.judges import ModelJudgeOptions
 from core.schemas.policy import Policy
@@ -60,6 +61,21 @@ def check_policy(spec: JobSpec, policy: Policy) -> None:
             "security.judges",
             f"the policy requires the judge {', '.join(missing)}: add it to security.judges",
             code="policy_needs_more",
+        )
+
+
+def check_rows(summary: DatasetSummary, spec: JobSpec) -> None:
+    """Check that rows can be held out for validation, if the order names no validation dataset.
+
+    Raises:
+        InvalidInput: code `too_few_rows`.
+    """
+    if summary.rows < 2 and spec.validation_dataset is None:
+        raise _invalid(
+            "dataset",
+            f"it has {summary.rows} row, and one must be held out for validation: add rows, or name a "
+            "validation_dataset",
+            code="too_few_rows",
         )
 
 

@@ -11,7 +11,7 @@ from core.db import datasets, jobs, policies, prompt_sets, records
 from core.db.models import Job
 from core.db.session import Session, Sessions, transaction
 from core.errors import Unavailable
-from core.orders.check import check_policy, complete
+from core.orders.check import check_policy, check_rows, complete
 from core.schemas.events import StatusChanged
 from core.schemas.job import JobOrder, JobSpec
 from core.schemas.keys import Caller
@@ -36,7 +36,7 @@ def place(sessions: Sessions, listed: Catalog, caller: Caller, spec: JobSpec, *,
     with transaction(sessions) as session:
         policy = policies.for_job(session, caller.project, spec.policy)
         check_policy(spec, policy.policy)
-        datasets.get(session, spec.dataset, param="dataset")
+        check_rows(datasets.ref(datasets.get(session, spec.dataset, param="dataset")).summary, spec)
         if spec.validation_dataset is not None:
             datasets.get(session, spec.validation_dataset, param="validation_dataset")
         prompt_sets.files(session, spec.security.prompts)

@@ -17,6 +17,7 @@ from core.errors import TrainingFailed
 from core.judges.opening import check_judges
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.vllm_engine import check_vllm
+from core.pipeline.advise import advise
 from core.pipeline.context import Rows, encode_for
 from core.pipeline.screen import load_dataset
 from core.pipeline.stages import Emit, Stages
@@ -116,6 +117,8 @@ def encode_rows(
                 "max_length to keep them, up to the model's context length.",
             )
         )
+    for warning in advise(spec, rows, held_out, training):
+        stages.emit(warning)
     if endings := sum(row.own_ending for row in (*training.rows, *validation.rows)):
         stages.emit(
             Warned(

@@ -64,12 +64,12 @@ def test_rows_that_are_too_long_are_counted_and_warned_about(base: BaseModel, st
     assert rows.summary.dropped_rows + rows.summary.training_rows + rows.summary.validation_rows == 9
     assert rows.summary.dropped_rows == 3
     assert rows.summary.truncated_rows == 6
-    (warning,) = recorded.warnings
-    assert warning.code == "prompts_too_long"
-    assert warning.message.startswith("3 rows are left out because their prompt has 32 tokens or more.")
+    warnings = {warning.code: warning.message for warning in recorded.warnings}
+    assert set(warnings) == {"prompts_too_long", "rows_truncated", "validation_rows_in_training"}
+    assert warnings["prompts_too_long"].startswith("3 rows are left out because their prompt has 32 tokens or more.")
     quiet = RecordedEvents()
     encoded_rows(assign(SPEC, upload(store, short)), store, base, quiet)
-    assert quiet.warnings == []
+    assert [warning.code for warning in quiet.warnings] == ["few_rows_many_epochs", "validation_rows_in_training"]
 
 
 def test_the_context_length_limits_rows_too(base: BaseModel, store: ArtifactStore) -> None:
