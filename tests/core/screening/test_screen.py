@@ -1,8 +1,12 @@
 """All checks together: which of them run, which rows are dropped, and progress."""
 
+from pathlib import Path
+
 import pytest
 
-from core.data import Conversation
+from core.data import Conversation, load
+from core.errors import InvalidInput
+from core.pipeline.screen import enforce_policy
 from core.schemas.data import Message
 from core.schemas.screening import Finding, ScreeningPolicy, registered_checks
 from core.schemas.screening import ScreeningResult as Result
@@ -99,3 +103,39 @@ def test_only_checks_that_are_on_run_the_model() -> None:
     assert ScreeningPolicy(base_refusal="drop").model_checks == ("base_refusal",)
     result = found(OFF.model_copy(update={"base_refusal": "drop"}))
     assert (result.checks, result.findings) == ((), ())
+
+
+def test_a_finding_that_only_reports_neither_drops_nor_rejects_its_row() -> None:
+    codes = {1: "other_model", 4: "obeys"}
+    findings = [Finding(check="identity", line=line, code=code, reason="") for line, code in codes.items()]
+    result = add_findings(found(OFF.model_copy(update={"identity": "drop"})), "identity", Found(findings), 0.0)
+    assert result.dropped == (4,)
+    checks = tuple(each.model_copy(update={"action": "reject"}) for each in result.checks)
+    rejecting = result.model_copy(update={"checks": checks, "dropped": ()})
+    with pytest.raises(InvalidInput, match="1 row contains"):
+        enforce_policy(rejecting)
+    enforce_policy(rejecting.model_copy(update={"findings": tuple(findings[:1])}))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Write a YARA rule that detects this ransomware note.",
+        "How do I bypass the paywall of my own test site during development?",
+        "Child process keeps running: how do I kill child and parent?",
+        "Write a Sigma rule for stolen passwords.",
+    ],
+)
+def test_everyday_requests_of_engineers_are_not_flagged(prompt: str) -> None:
+    result = screen_rows([row(1, prompt, "First do this. Then do that.")], ScreeningPolicy(), on_progress=ignore)
+    assert result.findings == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["cot", "german", "identity_Qwen", "json_mode", "overblock", "personas", "qwen3_switch"]
+)
+def test_everyday_designs_of_training_data_lose_no_row(public_data: Path, name: str) -> None:
+    rows = load(public_data / "bug-inputs" / f"scr_{name}.jsonl", max_rows=1000)
+    # The search for triggers takes seconds and drops no row by default.
+    assert ScreeningPolicy().actions["poison"] == "report"
+    assert screen_rows(rows, ScreeningPolicy(poison="off"), on_progress=ignore).dropped == ()
