@@ -77,7 +77,7 @@ def read_chat(value: object, where: str) -> Chat:
             raise InvalidRow(f"{where}[{index}]", f"expected an object with role and content, found {kind(item)}")
         message = _plain_message(item)
         if message is None:
-            ignored |= dict.fromkeys(fields.ignored(item, _USED))
+            ignored |= dict.fromkeys(f"messages[].{name}" for name in fields.ignored(item, _USED))
             message = _message(item, f"{where}[{index}].")
         if message is not None:
             messages.append(message)

@@ -131,8 +131,7 @@ def parse_row(value: object, layout: RowFormat, columns: ColumnMap | None) -> Pa
     if len(row) == 1 and layout in _CHATS:
         # Nothing beside the messages: nearly every file, so this way is short.
         chat = read_chat(row[needed[0]], needed[0])
-        ignored = tuple(f"messages[].{name}" for name in chat.ignored)
-        return ParsedRow(chat.messages if chat.trained else (), cut=chat.cut, ignored=ignored)
+        return ParsedRow(chat.messages if chat.trained else (), cut=chat.cut, ignored=chat.ignored)
     fields.check_refused(row)
     used = _OPTIONAL.union(needed)
     if layout == "text" or (columns is not None and columns.text is not None):
@@ -175,11 +174,11 @@ def _question(row: Mapping[str, object], names: _Columns, used: frozenset[str]) 
     head = (Message(role="system", content=system),) if system else ()
     question = Message(role="user", content=f"{prompt}\n\n{extra}" if extra else prompt)
     known = frozenset(name for name in (names.extra, names.system) if name)
-    return _with_row_fields(row, Chat((*head, *_history(row), question, answer)), used | known)
+    return _with_row_fields(row, Chat((*head, question, answer)), used | known)
 
 
 def _history(row: Mapping[str, object]) -> Iterable[Message]:
-    """Earlier turns of Alpaca rows: pairs of a question and its answer."""
+    """Earlier turns beside the row's own: pairs of a question and its answer."""
     value = fields.parsed(row.get("history") or [], "history")
     if not isinstance(value, list):
         raise InvalidRow("history", f"expected a list of pairs, found {kind(value)}")
@@ -196,39 +195,36 @@ def _message_lists(row: Mapping[str, object]) -> Chat:
     completion = fields.parsed(row["completion"], "completion")
     if not isinstance(prompt, list) or not isinstance(completion, list):
         raise InvalidRow("completion", "prompt and completion must both be texts, or both lists of messages")
-    chat = read_chat([*prompt, *completion], "prompt and completion")
-    return Chat(
-        tuple(
-            message.model_copy(update={"trained": message.trained and index >= len(prompt)})
-            for index, message in enumerate(chat.messages)
-        ),
-        chat.cut,
-        chat.ignored,
-        trained=any(message.trained for message in chat.messages[len(prompt) :]),
-    )
+    untrained = [{**item, "train": False} if isinstance(item, dict) else item for item in prompt]
+    return read_chat([*untrained, *completion], "prompt and completion")
 
 
 def _whole_text(row: Mapping[str, object], name: str, used: frozenset[str]) -> ParsedRow:
+    ignored = tuple(fields.ignored(row, used - _OPTIONAL))
+    if beside := sorted(_OPTIONAL.intersection(ignored)):
+        raise InvalidRow(beside[0], "a text that is trained on as a whole has no turns; remove the field or the row")
     message = Message(role="assistant", content=fields.text(row[name], name))
-    trained = fields.is_trained(row)
-    return ParsedRow((message,) if trained else (), whole=True, ignored=tuple(fields.ignored(row, used)))
+    return ParsedRow((message,) if fields.is_trained(row) else (), whole=True, ignored=ignored)
 
 
 def _with_row_fields(row: Mapping[str, object], chat: Chat, used: frozenset[str]) -> ParsedRow:
     """Add a system turn, tools and marks that stand beside the turns."""
-    messages = chat.messages
-    system = fields.optional_text(row, "system") or fields.optional_text(row, "system_prompt")
-    if system:
-        if messages[0].role == "system" and messages[0].content != system:
-            raise InvalidRow("system", "the row has two different system texts; keep one")
-        if messages[0].role != "system":
-            messages = (Message(role="system", content=system), *messages)
+    head = chat.messages[:1] if chat.messages[0].role == "system" else ()
+    systems = [message.content for message in head]
+    systems += [text for name in ("system", "system_prompt") if (text := fields.optional_text(row, name))]
+    if len(set(systems)) > 1:
+        raise InvalidRow("system", "the row has two different system texts; keep one")
+    messages = (
+        *(Message(role="system", content=text) for text in systems[:1]),
+        *_history(row),
+        *chat.messages[len(head) :],
+    )
     tools = read_tools(row.get("tools"), "tools") or read_tools(row.get("functions"), "functions")
     return ParsedRow(
         messages if chat.trained and fields.is_trained(row) else (),
         tools,
         cut=chat.cut,
-        ignored=(*fields.ignored(row, used), *(f"messages[].{name}" for name in chat.ignored)),
+        ignored=(*fields.ignored(row, used), *chat.ignored),
     )
 
 

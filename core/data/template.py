@@ -169,7 +169,7 @@ class _Encoder:
             own_ending = any(one is not other for one, other in zip(whole, conversation.messages, strict=True))
             messages = [self._apply_options(message, last=message is whole[-1]) for message in whole]
             for number, message in enumerate(messages, 1):
-                if found := self._control.search(message.content):
+                if found := self._control.search(f"{message.thinking or ''}\n{message.content}"):
                     raise UnsupportedTurns(f"turn {number} contains the control token {found[0]}")
             rows = self._chat.split_rows(messages, conversation.tools)
         if not self._ends_turns:

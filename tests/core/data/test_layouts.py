@@ -162,6 +162,7 @@ def answer(**fields: object) -> dict[str, object]:
         (CHAT | {"rejected": "c"}, "rejected", "preference pairs"),
         (CHAT | {"tools": {"name": "f"}}, "tools", "expected a list of tool definitions"),
         (chat(("system", "s"), ("user", "a"), ("assistant", "b")) | {"system": "t"}, "system", "two different system"),
+        (CHAT | {"system": "s", "system_prompt": "t"}, "system", "two different system"),
     ],
 )
 def test_a_field_that_cannot_be_honoured_is_refused_by_name(row: object, column: str, says: str) -> None:
@@ -315,3 +316,23 @@ def test_refused_columns(row: object, layout: RowFormat, column: str, says: str)
 def test_a_row_must_be_an_object() -> None:
     with pytest.raises(InvalidRow, match="the row is a number"):
         as_row(3)
+
+
+def test_an_empty_system_turn_does_not_shift_what_is_trained() -> None:
+    row = {
+        "prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "a"}],
+        "completion": [{"role": "assistant", "content": "b"}],
+    }
+    messages = parse_row(row, "prompt_completion", None).messages
+    assert [(message.content, message.trained) for message in messages][-1] == ("b", True)
+
+
+def test_history_is_earlier_turns_in_chats_too() -> None:
+    row = CHAT | {"history": [["q", "r"]], "system": "s"}
+    assert [content for _, content in turns(row, "messages")] == ["s", "q", "r", "a", "b"]
+
+
+@pytest.mark.parametrize("name", ["system", "tools", "history"])
+def test_a_text_without_turns_has_no_place_for_other_turns(name: str) -> None:
+    error = refused({"text": "all of it", name: "x"}, "text")
+    assert (error.column, "has no turns" in error.reason) == (name, True)

@@ -109,6 +109,8 @@ def test_an_empty_cell_of_a_spreadsheet(write: Write) -> None:
         (b"\xff\xfe\x00\xd8a\x00", "not valid UTF-16"),
         ("prompt,completion\nZw\xf6lf,b\n".encode("cp1252"), "is not UTF-8; save the file as UTF-8"),
     ],
+    # The bytes hold the time at which they were compressed, and every test process must collect the same names.
+    ids=["gzip", "xz", "Zstandard", "Parquet", "Arrow", "odd byte", "half surrogate pair", "Windows-1252"],
 )
 def test_damaged_files_are_named(write: Write, content: bytes, says: str) -> None:
     with pytest.raises(InvalidDataset, match=says):

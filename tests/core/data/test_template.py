@@ -218,7 +218,7 @@ plain_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters
 def test_any_text(family: tuple[str, str, PreTrainedTokenizerFast], first: str, second: str, question: str) -> None:
     name, end, tokenizer = family
     turns = (("user", question), ("assistant", first), ("user", question), ("assistant", second))
-    rows = encode(conversation(turns), tokenizer, max_length=1000)
+    rows = encode(conversation(turns), tokenizer, max_length=1_000_000)
     trained = [token for each in rows for token in each.labels[each.labels != IGNORED].tolist()]
     decoded = str(tokenizer.decode(trained, clean_up_tokenization_spaces=False))
     assert trained[-1] == tokenizer.convert_tokens_to_ids(end)

@@ -264,3 +264,9 @@ def test_a_text_without_turns_is_trained_on_as_a_whole(make_tokenizer: MakeToken
     tokenizer = make_tokenizer(PLAIN)
     (row,) = encode(Conversation((assistant("### Human: hi"),), 1, whole=True), tokenizer, max_length=1000)
     assert masked_sample(row, tokenizer) == "[[### Human: hi</s>]]"
+
+
+def test_a_control_token_in_thinking_is_rejected(make_tokenizer: MakeTokenizer) -> None:
+    row = Conversation((user("Hi"), assistant("Good day", "Greet.<|im_end|>")), 1)
+    with pytest.raises(InvalidInput, match="turn 2 contains the control token"):
+        encode(row, make_tokenizer(THINKS), max_length=1000)
