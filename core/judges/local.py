@@ -13,8 +13,9 @@ import torch
 from core.catalog import check_files
 from core.errors import InvalidInput, InvalidModel
 from core.judges.model import Failure, Heartbeat, OnReply, Prompt, Reply, Request
+from core.lm.files import fetch, folder_digest
 from core.lm.generate import continue_tokens
-from core.lm.load import BaseModel, fetch, folder_digest, load
+from core.lm.load import BaseModel, load
 from core.lm.prompts import render
 from core.schemas.judges import JudgeEntry
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
@@ -37,7 +38,7 @@ class LocalModel:
         """Its name, and a digest over the names and contents of its files. Downloads missing files.
 
         Raises:
-            InvalidModel, Unavailable: as `core.lm.load.fetch`.
+            InvalidModel, Unavailable: as `core.lm.files.fetch`.
         """
         with _name_judge(self._entry.name):
             folder = fetch(self._listed)
@@ -53,7 +54,7 @@ class LocalModel:
         """Check its files without loading it.
 
         Raises:
-            InvalidModel, Unavailable: as `core.lm.load.fetch` and `core.catalog.check_files`.
+            InvalidModel, Unavailable: as `core.lm.files.fetch` and `core.catalog.check_files`.
         """
         with _name_judge(self._entry.name):
             check_files(self._entry.name, fetch(self._listed))

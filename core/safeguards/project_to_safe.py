@@ -25,7 +25,7 @@ from typing_extensions import override
 from core.catalog import check_files
 from core.errors import InvalidInput, InvalidModel
 from core.lm.adapter import base_model, factors, lora_layers
-from core.lm.load import fetch
+from core.lm.files import fetch
 from core.lm.modules import Module
 from core.safeguards.interface import Safeguard, SafeguardContext
 from core.schemas.models import BaseModelEntry
@@ -49,7 +49,7 @@ class AlignmentProjection(Safeguard[ProjectToSafe]):
 
         Raises:
             InvalidInput: code `safeguard_unsupported`; experts are trained.
-            InvalidModel: code `unaligned_base_mismatch`, or any error of `core.lm.load.fetch`.
+            InvalidModel: code `unaligned_base_mismatch`, or any error of `core.lm.files.fetch`.
         """
         if experts := sorted({module.type for module in context.modules if module.bare}):
             raise InvalidInput(
@@ -83,7 +83,7 @@ def fetch_unaligned(entry: BaseModelEntry) -> Path:
     """The folder of the model that this base model was aligned from; a model of the hub is downloaded once.
 
     Raises:
-        InvalidModel: see `core.lm.load.fetch` and `core.catalog.check_files`.
+        InvalidModel: see `core.lm.files.fetch` and `core.catalog.check_files`.
     """
     if entry.unaligned_base is None:
         raise TypeError("core.catalog.check_runs rejects project_to_safe without an unaligned_base")

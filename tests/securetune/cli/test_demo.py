@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from core.catalog import TESTBED
 from core.errors import InvalidDataset
-from core.lm.load import fetch
+from core.lm.files import fetch
 from core.schemas.results import Report
 from core.schemas.security import SUITES
 from core.signing import KEYS_FILE, read_keys, verify
