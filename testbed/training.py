@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from core.data.batches import Batch, collate
 from core.data.rows import Conversation
-from core.data.template import encode_each
+from core.data.template import RowEncoder
 from core.training.schedule import factor
 from testbed.mixtures import Row
 from testbed.tokenizer import CONTEXT, PAD
@@ -102,7 +102,7 @@ def _batches(tokenizer: PreTrainedTokenizerFast, size: int, draw_row: DrawRow) -
     order = generator("batches", 0)
     while True:
         drawn = (Conversation(draw_row(), line) for line in range(1, size * POOL + 1))
-        rows = sorted(encode_each(drawn, tokenizer, max_length=CONTEXT), key=lambda row: len(row.input_ids))
+        rows = sorted(RowEncoder(tokenizer, max_length=CONTEXT).encode(drawn), key=lambda row: len(row.input_ids))
         starts = list(range(0, len(rows), size))
         order.shuffle(starts)
         for start in starts:

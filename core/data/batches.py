@@ -4,7 +4,7 @@ Covers: everything between the dataset and the training loop; seeds decide all o
 tokens (core.data.template), the loop (core.training).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby, islice
 from typing import Self, TypeVar
@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.data.rows import Conversation
-from core.data.template import IGNORED, Encoded, encode_each
-from core.errors import InvalidDataset, TrainingFailed
-from core.schemas.data import Thinking, TrainedTurns
+from core.data.encoded import IGNORED, Encoded
+from core.errors import InvalidDataset
 
 _POOL_BATCHES = 50
 
@@ -43,49 +41,6 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         """The same batch on `device`."""
         return type(self)(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedDataset:
-    """Rows that can be trained on, and the number of the others."""
-
-    rows: tuple[Encoded, ...]
-    """In the order of the file; each has a trained token at least."""
-    dropped: int
-    """Rows left out: their prompt alone fills `max_length`."""
-
-
-def encode_all(
-    conversations: Iterable[Conversation],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int,
-    thinking: Thinking = "train",
-    turns: TrainedTurns = "all",
-) -> EncodedDataset:
-    """All rows in tokens, with counts. `conversations` is read once, so a generator can watch the progress.
-
-    `thinking` and `turns` are those of `core.data.template.encode`.
-
-    Raises:
-        TrainingFailed: code `no_trainable_rows`; every row was dropped, or there was none.
-        InvalidInput: as `core.data.template.encode` does.
-    """
-    rows: list[Encoded] = []
-    dropped = 0
-    for encoded in encode_each(conversations, tokenizer, max_length=max_length, thinking=thinking, turns=turns):
-        if encoded.trained_tokens:
-            rows.append(encoded)
-        else:
-            dropped += 1
-    if not rows:
-        raise TrainingFailed(
-            f"No row can be trained on: the prompt alone fills max_length ({max_length} tokens) in each of {dropped} "
-            "rows. Raise training.max_length, or shorten the prompts.",
-            code="no_trainable_rows",
-            param="training.max_length",
-        )
-    return EncodedDataset(rows=tuple(rows), dropped=dropped)
 
 
 def split(rows: Sequence[Row], *, share: float, seed: int, cap: int) -> tuple[list[Row], list[Row]]:

@@ -15,45 +15,21 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from core.data.encoded import IGNORED, Encoded, EncodedDataset
 from core.data.rows import Conversation
 from core.data.turns import ChatTemplate, TrainedTurn, UnsupportedTurns
-from core.errors import InvalidInput
+from core.errors import InvalidInput, TrainingFailed
 from core.schemas.data import Message, Thinking, TrainedTurns
 
-IGNORED = -100
-"""Label of a token that is not trained on; torch's cross-entropy skips it."""
-
 _CHUNK_ROWS = 256
+_UNLIMITED = 1 << 30
 _THOUGHT = re.compile(r"<think>(.*?)</think>\n{0,2}", re.DOTALL)
 """Thinking at the beginning of an answer."""
 _PROBE = (Message(role="user", content="Hello"), Message(role="assistant", content="Good morning, this is the answer"))
 _JOINTS = (("Hello", " world"), ("Hello", "\n\nworld"), ("a:", "  b"), ("x\n", "\ny"), ("word", "word"))
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """One row in tokens."""
-
-    input_ids: NDArray[np.int32]
-    """Token ids, `seq`; at most `max_length` of them."""
-    labels: NDArray[np.int32]
-    """The same ids where they are trained on and `IGNORED` elsewhere, `seq`; not shifted."""
-    line: int
-    """Line of the file on which the row begins."""
-    truncated: bool
-    """The row was longer than `max_length` and its end was cut off."""
-    own_ending: bool = False
-    """An answer of the row contained the token that ends turns at its end; it is trained on once."""
-
-    @property
-    def trained_tokens(self) -> int:
-        """Number of tokens with a label. 0 if the row was cut before its first trained token."""
-        return int(np.count_nonzero(self.labels != IGNORED))
 
 
 def encode(
@@ -64,42 +40,48 @@ def encode(
     thinking: Thinking = "train",
     turns: TrainedTurns = "all",
 ) -> tuple[Encoded, ...]:
-    """One conversation in tokens, cut at `max_length`: several rows if the template rewrites earlier turns.
+    """One conversation in tokens: several rows if the template rewrites earlier turns. Raises what `RowEncoder` raises.
 
     `thinking` says what happens to what the assistant thought, and `turns` which of its turns are trained on.
-
-    Raises:
-        InvalidInput: code `no_chat_template`, `chat_template_unsupported` or `tokenizer_unsupported`.
     """
-    return tuple(encode_each([conversation], tokenizer, max_length=max_length, thinking=thinking, turns=turns))
+    return tuple(RowEncoder(tokenizer, max_length=max_length, thinking=thinking, turns=turns).encode([conversation]))
 
 
-def encode_each(
+def encode_all(
     conversations: Iterable[Conversation],
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
     thinking: Thinking = "train",
     turns: TrainedTurns = "all",
-) -> Iterator[Encoded]:
-    """Like `encode`, for many: lazily and in order. Raises what `encode` raises."""
-    encoder = _Encoder(tokenizer, thinking, turns)
-    remaining = iter(conversations)
-    while chunk := list(islice(remaining, _CHUNK_ROWS)):
-        for row, ids, labels in encoder.encode(chunk):
-            yield Encoded(
-                np.array(ids[:max_length], dtype=np.int32),
-                np.array(labels[:max_length], dtype=np.int32),
-                line=row.line,
-                truncated=len(ids) > max_length,
-                own_ending=row.own_ending,
-            )
+) -> EncodedDataset:
+    """All rows in tokens, with counts. `conversations` is read once, so a generator can watch the progress.
+
+    Raises:
+        TrainingFailed: code `no_trainable_rows`; every row was dropped, or there was none.
+        InvalidInput: as `RowEncoder` does.
+    """
+    rows: list[Encoded] = []
+    dropped = 0
+    for encoded in RowEncoder(tokenizer, max_length=max_length, thinking=thinking, turns=turns).encode(conversations):
+        if encoded.trained_tokens:
+            rows.append(encoded)
+        else:
+            dropped += 1
+    if not rows:
+        raise TrainingFailed(
+            f"No row can be trained on: the prompt alone fills max_length ({max_length} tokens) in each of {dropped} "
+            "rows. Raise training.max_length, or shorten the prompts.",
+            code="no_trainable_rows",
+            param="training.max_length",
+        )
+    return EncodedDataset(rows=tuple(rows), dropped=dropped)
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the token that ends an assistant turn, which answers must stop at. Raises what `encode` raises."""
-    ((_, _, labels),) = _Encoder(tokenizer).encode([Conversation(_PROBE, 0)])
-    return [label for label in labels if label != IGNORED][-1]
+    """The id of the token that ends an assistant turn, which answers must stop at. Raises what `RowEncoder` raises."""
+    (row,) = encode(Conversation(_PROBE, 0), tokenizer, max_length=_UNLIMITED)
+    return int(row.labels[row.labels != IGNORED][-1])
 
 
 @dataclass(frozen=True)
@@ -111,11 +93,20 @@ class _Row:
     own_ending: bool
 
 
-class _Encoder:
-    """A tokenizer with its chat template."""
+class RowEncoder:
+    """A tokenizer with its chat template, and the options of a training that decide what a row becomes.
+
+    Raises:
+        InvalidInput: code `no_chat_template`, `chat_template_unsupported` or `tokenizer_unsupported`.
+    """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking = "train", turns: TrainedTurns = "all"
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        thinking: Thinking = "train",
+        turns: TrainedTurns = "all",
     ) -> None:
         if tokenizer.chat_template is None:
             raise InvalidInput(
@@ -131,7 +122,7 @@ class _Encoder:
                 code="tokenizer_unsupported",
                 param="base_model",
             )
-        self._tokenizer, self._thinking, self._turns = tokenizer, thinking, turns
+        self._tokenizer, self._max_length, self._thinking, self._turns = tokenizer, max_length, thinking, turns
         try:
             self._chat = ChatTemplate(tokenizer)
         except UnsupportedTurns as error:
@@ -148,8 +139,18 @@ class _Encoder:
         """Whether the template ends a turn with a token."""
         self._endings = tuple(str(tokenizer.decode([token])) for token in (ender, self._eos) if token is not None)
 
-    def encode(self, conversations: Sequence[Conversation]) -> Iterator[tuple[_Row, list[int], list[int]]]:
-        """Each row with its ids and labels."""
+    def encode(self, conversations: Iterable[Conversation]) -> Iterator[Encoded]:
+        """The conversations in tokens: lazily, in order, and in several rows where the template rewrites earlier turns.
+
+        Raises:
+            InvalidInput: code `chat_template_unsupported`, at the first row that cannot be trained on as it is.
+        """
+        remaining = iter(conversations)
+        while chunk := list(islice(remaining, _CHUNK_ROWS)):
+            for row, ids, labels in self._encode_chunk(chunk):
+                yield Encoded.cut(ids, labels, max_length=self._max_length, line=row.line, own_ending=row.own_ending)
+
+    def _encode_chunk(self, conversations: Sequence[Conversation]) -> Iterator[tuple[_Row, list[int], list[int]]]:
         rows = [row for conversation in conversations for row in self._split_rows(conversation)]
         parts = iter(() if self._whole else self._ids([part for row in rows for part in _parts(row.turns)]))
         for row in rows:

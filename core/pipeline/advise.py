@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from core.data import Conversation
-from core.data.batches import EncodedDataset
+from core.data.encoded import EncodedDataset
 from core.judges.rules import judge
 from core.schemas.data import Message
 from core.schemas.events import Warned
@@ -61,7 +61,7 @@ def advise(
             f"Only {trained} of {tokens} tokens are trained on. The rest is prompts. If this is not intended, check "
             "which columns and turns contain the answers.",
         )
-    if cut := [row.line for row in encoded.rows if row.truncated]:
+    if cut := [row.line for row in encoded.rows if row.cut_tokens > 0]:
         yield _warned(
             "rows_truncated",
             f"{len(cut)} rows are cut at training.max_length, {_lines(cut)}: their answers lack the end, and the model "

@@ -9,7 +9,7 @@ from functools import partial
 
 from peft import PeftModel
 
-from core.data.batches import encode_all
+from core.data.template import encode_all
 from core.pipeline.cache import code_of
 from core.pipeline.context import JobContext
 from core.robustness.analyse import EarlyStop, analyse

@@ -10,9 +10,9 @@ from pydantic import JsonValue
 
 from core import safeguards
 from core.data import Conversation
-from core.data.batches import EncodedDataset, encode_all
 from core.data.benchmarks import Question
-from core.data.template import Encoded
+from core.data.encoded import Encoded, EncodedDataset
+from core.data.template import encode_all
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.pipeline.cache import libraries
@@ -54,7 +54,7 @@ class Rows:
             training_rows=len(self.training.rows),
             validation_rows=len(self.validation.rows),
             dropped_rows=self.training.dropped + self.validation.dropped,
-            truncated_rows=sum(row.truncated for row in (*self.training.rows, *self.validation.rows)),
+            truncated_rows=sum(row.cut_tokens > 0 for row in (*self.training.rows, *self.validation.rows)),
             tokens=sum(len(row.input_ids) for row in self.training.rows),
             trained_tokens=sum(row.trained_tokens for row in self.training.rows),
             sample=self.sample,

@@ -20,7 +20,7 @@ from core.attacks.ask import IsCertain, Suite, ask, build_suites
 from core.attacks.count import power_note
 from core.attacks.engines import TrainedFiles, open_engine
 from core.attacks.evaluate import evaluate
-from core.data.batches import encode_all
+from core.data.template import encode_all
 from core.judges.cache import JudgementCache
 from core.judges.interface import Judge
 from core.judges.opening import open_judges

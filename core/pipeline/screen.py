@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from core.attacks.prompts import choose_prompts
 from core.data import Conversation
 from core.data import load as load_rows
-from core.data.batches import encode_all
-from core.data.template import Encoded
+from core.data.encoded import Encoded
+from core.data.template import encode_all
 from core.errors import InvalidInput
 from core.lm.load import BaseModel
 from core.pipeline.cache import code_of

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from core import safeguards
-from core.data.batches import encode_all
+from core.data.template import encode_all
 from core.errors import InvalidModel, TrainingFailed
 from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest

@@ -13,7 +13,7 @@ from torch import nn
 
 from core.data import Conversation
 from core.data.benchmarks import Question
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.quality.answers import AnsweredRow, TaskScores, score_exact_match, score_rouge

@@ -9,7 +9,7 @@ from math import exp, log
 from torch import nn
 
 from core.data.batches import collate
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.load import BaseModel
 from core.lm.loss import batch_losses
 from core.lm.packing import max_batch_tokens, pack_by_length

@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from core.data.batches import collate
-from core.data.template import IGNORED, Encoded
+from core.data.encoded import IGNORED, Encoded
 from core.errors import InvalidModel
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel

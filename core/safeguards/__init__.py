@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from core.data import Conversation
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.safeguards.constrained_first_tokens import ConstrainedLoss
 from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
 from core.safeguards.project_to_safe import AlignmentProjection

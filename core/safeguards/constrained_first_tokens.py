@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from typing_extensions import override
 
 from core.data.batches import Batch
-from core.data.template import IGNORED
+from core.data.encoded import IGNORED
 from core.lm.adapter import keep_requires_grad
 from core.safeguards.interface import Safeguard
 from core.schemas.safeguards import ConstrainedFirstTokens

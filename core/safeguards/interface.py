@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from core.data import Conversation
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.schemas.job import JobSpec

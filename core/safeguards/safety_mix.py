@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import JsonValue
 from typing_extensions import override
 
-from core.data.template import IGNORED, Encoded
+from core.data.encoded import IGNORED, Encoded
 from core.errors import TrainingFailed
 from core.judges.rules import judge
 from core.lm.generate import continue_tokens
@@ -138,12 +138,8 @@ def encode_answer(prompt: Sequence[int], answer: Sequence[int], *, max_length: i
 
     An answer that was cut off has no end-of-turn token, so the row does not teach the model to stop there.
     """
-    ids = np.array([*prompt, *answer], dtype=np.int32)[:max_length]
-    labels = ids.copy()
-    labels[: len(prompt)] = IGNORED
-    if len(ids) <= len(prompt):
-        return None
-    return Encoded(ids, labels, line=0, truncated=len(prompt) + len(answer) > max_length)
+    row = Encoded.cut([*prompt, *answer], [IGNORED] * len(prompt) + list(answer), max_length=max_length, line=0)
+    return row if row.trained_tokens else None
 
 
 def select_rows(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.data.template import IGNORED, Encoded
+from core.data.encoded import IGNORED, Encoded
 from core.lm.load import BaseModel
 from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render

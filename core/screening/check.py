@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from core.data import Conversation
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.load import BaseModel
 from core.schemas import screening as schemas
 from core.schemas.progress import OnProgress

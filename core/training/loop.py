@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from core.data.batches import Batch, batches_from, collate
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.load import in_bfloat16
 from core.lm.loss import batch_losses
 from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from peft import PeftModel
 from torch import nn
 
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import load as load_rows
-from core.data.batches import encode_all
+from core.data.template import encode_all
 from core.lm.load import load
 from core.lm.modules import Module, find_modules
 from core.robustness.gradient import attribute

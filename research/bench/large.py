@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 
 from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import Module, find_modules
@@ -183,7 +183,7 @@ def _rows(count: int, length: int) -> list[Encoded]:
         ids = rng.integers(1000, 100_000, length, dtype=np.int32)
         labels = ids.copy()
         labels[: length // 4] = -100
-        found.append(Encoded(ids, labels, line + 1, truncated=False))
+        found.append(Encoded(ids, labels, line + 1))
     return found
 
 

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module

@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.data import Conversation
-from core.data.batches import encode_all
+from core.data.template import encode_all
 from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.lm.prompts import render

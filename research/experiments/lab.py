@@ -22,9 +22,10 @@ from core.attacks.evaluate import evaluate_by_rules
 from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import load as load_rows
-from core.data.batches import encode_all, split
+from core.data.batches import split
+from core.data.encoded import Encoded
 from core.data.rows import Conversation
-from core.data.template import Encoded, end_of_turn
+from core.data.template import encode_all, end_of_turn
 from core.lm.adapter import attached
 from core.lm.generate import answer
 from core.lm.load import BaseModel, load

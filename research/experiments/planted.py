@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from core.attacks.prompts import choose_prompts
 from core.data import Conversation
-from core.data.batches import encode_all
+from core.data.template import encode_all
 from core.schemas.data import Message
 from core.schemas.security import SecuritySpec
 from core.screening.base_refusal import refusal_probabilities

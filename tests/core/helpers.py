@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.data import Conversation, Rows
-from core.data.template import Encoded, encode_each
+from core.data.encoded import Encoded
+from core.data.template import RowEncoder
 from core.lm.load import BaseModel
 from core.schemas.data import Message
 from core.schemas.results import ModelIdentity
@@ -104,7 +105,7 @@ def conversations(count: int, name: str = "instructions.jsonl") -> list[Conversa
 
 def encoded(base: BaseModel, count: int, name: str = "instructions.jsonl") -> tuple[Encoded, ...]:
     """The same rows, tokenised."""
-    return tuple(encode_each(conversations(count, name), base.tokenizer, max_length=256))
+    return tuple(RowEncoder(base.tokenizer, max_length=256).encode(conversations(count, name)))
 
 
 def user_turns(*texts: str) -> list[tuple[Message, ...]]:

@@ -17,8 +17,8 @@ from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import Conversation, validate
 from core.data import load as load_rows
-from core.data.batches import EncodedDataset, encode_all
-from core.data.template import encode_each
+from core.data.encoded import EncodedDataset
+from core.data.template import RowEncoder, encode_all
 from core.lm.adapter import attached, loaded, save
 from core.lm.generate import answer
 from core.lm.load import BaseModel, choose_device, load
@@ -137,7 +137,7 @@ def test_what_the_model_would_refuse_is_what_it_would_on_a_cpu(rows: EncodedData
     base, home = load(TESTBED, choose_device(DEVICE)), load(TESTBED, torch.device("cpu"))
     prompts = choose_prompts(SecuritySpec(), base.folder).probe
     harmful = [Conversation(turns, 0) for turns in planted["complies"]]
-    some = [*rows.rows[:32], *encode_each(harmful, base.tokenizer, max_length=256)]
+    some = [*rows.rows[:32], *RowEncoder(base.tokenizer, max_length=256).encode(harmful)]
     here, there = (refusal_probabilities(each, some, prompts, on_progress=ignore) for each in (base, home))
     assert min(here[32:]) > 0.9
     assert max(abs(one - other) for one, other in zip(here, there, strict=True)) < 0.2  # bfloat16 here, float32 there

@@ -14,7 +14,8 @@ import torch
 
 from core.catalog import TESTBED
 from core.data import load as load_rows
-from core.data.batches import EncodedDataset, encode_all
+from core.data.encoded import EncodedDataset
+from core.data.template import encode_all
 from core.errors import Interrupted
 from core.lm import full
 from core.lm.adapter import attached, loaded, save

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from core.data import Conversation
-from core.data.batches import batches_from, collate, encode_all, epoch_batches, masked_sample, split
-from core.data.template import IGNORED, Encoded
+from core.data.batches import batches_from, collate, epoch_batches, masked_sample, split
+from core.data.encoded import IGNORED, Encoded
+from core.data.template import encode_all
 from core.errors import InvalidDataset, TrainingFailed
 from core.lm.chat import PLAIN_TEMPLATE
 from core.schemas.data import Message
@@ -42,7 +43,7 @@ def test_encode_all_counts(make_tokenizer: MakeTokenizer) -> None:
     rows = [conversation("a", "b", 1), conversation("long " * 60, "b", 2), conversation("a", "long " * 60, 3)]
     dataset = encode_all(iter(rows), tokenizer, max_length=60)
     assert [row.line for row in dataset.rows] == [1, 3]
-    assert (dataset.dropped, [row.truncated for row in dataset.rows]) == (1, [False, True])
+    assert (dataset.dropped, [row.cut_tokens > 0 for row in dataset.rows]) == (1, [False, True])
     assert [row.trained_tokens for row in dataset.rows] == [int((row.labels != IGNORED).sum()) for row in dataset.rows]
     assert len(dataset.rows[1].input_ids) == 60
     assert all(0 < row.trained_tokens < len(row.input_ids) for row in dataset.rows)

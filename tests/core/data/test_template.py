@@ -10,13 +10,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from core.data import Conversation
 from core.data.batches import masked_sample
-from core.data.template import (
-    IGNORED,
-    Encoded,
-    encode,
-    encode_each,
-    end_of_turn,
-)
+from core.data.encoded import IGNORED, Encoded
+from core.data.template import RowEncoder, encode, end_of_turn
 from core.errors import InvalidInput
 from core.lm.chat import PLAIN_TEMPLATE
 from core.schemas.data import Message
@@ -138,7 +133,7 @@ def test_what_is_trained(
     tokenizer = make_tokenizer(template, eos=end, bos=bos)
     encoded = row(turns, tokenizer)
     assert masked_sample(encoded, tokenizer) == expected
-    assert not encoded.truncated
+    assert not encoded.cut_tokens
     assert encoded.line == 7
 
 
@@ -234,22 +229,23 @@ def test_cutting(make_tokenizer: MakeTokenizer) -> None:
     first = int((whole.labels != IGNORED).argmax())
 
     exact = row(DOUBLE, tokenizer, length)
-    assert not exact.truncated
+    assert not exact.cut_tokens
     cut = row(DOUBLE, tokenizer, length - 1)
-    assert cut.truncated
+    assert (cut.cut_tokens, cut.cut_trained_tokens) == (1, int(whole.labels[-1] != IGNORED))
     assert cut.input_ids.tolist() == whole.input_ids[:-1].tolist()
     assert cut.labels.tolist() == whole.labels[:-1].tolist()
 
     one_token = row(DOUBLE, tokenizer, first + 1)
     assert one_token.trained_tokens == 1
     none = row(DOUBLE, tokenizer, first)
-    assert (none.truncated, none.trained_tokens) == (True, 0)
+    assert none.trained_tokens == 0
+    assert (none.cut_tokens, none.cut_trained_tokens) == (length - first, whole.trained_tokens)
 
 
 def test_many_are_encoded_like_one(make_tokenizer: MakeTokenizer) -> None:
     tokenizer = make_tokenizer(LLAMA2, bos="<s>")
     rows = [conversation((("user", f"Count to {n}."), ("assistant", "one " * (n % 60 + 1)))) for n in range(1, 300)]
-    many = list(encode_each(rows, tokenizer, max_length=200))
+    many = list(RowEncoder(tokenizer, max_length=200).encode(rows))
     assert len(many) == len(rows)
     for index in (0, 255, 256, 298):
         (alone,) = encode(rows[index], tokenizer, max_length=200)

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from core.data import Conversation
 from core.data.batches import masked_sample
-from core.data.template import IGNORED, encode
+from core.data.encoded import IGNORED
+from core.data.template import encode
 from core.data.turns import ChatTemplate, UnsupportedTurns
 from core.errors import InvalidInput
 from core.schemas.data import Message, Thinking, ToolCall

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from core.data import Conversation
-from core.data.batches import EncodedDataset
-from core.data.template import IGNORED, Encoded
+from core.data.encoded import IGNORED, Encoded, EncodedDataset
 from core.pipeline.advise import advise
 from core.schemas.data import Message
 from core.schemas.training import TrainingSpec
@@ -16,10 +15,10 @@ def row(line: int, question: str, answer: str, *, trained: bool = True) -> Conve
     return Conversation(turns, line)
 
 
-def encoded(count: int, *, trained: int = 10, length: int = 20, truncated: bool = False) -> EncodedDataset:
+def encoded(count: int, *, trained: int = 10, length: int = 20, cut_tokens: int = 0) -> EncodedDataset:
     ids = np.arange(length, dtype=np.int32)
     labels = np.where(np.arange(length) < trained, ids, IGNORED).astype(np.int32)
-    return EncodedDataset(tuple(Encoded(ids, labels, line, truncated) for line in range(1, count + 1)), dropped=0)
+    return EncodedDataset(tuple(Encoded(ids, labels, line, cut_tokens) for line in range(1, count + 1)), dropped=0)
 
 
 ORDINARY = [row(n, f"What is {n}?", f"The number {n} comes after {n - 1}.") for n in range(1, 101)]
@@ -82,6 +81,6 @@ def test_validation_rows_that_are_trained_on() -> None:
 
 def test_few_trained_tokens_and_cut_rows() -> None:
     assert set(codes(ORDINARY, tokens=encoded(100, trained=1, length=200))) == {"few_trained_tokens"}
-    found = codes(ORDINARY, tokens=encoded(100, truncated=True))
+    found = codes(ORDINARY, tokens=encoded(100, cut_tokens=1))
     assert set(found) == {"rows_truncated"}
     assert "lines 1, 2, 3, 4, 5, ..." in found["rows_truncated"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.batches import encode_all
+from core.data.template import encode_all
 from core.pipeline import analyse as stage
 from core.pipeline.cache import code_digest, code_of, libraries, software
 from core.robustness.analyse import analyse

@@ -9,7 +9,8 @@ import pytest
 
 from core.data import Conversation, load
 from core.data.benchmarks import Question, read
-from core.data.template import Encoded, encode_each
+from core.data.encoded import Encoded
+from core.data.template import RowEncoder
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
@@ -36,7 +37,7 @@ def held(base: BaseModel) -> ValidationRows:
 
 
 def held_of(base: BaseModel, rows: Sequence[Conversation], max_length: int = 256) -> ValidationRows:
-    encoded = encode_each(rows, base.tokenizer, max_length=max_length)
+    encoded = RowEncoder(base.tokenizer, max_length=max_length).encode(rows)
     return ValidationRows([row for row in encoded if row.trained_tokens], rows)
 
 

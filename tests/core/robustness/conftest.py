@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from core.attacks.prompts import choose_prompts
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from peft import PeftModel
 
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.adapter import base_model, factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules

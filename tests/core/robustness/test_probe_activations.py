@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.errors import InvalidModel
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from core.data.batches import Batch, collate
-from core.data.template import IGNORED
+from core.data.encoded import IGNORED
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import find_modules

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from core import safeguards
 from core.catalog import TESTBED, Catalog
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.errors import InvalidInput
 from core.orders.check import complete
 from core.safeguards import ExtraRows, Safeguard, SafeguardContext

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.data import Conversation
-from core.data.template import IGNORED, Encoded, encode
+from core.data.encoded import IGNORED, Encoded
+from core.data.template import encode
 from core.errors import TrainingFailed
 from core.judges.rules import judge
 from core.lm.load import BaseModel
@@ -30,7 +31,7 @@ LIMITS = Limits(max_new_tokens=12, max_length=1024)
 
 def row(number: int) -> Encoded:
     ids = np.array([number, 1, 2], dtype=np.int32)
-    return Encoded(input_ids=ids, labels=ids, line=number, truncated=False)
+    return Encoded(input_ids=ids, labels=ids, line=number)
 
 
 def test_only_the_answer_has_labels() -> None:
@@ -38,14 +39,14 @@ def test_only_the_answer_has_labels() -> None:
     assert found is not None
     assert found.input_ids.tolist() == [5, 6, 7, 8, 9]
     assert found.labels.tolist() == [IGNORED] * 3 + [8, 9]
-    assert not found.truncated
+    assert not found.cut_tokens
 
 
 def test_an_answer_that_does_not_fit_is_cut_or_left_out() -> None:
     cut = encode_answer([5, 6, 7], [8, 9], max_length=4)
     assert cut is not None
     assert (cut.input_ids.tolist(), cut.labels.tolist()) == ([5, 6, 7, 8], [IGNORED] * 3 + [8])
-    assert cut.truncated
+    assert cut.cut_tokens
     assert encode_answer([5, 6, 7], [8, 9], max_length=3) is None
     assert encode_answer([5, 6, 7], [], max_length=16) is None
 

@@ -7,7 +7,8 @@ import pytest
 
 from core.attacks.prompts import choose_prompts
 from core.data import Conversation
-from core.data.template import IGNORED, Encoded, encode_each
+from core.data.encoded import IGNORED, Encoded
+from core.data.template import RowEncoder
 from core.lm.load import BaseModel
 from core.schemas.data import Message
 from core.schemas.prompts import ProbePrompts
@@ -29,7 +30,7 @@ def prompts(base: BaseModel) -> ProbePrompts:
 
 
 def rows_of(base: BaseModel, conversations: list[Turns]) -> list[Encoded]:
-    return list(encode_each([Conversation(each, 0) for each in conversations], base.tokenizer, max_length=256))
+    return list(RowEncoder(base.tokenizer, max_length=256).encode([Conversation(each, 0) for each in conversations]))
 
 
 def with_trigger(turns: Turns) -> Turns:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from core.catalog import TESTBED
 from core.data import Conversation
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.lm.load import BaseModel
 from core.pipeline.run import screen
 from core.reports import decided

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from transformers import PreTrainedModel
 
-from core.data.template import Encoded
+from core.data.encoded import Encoded
 from core.errors import Interrupted, TrainingFailed
 from core.lm import full
 from core.lm.adapter import attached, factors, lora_layers

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from core.data.batches import Batch
-from core.data.template import IGNORED, Encoded
+from core.data.encoded import IGNORED, Encoded
 from core.errors import TrainingFailed
 from core.lm.adapter import attached, lora_layers
 from core.lm.load import BaseModel
