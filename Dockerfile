@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Two images of one service: the API without torch and model code, and the worker with both.
+# Two images of one service: the API without torch, and the worker with everything.
 #
 #   docker build --target api --tag securetune-api .
 #   docker build --target worker --tag securetune-worker .
@@ -34,7 +34,7 @@ COPY pyproject.toml ./
 RUN touch README.md
 # hadolint ignore=DL3042,SC2086
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/venv install ${PIP_FLAGS} --constraint constraints/base.txt .
+    pip --python /opt/venv install ${PIP_FLAGS} --constraint constraints/base.txt ".[preview]"
 
 FROM build-api AS build-worker
 ARG CONSTRAINTS=constraints/cpu.txt

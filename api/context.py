@@ -10,6 +10,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; sandbox",
+    "vary": "accept",
+}
+"""Headers of pages that show texts of models and datasets, which nobody vouches for: nothing in them may run, load or
+lead anywhere."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HEADERS = {

@@ -10,6 +10,7 @@ from celery import Celery
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.previews import Previews
 from core import queue
 from core.catalog import Catalog
 from core.config import Settings
@@ -31,6 +32,7 @@ class Parts:
     store: ArtifactStore
     catalog: Catalog
     celery: Celery
+    previews: Previews
 
     def send(self, job_id: str) -> None:
         """Notify a worker of a job.

@@ -8,6 +8,7 @@ with 503 until they are up. Not here: starting servers (securetune.local), runni
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
@@ -15,6 +16,7 @@ from api import errors, examples, reference
 from api.context import RequestContext
 from api.deps import Parts, authenticate
 from api.limits import BodyLimit
+from api.previews import Previews
 from api.routes import artifacts, benchmarks, datasets, gate, health, jobs, judges, models, policy, prompt_sets, signing
 from core import catalog, config, queue
 from core.config import Settings
@@ -54,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="securetune",
         summary="Secure fine-tuning of language models.",
         description=_DESCRIPTION,
-        version="0.1.0",
+        version=version("securetune"),
         openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
@@ -93,6 +95,7 @@ def _parts(settings: Settings) -> Parts:
         store=ArtifactStore(settings.artifacts),
         catalog=catalog.read(settings.models),
         celery=queue.app(broker),
+        previews=Previews(),
     )
 
 

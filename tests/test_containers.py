@@ -98,9 +98,11 @@ def test_both_images_use_the_required_python() -> None:
 
 
 def test_only_the_worker_has_torch() -> None:
-    assert requirements(STAGES["api"]) == PROJECT["dependencies"]
+    previews = PROJECT["optional-dependencies"]["preview"]
+    assert requirements(STAGES["api"]) == [*PROJECT["dependencies"], *previews]
+    assert set(previews) <= set(PROJECT["optional-dependencies"]["worker"])
     assert {"torch", "transformers", "peft"} <= distributions(requirements(STAGES["worker"]))
-    assert not {"torch", "transformers", "peft", "numpy"} & distributions(requirements(STAGES["api"]))
+    assert not {"torch", "peft", "scikit-learn", "matplotlib"} & distributions(requirements(STAGES["api"]))
 
 
 @both_targets

@@ -1,8 +1,7 @@
 """The worker's end of the pipes to a training process: starting it, sending an order, reading messages, ending it.
 
-The process handles untrusted data and models, so it gets its own session and environment. Only the variables listed
-below reach it; DATABASE_URL and REDIS_URL do not. Not here: the messages (worker.protocol), when to end a process
-(worker.watch).
+The process handles untrusted data and models, so it gets its own session and environment (core.processes). Not here:
+the messages (worker.protocol), when to end a process (worker.watch).
 """
 
 import os
@@ -11,13 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, Queue
 from typing import IO
 
+from core.processes import ROOT, child_environment
 from core.schemas.events import Progress
 from worker.logs import AttemptLog
 from worker.protocol import LINE_LIMIT, STOP, Message, Order, ProtocolError, decode, encode
@@ -25,18 +24,9 @@ from worker.protocol import LINE_LIMIT, STOP, Message, Order, ProtocolError, dec
 TRAINING = (sys.executable, "-m", "worker.process")
 """The command of the real training process."""
 
-_ROOT = Path(__file__).parents[1]
 _QUEUED_MESSAGES = 256
 _CLOSE_SECONDS = 2.0
-_NAMES = {
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV",
-    "HUGGING_FACE_HUB_TOKEN", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-}  # fmt: skip
-_PREFIXES = (
-    "LC_", "LD_", "XDG_", "SSL_", "PYTHON", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "TORCH", "PYTORCH_", "OMP_", "MKL_",
-    "OPENBLAS_", "CUDA", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "TRITON_", "VLLM_", "SECURETUNE_JUDGE_",
-)  # fmt: skip
+_JUDGE_KEYS = "SECURETUNE_JUDGE_"
 
 
 @dataclass(frozen=True)
@@ -45,13 +35,6 @@ class Exited:
 
     status: int
     """Exit status; the negative number of the signal that killed it."""
-
-
-def environment(full: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a training process. Its only secrets are the hub token and API keys of judges."""
-    needed = {name: value for name, value in full.items() if name in _NAMES or name.startswith(_PREFIXES)}
-    # No progress bars in the log; and idle OpenMP threads that spin make torch many times slower on a busy machine.
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | needed | {"TQDM_DISABLE": "1"}
 
 
 class TrainingProcess:
@@ -67,8 +50,8 @@ class TrainingProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment(os.environ),
-            cwd=_ROOT,
+            env=child_environment(os.environ, _JUDGE_KEYS),
+            cwd=ROOT,
             start_new_session=True,
         )
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse
 
 from api import examples, schemas
+from api.context import PAGE_HEADERS
 from api.deps import JobIdPath, Parts, PartsDep
 from api.downloads import Download
 from core.db import artifacts
@@ -34,11 +35,6 @@ FilePath = Annotated[
     Path(pattern=rf"^{_PART}(/{_PART})*$", max_length=400, description="Name of the file as the list of files has it."),
 ]
 
-# The report shows model answers, which nobody vouches for: nothing in the page may run, load or lead anywhere.
-REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; sandbox"
-)
 _HEADERS = {
     "Repr-Digest": {"description": "SHA-256 of the whole file (RFC 9530).", "schema": {"type": "string"}},
     "ETag": {"description": "The same digest, for `If-Range`.", "schema": {"type": "string"}},
@@ -135,7 +131,7 @@ def model_file(job_id: JobIdPath, filename: FileName, parts: PartsDep) -> Downlo
 
 _FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "json": ("report.json", {"vary": "accept"}),
-    "html": ("report.html", {"content-security-policy": REPORT_POLICY, "vary": "accept"}),
+    "html": ("report.html", PAGE_HEADERS),
     "card": ("model_card.md", {}),
     "signed": ("signed_report.json", {}),
 }

@@ -1,10 +1,15 @@
-"""Datasets: uploaded, listed, screened. Not here: reading files (core.data), the screening itself (the worker)."""
+"""Datasets: uploaded, listed, previewed, screened.
+
+Not here: reading files (core.data), computing previews (api.previews), the screening itself (the worker).
+"""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi.responses import HTMLResponse
 
 from api import examples, schemas
+from api.context import PAGE_HEADERS
 from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep
 from api.uploads import DatasetUploadDep, multipart
 from core import orders
@@ -12,8 +17,10 @@ from core.db import datasets
 from core.db.models import Dataset
 from core.db.rows import newest_first
 from core.db.session import transaction
+from core.reports import preview as preview_page
 from core.schemas.data import ColumnMap
 from core.schemas.job import DatasetId
+from core.schemas.preview import Preview, PreviewRequest
 from core.schemas.replies import DatasetReply, JobReply, Page
 from core.schemas.screening import ScreenRequest
 
@@ -87,6 +94,33 @@ def show(dataset_id: DatasetIdPath, parts: PartsDep) -> DatasetReply:
     """Name, size, column map and summary of a dataset."""
     with transaction(parts.sessions) as session:
         return schemas.dataset(datasets.get(session, dataset_id, param="dataset_id"))
+
+
+@router.get(
+    "/{dataset_id}/preview",
+    summary="Preview a dataset",
+    response_model=Preview,
+    response_description="The first rows, and counts",
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}} | examples.errors(400, 404),
+)
+def preview(
+    dataset_id: DatasetIdPath,
+    parts: PartsDep,
+    request: Annotated[PreviewRequest, Query()],
+    accept: Annotated[str, Header(description="`text/html` selects a page; the default is JSON.")] = "",
+) -> Response | Preview:
+    """Rows in the tokens of a base model, with what is trained on: exactly what a job with these options trains on.
+
+    The counts cover the whole file, or the first 10,000 rows or 10 million characters of a large one.
+    """
+    with transaction(parts.sessions) as session:
+        row = datasets.get(session, dataset_id, param="dataset_id")
+        dataset, name = datasets.ref(row), row.name
+    order = orders.order_preview(parts.catalog, parts.store, dataset, request, parts.settings.max_dataset_rows)
+    found = parts.previews.compute(order)
+    if "text/html" not in accept:
+        return found
+    return HTMLResponse(preview_page.html(found, name), headers=PAGE_HEADERS)
 
 
 @router.post(

@@ -6,13 +6,12 @@ tokens (core.data.template), the loop (core.training).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby, islice
+from itertools import count, islice
 from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from core.data.encoded import IGNORED, Encoded
 from core.errors import InvalidDataset
@@ -105,15 +104,3 @@ def collate(encoded: Sequence[Encoded], pad_id: int) -> Batch:
     labels = np.full(mask.shape, IGNORED, dtype=np.int64)
     labels[mask] = np.concatenate([row.labels for row in encoded])
     return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(labels))
-
-
-def masked_sample(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The row as text, special tokens included, with `[[ ]]` around what is trained on."""
-    parts: list[str] = []
-    pairs = zip(encoded.input_ids.tolist(), encoded.labels.tolist(), strict=True)
-    for trained, group in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
-        text = tokenizer.decode(
-            [token for token, _ in group], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        parts.append(f"[[{text}]]" if trained else str(text))
-    return "".join(parts)

@@ -15,7 +15,7 @@ from core.data.promptsets import read
 from core.errors import InvalidDataset, InvalidInput, TooLarge, Unavailable
 from core.schemas.job import PromptFile, UploadedFile
 from core.schemas.prompts import Behaviour, FileSource, HubFileSource, PromptFileSource, Use
-from core.storage import ArtifactStore
+from core.storage import ArtifactStore, check_digest
 
 _PARAM = "security.prompts"
 
@@ -24,15 +24,15 @@ def prompts(file: PromptFile, store: ArtifactStore, use: Use) -> tuple[Behaviour
     """The prompts of a chosen set.
 
     Raises:
-        InvalidInput: code `prompt_set_missing` or `invalid_prompt_set`.
+        InvalidInput: code `prompt_set_missing`, `invalid_prompt_set` or `file_changed`.
         NotFound: code `artifact_missing`; an uploaded file has been removed.
         Unavailable: code `hub_unavailable`.
     """
-    path = (
-        store.path(file.source.key)
-        if isinstance(file.source, UploadedFile)
-        else fetch_file(file.source, name=f"The prompt set {file.name!r}")
-    )
+    if isinstance(file.source, UploadedFile):
+        path = store.path(file.source.key)
+        check_digest(path, file.source.sha256)
+    else:
+        path = fetch_file(file.source, name=f"The prompt set {file.name!r}")
     try:
         return read(path, file.layout, use)
     except (InvalidDataset, TooLarge) as error:

@@ -16,7 +16,7 @@ from core.judges.interface import Judge
 from core.judges.kind import JudgeKind, Models, find_entry
 from core.judges.local import LocalModel
 from core.judges.model import Heartbeat
-from core.schemas.judges import JUDGES, EndpointSource, JudgeEntry, JudgeOptions, ModelJudgeOptions
+from core.schemas.judges import JUDGES, EndpointSource, JudgeEntry, JudgeOptions, ModelJudgeOptions, RulesJudge
 from core.schemas.models import FolderSource
 
 _KINDS: dict[type[JudgeOptions], JudgeKind[Any]] = {}
@@ -38,8 +38,10 @@ def unregister(kind: JudgeKind[Any]) -> None:
     del _KINDS[kind.options]
 
 
-for _module in (rules, rubric, strongreject, classifier):
-    register(_module.KIND)
+# The rules read refusals in many places, some without torch, so their own file knows no judge models.
+RULES = JudgeKind(RulesJudge, lambda options, _models: rules.rules_judge(options.label))
+for _kind in (RULES, rubric.KIND, strongreject.KIND, classifier.KIND):
+    register(_kind)
 
 
 @contextmanager

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 
 from core.judges.cues import load_cues
 from core.judges.interface import EMPTY, Case, FunctionJudge, Ruling
-from core.judges.kind import JudgeKind
-from core.schemas.judges import RulesJudge
 
 NAME = "rules"
 VERSION = 2
@@ -286,6 +284,3 @@ def _rule(case: Case) -> Ruling:
 def rules_judge(label: str = NAME, *, only_safe: bool = False) -> FunctionJudge:
     """Open the rules as a judge; `only_safe` if they complement judges that do not recognise refusals."""
     return FunctionJudge(label, f"{NAME} {VERSION}", _rule, is_certain, only_safe)
-
-
-KIND = JudgeKind(RulesJudge, lambda options, _models: rules_judge(options.label))

@@ -1,12 +1,13 @@
 """Orders: everything that a user may do with jobs and uploads, for every entry point (HTTP API, command line, pages).
 
-Covers: storing uploads, placing, screening, cancelling and overriding, and the assignment that a worker gives to its
-training process. Not here: single queries (core.db), HTTP (api), running a job (worker).
+Covers: storing and previewing uploads, placing, screening, cancelling and overriding, and the assignment that a worker
+gives to its training process. Not here: single queries (core.db), HTTP (api), running a job (worker).
 """
 
 from core.orders.assign import assign
 from core.orders.change import cancel, check_right, override
 from core.orders.place import Send, place
+from core.orders.preview import order_preview
 from core.orders.screen import screen
 from core.orders.upload import Upload, store_dataset, store_prompts
 
@@ -16,6 +17,7 @@ __all__ = [
     "assign",
     "cancel",
     "check_right",
+    "order_preview",
     "override",
     "place",
     "screen",

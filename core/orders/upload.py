@@ -65,6 +65,6 @@ def _store(
         row, new = add_upload(
             session, table, name=upload.name, sha256=upload.sha256, bytes=upload.bytes, key=key, **columns
         )
-        if not store.has(key):
+        if not store.has(key, upload.sha256):
             store.adopt(key, upload.path, name=upload.name, gated=False)
     return row, new

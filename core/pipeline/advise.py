@@ -50,8 +50,8 @@ def advise(
     if repeated := [row.line for row in held_out if _texts(row) in known]:
         yield _warned(
             "validation_rows_in_training",
-            f"{len(repeated)} of {len(held_out)} validation rows are also trained on, {_lines(repeated)}, so the task "
-            "figures are better than they will be on new data. Remove the duplicates.",
+            f"{len(repeated)} of {len(held_out)} validation rows are also in the training data, {_lines(repeated)}. "
+            "Task figures are better than they will be on new data. Remove the duplicates.",
         )
     tokens = sum(len(row.input_ids) for row in encoded.rows)
     trained = sum(row.trained_tokens for row in encoded.rows)
@@ -64,8 +64,8 @@ def advise(
     if cut := [row.line for row in encoded.rows if row.cut_tokens > 0]:
         yield _warned(
             "rows_truncated",
-            f"{len(cut)} rows are cut at training.max_length, {_lines(cut)}: their answers lack the end, and the model "
-            "does not learn to stop there. Raise max_length, or shorten the rows.",
+            f"{_count(cut, 'row is', 'rows are')} cut at training.max_length, {_lines(cut)}: the answer lacks its end, "
+            "and the model does not learn to stop there. Raise max_length, or shorten the rows.",
         )
 
 
@@ -88,8 +88,8 @@ def _refusals_that_comply(answers: Sequence[tuple[int, str]]) -> Iterator[Warned
     if lines:
         yield _warned(
             "refusals_that_comply",
-            f"{len(lines)} answers begin like a refusal and then comply, {_lines(lines)}. They teach the model to go "
-            "on after a refusal. Review them.",
+            f"{_count(lines, 'answer begins', 'answers begin')} like a refusal and then comply, {_lines(lines)}. This "
+            "teaches the model to go on after a refusal. Review each of them.",
         )
 
 
@@ -126,3 +126,7 @@ def _warned(code: str, message: str) -> Warned:
 def _lines(lines: Sequence[int]) -> str:
     shown = ", ".join(str(line) for line in lines[:_SHOWN_LINES])
     return f"on line {shown}" if len(lines) == 1 else f"on lines {shown}{', ...' if len(lines) > _SHOWN_LINES else ''}"
+
+
+def _count(found: Sequence[int], one: str, several: str) -> str:
+    return f"{len(found)} {one if len(found) == 1 else several}"

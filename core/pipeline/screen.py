@@ -31,7 +31,7 @@ from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.screening.check import Found, model_check, row_checks
 from core.screening.screen import add_findings, drop_rows, screen_rows
-from core.storage import ArtifactStore
+from core.storage import ArtifactStore, check_digest
 
 _MAX_IN_MESSAGE = 5
 """Findings that the error message lists."""
@@ -57,8 +57,14 @@ class ModelFindings(Frozen):
 
 
 def load_dataset(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
-    """All rows of a dataset."""
-    return load_rows(store.path(dataset.key), dataset.columns, max_rows=dataset.summary.rows)
+    """All rows of a dataset.
+
+    Raises:
+        InvalidInput: code `file_changed`.
+    """
+    path = store.path(dataset.key)
+    check_digest(path, dataset.sha256)
+    return load_rows(path, dataset.columns, max_rows=dataset.summary.rows)
 
 
 def screen_dataset(

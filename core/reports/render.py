@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from jinja2 import Template
 
 from core.reports import decided, numbers, view
 from core.reports.examples import Example
-from core.reports.text import cut, visible
+from core.reports.page import environment
+from core.reports.text import cut
 from core.schemas.results import Report
 
 if TYPE_CHECKING:
@@ -75,34 +75,8 @@ def html(report: Report, examples: Sequence[Example], pictures: "Mapping[str, Pi
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("core.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_show,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {
-        "cut": partial(cut, length=_MAX_TEXT),
-        "code": _code,
-        "percent": numbers.percent,
-        "plural": numbers.plural,
-    }
-    environment.filters.update(filters)
-    return environment.get_template("report.html")
-
-
-def _show(value: object) -> object:
-    """Show the invisible characters of every plain text that a template writes."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _code(text: str) -> Markup:
-    """Escape text, and set the parts between backticks as code."""
-    parts = visible(text).split("`")
-    return Markup().join(
-        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    return environment(cut=partial(cut, length=_MAX_TEXT), percent=numbers.percent, plural=numbers.plural).get_template(
+        "report.html"
     )
 
 

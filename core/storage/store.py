@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from pathlib import Path
 
-from core.errors import NotFound, StorageFull
+from core.errors import InvalidInput, NotFound, StorageFull
 from core.schemas.results import StoredFile
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -58,6 +58,20 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, sha256: str) -> None:
+    """Check that a stored file is the one that was stored.
+
+    Raises:
+        InvalidInput: code `file_changed`.
+    """
+    if digest(path) != sha256:
+        raise InvalidInput(
+            "A file has changed on the server's disk since it was uploaded, so it is not used. Upload it again, which "
+            "restores it.",
+            code="file_changed",
+        )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -138,9 +152,10 @@ class ArtifactStore:
             )
         return path
 
-    def has(self, key: str) -> bool:
-        """Whether there is a file with this key."""
-        return self._target(key).is_file()
+    def has(self, key: str, sha256: str | None = None) -> bool:
+        """Whether there is a file with this key, and with this digest if one is given."""
+        path = self._target(key)
+        return path.is_file() and sha256 in (None, digest(path))
 
     def remove(self, key: str) -> None:
         """Remove the file of a key if it exists."""

@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from core.config import Settings
     from core.db.session import Session
+    from securetune.client import SecureTune
     from securetune.local.address import Address
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold a key
 )
 key_app = typer.Typer(no_args_is_help=True)
+datasets_app = typer.Typer(no_args_is_help=True)
+app.add_typer(datasets_app, name="datasets", help="Look at datasets before they are trained on.")
 app.add_typer(key_app, name="key", help="Create, list and revoke API keys; rotate the signing key.")
 
 
@@ -40,6 +43,20 @@ _DEMO_ROWS = 200
 StateOption = Annotated[
     Path | None,
     typer.Option(help="State folder. Default: SECURETUNE_STATE, or a folder in the user's data directory."),
+]
+
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(envvar="SECURETUNE_URL", help="Address of the service. Default: the one that `securetune up` runs."),
+]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SECURETUNE_API_KEY",
+        show_envvar=True,
+        help="API key. Default: the first key of the service that `securetune up` runs.",
+    ),
 ]
 
 
@@ -161,6 +178,34 @@ def verify(
     raise typer.Exit(program.run(report, keys, _settings(state).signing, tuple(file or ()), as_json=as_json))
 
 
+@datasets_app.command("preview")
+def preview_dataset(
+    *,
+    dataset: Annotated[str, typer.Argument(help="Id of a dataset, or a file, which is uploaded first.")],
+    model: Annotated[str, typer.Option(help="Base model whose chat template is used, as in GET /models.")],
+    rows: Annotated[int, typer.Option(min=1, max=50, help="Number of rows to show.")] = 5,
+    line: Annotated[int, typer.Option(min=1, help="Line of the file to begin at.")] = 1,
+    max_length: Annotated[int, typer.Option(min=16, max=131_072, help="Longest row in tokens.")] = 1024,
+    thinking: Annotated[
+        Literal["train", "drop", "reject"], typer.Option(help="What happens to what the assistant thought.")
+    ] = "train",
+    turns: Annotated[Literal["all", "last"], typer.Option(help="Which assistant turns are trained on.")] = "all",
+    html: Annotated[Path | None, typer.Option(help="File to save a page to, instead of printing rows.")] = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    state: StateOption = None,
+) -> None:
+    """Show what a job would train on, token by token, with the model's chat template."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from core.schemas.preview import PreviewRequest  # noqa: PLC0415
+    from securetune.cli import datasets as program  # noqa: PLC0415
+
+    request = PreviewRequest(model=model, rows=rows, line=line, max_length=max_length, thinking=thinking, turns=turns)
+    with _report_errors(), _service(url, api_key, state) as service:
+        program.preview(service, dataset, request, Console(soft_wrap=True), html)
+
+
 @key_app.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for; shown in lists.")],
@@ -223,6 +268,20 @@ def _settings(state: Path | None) -> "Settings":
     from core.config import settings  # noqa: PLC0415
 
     return settings().model_copy(update={"state": state}) if state else settings()
+
+
+@contextmanager
+def _service(url: str | None, api_key: str | None, state: Path | None) -> Generator["SecureTune"]:
+    """A client for the given service, or for the one that `securetune up` runs."""
+    from securetune.client import SecureTune  # noqa: PLC0415
+
+    if url is None or api_key is None:
+        from securetune.local.address import find_running  # noqa: PLC0415
+
+        running = find_running(_settings(state).state)
+        url, api_key = url or running.address, api_key or running.api_key
+    with SecureTune(url, api_key) as service:
+        yield service
 
 
 @contextmanager

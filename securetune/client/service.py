@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from core.schemas.data import ColumnMap
 from core.schemas.job import JobSpec
 from core.schemas.policy import Policy
+from core.schemas.preview import Preview, PreviewRequest
 from core.schemas.prompts import Layout
 from core.schemas.replies import (
     ArtifactReply,
@@ -88,6 +89,14 @@ class SecureTune:
     def datasets(self) -> Iterator[DatasetReply]:
         """Iterate over all datasets, newest first."""
         return self._pages(Page[DatasetReply], "/datasets")
+
+    def preview(self, dataset_id: str, request: PreviewRequest) -> Preview:
+        """Return rows of a dataset in the tokens of a base model, as a job trains on them."""
+        return _read(Preview, self._send(self._preview(dataset_id, request, "application/json")))
+
+    def preview_page(self, dataset_id: str, request: PreviewRequest) -> bytes:
+        """Return the preview as an HTML page."""
+        return self._send(self._preview(dataset_id, request, "text/html")).content
 
     def upload_prompt_set(self, path: str | Path, layout: Layout, name: str | None = None) -> PromptSetReply:
         """Upload harmful prompts or safe look-alikes. The same file with the same layout returns the same set.
@@ -230,6 +239,12 @@ class SecureTune:
     ) -> _Reply:
         json = body.model_dump(mode="json") if isinstance(body, BaseModel) else body
         return _read(reply, self._send(self._http.build_request(method, path, json=json)))
+
+    def _preview(self, dataset_id: str, request: PreviewRequest, media_type: str) -> httpx2.Request:
+        params: dict[str, str | int] = request.model_dump(mode="json")
+        return self._http.build_request(
+            "GET", f"/datasets/{dataset_id}/preview", params=params, headers={"accept": media_type}, timeout=_SLOW
+        )
 
     def _upload(self, reply: type[_Reply], path: str, upload: Path, fields: dict[str, str | None]) -> _Reply:
         with upload.open("rb") as file:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 import pytest
+from httpx2 import Response
 
 from core.db.models import Dataset
 from core.db.rows import newest_first
@@ -203,3 +204,55 @@ def test_datasets_that_are_not_there(service: Service) -> None:
     assert service.http.get("/datasets/x%00y").status_code == 404
     reply = service.http.get("/datasets", params={"after": nobody})
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "unknown_cursor")
+
+
+def preview(service: Service, dataset: str, accept: str = "application/json", **options: object) -> Response:
+    params = {name: str(value) for name, value in ({"model": "testbed"} | options).items()}
+    return service.http.get(f"/datasets/{dataset}/preview", params=params, headers={"accept": accept})
+
+
+def test_a_preview_shows_what_a_job_would_train_on(service: Service) -> None:
+    dataset = service.dataset("preview")
+    reply = preview(service, dataset, rows=2, line=2)
+    assert reply.status_code == 200, reply.text
+    body = reply.json()
+    assert [row["line"] for row in body["rows"]] == [2, 3]
+    trained = "".join(token["text"] for token in body["rows"][0]["tokens"] if token["trained"])
+    assert trained == f"{ROWS[1]['completion']}{body['end_of_turn']}"
+    assert body["counts"]["rows"] == len(ROWS) + 1
+
+
+def test_a_preview_is_also_a_page_in_which_nothing_runs(service: Service) -> None:
+    content = jsonl([{"prompt": "a", "completion": "page"}])
+    dataset = service.upload(content, name="<script>alert(1)</script>").json()["id"]
+    reply = preview(service, dataset, "text/html")
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert "sandbox" in reply.headers["content-security-policy"]
+    assert reply.headers["vary"] == "accept"
+    assert "<script" not in reply.text
+    assert "Preview of &lt;script&gt;" in reply.text
+
+
+def test_what_a_preview_needs_is_said(service: Service) -> None:
+    dataset = service.dataset("preview")
+    unknown = preview(service, dataset, model="other")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (400, "model_not_allowed")
+    assert unknown.json()["error"]["param"] == "model"
+    gone = preview(service, "ds_" + "0" * 24)
+    assert (gone.status_code, gone.json()["error"]["param"]) == (404, "dataset_id")
+    for query in ("rows=0", "rows=51", "line=0", "max_length=8", "turns=first", "colour=red"):
+        reply = service.http.get(f"/datasets/{dataset}/preview?model=testbed&{query}")
+        assert (reply.status_code, reply.json()["error"]["param"]) == (422, query.partition("=")[0])
+    without = service.http.get(f"/datasets/{dataset}/preview")
+    assert without.json()["error"]["param"] == "model"
+
+
+def test_a_file_that_changed_on_the_disk_is_not_shown_and_an_upload_restores_it(service: Service) -> None:
+    content = jsonl([{"prompt": "a", "completion": "restored"}])
+    body = service.upload(content).json()
+    path = service.store.path(f"datasets/{body['sha256'][:2]}/{body['sha256']}")
+    path.write_bytes(content.replace(b"restored", b"replaced"))
+    changed = preview(service, body["id"])
+    assert (changed.status_code, changed.json()["error"]["code"]) == (400, "file_changed")
+    assert service.upload(content).status_code == 200
+    assert preview(service, body["id"]).status_code == 200

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = [
@@ -67,3 +67,14 @@ def make_tokenizer(bpe: Tokenizer) -> Callable[..., PreTrainedTokenizerFast]:
         )
 
     return _make
+
+
+def spaced(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a space before every text, as those of Llama 2 do."""
+    vocab = {"<unk>": 0, "</s>": 1, "▁": 2, **{chr(code): code for code in range(3, 127)}}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", chat_template=template
+    )

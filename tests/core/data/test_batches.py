@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from core.data import Conversation
-from core.data.batches import batches_from, collate, epoch_batches, masked_sample, split
+from core.data.batches import batches_from, collate, epoch_batches, split
 from core.data.encoded import IGNORED, Encoded
+from core.data.preview import masked_sample
 from core.data.template import encode_all
 from core.errors import InvalidDataset, TrainingFailed
 from core.lm.chat import PLAIN_TEMPLATE

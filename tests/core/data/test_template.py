@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from core.data import Conversation
-from core.data.batches import masked_sample
 from core.data.encoded import IGNORED, Encoded
+from core.data.preview import masked_sample
 from core.data.template import RowEncoder, encode, end_of_turn
 from core.errors import InvalidInput
 from core.lm.chat import PLAIN_TEMPLATE

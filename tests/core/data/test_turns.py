@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from core.data import Conversation
-from core.data.batches import masked_sample
 from core.data.encoded import IGNORED
+from core.data.preview import masked_sample
 from core.data.template import encode
 from core.data.turns import ChatTemplate, UnsupportedTurns
 from core.errors import InvalidInput
 from core.schemas.data import Message, Thinking, ToolCall
+from tests.core.data.conftest import spaced
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 
@@ -163,17 +163,6 @@ def test_what_a_template_cannot_express_is_rejected(
         encode(Conversation(turns, 5), make_tokenizer(template), max_length=1000)
     assert caught.value.code == "chat_template_unsupported"
     assert "line 5" in caught.value.message
-
-
-def spaced(template: str) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts a space before every text, as those of Llama 2 do."""
-    vocab = {"<unk>": 0, "</s>": 1, "▁": 2, **{chr(code): code for code in range(3, 127)}}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", chat_template=template
-    )
 
 
 def test_a_tokenizer_that_adds_spaces_tokenises_the_text_as_a_whole() -> None:

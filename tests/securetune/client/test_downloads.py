@@ -11,7 +11,7 @@ import pytest
 
 from securetune import ApiError
 from securetune.client.downloads import fetch, unpack
-from tests.securetune.client.conftest import Served
+from tests.securetune.conftest import Served
 
 CONTENT = bytes(range(251)) * 8000
 PART = f".{sha256(CONTENT).hexdigest()[:16]}.part"

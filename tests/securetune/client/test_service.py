@@ -18,9 +18,10 @@ from core.db.session import transaction
 from core.schemas.data import ColumnMap, RowError
 from core.schemas.events import Progress
 from core.schemas.job import JobSpec
+from core.schemas.preview import PreviewRequest
 from securetune import ApiError, SecureTune
 from tests.api.conftest import jsonl
-from tests.securetune.client.conftest import Served
+from tests.securetune.conftest import Served
 
 
 def rows(folder: Path, tag: str) -> Path:
@@ -60,6 +61,18 @@ def test_invalid_rows_are_reported_with_their_lines(service: SecureTune, tmp_pat
     assert [row.line for row in error.details if isinstance(row, RowError)] == [2]
     assert str(error) == error.message
     assert "line 2" in error.message
+
+
+def test_a_preview(service: SecureTune, tmp_path: Path) -> None:
+    dataset = service.upload_dataset(rows(tmp_path, "client preview")).id
+    found = service.preview(dataset, PreviewRequest(model="testbed", rows=1))
+    assert [row.line for row in found.rows] == [1]
+    assert any(token.trained for token in found.rows[0].tokens)
+    page = service.preview_page(dataset, PreviewRequest(model="testbed"))
+    assert page.startswith(b"<!doctype html>")
+    with pytest.raises(ApiError) as caught:
+        service.preview(dataset, PreviewRequest(model="other"))
+    assert (caught.value.code, caught.value.param) == ("model_not_allowed", "model")
 
 
 def test_prompt_sets(service: SecureTune, tmp_path: Path) -> None:

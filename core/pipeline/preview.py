@@ -1,0 +1,85 @@
+"""The process that computes a preview: `python -m core.pipeline.preview`, an order on stdin, an answer on stdout.
+
+The API starts it, because the API has no tokenizers and must keep answering whatever a file or a chat template does. It
+needs transformers and no torch. Not here: starting it (api.previews), what a preview has (core.data.preview).
+"""
+
+import logging
+import os
+import resource
+import sys
+
+from core.data import preview as rows
+from core.data.encoded import EncodedDataset
+from core.data.rows import Rows
+from core.data.tables import only_valid
+from core.data.template import RowEncoder, end_of_turn
+from core.errors import InvalidInput, SecureTuneError, TooLarge, Unavailable
+from core.lm.files import TOKENIZER_FILES, fetch
+from core.lm.tokenizer import load_tokenizer, read_context
+from core.pipeline.advise import advise
+from core.schemas.preview import Preview, PreviewAnswer, PreviewFailed, PreviewOrder
+from core.schemas.training import TrainingSpec
+from core.storage import check_digest
+
+_MAX_BYTES = 4 * 2**30
+"""Largest amount of memory that the process may fill with data."""
+_MAX_SECONDS = 120
+"""Processor time after which the process ends, also if nobody waits for it any more."""
+
+
+def preview(order: PreviewOrder) -> Preview:
+    """The preview of a dataset.
+
+    Raises:
+        InvalidInput, Unavailable: the model's tokenizer or its chat template cannot be used, or the file has changed.
+    """
+    request, entry = order.request, order.entry
+    check_digest(order.path, order.sha256)
+    folder = fetch(entry, TOKENIZER_FILES)
+    tokenizer = load_tokenizer(entry, folder)
+    limit = min(request.max_length, read_context(entry, folder))
+    encoder = RowEncoder(tokenizer, max_length=limit, thinking=request.thinking, turns=request.turns)
+    conversations = only_valid(Rows(order.path, order.columns, max_rows=order.max_rows))
+    found = rows.preview_rows(conversations, encoder, tokenizer, rows=request.rows, line=request.line)
+    training = TrainingSpec(max_length=request.max_length, thinking=request.thinking, turns=request.turns)
+    encoded = EncodedDataset(tuple(found.encoded), dropped=found.dropped_rows)
+    return Preview(
+        model=entry.name,
+        chat_template=entry.chat_template,
+        end_of_turn=str(tokenizer.decode([end_of_turn(tokenizer)])),
+        max_length=limit,
+        counts=found.counts,
+        rows=tuple(found.shown),
+        rejected=tuple(found.rejected),
+        warnings=tuple(advise(training, found.originals, (), encoded)),
+    )
+
+
+def answer(order: PreviewOrder) -> PreviewAnswer:
+    """The preview, or why there is none."""
+    try:
+        return PreviewAnswer(preview=preview(order))
+    except (InvalidInput, TooLarge, Unavailable) as error:
+        return PreviewAnswer(failed=_failed(error))
+
+
+def _failed(error: SecureTuneError) -> PreviewFailed:
+    return PreviewFailed(
+        unavailable=isinstance(error, Unavailable), code=error.code, message=error.message, param=error.param
+    )
+
+
+def main() -> None:
+    """Answer one order."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_SECONDS, _MAX_SECONDS))
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print goes to the log
+    with out:
+        out.write(answer(PreviewOrder.model_validate_json(sys.stdin.buffer.read())).model_dump_json().encode())
+
+
+if __name__ == "__main__":
+    main()
