@@ -197,6 +197,15 @@ def test_the_worker_image_has_everything_that_its_processes_import() -> None:
     assert {name.partition(".")[0] for name in reached} <= own | modules(worker) | sys.stdlib_module_names
 
 
+def test_the_api_image_has_everything_that_previews_import() -> None:
+    api = STAGES["api"]
+    own = {Path(source).parts[0] for source in api.sources}
+    graph = grimp.build_graph("core", "testbed", include_external_packages=True, cache_dir=None)
+    reached = graph.find_upstream_modules("core.pipeline.preview")
+    assert "transformers" in reached
+    assert {name.partition(".")[0] for name in reached} <= own | modules(api) | sys.stdlib_module_names
+
+
 def test_the_health_check_of_the_worker_finds_its_training_process() -> None:
     *_, shell = STAGES["worker"].last("HEALTHCHECK").words
     found = re.search(r"'(.+)'", shell)

@@ -30,10 +30,19 @@ class Encoded:
     """Number of those that would have been trained on."""
     own_ending: bool = False
     """An answer of the row contained the token that ends turns at its end; it is trained on once."""
+    inline_thinking: bool = False
+    """The chat template has no place for the row's thinking, so it is trained on in the answer, between tags."""
 
     @classmethod
     def cut(
-        cls, ids: Sequence[int], labels: Sequence[int], *, max_length: int, line: int, own_ending: bool = False
+        cls,
+        ids: Sequence[int],
+        labels: Sequence[int],
+        *,
+        max_length: int,
+        line: int,
+        own_ending: bool = False,
+        inline_thinking: bool = False,
     ) -> Self:
         """The row with these tokens and labels, cut at `max_length`."""
         return cls(
@@ -43,6 +52,7 @@ class Encoded:
             cut_tokens=max(0, len(ids) - max_length),
             cut_trained_tokens=sum(label != IGNORED for label in labels[max_length:]),
             own_ending=own_ending,
+            inline_thinking=inline_thinking,
         )
 
     @property

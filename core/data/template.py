@@ -90,7 +90,8 @@ class _Row:
 
     line: int
     turns: Sequence[TrainedTurn]
-    own_ending: bool
+    own_ending: bool = False
+    inline_thinking: bool = False
 
 
 class RowEncoder:
@@ -148,7 +149,14 @@ class RowEncoder:
         remaining = iter(conversations)
         while chunk := list(islice(remaining, _CHUNK_ROWS)):
             for row, ids, labels in self._encode_chunk(chunk):
-                yield Encoded.cut(ids, labels, max_length=self._max_length, line=row.line, own_ending=row.own_ending)
+                yield Encoded.cut(
+                    ids,
+                    labels,
+                    max_length=self._max_length,
+                    line=row.line,
+                    own_ending=row.own_ending,
+                    inline_thinking=row.inline_thinking,
+                )
 
     def _encode_chunk(self, conversations: Sequence[Conversation]) -> Iterator[tuple[_Row, list[int], list[int]]]:
         rows = [row for conversation in conversations for row in self._split_rows(conversation)]
@@ -164,7 +172,7 @@ class RowEncoder:
     def _split_rows(self, conversation: Conversation) -> list[_Row]:
         if conversation.whole:
             text = conversation.messages[0].content
-            return [_Row(conversation.line, [TrainedTurn("", text, "")], own_ending=False)]
+            return [_Row(conversation.line, [TrainedTurn("", text, "")])]
         with _at(conversation.line):
             whole = [self._remove_ending(message) for message in conversation.messages]
             own_ending = any(one is not other for one, other in zip(whole, conversation.messages, strict=True))
@@ -173,10 +181,11 @@ class RowEncoder:
                 if found := self._control.search(f"{message.thinking or ''}\n{message.content}"):
                     raise UnsupportedTurns(f"turn {number} contains the control token {found[0]}")
             rows = self._chat.split_rows(messages, conversation.tools)
+            inline = not self._chat.has_thinking and any(message.thinking and message.trained for message in messages)
         if not self._ends_turns:
             # Served models see earlier answers without the end of sequence, so each turn is a row that ends with one.
             rows = [[turn] for row in rows for turn in row]
-        return [_Row(conversation.line, row, own_ending) for row in rows]
+        return [_Row(conversation.line, row, own_ending, inline) for row in rows]
 
     def _remove_ending(self, message: Message) -> Message:
         """The turn without the token that ends turns at the end of an answer, where the template writes it again."""

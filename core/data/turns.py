@@ -8,16 +8,18 @@ Covers: several turns, thinking, tool calls, templates without system turns, wit
 tags. Not here: tokens and labels (core.data.template), what a row may contain (core.data.layouts).
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from jinja2 import TemplateError
+from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from core.schemas.data import Message
+from core.schemas.data import Message, ToolCall
 
 _TEXT, _THOUGHT = "\ue000text\ue001", "\ue000thought\ue001"
 """Markers from Unicode's private use area, which templates neither strip nor change."""
@@ -34,6 +36,10 @@ _CONTROL = re.compile(r"<[^<>\n]{1,40}>|\[/?[A-Z_]{2,30}\]")
 """What control tokens look like. The border between prompt and answer never lies within one."""
 _QUESTION = Message(role="user", content="Hello")
 _ANSWER = Message(role="assistant", content=_TEXT)
+_CALL = Message(
+    role="assistant", content="", tool_calls=(ToolCall(name="look", arguments={"at": "it"}, id="call00000"),)
+)
+_WORD = re.compile(r"\w+")
 
 ToolDefinition = dict[str, Any]
 
@@ -71,6 +77,7 @@ class ChatTemplate:
         self._marks_turns = _GENERATION_TAG.search(str(tokenizer.get_chat_template())) is not None
         self._in_parts = False
         self._thinking_field: str | None = None
+        self._arguments_in_text = False
         if not self._writes(_TEXT, _QUESTION, _ANSWER):
             # Templates of models that also see images expect content as a list of parts.
             self._in_parts = True
@@ -78,7 +85,9 @@ class ChatTemplate:
                 raise UnsupportedTurns("it omits the assistant's turn")
         self._thinking_field = next(self._find_thinking_fields(), None)
         self.has_thinking = self._thinking_field is not None
-        """Whether it can write what the assistant thought."""
+        """Whether it can write what the assistant thought. Otherwise the thoughts stand in the answer, between tags."""
+        # Templates expect the arguments of a call as an object, or, as the OpenAI API has them, as a text.
+        self._arguments_in_text = self._try((_QUESTION, _CALL)) is None
         self.tail = self._write((_QUESTION, _ANSWER)).rpartition(_TEXT)[2]
         """What the template writes after an answer."""
         self.has_system = self._writes(_TEXT, Message(role="system", content=_TEXT), _QUESTION)
@@ -104,14 +113,12 @@ class ChatTemplate:
         return rows
 
     def _render_turn(self, before: Sequence[Message], message: Message, tools: Sequence[ToolDefinition]) -> TrainedTurn:
+        if message.thinking and not self.has_thinking:
+            message = _think_inline(message)
         marked = message
         if message.content:
             marked = marked.model_copy(update={"content": _TEXT})
         if message.thinking:
-            if self._thinking_field is None:
-                raise UnsupportedTurns(
-                    "it has no place for thinking: set training.thinking to drop, or put it into the answer"
-                )
             marked = marked.model_copy(update={"thinking": _THOUGHT})
         text, marks = self._write_with_marks((*before, marked), tools)
         for marker, wanted in ((_TEXT, message.content), (_THOUGHT, message.thinking)):
@@ -119,8 +126,10 @@ class ChatTemplate:
                 raise UnsupportedTurns("it omits or repeats a part of the assistant's turn")
         context, turn = self._split_context(before, text, marks, tools)
         body, tail = self._split_tail(turn, message)
-        if any(call.name not in body for call in message.tool_calls):
+        if not all(_mentions(body, {call.name: call.arguments}) for call in message.tool_calls):
             raise UnsupportedTurns("it has no place for tool calls")
+        if not all(_mentions(context, tool.get("function", tool).get("name", "")) for tool in tools):
+            raise UnsupportedTurns("it has no place for the definitions of tools")
         _check_context(before, context)
         return TrainedTurn(
             context, body.replace(_TEXT, message.content).replace(_THOUGHT, message.thinking or ""), tail
@@ -209,7 +218,15 @@ class ChatTemplate:
 
     def _as_dict(self, message: Message) -> dict[str, Any]:
         found = message.for_template(self._thinking_field or _THINKING_FIELDS[0])
+        for call in found.get("tool_calls", ()) if self._arguments_in_text else ():
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
         return found | {"content": [{"type": "text", "text": message.content}]} if self._in_parts else found
+
+
+def _think_inline(message: Message) -> Message:
+    """The turn with its thoughts in the answer, as models write them whose templates know nothing of thinking."""
+    content = f"<think>\n{message.thinking}\n</think>\n\n{message.content}"
+    return message.model_copy(update={"thinking": None, "content": content})
 
 
 def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
@@ -218,6 +235,19 @@ def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
         return messages
     system, user, *rest = messages
     return (user.model_copy(update={"content": f"{system.content}\n\n{user.content}"}), *rest)
+
+
+def _mentions(text: str, value: JsonValue) -> bool:
+    """Whether a text contains every word and whole number of a value, however they are written."""
+    match value:
+        case dict():
+            return all(_mentions(text, name) and _mentions(text, inner) for name, inner in value.items())
+        case list():
+            return all(_mentions(text, inner) for inner in value)
+        case str() | int() if not isinstance(value, bool):
+            return all(word in text for word in _WORD.findall(str(value)))
+        case _:  # true, null and 0.1 are written in many ways
+            return True
 
 
 def _check_context(before: Sequence[Message], context: str) -> None:

@@ -67,6 +67,20 @@ def advise(
             f"{_count(cut, 'row is', 'rows are')} cut at training.max_length, {_lines(cut)}: the answer lacks its end, "
             "and the model does not learn to stop there. Raise max_length, or shorten the rows.",
         )
+    if endings := [row.line for row in encoded.rows if row.own_ending]:
+        yield _warned(
+            "own_ending",
+            f"{_count(endings, 'row has', 'rows have')} an answer that ends with the model's end-of-turn token, "
+            f"{_lines(endings)}. It is trained on once, as the chat template writes it too. Remove it from the data to "
+            "be sure.",
+        )
+    if inline := [row.line for row in encoded.rows if row.inline_thinking]:
+        yield _warned(
+            "thinking_inline",
+            f"The model's chat template has no place for thinking, so that of {_count(inline, 'row', 'rows')} is "
+            f"trained on at the beginning of the answer, between <think> and </think>, {_lines(inline)}. Serve the "
+            "model with a reasoning parser for these tags, or set training.thinking to drop.",
+        )
 
 
 def _few_rows(spec: TrainingSpec, rows: int) -> Iterator[Warned]:

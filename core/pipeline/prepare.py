@@ -120,12 +120,4 @@ def encode_rows(
         )
     for warning in advise(spec, rows, held_out, training):
         stages.emit(warning)
-    if endings := sum(row.own_ending for row in (*training.rows, *validation.rows)):
-        stages.emit(
-            Warned(
-                code="own_ending",
-                message=f"{endings} rows have an answer that ends with the model's end-of-turn token. It is trained on "
-                "once, as the chat template writes it too. Remove it from the data to be sure.",
-            )
-        )
     return Rows(training, validation, masked_sample(training.rows[0], base.tokenizer), held_out, rows)

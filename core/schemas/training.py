@@ -63,7 +63,8 @@ class TrainingSpec(Frozen):
     counted."""
     thinking: Thinking = "train"
     """What happens to what the assistant thought before its answers: it is trained on (`train`), left out (`drop`), or
-    fails the job (`reject`)."""
+    fails the job (`reject`). If the chat template has no place for it, it is trained on in the answer,
+    between `<think>` and `</think>`."""
     turns: TrainedTurns = "all"
     """Which assistant turns of a conversation are trained on: all of them, or only the last one."""
     lora: LoraSpec = LoraSpec()

@@ -1,9 +1,7 @@
 """What templates write around answers: thinking, tool calls, rewritten history, system turns, generation tags."""
 
 import json
-import re
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,10 @@ from core.data import Conversation
 from core.data.encoded import IGNORED
 from core.data.preview import masked_sample
 from core.data.template import encode
-from core.data.turns import ChatTemplate, UnsupportedTurns
 from core.errors import InvalidInput
 from core.schemas.data import Message, Thinking, ToolCall
+from research.bench import templates
+from research.bench.templates import Template
 from tests.core.data.conftest import spaced
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
@@ -126,6 +125,10 @@ FIRST = f"{S}user\nHi{E}{S}assistant\n"
         pytest.param(PLAIN, (user("Hi"), assistant("Bad", trained=False), user("More?"), assistant("Yes.")), [
             f"{FIRST}Bad{E}{S}user\nMore?{E}{S}assistant\n[[Yes.<|im_end|>]]\n",
         ], id="a turn that is not trained on"),
+        pytest.param(PLAIN, TWO_THOUGHTS, [
+            f"{FIRST}[[<think>\nGreet.\n</think>\n\nGood day<|im_end|>]]\n",
+            f"{FIRST}Good day{E}{S}user\nMore?{E}{S}assistant\n[[<think>\nHm.\n</think>\n\nYes.<|im_end|>]]\n",
+        ], id="no place for thinking"),
     ],
 )  # fmt: skip
 def test_rows(make_tokenizer: MakeTokenizer, template: str, turns: tuple[Message, ...], rows: list[str]) -> None:
@@ -146,7 +149,6 @@ def test_tool_calls_are_trained_on_and_results_are_not(make_tokenizer: MakeToken
 @pytest.mark.parametrize(
     ("template", "turns", "reason"),
     [
-        (PLAIN, TWO_THOUGHTS, "no place for thinking"),
         (PLAIN, TOOL_USE, "no place for tool calls"),
         (TOOLS.replace("{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}"), TOOL_USE, "turn 3"),
         (
@@ -173,47 +175,38 @@ def test_a_tokenizer_that_adds_spaces_tokenises_the_text_as_a_whole() -> None:
         assert "".join(tokenizer.convert_ids_to_tokens(trained)).replace("▁", " ") == f" {answer}</s>"
 
 
-def published_templates() -> list[Path]:
-    """Chat templates of public models, if the packages trl and axolotl are installed; they are not imported."""
-    folders = {"trl": "chat_templates", "axolotl": "utils/chat_templates/templates"}
-    found = [(find_spec(package), folder) for package, folder in folders.items()]
-    roots = [Path(spec.origin).parent / folder for spec, folder in found if spec is not None and spec.origin]
-    return [path for root in roots for path in sorted(root.glob("*.jinja"))]
+REASONS = {"tools": ("it has no place for tool calls", "it has no place for the definitions of tools")}
+"""What templates may lack, by the conversation that needs it."""
 
 
-CONVERSATIONS = {
-    "single": (user("Hi there"), assistant("  Good day\n")),
-    "multi": TWO_TURNS,
-    "system": (SYSTEM, *TWO_TURNS),
-    "thinking": TWO_THOUGHTS,
-}
-
-
-@pytest.mark.parametrize("kind", CONVERSATIONS)
-@pytest.mark.parametrize("path", published_templates(), ids=lambda path: f"{path.parts[-3]}-{path.stem}")
-def test_published_templates_train_every_answer_to_the_character(
-    make_tokenizer: MakeTokenizer, path: Path, kind: str
-) -> None:
-    template = path.read_text(encoding="utf-8")
-    tokenizer = make_tokenizer(template, bos="<bos>")
-    bars = "|\N{FULLWIDTH VERTICAL LINE}"
-    control = re.findall(rf"<[{bars}][^{bars}<>\n']{{1,40}}[{bars}]>|<(?:turn\||\|turn|\w+_of_turn)>", template)
-    tokenizer.add_tokens(sorted(set(control)), special_tokens=True)
-    turns = CONVERSATIONS[kind]
-    chat = ChatTemplate(tokenizer)
-    if kind == "thinking" and not chat.has_thinking:
-        with pytest.raises(UnsupportedTurns, match="no place for thinking"):
-            chat.split_rows(turns)
+@pytest.mark.parametrize("kind", templates.CONVERSATIONS)
+@pytest.mark.parametrize("template", templates.published(), ids=lambda template: template.name)
+def test_published_templates_train_every_answer_to_the_character(template: Template, kind: str) -> None:
+    tokenizer = template.tokenizer()
+    rows = templates.split(tokenizer, kind)
+    if isinstance(rows, str):
+        assert rows.startswith(REASONS[kind])
         return
-    rows = chat.split_rows(turns)
+    turns = templates.CONVERSATIONS[kind]
     expected = [turn for turn in turns if turn.role == "assistant"]
     for turn, message in zip((turn for row in rows for turn in row), expected, strict=True):
         assert turn.text.endswith(message.content)
         assert (message.thinking or "") in turn.text
-    encoded = encode(Conversation(turns, 1), tokenizer, max_length=10_000)
+        assert all(part in turn.text for call in message.tool_calls for part in (call.name, "Paris", "37"))
+        assert "eighteen" not in turn.text
+    tools = (templates.TOOL,) if kind == "tools" else ()
+    encoded = encode(Conversation(turns, 1, tools), tokenizer, max_length=10_000)
     for message, row in zip(expected[-len(encoded) :], encoded, strict=True):
         trained = row.labels[row.labels != IGNORED].tolist()
         assert message.content in str(tokenizer.decode(trained, clean_up_tokenization_spaces=False))
+
+
+def test_the_table_in_the_docs_is_what_the_templates_do() -> None:
+    published = templates.published()
+    if not published:
+        pytest.skip("needs the packages trl and axolotl")
+    page = Path(__file__).parents[3] / "docs" / "chat-templates.md"
+    assert templates.table(published) in page.read_text()
 
 
 INLINE = (user("Hi"), assistant("<think>\nGreet.\n</think>\n\nGood day"))
@@ -241,6 +234,38 @@ def test_thinking_is_trained_on_or_dropped(
 def test_thinking_can_be_rejected(make_tokenizer: MakeTokenizer, turns: tuple[Message, ...]) -> None:
     with pytest.raises(InvalidInput, match=r"training\.thinking rejects"):
         encode(Conversation(turns, 1), make_tokenizer(THINKS), max_length=1000, thinking="reject")
+
+
+TEXT_ARGUMENTS = TOOLS.replace("call.function.arguments | tojson", "'' + call.function.arguments")
+
+
+def test_arguments_are_a_text_where_a_template_joins_them(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer(TEXT_ARGUMENTS)
+    (row,) = encode(Conversation(TOOL_USE, 1, (WEATHER,)), tokenizer, max_length=1000)
+    assert '[[<tool_call>weather {"city": "Paris"}</tool_call><|im_end|>]]' in masked_sample(row, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"text": 'two\nlines "quoted"', "number": 37, "on": True, "share": 0.10, "none": None},
+        {"names": ["Zoë", {"deep": "中文 text"}]},
+    ],
+)
+def test_every_argument_must_be_written(make_tokenizer: MakeTokenizer, arguments: dict[str, Any]) -> None:
+    call = Message(role="assistant", content="", tool_calls=(ToolCall(name="weather", arguments=arguments),))
+    turns = (user("Hi"), call)
+    (row,) = encode(Conversation(turns, 1), make_tokenizer(TOOLS), max_length=1000)
+    assert row.trained_tokens
+    name_only = TOOLS.replace("{{ call.function.arguments | tojson }}", "")
+    with pytest.raises(InvalidInput, match="no place for tool calls"):
+        encode(Conversation(turns, 1), make_tokenizer(name_only), max_length=1000)
+
+
+def test_definitions_must_be_written(make_tokenizer: MakeTokenizer) -> None:
+    without = TOOLS.replace("{{ tools | tojson }}", "")
+    with pytest.raises(InvalidInput, match="no place for the definitions of tools"):
+        encode(Conversation(TOOL_USE, 1, (WEATHER,)), make_tokenizer(without), max_length=1000)
 
 
 def test_the_last_turn_alone(make_tokenizer: MakeTokenizer) -> None:
