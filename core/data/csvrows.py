@@ -1,6 +1,7 @@
 """CSV with a header, read as a stream of rows.
 
-Covers: quoted line breaks (a row's line is the one it begins on), ragged rows, open quotes, rows over the limit.
+Covers: quoted line breaks (a row's line is the one it begins on), ragged rows, open quotes, rows over the limit. Lines
+of empty cells, which spreadsheets leave at the end, are no rows.
 Not here: which columns are needed (core.data.layouts), which delimiter a file has (core.data.sniff).
 """
 
@@ -41,7 +42,7 @@ def read_csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[Header | Record
             yield lines.error
             if names is None:
                 return
-        elif not fields or (names is None and fields[0].lower().startswith("sep=")):
+        elif not any(fields) or (names is None and fields[0].lower().startswith("sep=")):
             continue
         elif names is None:
             names = tuple(field.strip() for field in fields)

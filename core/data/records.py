@@ -53,5 +53,5 @@ def not_utf8(item: Slice, error: UnicodeDecodeError) -> RowError:
     before = item.raw[: error.start]
     line = item.line + before.count(b"\n")
     column = error.start - before.rfind(b"\n") + (item.column - 1 if line == item.line else 0)
-    reason = f"byte 0x{item.raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
+    reason = f"byte 0x{item.raw[error.start]:02x} is not UTF-8; save the file as UTF-8 (Excel: CSV UTF-8)"
     return RowError(line=line, column=f"byte {column}", reason=reason)
