@@ -18,6 +18,7 @@ FEW_ROWS = 50
 MANY_EPOCHS = 3.0
 SHARE = 0.5
 MIN_TRAINED_SHARE = 0.02
+MIXED_SHARE = 0.05
 _ENOUGH_ANSWERS = 20
 """With fewer answers, shares of them mean little."""
 _MAX_JUDGED = 5000
@@ -46,6 +47,7 @@ def advise(
     yield from _few_rows(spec, len(rows))
     yield from _refusals_that_comply(answers)
     yield from _alike_or_short([text for _, text in answers])
+    yield from _mixed_system_prompts(rows)
     known = {_texts(row) for row in rows}
     if repeated := [row.line for row in held_out if _texts(row) in known]:
         yield _warned(
@@ -122,6 +124,17 @@ def _alike_or_short(answers: Sequence[str]) -> Iterator[Warned]:
             "short_answers",
             f"{short} of {len(answers)} answers have at most {_SHORT_CHARACTERS} characters. Tuning on labels alone "
             "often costs a model its ability to converse. Consider answers in sentences.",
+        )
+
+
+def _mixed_system_prompts(rows: Sequence[Conversation]) -> Iterator[Warned]:
+    with_system = sum(any(message.role == "system" and message.content for message in row.messages) for row in rows)
+    if min(with_system, len(rows) - with_system) > MIXED_SHARE * len(rows):
+        yield _warned(
+            "mixed_system_prompts",
+            f"{with_system} of {len(rows)} rows have a system turn and the others have none, for which many chat "
+            "templates write a text of their own. The model learns the two apart. Serve it as it is trained, or give "
+            "all rows the same system turn.",
         )
 
 

@@ -66,6 +66,30 @@ def test_answers_that_refuse_and_then_comply_are_named_by_line() -> None:
     assert codes([*ORDINARY, *([Conversation(row(501, "How?", answer, trained=False).messages, 501)])]) == {}
 
 
+def with_system(found: Conversation, text: str = "Be brief.") -> Conversation:
+    return Conversation((Message(role="system", content=text), *found.messages), found.line)
+
+
+@pytest.mark.parametrize(
+    ("number", "warned"), [(0, False), (4, False), (6, True), (94, True), (96, False), (100, False)]
+)
+def test_rows_with_and_without_a_system_turn(number: int, warned: bool) -> None:
+    mixed = [with_system(each) if each.line <= number else each for each in ORDINARY]
+    assert ("mixed_system_prompts" in codes(mixed)) == warned
+    empty = [with_system(each, "Be brief." if each.line <= number else "") for each in ORDINARY]
+    assert ("mixed_system_prompts" in codes(empty)) == warned
+
+
+def test_endings_and_thinking_of_the_data_are_named_by_line() -> None:
+    ids = np.arange(20, dtype=np.int32)
+    ending, thinking = Encoded(ids, ids, 7, own_ending=True), Encoded(ids, ids, 9, inline_thinking=True)
+    tokens = EncodedDataset((*encoded(100).rows, ending, thinking), dropped=0)
+    found = codes(ORDINARY, tokens=tokens)
+    assert set(found) == {"own_ending", "thinking_inline"}
+    assert "line 7" in found["own_ending"]
+    assert "line 9" in found["thinking_inline"]
+
+
 def test_identical_and_short_answers() -> None:
     same = [row(n, f"What is {n}?", "yes") for n in range(1, 101)]
     assert set(codes(same)) == {"identical_answers", "short_answers"}
