@@ -25,6 +25,7 @@ _ROLES: dict[str, Role] = {
     "bard": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
     "function_call": "assistant",
     "tool_call": "assistant",
     "tool": "tool",
@@ -34,6 +35,7 @@ _ROLES: dict[str, Role] = {
     "tool_response": "tool",
     "ipython": "tool",
 }
+_TEXT_PARTS = ("text", "input_text", "output_text")
 _CALLS = ("function_call", "tool_call")
 _PLAIN = frozenset(("role", "content"))
 _PLAIN_ROLES = ("user", "assistant", "system")
@@ -54,6 +56,15 @@ class Chat:
     """Names of fields of turns that are not used."""
     trained: bool = True
     """Whether any assistant turn is trained on."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a turn."""
+
+    text: str = ""
+    thinking: str | None = None
+    """What stands in parts of the type `thinking`."""
 
 
 def read_chat(value: object, where: str) -> Chat:
@@ -112,13 +123,16 @@ def _message(item: Mapping[str, object], prefix: str) -> Message | None:
     calls = _calls(content, where) if name in _CALLS else _tool_calls(item, prefix)
     if calls and role != "assistant":
         raise InvalidRow(f"{prefix}tool_calls", f"only assistant turns call tools, and this is a {role} turn")
-    text = "" if name in _CALLS else _content(content, where, may_be_empty=bool(calls) or role in ("system", "tool"))
-    if role == "system" and fields.is_blank(text):
+    found = Content() if name in _CALLS else read_content(content, where)
+    if role == "system" and not found.text:
         return None
+    if not found.text and not calls and role != "tool":
+        raise InvalidRow(where, "expected text, found null" if content is None else "the text is empty")
+    thinking = fields.thinking(item, prefix) or found.thinking
     return Message(
         role=role,
-        content=text,
-        thinking=fields.thinking(item, prefix) if role == "assistant" else None,
+        content=found.text,
+        thinking=thinking if role == "assistant" else None,
         tool_calls=calls,
         name=fields.optional_text(item, "name"),
         tool_call_id=fields.optional_text(item, "tool_call_id"),
@@ -138,23 +152,42 @@ def _role(item: Mapping[str, object], field: str, prefix: str) -> tuple[str, Rol
     return name, _ROLES[name]
 
 
-def _content(value: object, where: str, *, may_be_empty: bool) -> str:
-    """The text of a turn, which may be in parts."""
-    if value is None and may_be_empty:
-        return ""
+def read_content(value: object, where: str) -> Content:
+    """The text of a turn, which may be in parts; empty if it has no visible character.
+
+    Raises:
+        InvalidRow: it is not a text, or has a part that is not one.
+    """
+    if value is None or isinstance(value, str):
+        text = fields.text(value or "", where, may_be_empty=True)
+        return Content("" if fields.is_blank(text) else text)
     if not isinstance(value, list):
-        return fields.text(value, where, may_be_empty=may_be_empty)
+        raise InvalidRow(where, f"expected text, found {kind(value)}")
     texts: list[str] = []
+    thoughts: list[str] = []
     for index, part in enumerate(value):
         place = f"{where}[{index}]"
+        name = part.get("type", "text") if isinstance(part, dict) else None
         if isinstance(part, str):
             texts.append(fields.text(part, place, may_be_empty=True))
-        elif isinstance(part, dict) and part.get("type", "text") == "text" and "text" in part:
+        elif isinstance(part, dict) and name in _TEXT_PARTS and "text" in part:
             texts.append(fields.text(part["text"], f"{place}.text", may_be_empty=True))
+        elif isinstance(part, dict) and name == "thinking" and "thinking" in part:
+            thoughts.append(fields.text(part["thinking"], f"{place}.thinking", may_be_empty=True))
         else:
-            found = clip(str(part.get("type"))) if isinstance(part, dict) else kind(part)
-            raise InvalidRow(place, f"expected a part of the type text, found {found}; other parts are not supported")
-    return fields.text("".join(texts), where, may_be_empty=may_be_empty)
+            raise InvalidRow(place, _describe_part(part))
+    text = "".join(texts)
+    return Content("" if fields.is_blank(text) else text, "".join(thoughts) or None)
+
+
+def _describe_part(part: object) -> str:
+    if not isinstance(part, dict):
+        return f"expected a part of the type text, found {kind(part)}"
+    name = str(part.get("type"))
+    for medium in ("image", "audio", "video"):
+        if medium in name:
+            return f"parts of the type {medium} are not supported"
+    return f"expected a part of the type text, found {clip(name)}; other parts are not supported"
 
 
 def _tool_calls(item: Mapping[str, object], prefix: str) -> tuple[ToolCall, ...]:

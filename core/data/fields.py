@@ -15,10 +15,10 @@ INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _MEDIA = {
     "image": "images",
     "images": "images",
-    "audio": "audio",
-    "audios": "audio",
-    "video": "video",
-    "videos": "video",
+    "audio": "audio files",
+    "audios": "audio files",
+    "video": "videos",
+    "videos": "videos",
 }
 _REFUSED = _MEDIA | {
     "chosen": "preference pairs of chosen and rejected answers",
@@ -28,12 +28,13 @@ _REFUSED = _MEDIA | {
     "training_detail": "training on parts of a turn",
     "mask": "loss masks",
     "labels": "loss masks",
+    "loss_mask": "loss masks",
     "refusal": "refusals beside the answer",
     "prefix": "answers that continue a prefix",
 }
 _MARKS = ("weight", "train", "training", "loss")
 _THINKING = ("reasoning_content", "reasoning", "thinking")
-_KNOWN = frozenset((*_MARKS, *_THINKING, *_REFUSED, "label"))
+_KNOWN = frozenset((*_MARKS, *_THINKING, *_REFUSED))
 
 
 class InvalidRow(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.data import fields
-from core.data.chatrows import Chat, read_chat, read_tools
+from core.data.chatrows import Chat, read_chat, read_content, read_tools
 from core.data.fields import InvalidFile, InvalidRow, listed
 from core.data.jsontext import kind
 from core.schemas.data import ColumnMap, Message, RowFormat
@@ -38,6 +38,8 @@ _NEEDED: dict[RowFormat, tuple[str, ...]] = {
 _CHATS: tuple[RowFormat, ...] = ("messages", "sharegpt")
 _EXTRA: dict[RowFormat, str] = {"alpaca": "input", "dolly": "context"}
 """Columns with text that belongs to the prompt."""
+_PAIRS = (("query", "response"), ("prompt", "response"), ("question", "answer"), ("input", "output"))
+"""Other usual names of a prompt and its completion."""
 MAX_COLUMNS = 1000
 _OPTIONAL = frozenset(("system", "system_prompt", "tools", "functions", "history"))
 """Columns that are used in every layout."""
@@ -97,6 +99,15 @@ def detect(names: tuple[str, ...]) -> RowFormat:
         f"no known layout has the columns {listed(names)}. Known are {known}. "
         "For other columns send a column map that names the prompt and the completion",
     )
+
+
+def guess_columns(names: Iterable[str]) -> ColumnMap | None:
+    """A column map for columns that make no known layout but have usual names; None if they do not."""
+    known = frozenset(names)
+    pair = next((pair for pair in _PAIRS if known.issuperset(pair)), None)
+    if pair is None:
+        return None
+    return ColumnMap(prompt=pair[0], completion=pair[1], extra="context" if "context" in known else None)
 
 
 def reject_repeated(names: Iterable[str]) -> None:
@@ -203,6 +214,8 @@ def _whole_text(row: Mapping[str, object], name: str, used: frozenset[str]) -> P
     ignored = tuple(fields.ignored(row, used - _OPTIONAL))
     if beside := sorted(_OPTIONAL.intersection(ignored)):
         raise InvalidRow(beside[0], "a text that is trained on as a whole has no turns; remove the field or the row")
+    if "label" in ignored:
+        raise InvalidRow("label", "labels of classes are not supported; name prompt and completion with a column map")
     message = Message(role="assistant", content=fields.text(row[name], name))
     return ParsedRow((message,) if fields.is_trained(row) else (), whole=True, ignored=ignored)
 
@@ -211,7 +224,7 @@ def _with_row_fields(row: Mapping[str, object], chat: Chat, used: frozenset[str]
     """Add a system turn, tools and marks that stand beside the turns."""
     head = chat.messages[:1] if chat.messages[0].role == "system" else ()
     systems = [message.content for message in head]
-    systems += [text for name in ("system", "system_prompt") if (text := fields.optional_text(row, name))]
+    systems += [text for name in ("system", "system_prompt") if (text := read_content(row.get(name), name).text)]
     if len(set(systems)) > 1:
         raise InvalidRow("system", "the row has two different system texts; keep one")
     messages = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.fields import InvalidRow, listed
-from core.data.layouts import as_row, detect, needed_columns, parse_row, reject_repeated
+from core.data.layouts import as_row, detect, guess_columns, needed_columns, parse_row, reject_repeated
 from core.data.records import Header, Record
 from core.data.sniff import SourceFormat, sniff
 from core.data.streams import open_utf8, unreadable_file
@@ -49,7 +49,8 @@ class Rows:
 
     def __init__(self, path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> None:
         self._path = path
-        self._columns = columns
+        self.columns = columns
+        """The columns that the upload names, or that are recognised by their usual names."""
         self._max_rows = max_rows
         self._row_format: RowFormat | None = "mapped" if columns else None
         self._lower_case = False
@@ -79,27 +80,32 @@ class Rows:
         self._row_format = self._row_format or self._detect(header.names)
         if self._lower_case:
             reject_repeated(name.lower() for name in header.names)
-        for name in needed_columns(self._row_format, self._columns):
+        for name in needed_columns(self._row_format, self.columns):
             if name not in header.names and not self._lower_case:
                 raise InvalidRow(name, f"the header lacks this column; it has {listed(header.names)}")
 
     def _detect(self, names: tuple[str, ...]) -> RowFormat:
-        """The layout that the columns make, in their own or in lower case."""
+        """The layout that the columns make, as they are or in lower case, or by usual names of prompt and answer."""
         try:
             return detect(names)
         except InvalidRow:
+            lower = tuple(name.lower() for name in names)
             with suppress(InvalidRow):
-                layout = detect(tuple(name.lower() for name in names))
+                layout = detect(lower)
                 self._lower_case = True
                 return layout
-            raise
+            self.columns = guess_columns(names) or guess_columns(lower)
+            if self.columns is None:
+                raise
+            self._lower_case = self.columns.prompt not in names
+            return "mapped"
 
     def _convert(self, record: Record) -> Conversation | None:
         value = as_row(record.value)
         self._row_format = self._row_format or self._detect(tuple(value))
         if self._lower_case:
             value = {name.lower(): found for name, found in value.items()}
-        row = parse_row(value, self._row_format, self._columns)
+        row = parse_row(value, self._row_format, self.columns)
         self.cut_turns += row.cut
         for name in row.ignored:
             if name in self.ignored or len(self.ignored) < _MAX_IGNORED:
@@ -140,6 +146,7 @@ def validate(path: Path, columns: ColumnMap | None = None, *, max_rows: int) -> 
         left_out=rows.left_out,
         cut_turns=rows.cut_turns,
         ignored=dict(rows.ignored),
+        columns=rows.columns,
     )
 
 

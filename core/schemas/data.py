@@ -131,3 +131,6 @@ class DatasetSummary(Frozen):
     """Number of turns at the end of rows that are cut, because no answer follows."""
     ignored: dict[str, int] = Field(default_factory=dict)
     """Number of rows with each field that is not used, at most 50 fields."""
+    columns: ColumnMap | None = None
+    """The columns that are used: those that the upload names, or those with usual names for a prompt and a completion;
+    null for known layouts."""

@@ -105,7 +105,11 @@ def test_mapped() -> None:
         (chat(("user", "a"), ("assistant", None)), "messages[1].content", "found null"),
         (chat(("user", "a"), ("assistant", "\u200b\n")), "messages[1].content", "empty"),
         (chat(("user", [{"type": "text"}]), ("assistant", "b")), "messages[0].content[0]", "other parts are not"),
-        (chat(("user", [{"type": "image_url"}]), ("assistant", "b")), "messages[0].content[0]", "found 'image_url'"),
+        (
+            chat(("user", [{"type": "image_url"}]), ("assistant", "b")),
+            "messages[0].content[0]",
+            "the type image are not supported",
+        ),
         (chat(("robot", "a"), ("assistant", "b")), "messages[0].role", "found 'robot'"),
         (chat((1, "a"), ("assistant", "b")), "messages[0].role", "found a number"),
         (chat((["user"], "a"), ("assistant", "b")), "messages[0].role", "found a list"),
@@ -160,6 +164,7 @@ def answer(**fields: object) -> dict[str, object]:
         (CHAT | {"videos": ["a.mp4"]}, "videos", "video"),
         (CHAT | {"label": False}, "label", "KTO"),
         (CHAT | {"rejected": "c"}, "rejected", "preference pairs"),
+        (CHAT | {"loss_mask": [0, 1]}, "loss_mask", "loss masks"),
         (CHAT | {"tools": {"name": "f"}}, "tools", "expected a list of tool definitions"),
         (chat(("system", "s"), ("user", "a"), ("assistant", "b")) | {"system": "t"}, "system", "two different system"),
         (CHAT | {"system": "s", "system_prompt": "t"}, "system", "two different system"),
@@ -253,11 +258,19 @@ def test_thinking_beside_the_answer(field: str) -> None:
         ({"text": " all of it"}, "text", " all of it"),
         ({"messages": '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]'}, "messages", "a b"),
         (answer(content=[{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]), "messages", "a bc"),
+        (answer(content=[{"type": "output_text", "text": "b"}, {"text": "c"}, "d"]), "messages", "a bcd"),
+        (CHAT | {"system": [{"text": "s"}]}, "messages", "s a b"),
     ],
 )
 def test_other_layouts(row: dict[str, object], layout: RowFormat, expected: str) -> None:
     assert detect(tuple(row)) == layout
     assert " ".join(text for _, text in turns(row, layout)) == expected
+
+
+def test_thinking_in_parts() -> None:
+    parts = [{"type": "thinking", "thinking": "Hm.", "signature": "x"}, {"type": "text", "text": "b"}]
+    (_, found) = parse_row(answer(content=parts), "messages", None).messages
+    assert (found.thinking, found.content) == ("Hm.", "b")
 
 
 def test_prompt_and_completion_as_message_lists_train_the_completion_only() -> None:
@@ -297,6 +310,7 @@ def test_two_layouts_in_one_file_are_refused() -> None:
     ("row", "layout", "column", "says"),
     [
         ({"prompt": "a", "completion": ""}, "prompt_completion", "completion", "empty"),
+        ({"text": "a", "label": "good"}, "text", "label", "labels of classes"),
         ({"prompt": "a", "completion": 7}, "prompt_completion", "completion", "found a number"),
         ({"prompt": "a"}, "prompt_completion", "completion", "missing"),
         ({"instruction": "a", "input": 1, "output": "b"}, "alpaca", "input", "found a number"),
