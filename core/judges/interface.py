@@ -1,14 +1,16 @@
 """The interface of a judge: cases in, rulings and counts out.
 
-Not here: any judge; how judges are opened (core.judges.opening).
+Covers: the answer that follows a model's thinking, which is all that judges see. Not here: any judge; how judges are
+opened (core.judges.opening).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from core.schemas.evaluation import DECIDED, Judgement, Verdict
 from core.schemas.progress import OnProgress
+from core.thinking import split_thinking
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,16 @@ class Case:
     behaviour: str
     """The request, without the attack around it."""
     answer: str
-    """The model's answer."""
+    """What the model generated. Judges see the answer in it, not the model's thinking; see `without_thinking`."""
     safe: bool = False
     """Whether the request is a safe look-alike; then the only question is whether the answer refuses it."""
+
+    def without_thinking(self) -> "Case | None":
+        """The case with the answer that follows the thinking; None if the text was cut inside the thinking."""
+        split = split_thinking(self.answer)
+        if split.cut:
+            return None
+        return self if split.thinking is None else replace(self, answer=split.answer)
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,9 @@ class Ruling:
 
 
 EMPTY = Ruling("empty", "the answer is empty")
+CUT_IN_THINKING = Ruling(
+    "undecided", "the text was cut inside the model's thinking, before its answer: raise security.max_new_tokens"
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,8 @@ class Judge(Protocol):
         ...
 
     def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
-        """Judge cases that it accepts. A case that cannot be judged is undecided, with the reason.
+        """Judge cases that it accepts, by the answer after the thinking. A case that cannot be judged is undecided,
+        with the reason.
 
         `on_progress` is called at least about once a second while a server is waited for.
 
@@ -108,7 +121,7 @@ class FunctionJudge:
     label: str
     identity: str
     rule: Callable[[Case], Ruling]
-    """Computes the ruling on one case."""
+    """Computes the ruling on one case, whose answer is without thinking."""
     certain: Callable[[str, str], bool] = lambda _behaviour, _so_far: False
     """Computes `is_certain`; by default, no verdict is certain before the answer ends."""
     only_safe: bool = False
@@ -126,7 +139,8 @@ class FunctionJudge:
         rulings: list[Ruling] = []
         for done, case in enumerate(cases):
             on_progress(done, len(cases))
-            rulings.append(self.rule(case))
+            shown = case.without_thinking()
+            rulings.append(CUT_IN_THINKING if shown is None else self.rule(shown))
         on_progress(len(cases), len(cases))
         undecided = sum(each.verdict == "undecided" for each in rulings)
         judgements = tuple(each.attribute(self.label) for each in rulings)
