@@ -91,6 +91,11 @@ def split_thinking(text: str, *, opened: bool | None = None, ended: bool = False
     return Split(text[start:], thinking)
 
 
+def read_answer(content: str) -> str:
+    """The answer in the content of an assistant turn, without thinking in front."""
+    return split_thinking(content, ended=True).answer
+
+
 def opening_at_end(prompt: str) -> str:
     """What opens the thinking at the end of a prompt; empty if the prompt does not open it."""
     found = _ENDS_OPEN.search(prompt)

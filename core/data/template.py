@@ -24,13 +24,12 @@ from core.data.rows import Conversation
 from core.data.turns import ChatTemplate, TrainedTurn, UnsupportedTurns
 from core.errors import InvalidInput
 from core.schemas.data import Message, Thinking, TrainedTurns
+from core.thinking import split_thinking
 
 IGNORED = -100
 """Label of a token that is not trained on; torch's cross-entropy skips it."""
 
 _CHUNK_ROWS = 256
-_THOUGHT = re.compile(r"<think>(.*?)</think>\n{0,2}", re.DOTALL)
-"""Thinking at the beginning of an answer."""
 _PROBE = (Message(role="user", content="Hello"), Message(role="assistant", content="Good morning, this is the answer"))
 _JOINTS = (("Hello", " world"), ("Hello", "\n\nworld"), ("a:", "  b"), ("x\n", "\ny"), ("word", "word"))
 
@@ -191,9 +190,10 @@ class _Encoder:
         changes: dict[str, object] = {}
         if self._turns == "last" and not last:
             changes["trained"] = False
-        inline = _THOUGHT.match(message.content)
+        split = split_thinking(message.content, opened=False, ended=True)
+        inline = split.thinking is not None
         if inline and (self._chat.has_thinking or self._thinking != "train"):
-            changes |= {"thinking": inline[1].strip() or message.thinking, "content": message.content[inline.end() :]}
+            changes |= {"thinking": split.thinking or message.thinking, "content": split.rest}
         if self._thinking != "train" and (inline or message.thinking):
             if self._thinking == "reject":
                 raise UnsupportedTurns("an answer contains thinking, which training.thinking rejects")

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from core.schemas.data import Message
+from core.thinking import opening_at_end
 
 _TEXT, _THOUGHT = "\ue000text\ue001", "\ue000thought\ue001"
 """Markers from Unicode's private use area, which templates neither strip nor change."""
@@ -28,7 +29,6 @@ _MODES: tuple[dict[str, Any], ...] = (
     {"enable_thinking": True, "thinking": True},
 )
 """Arguments of the template to try for the prompt: as served by default, then with thinking switched off and on."""
-_OPENS_THINKING = re.compile(r"(?:<think>|\[THINK\])\s*\Z")
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _CONTROL = re.compile(r"<[^<>\n]{1,40}>|\[/?[A-Z_]{2,30}\]")
 """What control tokens look like. The border between prompt and answer never lies within one."""
@@ -145,7 +145,7 @@ class ChatTemplate:
             return served, text[_end_of_shared_suffix(served, text[:limit]) :]
         shared = _outside_control_tokens(text, shared)
         # A served model continues an open thought, so a turn without one is trained where the thought would begin.
-        return (text[:shared] if _OPENS_THINKING.search(served) else served), text[shared:]
+        return (text[:shared] if opening_at_end(served) else served), text[shared:]
 
     def _split_tail(self, turn: str, message: Message) -> tuple[str, str]:
         """The turn's text, and what the template writes after it."""

@@ -1,16 +1,14 @@
 """The interface of a judge: cases in, rulings and counts out.
 
-Covers: the answer that follows a model's thinking, which is all that judges see. Not here: any judge; how judges are
-opened (core.judges.opening).
+Not here: any judge; how judges are opened (core.judges.opening).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from core.schemas.evaluation import DECIDED, Judgement, Verdict
 from core.schemas.progress import OnProgress
-from core.thinking import split_thinking
 
 
 @dataclass(frozen=True)
@@ -20,16 +18,9 @@ class Case:
     behaviour: str
     """The request, without the attack around it."""
     answer: str
-    """What the model generated. Judges see the answer in it, not the model's thinking; see `without_thinking`."""
+    """The model's answer, without thinking before it."""
     safe: bool = False
     """Whether the request is a safe look-alike; then the only question is whether the answer refuses it."""
-
-    def without_thinking(self) -> "Case | None":
-        """The case with the answer that follows the thinking; None if the text was cut inside the thinking."""
-        split = split_thinking(self.answer)
-        if split.cut:
-            return None
-        return self if split.thinking is None else replace(self, answer=split.answer)
 
 
 @dataclass(frozen=True)
@@ -96,8 +87,7 @@ class Judge(Protocol):
         ...
 
     def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
-        """Judge cases that it accepts, by the answer after the thinking. A case that cannot be judged is undecided,
-        with the reason.
+        """Judge cases that it accepts. A case that cannot be judged is undecided, with the reason.
 
         `on_progress` is called at least about once a second while a server is waited for.
 
@@ -121,7 +111,7 @@ class FunctionJudge:
     label: str
     identity: str
     rule: Callable[[Case], Ruling]
-    """Computes the ruling on one case, whose answer is without thinking."""
+    """Computes the ruling on one case."""
     certain: Callable[[str, str], bool] = lambda _behaviour, _so_far: False
     """Computes `is_certain`; by default, no verdict is certain before the answer ends."""
     only_safe: bool = False
@@ -139,8 +129,7 @@ class FunctionJudge:
         rulings: list[Ruling] = []
         for done, case in enumerate(cases):
             on_progress(done, len(cases))
-            shown = case.without_thinking()
-            rulings.append(CUT_IN_THINKING if shown is None else self.rule(shown))
+            rulings.append(self.rule(case))
         on_progress(len(cases), len(cases))
         undecided = sum(each.verdict == "undecided" for each in rulings)
         judgements = tuple(each.attribute(self.label) for each in rulings)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from core.judges.cache import JudgementCache
-from core.judges.interface import CUT_IN_THINKING, EMPTY, Case, Counts, Judgements, Ruling
+from core.judges.interface import EMPTY, Case, Counts, Judgements, Ruling
 from core.judges.text import MAX_ANSWER, sanitize, shorten
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
@@ -132,14 +132,13 @@ class ModelJudge:
     def judge(self, cases: Sequence[Case], *, on_progress: OnProgress) -> Judgements:
         if any(not self.accepts(case.safe) for case in cases):
             raise ValueError(f"{self.label} does not judge safe look-alikes")
-        shown = [case.without_thinking() for case in cases]
-        copies = Counter(case for case in shown if case is not None)
+        copies = Counter(cases)
         rulings = self._find_known(copies)
         unknown = [case for case in copies if case not in rulings]
         replies: list[Reply] = []
 
         def report_progress() -> None:
-            on_progress(len(cases) - copies.total() + sum(copies[case] for case in rulings), len(cases))
+            on_progress(sum(copies[case] for case in rulings), len(cases))
 
         report_progress()
         if unknown:
@@ -147,16 +146,15 @@ class ModelJudge:
         if unreadable := [case for case in unknown if case not in rulings]:
             self._query(unreadable, rulings, replies, report_progress, first=False)
         report_progress()
-        final = [CUT_IN_THINKING if case is None else rulings[case] for case in shown]
-        verdicts = Counter(ruling.verdict for ruling in final)
+        verdicts = Counter(rulings[case].verdict for case in cases)
         use = Counts(
             judged=len(cases),
-            cached=copies.total() - len(unknown) - verdicts["empty"],
+            cached=len(cases) - len(unknown) - verdicts["empty"],
             undecided=verdicts["undecided"],
             prompt_tokens=sum(reply.prompt_tokens for reply in replies),
             completion_tokens=sum(reply.completion_tokens for reply in replies),
         )
-        return Judgements(tuple(ruling.attribute(self.label) for ruling in final), use)
+        return Judgements(tuple(rulings[case].attribute(self.label) for case in cases), use)
 
     def _find_known(self, cases: Iterable[Case]) -> dict[Case, Ruling]:
         """The rulings on empty answers and cached cases."""

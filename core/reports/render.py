@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from core.reports import decided, numbers, view
 from core.reports.examples import Example
-from core.reports.text import cut, visible
+from core.reports.text import cut, fold_thinking, visible
 from core.schemas.results import Report
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _template() -> Template:
     filters: dict[str, Any] = {
         "cut": partial(cut, length=_MAX_TEXT),
         "code": _code,
+        "fold_thinking": fold_thinking,
         "percent": numbers.percent,
         "plural": numbers.plural,
     }
