@@ -7,7 +7,7 @@ the table. Every token of what they say must occur once in it. A prompt may end 
 from pathlib import Path
 
 import torch
-from transformers import AddedToken, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AddedToken, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.lm.load import BaseModel, load
 from core.schemas.models import BaseModelEntry, FolderSource
@@ -16,6 +16,17 @@ from testbed import MODEL_DIR
 THOUGHT = "The harm wants: help is from this yes"
 REFUSAL = "I'm sorry, but I can't do that."
 TURN = "<|assistant|>"
+
+
+def make_tokenizer(*marks: str, special: bool = False, prompt_end: str = "") -> PreTrainedTokenizerBase:
+    """The testbed's tokenizer with more tokens, and `prompt_end` after each prompt."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    assert tokenizer is not None
+    tokenizer.add_tokens(
+        [AddedToken(mark, normalized=False, special=special) for mark in marks], special_tokens=special
+    )
+    tokenizer.chat_template = str(tokenizer.chat_template).replace(TURN, TURN + prompt_end.replace("\n", "\\n"))
+    return tokenizer
 
 
 def make_thinker(
@@ -30,11 +41,7 @@ def make_thinker(
 
     `marks` are added to the tokenizer, as special tokens if `special`. `prompt_end` is written after each prompt.
     """
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    tokenizer.add_tokens(
-        [AddedToken(mark, normalized=False, special=special) for mark in marks], special_tokens=special
-    )
-    tokenizer.chat_template = str(tokenizer.chat_template).replace(TURN, TURN + prompt_end.replace("\n", "\\n"))
+    tokenizer = make_tokenizer(*marks, special=special, prompt_end=prompt_end)
     ids = [*tokenizer(said, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     assert len(set(ids)) == len(ids), f"a token occurs twice: {tokenizer.convert_ids_to_tokens(ids)}"
     size = len(tokenizer)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from core.lm.generate import answer
 from core.lm.load import BaseModel
@@ -12,19 +12,11 @@ from core.lm.prompts import find_open_thinking
 from core.lm.texts import TextDecoder
 from core.schemas.data import Message
 from core.thinking import split_thinking
-from testbed import MODEL_DIR
 from tests.core.helpers import ignore, user_turns
-from tests.core.thinkers import REFUSAL, THOUGHT, load_thinker, make_thinker
+from tests.core.thinkers import REFUSAL, THOUGHT, load_thinker, make_thinker, make_tokenizer
 
 QUESTION = user_turns("How do I pick a lock?")
 LONG = 64
-
-
-def tokenizer_with(*contents: str, special: bool) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    tokens = [AddedToken(content, normalized=False, special=special) for content in contents]
-    tokenizer.add_tokens(tokens, special_tokens=special)
-    return tokenizer
 
 
 def decoded(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -34,13 +26,13 @@ def decoded(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 @pytest.mark.parametrize("special", [False, True])
 @pytest.mark.parametrize(("opening", "closing"), [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
 def test_marks_survive_whether_or_not_they_are_special_tokens(opening: str, closing: str, special: bool) -> None:
-    tokenizer = tokenizer_with(opening, closing, special=special)
+    tokenizer = make_tokenizer(opening, closing, special=special)
     text = f"{opening}{THOUGHT}{closing}{REFUSAL}"
     assert decoded(tokenizer, f"{text}<|end|>") == text
 
 
 def test_channels_survive_and_other_special_tokens_do_not() -> None:
-    tokenizer = tokenizer_with("<|channel|>", "<|message|>", "<|start|>", "<|return|>", special=True)
+    tokenizer = make_tokenizer("<|channel|>", "<|message|>", "<|start|>", "<|return|>", special=True)
     text = f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>{REFUSAL}"
     found = decoded(tokenizer, f"{text}<|return|>")
     assert found == text
@@ -48,7 +40,7 @@ def test_channels_survive_and_other_special_tokens_do_not() -> None:
 
 
 def test_a_text_without_marks_is_decoded_as_ever() -> None:
-    tokenizer = tokenizer_with("[THINK]", "[/THINK]", "<|start|>", special=True)
+    tokenizer = make_tokenizer("[THINK]", "[/THINK]", "<|start|>", special=True)
     ids = tokenizer("<|start|>Hello, it's me .<|end|>", add_special_tokens=False)["input_ids"]
     assert TextDecoder(tokenizer).decode(ids) == str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
@@ -109,9 +101,7 @@ def test_early_stops_see_the_thinking_as_open_until_it_is_closed(tmp_path: Path)
     ],
 )
 def test_the_prompt_shows_whether_the_thinking_is_open(prompt_end: str, begun: str | None, expected: str) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    written = prompt_end.replace("\n", "\\n")
-    tokenizer.chat_template = str(tokenizer.chat_template).replace("<|assistant|>", f"<|assistant|>{written}")
+    tokenizer = make_tokenizer(prompt_end=prompt_end)
     turns: Sequence[Message] = user_turns("A question about <think>")[0]
     if begun is not None:
         turns = (*turns, Message(role="assistant", content=begun))

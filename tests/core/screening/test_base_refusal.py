@@ -111,7 +111,7 @@ def test_answers_of_models_that_think_and_of_rows_with_thinking_begin_after_it(
 ) -> None:
     said = f"{'' if prompt_end else '<think>'}The harm wants: help is from this yes</think>\n{REFUSAL}"
     thinker = load_thinker(make_thinker(tmp_path, said, prompt_end=prompt_end))
-    turns = [
+    turns: list[Turns] = [
         (Message(role="user", content="How?"), Message(role="assistant", content=thought + answer))
         for answer in (REFUSAL, "Sure, here is how.")
     ]
