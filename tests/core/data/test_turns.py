@@ -226,6 +226,7 @@ def test_published_templates_train_every_answer_to_the_character(
         assert message.content in str(tokenizer.decode(trained, clean_up_tokenization_spaces=False))
 
 
+INLINE_REASONING = (user("Hi"), assistant("<reasoning>Greet.</reasoning>\nGood day"))
 INLINE = (user("Hi"), assistant("<think>\nGreet.\n</think>\n\nGood day"))
 
 
@@ -237,6 +238,8 @@ INLINE = (user("Hi"), assistant("<think>\nGreet.\n</think>\n\nGood day"))
         (THINKS, INLINE, "drop", "[[Good day<|im_end|>]]"),
         (PLAIN, TWO_THOUGHTS[:2], "drop", "[[Good day<|im_end|>]]"),
         (THINKS, TWO_TURNS[:2], "reject", "[[Good day<|im_end|>]]"),
+        (THINKS, INLINE_REASONING, "train", "[[<think>\nGreet.\n</think>\n\nGood day<|im_end|>]]"),
+        (PLAIN, INLINE_REASONING, "drop", "[[Good day<|im_end|>]]"),
     ],
 )
 def test_thinking_is_trained_on_or_dropped(
