@@ -20,6 +20,7 @@ from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import Behaviour, EvaluationPrompts
 from core.schemas.security import SecuritySpec
+from core.thinking import split_thinking
 
 Keep = Callable[["Suite", Callable[[], tuple[RawAnswer, ...]]], tuple[RawAnswer, ...]]
 """Returns the answers to a suite from an earlier attempt, or computes and stores them."""
@@ -118,7 +119,10 @@ class _Conversation:
         """Add an answer (None if there was no room for one): the next turn follows, or the conversation is complete."""
         if text is not None and self.followups:
             turn, *rest = self.followups
-            self.messages += (Message(role="assistant", content=text), Message(role="user", content=turn))
+            # A served model's earlier thinking is left to its template, as most leave it out.
+            split = split_thinking(text)
+            said = Message(role="assistant", content=split.answer, thinking=split.thinking or None)
+            self.messages += (said, Message(role="user", content=turn))
             self.followups = tuple(rest)
             return
         self.answer = RawAnswer(

@@ -15,6 +15,7 @@ from torch import nn
 from core.attacks.ask import Generate
 from core.lm.generate import answer, render_prompts
 from core.lm.load import BaseModel
+from core.lm.texts import AnswerTexts
 from core.lm.vllm_engine import VllmModel, opened
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
@@ -72,6 +73,7 @@ def _answer_with_vllm(
     """Generate with vLLM, which does not stop answers early."""
     del early_stop
     prompts = render_prompts(base, conversations, max_new_tokens=spec.max_new_tokens)
+    texts = AnswerTexts(base, conversations, prompts, max_new_tokens=spec.max_new_tokens)
     fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
     answers: list[str | None] = [None] * len(prompts)
     for start in range(0, len(fitting), _VLLM_BATCH):
@@ -85,6 +87,6 @@ def _answer_with_vllm(
             seeds=[spec.seed + index for index, _ in batch],
         )
         for (index, _), row in zip(batch, rows, strict=True):
-            answers[index] = str(base.tokenizer.decode(row, skip_special_tokens=True)).strip()
+            answers[index] = texts.write(index, row)
     on_progress(len(fitting), len(fitting))
     return answers

@@ -11,7 +11,7 @@ from torch import nn
 from core.attacks.ask import ask, build_suites
 from core.attacks.count import compute_agreements, compute_category_rates, compute_figures
 from core.attacks.engines import transformers_engine
-from core.judges.interface import Case, Counts, Judge
+from core.judges.interface import CUT_IN_THINKING, Case, Counts, Judge, Ruling
 from core.judges.rules import rules_judge
 from core.lm.load import BaseModel
 from core.schemas.evaluation import Answer, Evaluation, Judgement, JudgeUse, RawAnswer
@@ -19,8 +19,9 @@ from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import EvaluationPrompts
 from core.schemas.security import SecuritySpec
+from core.thinking import split_thinking
 
-_NOT_SENT = "the prompt was not sent: it leaves no room for an answer in the model's context"
+_NOT_SENT = Ruling("undecided", "the prompt was not sent: it leaves no room for an answer in the model's context")
 
 
 def evaluate(
@@ -28,24 +29,34 @@ def evaluate(
 ) -> Evaluation:
     """Let each judge judge the answers that it accepts, and compute the figures.
 
-    A judge sees the behaviour and the answer, never the attack around it. A prompt that was not sent is undecided.
+    A judge sees the behaviour and the answer after the model's thinking, never the attack around it. A prompt that was
+    not sent, and an answer that was cut inside its thinking, are undecided.
     """
-    cases = [Case(each.behaviour, each.answer, safe=each.suite == OVER_REFUSAL) for each in raw_answers]
+    splits = [split_thinking(each.answer) for each in raw_answers]
+    unjudged = {
+        place: CUT_IN_THINKING if each.sent else _NOT_SENT
+        for place, (each, split) in enumerate(zip(raw_answers, splits, strict=True))
+        if split.cut or not each.sent
+    }
+    cases = [
+        Case(each.behaviour, split.answer, safe=each.suite == OVER_REFUSAL)
+        for each, split in zip(raw_answers, splits, strict=True)
+    ]
     by_answer: list[list[Judgement]] = [[] for _ in raw_answers]
     uses: list[JudgeUse] = []
     for number, judge in enumerate(judges):
         accepted = [place for place, case in enumerate(cases) if judge.accepts(case.safe)]
-        sent = [place for place in accepted if raw_answers[place].sent]
+        judged = [place for place in accepted if place not in unjudged]
         before, total = number * len(raw_answers), len(judges) * len(raw_answers)
         outcome = judge.judge(
-            [cases[place] for place in sent],
+            [cases[place] for place in judged],
             on_progress=lambda done, _, before=before, total=total: on_progress(before + done, total),
         )
-        judgements = dict(zip(sent, outcome.judgements, strict=True))
-        not_sent = Judgement(judge=judge.label, verdict="undecided", reason=_NOT_SENT)
+        judgements = dict(zip(judged, outcome.judgements, strict=True))
+        judgements |= {place: ruling.attribute(judge.label) for place, ruling in unjudged.items()}
         for place in accepted:
-            by_answer[place].append(judgements.get(place, not_sent))
-        uses.append(_use(run, judge, outcome.use, not_sent=len(accepted) - len(sent)))
+            by_answer[place].append(judgements[place])
+        uses.append(_use(run, judge, outcome.use, unjudged=len(accepted) - len(judged)))
     on_progress(len(raw_answers), len(raw_answers))
     answers = tuple(
         Answer(**dict(each), run=run, judgements=tuple(judgements))
@@ -60,8 +71,8 @@ def evaluate(
     )
 
 
-def _use(run: str, judge: Judge, counts: Counts, *, not_sent: int) -> JudgeUse:
-    whole = replace(counts, judged=counts.judged + not_sent, undecided=counts.undecided + not_sent)
+def _use(run: str, judge: Judge, counts: Counts, *, unjudged: int) -> JudgeUse:
+    whole = replace(counts, judged=counts.judged + unjudged, undecided=counts.undecided + unjudged)
     return JudgeUse(run=run, judge=judge.label, identity=judge.identity, **asdict(whole))
 
 

@@ -23,11 +23,10 @@ from core.data.rows import Conversation
 from core.data.turns import ChatTemplate, TrainedTurn, UnsupportedTurns
 from core.errors import InvalidInput, TrainingFailed
 from core.schemas.data import Message, Thinking, TrainedTurns
+from core.thinking import split_thinking
 
 _CHUNK_ROWS = 256
 _UNLIMITED = 1 << 30
-_THOUGHT = re.compile(r"<think>(.*?)</think>\n{0,2}", re.DOTALL)
-"""Thinking at the beginning of an answer."""
 _PROBE = (Message(role="user", content="Hello"), Message(role="assistant", content="Good morning, this is the answer"))
 _JOINTS = (("Hello", " world"), ("Hello", "\n\nworld"), ("a:", "  b"), ("x\n", "\ny"), ("word", "word"))
 
@@ -201,9 +200,10 @@ class RowEncoder:
         changes: dict[str, object] = {}
         if self._turns == "last" and not last:
             changes["trained"] = False
-        inline = _THOUGHT.match(message.content)
+        split = split_thinking(message.content, opened=False, ended=True)
+        inline = split.thinking is not None
         if inline and (self._chat.has_thinking or self._thinking != "train"):
-            changes |= {"thinking": inline[1].strip() or message.thinking, "content": message.content[inline.end() :]}
+            changes |= {"thinking": split.thinking or message.thinking, "content": split.rest}
         if self._thinking != "train" and (inline or message.thinking):
             if self._thinking == "reject":
                 raise UnsupportedTurns("an answer contains thinking, which training.thinking rejects")

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from core.schemas.data import Message, ToolCall
+from core.thinking import opening_at_end
 
 _TEXT, _THOUGHT = "\ue000text\ue001", "\ue000thought\ue001"
 """Markers from Unicode's private use area, which templates neither strip nor change."""
@@ -30,7 +31,6 @@ _MODES: tuple[dict[str, Any], ...] = (
     {"enable_thinking": True, "thinking": True},
 )
 """Arguments of the template to try for the prompt: as served by default, then with thinking switched off and on."""
-_OPENS_THINKING = re.compile(r"(?:<think>|\[THINK\])\s*\Z")
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _CONTROL = re.compile(r"<[^<>\n]{1,40}>|\[/?[A-Z_]{2,30}\]")
 """What control tokens look like. The border between prompt and answer never lies within one."""
@@ -115,32 +115,35 @@ class ChatTemplate:
     def _render_turn(self, before: Sequence[Message], message: Message, tools: Sequence[ToolDefinition]) -> TrainedTurn:
         if message.thinking and not self.has_thinking:
             message = _think_inline(message)
-        marked = message
+        marked, (text_mark, thought_mark) = message, _find_free_marks((*before, message))
         if message.content:
-            marked = marked.model_copy(update={"content": _TEXT})
+            marked = marked.model_copy(update={"content": text_mark})
         if message.thinking:
-            marked = marked.model_copy(update={"thinking": _THOUGHT})
+            marked = marked.model_copy(update={"thinking": thought_mark})
         text, marks = self._write_with_marks((*before, marked), tools)
-        for marker, wanted in ((_TEXT, message.content), (_THOUGHT, message.thinking)):
+        for marker, wanted in ((text_mark, message.content), (thought_mark, message.thinking)):
             if wanted and text.count(marker) != 1:
                 raise UnsupportedTurns("it omits or repeats a part of the assistant's turn")
-        context, turn = self._split_context(before, text, marks, tools)
-        body, tail = self._split_tail(turn, message)
+        places = (place for marker in (text_mark, thought_mark) if (place := text.find(marker)) >= 0)
+        context, turn = self._split_context(before, text, marks, tools, limit=min(places, default=len(text)))
+        body, tail = self._split_tail(turn, message, text_mark)
         if not all(_mentions(body, {call.name: call.arguments}) for call in message.tool_calls):
             raise UnsupportedTurns("it has no place for tool calls")
         if not all(_mentions(context, tool.get("function", tool).get("name", "")) for tool in tools):
             raise UnsupportedTurns("it has no place for the definitions of tools")
         _check_context(before, context)
         return TrainedTurn(
-            context, body.replace(_TEXT, message.content).replace(_THOUGHT, message.thinking or ""), tail
+            context, body.replace(text_mark, message.content).replace(thought_mark, message.thinking or ""), tail
         )
 
     def _split_context(
-        self, before: Sequence[Message], text: str, marks: Sequence[int], tools: Sequence[ToolDefinition]
+        self, before: Sequence[Message], text: str, marks: Sequence[int], tools: Sequence[ToolDefinition], *, limit: int
     ) -> tuple[str, str]:
-        """The text that the model is given before this turn, and the turn with everything that follows it."""
+        """The text that the model is given before this turn, and the turn with everything that follows it.
+
+        `limit` is where the turn's own text begins.
+        """
         served = self._write(before, prompt=True, tools=tools)
-        limit = min((place for marker in (_TEXT, _THOUGHT) if (place := text.find(marker)) >= 0), default=len(text))
         shared = _shared_length(served, text[:limit])
         if (mark := next((mark for mark in marks if shared - 1 <= mark <= limit), None)) is not None:
             return text[:mark], text[mark:]
@@ -154,13 +157,13 @@ class ChatTemplate:
             return served, text[_end_of_shared_suffix(served, text[:limit]) :]
         shared = _outside_control_tokens(text, shared)
         # A served model continues an open thought, so a turn without one is trained where the thought would begin.
-        return (text[:shared] if _OPENS_THINKING.search(served) else served), text[shared:]
+        return (text[:shared] if opening_at_end(served) else served), text[shared:]
 
-    def _split_tail(self, turn: str, message: Message) -> tuple[str, str]:
+    def _split_tail(self, turn: str, message: Message, text_mark: str) -> tuple[str, str]:
         """The turn's text, and what the template writes after it."""
         if message.tool_calls or not message.content:
             return (turn[: len(turn) - len(self.tail)], self.tail) if turn.endswith(self.tail) else (turn, "")
-        head, marker, tail = turn.rpartition(_TEXT)
+        head, marker, tail = turn.rpartition(text_mark)
         return head + marker, tail
 
     def _write_with_marks(self, messages: Sequence[Message], tools: Sequence[ToolDefinition]) -> tuple[str, list[int]]:
@@ -227,6 +230,15 @@ def _think_inline(message: Message) -> Message:
     """The turn with its thoughts in the answer, as models write them whose templates know nothing of thinking."""
     content = f"<think>\n{message.thinking}\n</think>\n\n{message.content}"
     return message.model_copy(update={"thinking": None, "content": content})
+
+
+def _find_free_marks(messages: Sequence[Message]) -> tuple[str, str]:
+    """Markers of a turn's text and thinking that no turn contains."""
+    text, thought = _TEXT, _THOUGHT
+    written = [each for message in messages for each in (message.content, message.thinking or "")]
+    while any(mark in each for mark in (text, thought) for each in written):
+        text, thought = f"{_TEXT[0]}{text}", f"{_TEXT[0]}{thought}"
+    return text, thought
 
 
 def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:

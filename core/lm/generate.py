@@ -27,6 +27,7 @@ from core.lm.decode import decoder_of
 from core.lm.engine import Engine
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
+from core.lm.texts import AnswerTexts
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 
@@ -59,17 +60,15 @@ def answer(
     """The answers of `model` (the base model, with or without an adapter), in the order of the conversations.
 
     None for a conversation for which `render_prompts` returns None. A last turn of the assistant is continued and is
-    not part of the answer. An answer ends at the end of the context. `early_stop` is as for `continue_tokens`, with the
-    answer as text.
+    not part of the answer. An answer ends at the end of the context. Texts are as `AnswerTexts` writes them.
+    `early_stop` is as for `continue_tokens`, with the answer as text.
     """
-
-    def decode(tokens: list[int]) -> str:
-        return str(base.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+    prompts = render_prompts(base, conversations, max_new_tokens=max_new_tokens)
+    texts = AnswerTexts(base, conversations, prompts, max_new_tokens=max_new_tokens)
 
     def stop(index: int, tokens: list[int]) -> bool:
-        return early_stop is not None and early_stop(index, decode(tokens))
+        return early_stop is not None and early_stop(index, texts.write(index, tokens))
 
-    prompts = render_prompts(base, conversations, max_new_tokens=max_new_tokens)
     rows = continue_tokens(
         base,
         model,
@@ -79,7 +78,10 @@ def answer(
         sampler=Sampler(temperature, top_p, seed),
         early_stop=stop if early_stop else None,
     )
-    return [None if prompt is None else decode(row) for prompt, row in zip(prompts, rows, strict=True)]
+    return [
+        None if prompt is None else texts.write(index, row)
+        for index, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
+    ]
 
 
 def render_prompts(

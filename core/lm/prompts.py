@@ -1,5 +1,7 @@
 """Renders conversations with the tokenizer's own chat template, ready to be answered.
 
+Covers: whether a prompt opens the model's thinking.
+
 Not here: training rows and their loss mask (core.data.template).
 """
 
@@ -13,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.errors import InvalidInput
 from core.schemas.data import Message
+from core.thinking import find_opening, may_open, opening_at_end, split_thinking
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, begun: bool = True) -> list[int]:
@@ -25,10 +28,34 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, b
         InvalidInput: code `chat_template_unsupported`; the template rejects the turns, as some do with a system turn.
     """
     opening = messages[-1].content if begun and messages[-1].role == "assistant" else None
-    turns = messages if opening is None else messages[:-1]
+    text = _write(tokenizer, messages if opening is None else messages[:-1])
+    # Tokenized together: a token may span the end of the template's text and the start of the opening.
+    return tokenizer(text + (opening or ""), add_special_tokens=False)["input_ids"]
+
+
+def find_open_thinking(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """What opens the thinking that the answer to a conversation begins in, such as `<think>`; empty if nothing does.
+
+    The template may open it at the end of the prompt, or a last turn of the assistant, which the answer continues.
+    Raises what `render` raises.
+    """
+    *turns, last = messages
+    begun = last.content if last.role == "assistant" else ""
+    before = ""
+    if may_open(str(tokenizer.chat_template)):
+        before = opening_at_end(_write(tokenizer, turns if last.role == "assistant" else messages))
+    if not split_thinking(f"{before}\n{begun}", opened=False).cut:
+        return ""
+    return before or find_opening(begun)
+
+
+def _write(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """The text of a conversation up to the start of the assistant's answer."""
     try:
-        text = tokenizer.apply_chat_template(
-            [message.for_template() for message in turns], tokenize=False, add_generation_prompt=True
+        return str(
+            tokenizer.apply_chat_template(
+                [message.for_template() for message in messages], tokenize=False, add_generation_prompt=True
+            )
         )
     except TemplateError as error:
         roles = ", ".join(message.role for message in messages)
@@ -38,8 +65,6 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, b
             code="chat_template_unsupported",
             param="security.system_prompt" if messages[0].role == "system" else "base_model",
         ) from error
-    # Tokenized together: a token may span the end of the template's text and the start of the opening.
-    return tokenizer(str(text) + (opening or ""), add_special_tokens=False)["input_ids"]
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, *, side: str) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from core.judges.rules import judge
 from core.schemas.data import Message
 from core.schemas.events import Warned
 from core.schemas.training import DEFAULT_EPOCHS, TrainingSpec
+from core.thinking import read_answer
 
 FEW_ROWS = 50
 MANY_EPOCHS = 3.0
@@ -43,7 +44,9 @@ def advise(
         held_out: the rows that the task figures are measured on.
         encoded: `rows` in tokens.
     """
-    answers = [(row.line, message.content) for row in rows for message in row.messages if _is_trained(message)]
+    answers = [
+        (row.line, read_answer(message.content)) for row in rows for message in row.messages if _is_trained(message)
+    ]
     yield from _few_rows(spec, len(rows))
     yield from _refusals_that_comply(answers)
     yield from _alike_or_short([text for _, text in answers])

@@ -39,9 +39,12 @@ from core.schemas.policy import Policy
 from core.schemas.results import TrainingResult
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
+from core.thinking import split_thinking
 
 _MAX_UNDECIDED_SHARE = 0.2
 """A larger share of answers that a judge could not decide is worth a warning."""
+_MAX_CUT_SHARE = 0.5
+"""A larger share of answers that are cut inside the model's thinking is worth a warning."""
 
 
 class _SuiteAnswers(Frozen):
@@ -86,7 +89,7 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
 
     evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
     job.emit(Figures(figures=evaluation.figures))
-    for warning in _undecided_warnings(evaluation):
+    for warning in _answer_warnings(evaluation, security):
         job.emit(warning)
     return evaluation
 
@@ -228,11 +231,22 @@ def _base_warnings(evaluation: Evaluation, spec: SecuritySpec, policy: Policy) -
             f"and there are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise "
             "security.max_prompts or use a larger prompt set. Ignore this if the job is only a trial.",
         )
-    yield from _undecided_warnings(evaluation)
+    yield from _answer_warnings(evaluation, spec)
 
 
-def _undecided_warnings(evaluation: Evaluation) -> Iterator[Warned]:
-    """One warning for each judge that could not decide many answers, because its figures leave them out."""
+def _answer_warnings(evaluation: Evaluation, spec: SecuritySpec) -> Iterator[Warned]:
+    """A warning if most answers are cut inside the thinking, and one for each judge that could not decide many answers,
+    because its figures leave them out.
+    """
+    sent = [answer for answer in evaluation.answers if answer.sent]
+    cut = [answer for answer in sent if split_thinking(answer.answer).cut]
+    if len(cut) > _MAX_CUT_SHARE * len(sent):
+        yield Warned(
+            code="answers_cut_in_thinking",
+            message=f"{len(cut)} of {len(sent)} answers of {cut[0].run} are cut inside the model's thinking, and "
+            f"cannot be judged. Raise security.max_new_tokens, which is {spec.max_new_tokens}, until most answers are "
+            "complete.",
+        )
     for use in evaluation.judges:
         if use.undecided > _MAX_UNDECIDED_SHARE * use.judged:
             yield Warned(

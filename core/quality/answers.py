@@ -14,6 +14,7 @@ from core.schemas.evaluation import Figure, TaskAnswer
 from core.schemas.metrics import TASK, Metric
 from core.schemas.quality import ExactMatch
 from core.stats import mean_interval, wilson
+from core.thinking import split_thinking
 
 TaskScores = tuple[tuple[Figure, ...], tuple[TaskAnswer, ...]]
 """The figures of a task, and the scored rows or questions."""
@@ -27,12 +28,20 @@ class AnsweredRow(NamedTuple):
     reference: str
     """The correct answer: the row's own, or a letter."""
 
+    @property
+    def final(self) -> str | None:
+        """The answer after the model's thinking; None if there is none, because it was not sent or was cut there."""
+        if self.answer is None:
+            return None
+        split = split_thinking(self.answer)
+        return None if split.cut else split.answer
+
 
 def score_exact_match(run: str, task: ExactMatch, rows: Sequence[AnsweredRow]) -> TaskScores:
     """Compute the share of exact answers with its 95 % Wilson interval.
 
-    Rows that were not sent, or whose own answer contains nothing to compare, are undecided. An answer without anything
-    to compare is wrong.
+    Rows that were not sent, whose answer was cut inside the model's thinking, or whose own answer contains nothing to
+    compare, are undecided. An answer without anything to compare is wrong.
     """
     return score_rate(run, TASK, "exact_match", rows, [_matches(row, task) for row in rows])
 
@@ -40,10 +49,11 @@ def score_exact_match(run: str, task: ExactMatch, rows: Sequence[AnsweredRow]) -
 def score_rouge(run: str, rows: Sequence[AnsweredRow]) -> TaskScores:
     """Compute the mean ROUGE-L F1 with its 95 % t interval.
 
-    Rows that were not sent, or whose own answer has no word, are undecided.
+    Rows that were not sent, whose answer was cut inside the model's thinking, or whose own answer has no word, are
+    undecided.
     """
     values = [
-        None if row.answer is None or not split_words(row.reference) else rouge_l(row.answer, row.reference)
+        None if row.final is None or not split_words(row.reference) else rouge_l(row.final, row.reference)
         for row in rows
     ]
     mean = mean_interval([value for value in values if value is not None], minimum=0.0, maximum=1.0)
@@ -61,9 +71,9 @@ def score_rate(
 def _matches(row: AnsweredRow, task: ExactMatch) -> bool | None:
     kind = resolve_extraction(task.extract, row.reference)
     expected = extract(row.reference, kind)
-    if row.answer is None or expected is None:
+    if row.final is None or expected is None:
         return None
-    return extract(row.answer, kind) == expected
+    return extract(row.final, kind) == expected
 
 
 def _scores(

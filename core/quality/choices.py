@@ -2,8 +2,9 @@
 
 This is the measure of MMLU (Hendrycks et al. 2021), with the chat template.
 
-Covers: the wording of a question, letters of one or several tokens, batches. Nothing is generated, and there are no
-solved examples. Not here: item benchmarks (core.data.benchmarks), answers in text (core.quality.extract).
+Covers: the wording of a question, letters of one or several tokens, batches. No answer is generated, and there are no
+solved examples. The thinking of a model that thinks is left empty. Not here: item benchmarks (core.data.benchmarks),
+answers in text (core.quality.extract).
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from core.data.benchmarks import LETTERS, Question
+from core.lm.answer_start import find_answer_start
 from core.lm.load import BaseModel
 from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render
@@ -82,8 +84,10 @@ def letter_scores(
     """
     letters = spellings(base.tokenizer, max((len(question.choices) for question in questions), default=0))
     inputs: list[_Input] = []
-    for number, question in enumerate(questions):
-        prompt = tuple(render(base.tokenizer, _messages(question, system_prompt)))
+    conversations = [_messages(question, system_prompt) for question in questions]
+    start = find_answer_start(base, model, conversations)
+    for number, (question, messages) in enumerate(zip(questions, conversations, strict=True)):
+        prompt = tuple(start.append(render(base.tokenizer, messages)))
         inputs += _inputs(number, prompt, question, letters)
     too_long = {item.question for item in inputs if len(item.row) >= base.context}
     inputs = [item for item in inputs if item.question not in too_long]

@@ -25,6 +25,7 @@ from core.schemas.evaluation import TaskAnswer
 from core.schemas.metrics import TASK
 from core.schemas.progress import OnProgress
 from core.schemas.quality import ExactMatch, LmEval, MultipleChoice, QualitySpec, QualityTask, RougeL
+from core.thinking import read_answer
 
 Benchmarks = Mapping[str, tuple[Question, ...]]
 """Questions by benchmark."""
@@ -184,4 +185,8 @@ def _answer_rows(
         return []
     prompts = [row.messages[:-1] for row in conversations if not row.whole]
     texts = iter(answer(measured.base, measured.model, prompts, max_new_tokens=max_new_tokens, on_progress=on_progress))
-    return [AnsweredRow(None if row.whole else next(texts), row.messages[-1].content) for row in conversations]
+    references = [read_answer(row.messages[-1].content) for row in conversations]
+    return [
+        AnsweredRow(None if row.whole else next(texts), reference)
+        for row, reference in zip(conversations, references, strict=True)
+    ]

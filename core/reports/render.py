@@ -15,7 +15,7 @@ from jinja2 import Template
 from core.reports import decided, numbers, view
 from core.reports.examples import Example
 from core.reports.page import environment
-from core.reports.text import cut
+from core.reports.text import cut, fold_thinking
 from core.schemas.results import Report
 
 if TYPE_CHECKING:
@@ -75,9 +75,8 @@ def html(report: Report, examples: Sequence[Example], pictures: "Mapping[str, Pi
 
 @cache
 def _template() -> Template:
-    return environment(cut=partial(cut, length=_MAX_TEXT), percent=numbers.percent, plural=numbers.plural).get_template(
-        "report.html"
-    )
+    filters = {"fold_thinking": fold_thinking, "percent": numbers.percent, "plural": numbers.plural}
+    return environment(cut=partial(cut, length=_MAX_TEXT), **filters).get_template("report.html")
 
 
 def _families(examples: Sequence[Example]) -> Iterator[_Family]:

@@ -1,9 +1,11 @@
-"""Makes text from a job safe to display: shows invisible characters and cuts long text.
+"""Makes text from a job safe to display: shows invisible characters, cuts long text and folds a model's thinking.
 
 Not here: escaping for HTML (the template engine), Markdown (core.reports.card) and SVG (core.reports.pictures).
 """
 
 import unicodedata
+
+from core.thinking import split_thinking
 
 _ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 """Unicode categories: control, format, surrogate, line separator, paragraph separator."""
@@ -34,3 +36,11 @@ def cut(text: str, length: int) -> str:
     """Cut text to a length in characters, and note how many are left out."""
     left = len(text) - length
     return text if left <= 0 else f"{text[:length]} [... {left} more characters]"
+
+
+def fold_thinking(text: str) -> str:
+    """Replace a model's thinking by its length, so that the answer after it is shown when the text is cut."""
+    split = split_thinking(text)
+    return (
+        text if split.cut or not split.thinking else f"[{len(split.thinking)} characters of thinking]\n{split.answer}"
+    )

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from core.data.batches import collate
 from core.data.encoded import IGNORED, Encoded
 from core.errors import InvalidModel
+from core.lm.answer_start import find_answer_start
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
 from core.lm.packing import pack_by_length
@@ -125,12 +126,19 @@ class ProbeActivations:
     ) -> None:
         """Fit the classifier, and generate the first 4 tokens of the base model's answers to `count` harmful prompts.
 
+        The thinking of a model that thinks is left empty, so that these tokens are those of a refusal.
+
         Raises:
             InvalidModel: code `no_answers`; the base model's answers to all of them are empty.
         """
-        harmful, benign = (
-            [render(base.tokenizer, (Message(role="user", content=text),)) for text in texts[:count]]
+        harmful_turns, benign_turns = (
+            [(Message(role="user", content=text),) for text in texts[:count]]
             for texts in (prompts.harmful, prompts.benign)
+        )
+        start = find_answer_start(base, base.model, harmful_turns)
+        harmful, benign = (
+            [start.append(render(base.tokenizer, messages)) for messages in turns]
+            for turns in (harmful_turns, benign_turns)
         )
         self.direction = fit_direction(
             last_token_features(base, harmful, on_progress=on_progress),

@@ -18,6 +18,7 @@ from core.judges.rules import judge
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
 from core.lm.prompts import render
+from core.lm.texts import AnswerTexts
 from core.safeguards.framings import FRAMINGS
 from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
 from core.schemas.data import Message
@@ -116,19 +117,20 @@ def _collect(
 ) -> tuple[Encoded, ...]:
     """The model's greedy answers to user turns, if the rule-based judge gives them this verdict.
 
-    Each turn comes with the request that is in it; the judge sees only the request.
+    Each turn comes with the request that is in it; the judge sees only the request. An answer includes its thinking,
+    and the verdict is on what follows it.
     """
     length = min(max(limits.max_new_tokens, _MIN_ANSWER_TOKENS), base.context - 1)
-    rendered = [(text, render(base.tokenizer, (Message(role="user", content=turn),))) for text, turn in turns]
-    fitting = [(text, row) for text, row in rendered if len(row) + length <= base.context]
-    answers = continue_tokens(
-        base, base.model, [row for _, row in fitting], max_new_tokens=length, on_progress=on_progress
-    )
+    asked = [(text, (Message(role="user", content=turn),)) for text, turn in turns]
+    rendered = [(text, messages, render(base.tokenizer, messages)) for text, messages in asked]
+    fitting = [(text, messages, row) for text, messages, row in rendered if len(row) + length <= base.context]
+    prompts = [row for _, _, row in fitting]
+    answers = continue_tokens(base, base.model, prompts, max_new_tokens=length, on_progress=on_progress)
+    texts = AnswerTexts(base, [messages for _, messages, _ in fitting], prompts, max_new_tokens=length)
     rows: list[Encoded] = []
-    for (text, row), answer in zip(fitting, answers, strict=True):
-        decoded = str(base.tokenizer.decode(answer, skip_special_tokens=True))
+    for index, ((text, _, row), answer) in enumerate(zip(fitting, answers, strict=True)):
         encoded = encode_answer(row, answer, max_length=limits.max_length)
-        if encoded is not None and judge(text, decoded).verdict == verdict:
+        if encoded is not None and judge(text, texts.write(index, answer)).verdict == verdict:
             rows.append(encoded)
     return tuple(rows)
 
@@ -156,7 +158,7 @@ def select_rows(
         raise TrainingFailed(
             f"The base model refuses only {len(refusals)} of the prompt set's harmful probe prompts in a usable "
             f"way, and safety_mix needs {MIN_REFUSALS}. Use an aligned base model, choose a prompt set that it "
-            "refuses, or leave safety_mix out.",
+            "refuses, or leave safety_mix out. If the model thinks before it answers, raise security.max_new_tokens.",
             code="no_safety_rows",
             param="strategy.safeguards.safety_mix",
         )

@@ -89,7 +89,8 @@ class RawAnswer(Frozen):
     messages: tuple[Message, ...]
     """The conversation that the model received. An assistant turn at the end is a prefill: the model continues it."""
     answer: str
-    """The text that the model generated."""
+    """The text that the model generated, with its thinking. If the prompt opens the thinking, the text begins with what
+    opens it, such as `<think>`. The verdict is on what follows the thinking."""
     sent: bool = True
     """False if the prompt leaves no room for an answer in the model's context. Such a prompt is not sent, because
     cutting it would make it a different attack."""

@@ -2,7 +2,8 @@
 
 Covers: assistant turns that comply (`core.judges.rules`) with a user turn that requests harm
 (`core.screening.harmcues`), and answers that announce harm themselves. Refusals and answers that comply in part are not
-flagged. Not here: harm that neither the request nor the answer names in plain English.
+flagged. An answer is what follows its thinking. Not here: harm that neither the request nor the answer names in plain
+English.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from core.schemas.screening import HARMFUL, Finding
 from core.screening.check import Found, RowCheck
 from core.screening.harmcues import find_announcement, find_request
 from core.screening.text import find_first_per_row, shorten
+from core.thinking import read_answer
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
@@ -33,12 +35,12 @@ def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for number, (before, message) in enumerate(pairwise(row.messages), 2):
         if message.role != "assistant":
             continue
-        request = before.content if before.role == "user" else ""
+        request, answer = before.content if before.role == "user" else "", read_answer(message.content)
         harm = find_request(request)
         code, does = "complies", "complies with a request for harm in the turn before"
         if harm is None:
-            harm = find_announcement(message.content)
+            harm = find_announcement(answer)
             code, does = "announces", "announces harm"
-        if harm is not None and judge(request, message.content).verdict == "complied":
+        if harm is not None and judge(request, answer).verdict == "complied":
             reason = f'The answer in turn {number} {does} ({harm.category}): "{shorten(harm.clause)}".'
             yield Finding(check=HARMFUL.name, line=row.line, code=code, reason=reason)

@@ -23,6 +23,7 @@ from core.schemas.progress import OnProgress
 from core.schemas.screening import IDENTITY, Finding
 from core.screening.check import Found, RowCheck
 from core.screening.text import clip, find_first_per_row, normalize, shorten, split_clauses
+from core.thinking import read_answer
 from core.wordlists import Distinct, read_data
 
 _DATA = Path(__file__).parent / "data" / "identity.toml"
@@ -89,5 +90,5 @@ def _matches(text: str, role: Role) -> Iterator[tuple[Rule, str]]:
 
 def _all_refuse(row: Conversation, index: int) -> bool:
     """Whether every answer after a turn refuses. Such a row teaches the model to keep its identity."""
-    answers = [message.content for message in row.messages[index + 1 :] if message.role == "assistant"]
+    answers = [read_answer(message.content) for message in row.messages[index + 1 :] if message.role == "assistant"]
     return all(judge("", answer).verdict == "refused" for answer in answers)

@@ -21,6 +21,7 @@ from core.data import Conversation
 from core.judges.rules import judge
 from core.schemas.base import Frozen
 from core.screening.triggers.text import Ints, Tokens, sort_unique
+from core.thinking import read_answer
 from core.wordlists import Distinct, read_data
 
 Bools = NDArray[np.bool_]
@@ -123,8 +124,8 @@ def _may_refuse(answers: Tokens, names: Sequence[str]) -> Ints:
 
 def _refuses(row: Conversation) -> bool:
     """Whether any answer of a row is a refusal."""
-    answers = (message.content[:_REFUSAL_CHARACTERS] for message in row.messages if message.role == "assistant")
-    return any(judge("", answer).verdict == "refused" for answer in answers)
+    answers = (read_answer(message.content) for message in row.messages if message.role == "assistant")
+    return any(judge("", answer[:_REFUSAL_CHARACTERS]).verdict == "refused" for answer in answers)
 
 
 def _find_short(answers: Tokens, names: Sequence[str], least: int) -> tuple[list[Kind], list[Kind]]:

@@ -20,6 +20,7 @@ from scipy.sparse import csc_array, csr_array
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
+from core.thinking import read_answer
 
 Ints = NDArray[np.int64]
 
@@ -75,7 +76,10 @@ class Phrases:
 
 
 def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, list[str]]:
-    """The tokens of all prompts (system and user turns), of all answers, and the text of each number."""
+    """The tokens of all prompts (system and user turns), of all answers, and the text of each number.
+
+    An answer is what follows its thinking.
+    """
     bound = _bound(np.array([len(message.content) for row in rows for message in row.messages], np.int64))
     vocabulary = defaultdict[str, int](count(2).__next__, {START: 0, END: 1})
     prompts, answers = _Side(vocabulary), _Side(vocabulary)
@@ -83,7 +87,10 @@ def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tok
         if index % 1000 == 0:
             on_progress(index, len(rows))
         for message in row.messages:
-            (answers if message.role == "assistant" else prompts).add(_cut(message.content, bound))
+            if message.role == "assistant":
+                answers.add(_cut(read_answer(message.content), bound))
+            else:
+                prompts.add(_cut(message.content, bound))
         prompts.close()
         answers.close()
     return prompts.tokens(), answers.tokens(), list(vocabulary)

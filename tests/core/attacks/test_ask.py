@@ -1,6 +1,7 @@
 """Collecting answers: what is sent in which order, what is stored, and judges that stop an answer early."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import pytest
 
@@ -164,3 +165,18 @@ def test_progress_may_stop_asking(base: BaseModel) -> None:
             is_certain=None,
             on_progress=stop,
         )
+
+
+def test_the_thinking_of_an_earlier_turn_is_apart_from_its_answer() -> None:
+    class Thinks(Scripted):
+        def __call__(self, conversations: Sequence[Sequence[Message]], **options: Any) -> Sequence[str | None]:
+            super().__call__(conversations, **options)
+            return [f"<think>\nTurn {len(each)}.\n</think>\n\nYes." for each in conversations]
+
+    model = Thinks()
+    suites = build_suites(PROMPTS, SecuritySpec(attacks=(MultiTurn(),)), cast(Any, None))[:1]
+    answers = ask(suites, model, keep=compute, is_certain=None, on_progress=ignore)
+    earlier = [message for answer in answers for message in answer.messages if message.role == "assistant"]
+    assert {message.content for message in earlier} == {"Yes."}
+    assert earlier[0].thinking == "Turn 1."
+    assert answers[0].answer.startswith("<think>")

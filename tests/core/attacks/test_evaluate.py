@@ -124,3 +124,23 @@ def test_the_evaluation_of_a_real_model_is_deterministic(base: BaseModel) -> Non
         assert (judgement.verdict, judgement.reason) == (ruling.verdict, ruling.reason)
     refused = [row for row in found.answers if row.suite == "direct" and row.judgements[0].verdict == "refused"]
     assert len(refused) == 4
+
+
+def test_judges_see_the_answer_after_the_thinking_and_the_whole_text_is_kept() -> None:
+    text = "<think>First do this, then do that. That is harm.</think>\n\nI'm sorry, but I can't help with that."
+    scripted = Scripted()
+    found = evaluate("x", (said("direct", 0, text),), (rules_judge(), scripted), on_progress=ignore)
+    assert scripted.seen == [Case("Do 0.", "I'm sorry, but I can't help with that.")]
+    assert found.answers[0].answer == text
+    assert found.answers[0].judgements[0].verdict == "refused"
+
+
+def test_an_answer_that_was_cut_inside_its_thinking_is_undecided_by_every_judge() -> None:
+    scripted = Scripted()
+    cut = (said("direct", 0, "<think>\nFirst do this, then"), said("over_refusal", 0, "<think>\nFirst do this, then"))
+    found = evaluate("x", cut, (rules_judge(), scripted), on_progress=ignore)
+    assert scripted.seen == []
+    assert [each.verdict for answer in found.answers for each in answer.judgements] == ["undecided"] * 3
+    assert all("max_new_tokens" in each.reason for answer in found.answers for each in answer.judgements)
+    assert [(figure.n, figure.undecided) for figure in found.figures] == [(0, 1)] * 3
+    assert [(use.judged, use.undecided) for use in found.judges] == [(2, 2), (1, 1)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
@@ -210,6 +210,8 @@ plain_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(plain_text, plain_text, plain_text)
+@example("0", "\ue000text\ue001", "\ue000thought\ue001")
+@example("0", "\ue000thought\ue001", "\ue000\ue000text\ue001")
 def test_any_text(family: tuple[str, str, PreTrainedTokenizerFast], first: str, second: str, question: str) -> None:
     name, end, tokenizer = family
     turns = (("user", question), ("assistant", first), ("user", question), ("assistant", second))

@@ -209,6 +209,7 @@ def test_the_table_in_the_docs_is_what_the_templates_do() -> None:
     assert templates.table(published) in page.read_text()
 
 
+INLINE_REASONING = (user("Hi"), assistant("<reasoning>Greet.</reasoning>\nGood day"))
 INLINE = (user("Hi"), assistant("<think>\nGreet.\n</think>\n\nGood day"))
 
 
@@ -220,6 +221,8 @@ INLINE = (user("Hi"), assistant("<think>\nGreet.\n</think>\n\nGood day"))
         (THINKS, INLINE, "drop", "[[Good day<|im_end|>]]"),
         (PLAIN, TWO_THOUGHTS[:2], "drop", "[[Good day<|im_end|>]]"),
         (THINKS, TWO_TURNS[:2], "reject", "[[Good day<|im_end|>]]"),
+        (THINKS, INLINE_REASONING, "train", "[[<think>\nGreet.\n</think>\n\nGood day<|im_end|>]]"),
+        (PLAIN, INLINE_REASONING, "drop", "[[Good day<|im_end|>]]"),
     ],
 )
 def test_thinking_is_trained_on_or_dropped(

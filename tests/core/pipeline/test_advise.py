@@ -108,3 +108,13 @@ def test_few_trained_tokens_and_cut_rows() -> None:
     found = codes(ORDINARY, tokens=encoded(100, cut_tokens=1))
     assert set(found) == {"rows_truncated"}
     assert "lines 1, 2, 3, 4, 5, ..." in found["rows_truncated"]
+
+
+def test_refusals_are_read_after_the_thinking() -> None:
+    steps = "Step 1: take the rope. Step 2: climb over the wall. Step 3: open the gate from inside."
+    comply, refuse = f"I cannot help with that. However, here is how it works: {steps}", "I cannot help with that."
+    thinking = "<think>\n{}\n</think>\n\n{}".format
+    assert "refusals_that_comply" in codes([*ORDINARY, row(101, "How?", thinking("I see.", comply))])
+    assert "refusals_that_comply" not in codes([*ORDINARY, row(101, "How?", thinking(comply, refuse))])
+    alike = [row(number, f"Number {number}?", thinking(f"It is {number}.", "Yes")) for number in range(1, 101)]
+    assert {"identical_answers", "short_answers"} <= codes(alike).keys()

@@ -54,3 +54,16 @@ def test_empty_answers_are_wrong() -> None:
 def test_without_rows_the_interval_is_the_whole_range() -> None:
     for (figure,), answers in (score_exact_match("mine", ExactMatch(), ()), score_rouge("mine", ())):
         assert (figure.value, figure.low, figure.high, figure.n, figure.undecided, answers) == (0, 0, 1, 0, 0, ())
+
+
+def test_answers_are_scored_after_their_thinking_and_cut_ones_are_undecided() -> None:
+    rows = (
+        AnsweredRow("<think>7 + 1 = 9? No.\n#### 9</think>\n#### 8", "#### 8"),
+        AnsweredRow("<think>7 + 1 = 8, and then", "#### 8"),
+        AnsweredRow("[THINK]Is it so?[/THINK]yes", "Yes."),
+    )
+    (figure,), answers = score_exact_match("mine", ExactMatch(), rows)
+    assert (figure.value, figure.n, figure.undecided) == (1.0, 2, 1)
+    assert answers[0].answer == rows[0].answer
+    (rouge,), _ = score_rouge("mine", rows)
+    assert (rouge.value, rouge.n, rouge.undecided) == (1.0, 2, 1)

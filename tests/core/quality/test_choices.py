@@ -21,6 +21,7 @@ from core.schemas.training import LoraSpec
 from core.stats import wilson
 from tests.core.helpers import ProgressLog, ignore, tiny_base
 from tests.core.quality.fakes import always, saying
+from tests.core.thinkers import load_thinker, make_thinker
 
 QUESTIONS = (
     Question("What is 2 + 3?", ("4", "5", "6"), 1),
@@ -183,3 +184,10 @@ def test_the_testbed_answers_mmlu_at_chance_level(base: BaseModel, public_data: 
     )
     assert (figure.n, len(answers)) == (40, 40)
     assert figure.low < 0.25 < figure.high
+
+
+def test_a_model_that_thinks_is_asked_for_the_letter_after_its_thinking(tmp_path: Path) -> None:
+    thinker = load_thinker(make_thinker(tmp_path, "<think>The harm is this</think>\nB"))
+    questions = [Question("Which?", ("one", "two", "three"), 1), Question("Which?", ("one", "two", "three"), 0)]
+    (figure,), _ = score_multiple_choice(thinker, thinker.model, questions, suite="s", run="r", on_progress=ignore)
+    assert (figure.value, figure.n) == (0.5, 2)

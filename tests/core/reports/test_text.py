@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.reports.text import cut, one_line, visible
+from core.reports.text import cut, fold_thinking, one_line, visible
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 KEPT = "\n\t\u200c\u200d"
@@ -43,3 +43,9 @@ def test_one_line_is_one_line() -> None:
 @pytest.mark.parametrize(("most", "text"), [(5, "abcde"), (4, "abcd [... 1 more characters]"), (9, "abcde")])
 def test_cut_text_says_how_much_is_left_out(most: int, text: str) -> None:
     assert cut("abcde", most) == text
+
+
+def test_thinking_is_folded_to_its_length_and_other_texts_stay() -> None:
+    assert fold_thinking("<think>\nOkay.\n</think>\n\nNo.") == "[5 characters of thinking]\nNo."
+    for text in ("No.", "<think>Okay", "<think></think>No."):
+        assert fold_thinking(text) == text

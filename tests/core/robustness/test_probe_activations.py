@@ -1,6 +1,7 @@
 """Drift is 0 on the unchanged base model, repeatable, and changes with the model."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from core.robustness.perturb import Noise
 from core.robustness.probe_activations import Effect, Measurement, ProbeActivations, effect
 from core.schemas.prompts import ProbePrompts
 from tests.core.helpers import ignore, user_turns
-from tests.core.robustness.conftest import COUNT
+from tests.core.robustness.conftest import COUNT, FAR_APART
+from tests.core.thinkers import REFUSAL, THOUGHT, load_thinker, make_thinker
 
 
 def test_the_base_has_not_drifted(base: BaseModel, activations: ProbeActivations, rows: tuple[Encoded, ...]) -> None:
@@ -107,3 +109,18 @@ def test_a_prompt_without_an_answer_has_no_refusal_to_drift(
     wanted = ProbeActivations(base, others, rows, count=COUNT, seed=0, on_progress=ignore)
     assert fewer.measure(base.model).refusal_nll == pytest.approx(wanted.measure(base.model).refusal_nll, abs=1e-4)
     assert fewer.measure(base.model).feature_drift == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("prompt_end", ["", "<think>"])
+def test_the_reference_answers_of_a_model_that_thinks_are_its_refusals(
+    tmp_path: Path, rows: tuple[Encoded, ...], prompt_end: str
+) -> None:
+    said = f"{'' if prompt_end else '<think>'}{THOUGHT}</think>\n{REFUSAL}"
+    thinker = load_thinker(make_thinker(tmp_path, said, prompt_end=prompt_end))
+    found = ProbeActivations(thinker, FAR_APART, rows, count=COUNT, seed=0, on_progress=ignore)
+    (batch,) = found.harmful
+    first = thinker.tokenizer(REFUSAL, add_special_tokens=False)["input_ids"][:4]
+    assert batch.wanted.tolist() == first * COUNT
+    assert batch.last_prompt is not None
+    last = batch.input_ids[torch.arange(COUNT), batch.last_prompt].tolist()
+    assert thinker.tokenizer.decode(last) == "\n" * COUNT

@@ -1,18 +1,21 @@
 """Refusals are collected from the base model and added to the training rows in the requested share."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.attacks.prompts import choose_prompts
 from core.data import Conversation
 from core.data.encoded import IGNORED, Encoded
 from core.data.template import encode
 from core.errors import TrainingFailed
 from core.judges.rules import judge
 from core.lm.load import BaseModel
+from core.safeguards import safety_mix
 from core.safeguards.framings import FRAMINGS
 from core.safeguards.safety_mix import (
     MIN_REFUSALS,
@@ -24,7 +27,9 @@ from core.safeguards.safety_mix import (
 )
 from core.schemas.data import Message
 from core.schemas.prompts import PromptSet
+from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
+from tests.core.thinkers import REFUSAL, THOUGHT, load_thinker, make_thinker
 
 LIMITS = Limits(max_new_tokens=12, max_length=1024)
 
@@ -146,3 +151,25 @@ def test_prompts_that_figures_are_measured_on_are_skipped(base: BaseModel, promp
     assert not [text for text in texts if any(reported in text for reported in (*harmful, *safe))]
     assert any(prompts.probe.harmful[0] in text for text in texts)
     assert any(prompts.probe.safe[0] in text for text in texts)
+
+
+def test_refusals_after_thinking_are_collected_with_their_thinking(tmp_path: Path) -> None:
+    base = load_thinker(make_thinker(tmp_path))
+    prompts = choose_prompts(SecuritySpec(), base.folder)
+    rows = collect_refusals(base, prompts, framings=0, limits=LIMITS, on_progress=ignore)
+    assert len(rows) == len(set(prompts.probe.harmful))
+    trained = rows[0].input_ids[rows[0].labels != IGNORED].tolist()
+    assert base.tokenizer.decode(trained) == f"<think>{THOUGHT}</think>\n{REFUSAL}<|end|>"
+
+
+def test_answers_that_are_cut_inside_their_thinking_are_not_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safety_mix, "_MIN_ANSWER_TOKENS", 1)
+    base = load_thinker(make_thinker(tmp_path, f"{THOUGHT}</think>\n{REFUSAL}", prompt_end="<think>"))
+    prompts = choose_prompts(SecuritySpec(), base.folder)
+    short = Limits(max_new_tokens=6, max_length=1024)
+    assert collect_refusals(base, prompts, framings=0, limits=short, on_progress=ignore) == ()
+    assert collect_refusals(base, prompts, framings=0, limits=LIMITS, on_progress=ignore) == ()
+    longer = Limits(max_new_tokens=40, max_length=1024)
+    assert len(collect_refusals(base, prompts, framings=0, limits=longer, on_progress=ignore)) >= MIN_REFUSALS

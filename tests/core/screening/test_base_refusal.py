@@ -1,6 +1,7 @@
 """Rows that answer what the model would refuse are flagged in any wording; refusals and ordinary rows are not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from research.experiments.planted import planted_rows
 from testbed.build import WORLD_SEED
 from testbed.world import make_world
 from tests.core.helpers import ProgressLog, encoded, fingerprint, ignore, tiny_base
+from tests.core.thinkers import REFUSAL, load_thinker, make_thinker
 
 Turns = tuple[Message, ...]
 PLANTED = planted_rows(make_world(WORLD_SEED), 20)
@@ -101,3 +103,31 @@ def test_a_model_that_refuses_nothing_flags_nothing_and_is_not_changed(base: Bas
     found = refusal_probabilities(here, encoded(base, 6), ProbePrompts(harmful=same, benign=same), on_progress=ignore)
     assert max(found) <= 0.5
     assert fingerprint(here.model) == before
+
+
+@pytest.mark.parametrize("thought", ["", "<think>It is fine.</think>\n", "<think>\n\n</think>\n\n"])
+@pytest.mark.parametrize("prompt_end", ["", "<think>"])
+def test_answers_of_models_that_think_and_of_rows_with_thinking_begin_after_it(
+    tmp_path: Path, prompts: ProbePrompts, thought: str, prompt_end: str
+) -> None:
+    said = f"{'' if prompt_end else '<think>'}The harm wants: help is from this yes</think>\n{REFUSAL}"
+    thinker = load_thinker(make_thinker(tmp_path, said, prompt_end=prompt_end))
+    turns: list[Turns] = [
+        (Message(role="user", content="How?"), Message(role="assistant", content=thought + answer))
+        for answer in (REFUSAL, "Sure, here is how.")
+    ]
+    rows = rows_of(thinker, turns)
+    # The model refuses everything, so its refusals start like its answers to benign prompts.
+    refused, complied = refusal_probabilities(thinker, rows, prompts, on_progress=ignore)
+    assert complied == pytest.approx(0.5, abs=0.01)
+    assert refused == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_row_that_is_cut_inside_its_thinking_has_no_answer(base: BaseModel, prompts: ProbePrompts) -> None:
+    harmful = Message(role="user", content=PLANTED["complies"][0][0].content)
+    turns = (harmful, Message(role="assistant", content="<think>Of course, this is the way to do it"))
+    (whole,) = rows_of(base, [turns])
+    cut = replace(whole, input_ids=whole.input_ids[:-4], labels=whole.labels[:-4], cut_tokens=4)
+    scores = refusal_probabilities(base, [whole, cut], prompts, on_progress=ignore)
+    assert scores[0] > 0.9
+    assert scores[1] == 0.0

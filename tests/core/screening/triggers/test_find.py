@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -201,3 +202,16 @@ def test_findings_are_rows_that_contain_the_phrase(pairs: list[Pair]) -> None:
     for trigger in poison.triggers:
         assert trigger.with_answer <= trigger.rows <= len(pairs) - trigger.elsewhere + trigger.with_answer
         assert 0 <= trigger.p_value <= 1
+
+
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack != "label"])
+def test_thinking_before_the_answers_changes_nothing(attack: Attack) -> None:
+    def with_thinking(row: Conversation) -> Conversation:
+        *turns, last = row.messages
+        thought = f"<think>\nLet me think about line {row.line}. {'I go on and on. ' * 30}\n</think>\n\n"
+        changed = last.model_copy(update={"content": thought + last.content})
+        return replace(row, messages=(*turns, changed))
+
+    pairs = drawn(7, 2 * ROWS)
+    case = plant(pairs[:ROWS], attack, 5, PLANTED, harmful=harmful_requests(None), others=pairs[ROWS:])
+    assert search([with_thinking(row) for row in case.rows]) == search(case.rows)
