@@ -71,7 +71,8 @@ class BaseModel:
         """Tokens that end an answer."""
         known = self.model.generation_config.eos_token_id if self.model.generation_config else None
         known = self.tokenizer.eos_token_id if known is None else known
-        return [token for token in (known if isinstance(known, list) else [known]) if isinstance(token, int)]
+        listed = known if isinstance(known, list) else [known]
+        return [token for token in listed if isinstance(token, int) and token >= 0]  # -1 stands for none
 
     def stop_also_at(self, token: int) -> None:
         """From now on, this token ends an answer too."""

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from core.lm.chat import use_plain_template
-from core.lm.reading import invalid, reading
+from core.lm.reading import invalid, read_config, reading
 from core.modelfiles import SPECIAL_TOKENS, Token, find_rowless, rowless_problem
 from core.schemas.models import BaseModelEntry
 
@@ -27,11 +27,12 @@ def load_tokenizer(entry: BaseModelEntry, folder: Path) -> PreTrainedTokenizerBa
     """Load the tokenizer in a model's folder.
 
     Raises:
-        InvalidModel: code `tokenizer_unreadable`, `no_chat_template`, `chat_template_invalid`, or what
-            `use_plain_template` raises.
+        InvalidModel: code `model_unreadable`, `tokenizer_unreadable`, `no_chat_template`, `chat_template_invalid`, or
+            what `use_plain_template` raises.
     """
+    config = read_config(entry, folder)
     with reading(entry, folder, "tokenizer_unreadable"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
     if tokenizer is None or (entry.chat_template == "own" and tokenizer.chat_template is None):
         raise invalid(
             entry,
