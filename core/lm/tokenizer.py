@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from core.lm.chat import use_plain_template
 from core.lm.reading import invalid, read_config, reading
-from core.modelfiles import SPECIAL_TOKENS, Token, find_rowless, rowless_problem
+from core.modelfiles import Token, find_rowless, rowless_problem
 from core.schemas.models import BaseModelEntry
 
 _PROBES = (
@@ -65,8 +65,7 @@ def check_vocabulary(entry: BaseModelEntry, tokenizer: PreTrainedTokenizerBase, 
     added = tokenizer.added_tokens_decoder
     tokens = [Token(place, text, place in added and added[place].special) for text, place in vocabulary.items()]
     written = set(_written(tokenizer))
-    named = {str(getattr(tokenizer, name, None)) for name in SPECIAL_TOKENS}
-    named |= {token.content for token in tokens if token.id in written}
+    named = {str(tokenizer.eos_token), *(token.content for token in tokens if token.id in written)}
     template = "".join(map(str, _templates(tokenizer)))
     if found := find_rowless(tokens, rows, named=named, template=template):
         problem = rowless_problem(found, rows)

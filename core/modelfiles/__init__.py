@@ -13,10 +13,10 @@ from core.errors import InvalidModel
 from core.modelfiles.config import check_config
 from core.modelfiles.folder import check_folder
 from core.modelfiles.reading import CONFIG_LIMIT, Problem, read_object
-from core.modelfiles.tokens import SPECIAL_TOKENS, Token, check_tokens, find_rowless, rowless_problem
+from core.modelfiles.tokens import Token, check_tokens, find_rowless, rowless_problem
 from core.modelfiles.weights import check_tensors, find_weights, read_weights
 
-__all__ = ["SPECIAL_TOKENS", "Token", "check_files", "find_rowless", "find_weights", "rowless_problem"]
+__all__ = ["Token", "check_files", "find_rowless", "find_weights", "rowless_problem"]
 
 
 def check_files(name: str, folder: Path) -> None:

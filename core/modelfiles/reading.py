@@ -3,12 +3,13 @@
 Not here: what their content means (core.modelfiles.config, weights, tokens).
 """
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
+
+from pydantic_core import from_json
 
 CONFIG_LIMIT = 4 << 20
 """Maximum size of a configuration in bytes."""
@@ -52,8 +53,8 @@ def read_object(path: Path, limit: int) -> JsonObject | Problem:
     if (size := path.stat().st_size) > limit:
         return unreadable(path.name, f"has {size} bytes, more than the limit of {limit}")
     try:
-        found: object = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        found: object = from_json(path.read_bytes(), cache_strings="none")
+    except ValueError:
         return unreadable(path.name, "is not valid JSON")
     if not isinstance(found, dict):
         return unreadable(path.name, "is not a JSON object")
@@ -87,8 +88,8 @@ def read_header(path: Path) -> dict[str, TensorInfo] | Problem:
             return _cut_off(path.name, size)
         content = file.read(length)
     try:
-        found: object = json.loads(content)
-    except (ValueError, RecursionError):
+        found: object = from_json(content, cache_strings="none")
+    except ValueError:
         return unreadable(path.name, "is not a safetensors file")
     return _parse_header(path.name, found, size - _LENGTH.size - length)
 

@@ -1,7 +1,7 @@
 """A model's vocabulary against its embedding: tokens that the model has no row for, and templates of a wrong type.
 
-A token without a row ends every computation on it. It is harmless only if nothing can write it: a control token that
-neither the chat template nor the tokenizer's own settings name, such as an image placeholder or a padding token that is
+A token without a row ends every computation on it. It is harmless only if nothing can write it: a control token
+that neither ends answers nor occurs in the chat template, such as an image placeholder or a padding token, which is
 always masked. Rows without a token are padding and always harmless.
 Not here: the loaded tokenizer (core.lm.tokenizer).
 """
@@ -16,8 +16,8 @@ from core.modelfiles.weights import Tensors, embedding_rows
 
 _KINDS = ("BPE", "WordPiece", "WordLevel", "Unigram")
 """Models that the tokenizers package can read."""
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "cls_token", "sep_token", "mask_token")
-"""Special tokens that the tokenizer may write. The padding token is not one of them: it is always masked."""
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
+"""Special tokens by the names that chat templates use for them."""
 
 
 class Token(NamedTuple):
@@ -31,7 +31,7 @@ class Token(NamedTuple):
 
 def find_rowless(tokens: Iterable[Token], rows: int, *, named: Collection[str], template: str) -> list[Token]:
     """Tokens that the model has no row for and that can occur: ordinary ones, and control tokens that are among
-    `named`, the tokenizer's special tokens, or in the chat template.
+    `named` or in the chat template.
     """
     beyond = [token for token in tokens if token.id >= rows]
     return sorted(token for token in beyond if not token.control or token.content in named or token.content in template)
@@ -56,14 +56,14 @@ def check_tokens(folder: Path, config: JsonObject, tensors: Tensors) -> Problem 
     own = (folder / "chat_template.jinja").is_file()  # takes precedence
     if not own and (problem := _check_template(settings)):
         return problem
-    tokens = _read_tokens(folder, settings)
-    if isinstance(tokens, Problem):
-        return tokens
     rows = embedding_rows(config, tensors)
-    if rows is None:
-        return None
-    named = {content for field in SPECIAL_TOKENS if (content := _content(settings.get(field)))}
-    if found := find_rowless(tokens, rows, named=named, template="".join(_templates(folder, settings))):
+    tokens = _read_tokens(folder, settings, rows or 0)
+    if isinstance(tokens, Problem) or rows is None:
+        return tokens if isinstance(tokens, Problem) else None
+    template = "".join(_templates(folder, settings))
+    written = [field for field in _SPECIAL if field == "eos_token" or field in template]
+    named = {content for field in written if (content := _content(settings.get(field)))}
+    if found := find_rowless(tokens, rows, named=named, template=template):
         return rowless_problem(found, rows)
     return _check_stops(folder, config, rows)
 
@@ -113,8 +113,8 @@ def _templates(folder: Path, settings: JsonObject) -> Iterator[str]:
         yield read_text(path, CONFIG_LIMIT)
 
 
-def _read_tokens(folder: Path, settings: JsonObject) -> list[Token] | Problem:
-    """All tokens that the tokenizer's JSON files name."""
+def _read_tokens(folder: Path, settings: JsonObject, least: int) -> list[Token] | Problem:
+    """The tokens that the tokenizer's JSON files name, of ordinary ones those with the id `least` or a higher one."""
     content = _optional(folder / "tokenizer.json")
     if isinstance(content, Problem):
         return content
@@ -133,10 +133,10 @@ def _read_tokens(folder: Path, settings: JsonObject) -> list[Token] | Problem:
     added = {token.id for token in tokens}
     vocab = model.get("vocab")
     if isinstance(vocab, dict):
-        ordinary = [(each, str(text)) for text, each in vocab.items() if isinstance(each, int)]
+        ordinary = [(each, text) for text, each in vocab.items() if isinstance(each, int) and each >= least]
     else:
-        ordinary = [(place, str(entry)) for place, entry in enumerate(vocab)] if isinstance(vocab, list) else []
-    return tokens + [Token(place, text, control=False) for place, text in ordinary if place not in added]
+        ordinary = list(enumerate(vocab))[least:] if isinstance(vocab, list) else []
+    return tokens + [Token(place, str(text), control=False) for place, text in ordinary if place not in added]
 
 
 def _with_ids(decoder: object) -> list[object]:

@@ -19,7 +19,7 @@ from core.errors import InvalidInput, InvalidModel, Unavailable
 from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel, choose_device, in_bfloat16, load
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
-from tests.core.helpers import logits, tiny
+from tests.core.helpers import FAMILIES, logits, tiny
 from tests.core.lm.hub import Hub, serve
 from tests.core.lm.models import CPU, Change, config, edit, entry
 
@@ -42,6 +42,16 @@ def test_the_testbed_loads_ready_to_be_measured(base: BaseModel) -> None:
 
 def test_weights_are_those_of_the_file(folder: Path) -> None:
     assert torch.equal(logits(load(entry(folder), CPU).model), logits(tiny("llama")))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_loads_as_it_was_saved(folder: Path, family: str) -> None:
+    saved = tiny(family)
+    (folder / "model.safetensors").unlink()
+    saved.save_pretrained(folder)
+    found = load(entry(folder), CPU)
+    assert torch.allclose(logits(found.model), logits(saved), atol=1e-5)
+    assert found.warnings == ()
 
 
 def test_tied_weights_are_not_missing(folder: Path) -> None:

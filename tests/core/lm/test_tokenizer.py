@@ -65,8 +65,8 @@ def test_tokens_that_a_template_puts_together_are_found_by_rendering_it(folder: 
 
 
 def test_a_token_that_the_tokenizer_adds_itself_is_found_after_loading(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", bos_token="<|begins|>")
-    with pytest.raises(InvalidModel, match=r"<\|begins\|>") as caught:
+    edit(folder / "tokenizer_config.json", eos_token="<|ends|>")
+    with pytest.raises(InvalidModel, match=r"<\|ends\|>") as caught:
         load(entry(folder), CPU)
     assert caught.value.code == "tokens_without_embedding"
 
@@ -76,6 +76,7 @@ def test_a_token_that_the_tokenizer_adds_itself_is_found_after_loading(folder: P
     [
         pytest.param(added("[PAD]", pad_token="[PAD]"), id="padding"),
         pytest.param(added("<image>", pad_token=None), id="a placeholder that nothing writes"),
+        pytest.param(added("<s>", bos_token="<s>", pad_token=None), id="a beginning that nothing writes"),
     ],
 )
 def test_tokens_that_never_occur_are_harmless(folder: Path, change: Change) -> None:

@@ -153,6 +153,7 @@ CODES: dict[str, list[tuple[str, Change]]] = {
         ("in the template", vocabulary(BEYOND, template="<beyond>{{ messages }}")),
         ("end of sequence", vocabulary(BEYOND, eos_token="<beyond>")),
         ("end of sequence as an object", vocabulary(BEYOND, eos_token={"content": "<beyond>"})),
+        ("by its name", vocabulary(BEYOND, template="{{ bos_token }}", bos_token="<beyond>")),
         ("ordinary text", vocabulary((ROWS, "beyond", False))),
         ("in the vocabulary", edit("tokenizer.json", model={"type": "BPE", "vocab": {"a": ROWS}, "merges": []})),
         ("a long list", edit("tokenizer.json", model={"type": "Unigram", "vocab": [["a", 0.0]] * (ROWS + 1)})),
