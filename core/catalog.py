@@ -140,7 +140,7 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
             param="base_model",
         )
     if isinstance(entry.unaligned_base, FolderSource) and entry.unaligned_base.path.is_dir():
-        check_files(f"{entry.name} (its unaligned_base)", entry.unaligned_base.path)
+        check_files(f"{entry.name} (its unaligned_base)", entry.unaligned_base.path, tokenizer=False)
 
 
 def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:

@@ -19,14 +19,14 @@ from core.modelfiles.weights import check_tensors, find_weights, read_weights
 __all__ = ["Token", "check_files", "find_rowless", "find_weights", "rowless_problem"]
 
 
-def check_files(name: str, folder: Path) -> None:
+def check_files(name: str, folder: Path, *, tokenizer: bool = True) -> None:
     """Reject a model whose files are incomplete, contradict each other, could run code, or are not a model that can be
-    tuned. `name` is the model's name in messages.
+    tuned. `name` is the model's name in messages. Without `tokenizer`, only its weights are used.
 
     Raises:
         InvalidModel: a code of docs/models.md.
     """
-    problem = _find_problem(folder, _fingerprint(folder))
+    problem = _find_problem(folder, _fingerprint(folder), tokenizer)
     if problem is not None:
         raise InvalidModel(f"The base model {name!r} {problem.text}", code=problem.code, param="base_model")
 
@@ -47,9 +47,9 @@ def _fingerprint(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
 
 
 @lru_cache(maxsize=128)  # the list of models is requested often, and a large vocabulary takes a second to parse
-def _find_problem(folder: Path, _version: tuple[tuple[str, int, int, int], ...]) -> Problem | None:
+def _find_problem(folder: Path, _version: tuple[tuple[str, int, int, int], ...], tokenizer: bool) -> Problem | None:
     try:
-        return _check(folder)
+        return _check(folder, tokenizer=tokenizer)
     except OSError as error:
         name = Path(str(error.filename or "file")).name
         return Problem(
@@ -57,8 +57,8 @@ def _find_problem(folder: Path, _version: tuple[tuple[str, int, int, int], ...])
         )
 
 
-def _check(folder: Path) -> Problem | None:
-    if problem := check_folder(folder):
+def _check(folder: Path, *, tokenizer: bool) -> Problem | None:
+    if problem := check_folder(folder, tokenizer=tokenizer):
         return problem
     config = read_object(folder / "config.json", CONFIG_LIMIT)
     problem = config if isinstance(config, Problem) else check_config(config)
@@ -67,4 +67,5 @@ def _check(folder: Path) -> Problem | None:
     tensors = read_weights(folder)
     if isinstance(tensors, Problem):
         return tensors
-    return check_tensors(config, tensors) or check_tokens(folder, config, tensors)
+    problem = check_tensors(config, tensors)
+    return problem or (check_tokens(folder, config, tensors) if tokenizer else None)

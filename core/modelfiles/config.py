@@ -16,10 +16,12 @@ CAUSAL_MODELS: Mapping[str, str] = json.loads(
 )
 """The class that transformers loads for each `model_type` as a causal language model."""
 _CAUSAL_CLASSES = ("forcausallm", "lmheadmodel")
+_LOAD_WITH = {"mxfp4": "Mxfp4Config", "fp8": "FineGrainedFP8Config", "compressed-tensors": "CompressedTensorsConfig"}
 _DEQUANTIZABLE = {
-    "mxfp4": "from_pretrained(..., quantization_config=Mxfp4Config(dequantize=True))",
-    "fp8": "from_pretrained(..., quantization_config=FineGrainedFP8Config(dequantize=True))",
-    "compressed-tensors": "from_pretrained(..., quantization_config=CompressedTensorsConfig(dequantize=True))",
+    **{
+        method: f"from_pretrained(..., quantization_config={name}(dequantize=True))"
+        for method, name in _LOAD_WITH.items()
+    },
     "bitsandbytes": "from_pretrained(...).dequantize()",
     "higgs": "from_pretrained(...).dequantize()",
 }
@@ -52,7 +54,10 @@ def quantized(method: str) -> Problem:
     recipe = _DEQUANTIZABLE.get(method)
     advice = "Tune the model that it was made from, and quantise the result."
     if recipe:
-        advice += f" If there is none, save a copy that transformers dequantises: {recipe}, then save_pretrained()."
+        advice += (
+            f" If there is none, save a copy that transformers dequantises: {recipe}, then save_pretrained(..., "
+            "save_original_format=False)."
+        )
     return Problem("quantized_base", f"has weights that are quantised already ({method}). {advice}")
 
 

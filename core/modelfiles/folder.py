@@ -25,8 +25,8 @@ _TOKENIZERS = (
 )
 
 
-def check_folder(folder: Path) -> Problem | None:
-    """The first problem of a folder's files that shows without parsing them."""
+def check_folder(folder: Path, *, tokenizer: bool) -> Problem | None:
+    """The first problem of a folder's files that shows without parsing them. `tokenizer`: it must have one."""
     files = sorted(path for path in folder.iterdir() if path.suffix in _USED)
     names = {path.name for path in folder.iterdir()}
     for path in files:
@@ -37,7 +37,7 @@ def check_folder(folder: Path) -> Problem | None:
         return _adapter(adapter[0], alone="config.json" not in names)
     if "config.json" not in names:
         return _no_config(names)
-    return _check_weights(names) or _check_tokenizer(names)
+    return _check_weights(names) or (_check_tokenizer(names) if tokenizer else None)
 
 
 def _check_file(folder: Path, path: Path) -> Problem | None:

@@ -89,7 +89,7 @@ def fetch_unaligned(entry: BaseModelEntry) -> Path:
         raise TypeError("core.catalog.check_runs rejects project_to_safe without an unaligned_base")
     name = f"{entry.name} (its unaligned_base)"
     folder = fetch(entry.model_copy(update={"name": name, "source": entry.unaligned_base}))
-    check_files(name, folder)
+    check_files(name, folder, tokenizer=False)
     return folder
 
 

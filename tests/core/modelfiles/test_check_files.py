@@ -238,6 +238,17 @@ def test_a_folder_that_can_be_tuned(folder: Path, change: Change) -> None:
     check_files("mine", folder)
 
 
+def test_a_model_whose_weights_alone_are_used_needs_no_tokenizer(folder: Path) -> None:
+    remove("tokenizer.json", "tokenizer_config.json")(folder)
+    check_files("mine", folder, tokenizer=False)
+    with pytest.raises(InvalidModel):
+        check_files("mine", folder)
+    remove("model.safetensors")(folder)
+    with pytest.raises(InvalidModel) as caught:
+        check_files("mine", folder, tokenizer=False)
+    assert caught.value.code == "weights_incomplete"
+
+
 def test_links_of_a_hub_cache_are_followed(tmp_path: Path) -> None:
     (tmp_path / "snapshots").mkdir()
     folder = model_folder(tmp_path / "snapshots" / "revision")
@@ -272,7 +283,10 @@ def test_a_folder_is_checked_again_once_a_file_changes(folder: Path) -> None:
     ("spoil", "message"),
     [
         (quantised(quant_method="gptq"), r"quantised already \(gptq\)\. Tune the model that it was made from"),
-        (quantised(quant_method="mxfp4"), r"Mxfp4Config\(dequantize=True\)\), then save_pretrained\(\)"),
+        (
+            quantised(quant_method="mxfp4"),
+            r"Mxfp4Config\(dequantize=True\)\), then save_pretrained\(\.\.\., save_original_format=False\)",
+        ),
         (vocabulary((ROWS + 1, "<x>", False)), rf"has {ROWS} token embeddings, .*'<x>' \({ROWS + 1}\)"),
         (edit("config.json", hidden_size=48), f"hidden size is 48 there, .* the shape {ROWS} x {WIDTH}"),
         (write("model.safetensors", POINTER), "git lfs pull"),
