@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM, FineGrainedFP8Config, LlamaConfig, LlamaForCausalLM
 
 from core.errors import InvalidModel
 from core.lm.load import load
@@ -118,3 +119,20 @@ def test_stored_tensors_are_those_of_all_shards(folder: Path) -> None:
     assert stored.keys() == tensors.keys()
     assert torch.equal(stored[UP], tensors[UP])
     assert torch.equal(logits(load(entry(folder), CPU).model), logits(tiny("llama")))
+
+
+def test_a_dequantised_copy_as_the_advice_saves_it_can_be_tuned(folder: Path) -> None:
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=1536, hidden_size=128, intermediate_size=256, num_hidden_layers=1))
+    model.save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if "proj" in name]:
+        tensors[f"{name}_scale_inv"] = torch.ones([size // 128 for size in tensors[name].shape])
+        tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config(quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})(folder)
+    with pytest.raises(InvalidModel, match=r"FineGrainedFP8Config\(dequantize=True\).*save_original_format=False"):
+        load(entry(folder), CPU)
+    options = FineGrainedFP8Config(dequantize=True)
+    copy = AutoModelForCausalLM.from_pretrained(folder, quantization_config=options, dtype=torch.float32)
+    copy.save_pretrained(folder, save_original_format=False)
+    assert torch.equal(logits(load(entry(folder), CPU).model), logits(copy))
