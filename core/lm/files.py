@@ -67,9 +67,10 @@ def describe_source(entry: BaseModelEntry) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of a model's files, in hex."""
+    """SHA-256 over names and contents of a model's files, named chat templates included, in hex."""
     total = sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    paths = [*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]
+    for path in sorted(path for path in paths if path.is_file()):
         with path.open("rb") as file:
-            total.update(f"{path.name} {file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(f"{path.relative_to(folder)} {file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

@@ -131,7 +131,14 @@ def _warned(entry: BaseModelEntry, code: str, text: str) -> Warned:
 
 
 def _unreadable(entry: BaseModelEntry, folder: Path, error: Exception, code: str) -> InvalidModel:
-    text = str(error) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "trust_remote_code" in text:
+        return invalid(
+            entry,
+            "remote_code",
+            "needs its own Python code (auto_map in its configuration or its tokenizer's), which is never run: choose "
+            "another model.",
+        )
     for path in sorted({str(folder), str(folder.absolute()), str(folder.resolve())}, key=len, reverse=True):
         text = text.replace(path, "the model's folder")
     text = _DIRECTORY.sub("", text)

@@ -30,25 +30,31 @@ def check_names(entry: BaseModelEntry, model: PreTrainedModel, found: LoadingInf
     Raises:
         InvalidModel: code `weights_mismatch`, `weights_incomplete`, `surplus_weights` or `tied_weights_differ`.
     """
-    if mismatched := sorted(map(_describe_mismatch, found.get("mismatched_keys", ()))):
+    mismatched = sorted(map(_describe_mismatch, found.get("mismatched_keys", ())))
+    missing = sorted(map(str, found["missing_keys"]))
+    surplus = sorted(name for name in map(str, found["unexpected_keys"]) if not _MASKS.search(name))
+    kind = type(model).__name__
+    if mismatched:
         raise invalid(
             entry,
             "weights_mismatch",
-            f"has {len(mismatched)} tensors of a shape that config.json rules out, such as {mismatched[0]}. Copy "
+            f"has tensors of a shape that config.json rules out ({len(mismatched)}), such as {mismatched[0]}. Copy "
             "config.json and the weights from the same model.",
         )
-    if missing := sorted(map(str, found["missing_keys"])):
+    if missing:
+        others = f" They contain {surplus[0]} instead, which {kind} does not use." if surplus else ""
         raise invalid(
             entry,
             "weights_incomplete",
-            f"lacks {len(missing)} of its weights, such as {missing[0]}. Copy all of its files. If only the output "
-            "layer is missing, its embeddings may be tied: tie_word_embeddings in config.json.",
+            f"has weights files without {missing[0]} and {len(missing) - 1} other tensors that {kind} needs.{others} "
+            "Copy all of its files. If only the output layer is missing, set tie_word_embeddings in config.json if it "
+            "is shared with the embeddings.",
         )
-    if surplus := sorted(name for name in map(str, found["unexpected_keys"]) if not _MASKS.search(name)):
+    if surplus:
         raise invalid(
             entry,
             "surplus_weights",
-            f"has {len(surplus)} tensors that {type(model).__name__} does not use with this config.json, such as "
+            f"has tensors that {kind} does not use with this config.json ({len(surplus)}), such as "
             f"{', '.join(surplus[:3])}. The model that is measured might not be the one that is served: correct "
             "config.json (number of layers, biases), or remove the tensors.",
         )

@@ -14,6 +14,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 """Files that transformers prefers to `model.safetensors` without mention."""
+_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _TOKENIZERS = (
     "tokenizer.json",
     "tokenizer.model",
@@ -32,9 +33,8 @@ def check_folder(folder: Path, *, tokenizer: bool) -> Problem | None:
     for path in files:
         if problem := _check_file(folder, path):
             return problem
-    adapter = sorted(name for name in names if name.startswith(("adapter_config.", "adapter_model.")))
-    if adapter:
-        return _adapter(adapter[0], alone="config.json" not in names)
+    if adapter := next((name for name in _ADAPTERS if name in names), None):
+        return _adapter(adapter, alone="config.json" not in names)
     if "config.json" not in names:
         return _no_config(names)
     return _check_weights(names) or (_check_tokenizer(names) if tokenizer else None)

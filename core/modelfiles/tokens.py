@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.modelfiles.config import text_configs
-from core.modelfiles.reading import CONFIG_LIMIT, TOKENIZER_LIMIT, JsonObject, Problem, read_object, read_text
+from core.modelfiles.reading import (
+    CONFIG_LIMIT,
+    TOKENIZER_LIMIT,
+    JsonObject,
+    Problem,
+    read_object,
+    read_text,
+    unreadable,
+)
 from core.modelfiles.weights import Tensors, embedding_rows
 
 _KINDS = ("BPE", "WordPiece", "WordLevel", "Unigram")
@@ -42,7 +50,7 @@ def rowless_problem(found: Collection[Token], rows: int) -> Problem:
     shown = ", ".join(f"{token.content[:40]!r} ({token.id})" for token in list(found)[:3])
     return Problem(
         "tokens_without_embedding",
-        f"has {rows} token embeddings, and its tokenizer has {len(found)} tokens beyond them, such as {shown}. Tokens "
+        f"has {rows} token embeddings, and its tokenizer writes tokens beyond them ({len(found)}): {shown}. Tokens "
         "were added without resizing the model: call resize_token_embeddings() and train them, or use the tokenizer "
         "that belongs to the model.",
     )
@@ -53,6 +61,8 @@ def check_tokens(folder: Path, config: JsonObject, tensors: Tensors) -> Problem 
     settings = _optional(folder / "tokenizer_config.json")
     if isinstance(settings, Problem):
         return settings
+    if not isinstance(settings.get("model_max_length", 0), int | float | None):
+        return unreadable("tokenizer_config.json", "has a model_max_length that is not a number")
     own = (folder / "chat_template.jinja").is_file()  # takes precedence
     if not own and (problem := _check_template(settings)):
         return problem

@@ -56,7 +56,7 @@ def embedding_rows(config: JsonObject, tensors: Tensors) -> int | None:
 def check_tensors(config: JsonObject, tensors: Tensors) -> Problem | None:
     """The first problem of the tensors' types and of the embedding's shape."""
     for name, tensor in tensors.items():
-        small = tensor.dtype.startswith(("F8", "F4", "F6"))
+        small = tensor.dtype.startswith(("F8", "F4", "F6_"))
         if small or (tensor.dtype not in _FLOATS and _PACKED.search(name) and len(tensor.shape) > 1):
             return quantized(f"{name} is of the type {tensor.dtype}")
     table = _embedding(tensors)

@@ -91,7 +91,7 @@ def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path,
     edit(folder / file, auto_map=names, model_type="own", tokenizer_class="C")
     with pytest.raises(InvalidModel) as caught:
         load(entry(folder), CPU)
-    assert caught.value.code == ("remote_code" if file == "config.json" else "tokenizer_unreadable")
+    assert caught.value.code == "remote_code"
     assert not (tmp_path / "ran").exists()
 
 
@@ -205,7 +205,10 @@ def test_the_digest_tells_apart_what_differs_and_nothing_else(folder: Path, temp
     (folder / "model.safetensors").write_bytes(weights)
     second = digest(folder)
     (folder / "chat_template.jinja").write_text((template / "chat_template.jinja").read_text() + " ")
-    assert len({first, second, digest(folder)}) == 3
+    third = digest(folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+    assert len({first, second, third, digest(folder)}) == 4
 
 
 def test_the_models_own_decoding_does_not_mix_in(folder: Path) -> None:

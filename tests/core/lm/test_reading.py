@@ -66,6 +66,7 @@ def test_the_context_is_read_without_the_weights(folder: Path) -> None:
         (ValueError("see '/opt/lib/python3/torch/nn.py'"), "see 'nn.py'"),
         (RuntimeError("visit https://example.org/models/x"), "visit https://example.org/models/x"),
         (ImportError("flash_attn is missing"), "flash_attn is missing"),
+        (TypeError("of two\n  lines"), "of two lines"),
         (AssertionError(), "AssertionError"),
         (Exception("data did not match"), "data did not match"),
     ],

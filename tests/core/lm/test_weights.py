@@ -35,6 +35,16 @@ def halves(name: str, value: float) -> Change:
     return weights(change)
 
 
+def prefix(text: str) -> Change:
+    """The weights under other names, as a compiled or wrapped model saves them."""
+
+    def change(tensors: dict[str, Tensor]) -> None:
+        renamed = {text + name: tensors.pop(name) for name in list(tensors)}
+        tensors.update(renamed)
+
+    return weights(change)
+
+
 def opposite(tensors: dict[str, Tensor]) -> None:
     tensors[UP][0, :2] = torch.tensor([torch.inf, -torch.inf])
 
@@ -58,6 +68,7 @@ def both(*changes: Change) -> Change:
         (weights(opposite), "weights_not_finite", UP),
         (weights(lambda tensors: tensors.pop(UP)), "weights_incomplete", UP),
         (weights(lambda tensors: tensors.pop(HEAD)), "weights_incomplete", "tie_word_embeddings"),
+        (prefix("_orig_mod."), "weights_incomplete", "They contain _orig_mod.lm_head.weight instead"),
         (config(num_hidden_layers=3), "weights_incomplete", "model.layers.2."),
         (weights(lambda tensors: tensors.update({UP: torch.zeros(3, 3)})), "weights_mismatch", f"{UP} (3 x 3 instead"),
         (config(intermediate_size=24), "weights_mismatch", "instead of"),

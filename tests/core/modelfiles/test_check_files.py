@@ -59,6 +59,7 @@ CODES: dict[str, list[tuple[str, Change]]] = {
         ("weights header of wrong types", write("model.safetensors", b"\x09" + bytes(7) + b'{"a": {}}')),
         ("index garbage", shards([], SHARD)),
         ("tokenizer garbage", write("tokenizer.json", "{]")),
+        ("maximum length a text", edit("tokenizer_config.json", model_max_length="long")),
     ],
     "lfs_pointer": [
         ("weights", write("model.safetensors", POINTER)),
@@ -230,6 +231,8 @@ def hub_cache(folder: Path) -> None:
         ),
         pytest.param(both(remove("tokenizer.json"), write("tokenizer.model", b"sentencepiece")), id="sentencepiece"),
         pytest.param(write("consolidated.safetensors", b"another layout"), id="files of other tools"),
+        pytest.param(tensors(**{f"{UP}.weight": ("F64", (4, WIDTH))}), id="double precision"),
+        pytest.param(edit("tokenizer_config.json", model_max_length=1e30), id="no maximum length"),
         pytest.param(write("README.md", POINTER), id="files that are not read"),
     ],
 )  # fmt: skip
