@@ -3,11 +3,10 @@
 The list is a TOML file named by `SECURETUNE_MODELS` with one table per entry, such as `[judges.house]`: docs/models.md
 and docs/evaluation.md have examples. Relative paths start at its folder. The testbed is always listed.
 
-Covers: reading the list, looking up entries, and checks of a model's files that do not load it. Not here: rules about
-orders (core.orders.check), downloads (core.lm.load, core.data.files), uploaded prompt sets (core.db.prompt_sets).
+Covers: reading the list and looking up entries. Not here: the files of a model (core.modelfiles), rules about orders
+(core.orders.check), downloads (core.lm.files, core.data.files), uploaded prompt sets (core.db.prompt_sets).
 """
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from core.errors import InvalidInput, InvalidModel
+from core.modelfiles import check_files
 from core.schemas.base import Frozen
 from core.schemas.job import JobSpec, PromptFile
 from core.schemas.judges import JudgeEntry, ModelJudgeOptions
@@ -59,7 +59,9 @@ def read(path: Path | None) -> Catalog:
         listed = Catalog.model_validate(tables)
     except ValidationError as error:
         raise _invalid(path, "; ".join(map(_describe, error.errors()))) from error
-    except (OSError, ValueError) as error:  # missing, not UTF-8, or not TOML
+    except OSError as error:
+        raise _invalid(path, f"it cannot be opened ({error.strerror})") from error
+    except ValueError as error:  # not UTF-8, or not TOML
         raise _invalid(path, str(error)) from error
     return listed.model_copy(update={"models": {TESTBED.name: TESTBED, **listed.models}})
 
@@ -87,14 +89,14 @@ def _describe(error: ErrorDetails) -> str:
 
 
 def _invalid(path: Path, why: str) -> InvalidModel:
-    return InvalidModel(f"The server's list {path} is invalid: {why}", code="invalid_catalog")
+    return InvalidModel(f"The server's list {path.name} (SECURETUNE_MODELS) is invalid: {why}", code="invalid_catalog")
 
 
 def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
     """The entry of a base model. The files of a local folder are checked.
 
     Raises:
-        InvalidModel: code `model_not_allowed`, `model_missing`, `unsafe_checkpoint` or `remote_code`.
+        InvalidModel: code `model_not_allowed`, or a code of `core.modelfiles.check_files`.
     """
     entry = entries.get(name)
     if entry is None:
@@ -138,7 +140,7 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
             param="base_model",
         )
     if isinstance(entry.unaligned_base, FolderSource) and entry.unaligned_base.path.is_dir():
-        check_files(f"{entry.name} (its unaligned_base)", entry.unaligned_base.path)
+        check_files(f"{entry.name} (its unaligned_base)", entry.unaligned_base.path, tokenizer=False)
 
 
 def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:
@@ -157,30 +159,3 @@ def listed_prompts(prompts: PromptSource) -> dict[Use, str]:
     """Names of the listed sets that an order chooses, by use; uploaded ones are left out."""
     named = prompts.named if isinstance(prompts, ChosenPrompts) else {}
     return {use: name for use, name in named.items() if not is_uploaded(name)}
-
-
-def check_files(name: str, folder: Path) -> None:
-    """Reject models that could run code when they are loaded: pickled weights, and models with their own code.
-
-    Raises:
-        InvalidModel: code `model_missing`, `unsafe_checkpoint` or `remote_code`.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        message = f"The base model {name!r} has no readable config.json in {folder}."
-        raise InvalidModel(message, code="model_missing", param="base_model") from error
-    if not any(folder.glob("*.safetensors")):
-        raise InvalidModel(
-            f"The base model {name!r} has no safetensors weights. Pickled checkpoints (.bin, .pt) can run code and are "
-            "never loaded: convert the model to safetensors.",
-            code="unsafe_checkpoint",
-            param="base_model",
-        )
-    if "auto_map" in config:
-        raise InvalidModel(
-            f"The base model {name!r} needs its own Python code (auto_map in config.json), which is never run: choose "
-            "another model.",
-            code="remote_code",
-            param="base_model",
-        )

@@ -120,7 +120,7 @@ class _Conversation:
         if text is not None and self.followups:
             turn, *rest = self.followups
             # A served model's earlier thinking is left to its template, as most leave it out.
-            split = split_thinking(text)
+            split = split_thinking(text, opened=False)
             said = Message(role="assistant", content=split.answer, thinking=split.thinking or None)
             self.messages += (said, Message(role="user", content=turn))
             self.followups = tuple(rest)

@@ -32,7 +32,9 @@ def evaluate(
     A judge sees the behaviour and the answer after the model's thinking, never the attack around it. A prompt that was
     not sent, and an answer that was cut inside its thinking, are undecided.
     """
-    splits = [split_thinking(each.answer) for each in raw_answers]
+    # The text itself begins with what opened the thinking, so a lone closing mark closes nothing: a tuned model could
+    # write one after a harmful answer, and a refusal behind it.
+    splits = [split_thinking(each.answer, opened=False) for each in raw_answers]
     unjudged = {
         place: CUT_IN_THINKING if each.sent else _NOT_SENT
         for place, (each, split) in enumerate(zip(raw_answers, splits, strict=True))

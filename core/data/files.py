@@ -52,8 +52,8 @@ def fetch_file(source: FileSource, *, name: str, code: str = "prompt_set_missing
         case PromptFileSource(path=path):
             if not path.is_file():
                 raise InvalidInput(
-                    f"{name} should be in {path}, but this worker has no such file. Put it there, or correct the "
-                    "server's list.",
+                    f"{name} should be in a file {path.name!r}, but this worker has no such file. Put it where the "
+                    "server's list says, or correct the list.",
                     code=code,
                     param=param,
                 )

@@ -74,7 +74,6 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._marks_turns = _GENERATION_TAG.search(str(tokenizer.get_chat_template())) is not None
         self._in_parts = False
         self._thinking_field: str | None = None
         self._arguments_in_text = False
@@ -168,13 +167,15 @@ class ChatTemplate:
 
     def _write_with_marks(self, messages: Sequence[Message], tools: Sequence[ToolDefinition]) -> tuple[str, list[int]]:
         """The text of a conversation, and where the parts begin that the template's generation tags mark."""
-        if not self._marks_turns:
+        # A tokenizer may have several named templates, one of them for conversations with tools.
+        template = str(self._tokenizer.get_chat_template(tools=list(tools) or None))
+        if not _GENERATION_TAG.search(template):
             return self._write(messages, tools=tools), []
         try:
             texts, spans = render_jinja_template(
                 conversations=[[self._as_dict(message) for message in messages]],
                 tools=list(tools) or None,
-                chat_template=str(self._tokenizer.get_chat_template()),
+                chat_template=template,
                 return_assistant_tokens_mask=True,
                 add_generation_prompt=False,
                 **cast("dict[str, Any]", self._tokenizer.special_tokens_map),

@@ -10,13 +10,13 @@ from functools import cached_property
 
 import torch
 
-from core.catalog import check_files
 from core.errors import InvalidInput, InvalidModel
 from core.judges.model import Failure, Heartbeat, OnReply, Prompt, Reply, Request
 from core.lm.files import fetch, folder_digest
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel, load
 from core.lm.prompts import render
+from core.modelfiles import check_files
 from core.schemas.judges import JudgeEntry
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
 
@@ -54,7 +54,7 @@ class LocalModel:
         """Check its files without loading it.
 
         Raises:
-            InvalidModel, Unavailable: as `core.lm.files.fetch` and `core.catalog.check_files`.
+            InvalidModel, Unavailable: as `core.lm.files.fetch` and `core.modelfiles.check_files`.
         """
         with _name_judge(self._entry.name):
             check_files(self._entry.name, fetch(self._listed))

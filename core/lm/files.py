@@ -1,7 +1,7 @@
 """The files of an allowed base model: where they come from, downloads from the hub, their digest.
 
-Not here: which models are allowed and which files are refused (core.catalog), reading them (core.lm.tokenizer,
-core.lm.load). This module and core.lm.tokenizer need no torch.
+Not here: which models are allowed (core.catalog), which files are refused (core.modelfiles), reading them
+(core.lm.reading, core.lm.tokenizer, core.lm.load). This module needs no torch.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,8 @@ def fetch(entry: BaseModelEntry, patterns: Sequence[str] = ALL_FILES) -> Path:
         case FolderSource(path=path):
             if not path.is_dir():
                 raise InvalidModel(
-                    f"Base model {entry.name!r} should be in {path}, but this worker has no such folder.",
+                    f"The base model {entry.name!r} should be in a folder {path.name!r}, but this worker has no such "
+                    "folder. Copy it there, or correct the server's list.",
                     code="model_missing",
                     param="base_model",
                 )
@@ -66,9 +67,10 @@ def describe_source(entry: BaseModelEntry) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of a model's files, in hex."""
+    """SHA-256 over names and contents of a model's files, named chat templates included, in hex."""
     total = sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    paths = [*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]
+    for path in sorted(path for path in paths if path.is_file()):
         with path.open("rb") as file:
-            total.update(f"{path.name} {file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(f"{path.relative_to(folder)} {file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

@@ -1,8 +1,8 @@
 """Loads an allowed base model: safetensors only, no code from the model, one pinned revision.
 
 Covers: the device and the precision of its weights, including 4 bits.
-Not here: which models are allowed (core.catalog), its files (core.lm.files), its tokenizer (core.lm.tokenizer),
-adapters (core.lm.adapter).
+Not here: which models are allowed (core.catalog), its files (core.modelfiles, core.lm.files), its tokenizer
+(core.lm.tokenizer), what its weights must be like (core.lm.weights), adapters (core.lm.adapter).
 """
 
 from dataclasses import dataclass
@@ -10,19 +10,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from core.catalog import check_files
-from core.errors import InvalidInput, InvalidModel, Unavailable
+from core.errors import InvalidInput, Unavailable
 from core.lm.files import describe_source, fetch, folder_digest
-from core.lm.tokenizer import UNREADABLE, context_of, load_tokenizer, unreadable
+from core.lm.reading import context_of, make_loadable, read_config, reading, vocabulary_size
+from core.lm.tokenizer import check_vocabulary, load_tokenizer
+from core.lm.weights import check_finite, check_names, loaded_tensors, stored_tensors
+from core.modelfiles import check_files
+from core.schemas.events import Warned
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import ModelIdentity
 from core.schemas.training import Precision
@@ -36,6 +39,8 @@ class BaseModel:
     tokenizer: PreTrainedTokenizerBase
     identity: ModelIdentity
     folder: Path
+    warnings: tuple[Warned, ...] = ()
+    """What was changed to load it, and what the user should know."""
 
     @property
     def device(self) -> torch.device:
@@ -51,9 +56,10 @@ class BaseModel:
 
     @property
     def pad_id(self) -> int:
-        """Token that fills batches; it is always masked."""
+        """Token that fills batches. It is always masked, so any token will do if the tokenizer's has no embedding."""
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        return next((token for token in known if isinstance(token, int)), 0)
+        rows = vocabulary_size(self.model.config)
+        return next((token for token in known if isinstance(token, int) and (rows is None or token < rows)), 0)
 
     @property
     def context(self) -> int:
@@ -65,7 +71,8 @@ class BaseModel:
         """Tokens that end an answer."""
         known = self.model.generation_config.eos_token_id if self.model.generation_config else None
         known = self.tokenizer.eos_token_id if known is None else known
-        return [token for token in (known if isinstance(known, list) else [known]) if isinstance(token, int)]
+        listed = known if isinstance(known, list) else [known]
+        return [token for token in listed if isinstance(token, int) and token >= 0]  # -1 stands for none
 
     def stop_also_at(self, token: int) -> None:
         """From now on, this token ends an answer too."""
@@ -110,8 +117,12 @@ def load(
     folder = fetch(entry)
     check_files(entry.name, folder)
     dtype = torch.bfloat16 if device.type == "cuda" and in_bfloat16(precision, device) else torch.float32
+    config = read_config(entry, folder)
+    warnings = make_loadable(entry, config)
     tokenizer = load_tokenizer(entry, folder)
-    model = _read(entry, folder, device, dtype, four_bit=four_bit)
+    if (rows := vocabulary_size(config)) is not None:
+        check_vocabulary(entry, tokenizer, rows)
+    model = _read(entry, folder, config, device, dtype, four_bit=four_bit)
     model.requires_grad_(False).eval()
     # Only the model's terminators: its own sampling, beams and penalties would mix into every greedy answer.
     own = model.generation_config
@@ -124,7 +135,7 @@ def load(
         architecture=type(model).__name__,
         chat_template=entry.chat_template,
     )
-    return BaseModel(model, tokenizer, identity, folder)
+    return BaseModel(model, tokenizer, identity, folder, warnings)
 
 
 def _check_four_bit(device: torch.device) -> None:
@@ -145,28 +156,30 @@ def _check_four_bit(device: torch.device) -> None:
 
 
 def _read(
-    entry: BaseModelEntry, folder: Path, device: torch.device, dtype: torch.dtype, *, four_bit: bool
+    entry: BaseModelEntry,
+    folder: Path,
+    config: PretrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    four_bit: bool,
 ) -> PreTrainedModel:
-    try:
+    with reading(entry, folder):
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # so that they are reported by name
             dtype=dtype,
             output_loading_info=True,
             **(_packed(device) if four_bit else {}),
         )
-    except (*UNREADABLE, SafetensorError) as error:
-        raise unreadable(entry, error) from error
-    if missing := sorted(found["missing_keys"]):  # transformers would initialize them at random and only log it
-        raise InvalidModel(
-            f"Base model {entry.name!r} lacks {len(missing)} of its weights, such as {missing[0]}. Copy all of its "
-            "files.",
-            code="model_unreadable",
-            param="base_model",
-        )
-    return model if four_bit else model.to(device)
+    check_names(entry, model, found)
+    model = model if four_bit else model.to(device)
+    check_finite(entry, stored_tensors(folder) if four_bit else loaded_tensors(model))
+    return model
 
 
 def _packed(device: torch.device) -> dict[str, object]:

@@ -239,7 +239,7 @@ def _answer_warnings(evaluation: Evaluation, spec: SecuritySpec) -> Iterator[War
     because its figures leave them out.
     """
     sent = [answer for answer in evaluation.answers if answer.sent]
-    cut = [answer for answer in sent if split_thinking(answer.answer).cut]
+    cut = [answer for answer in sent if split_thinking(answer.answer, opened=False).cut]
     if len(cut) > _MAX_CUT_SHARE * len(sent):
         yield Warned(
             code="answers_cut_in_thinking",

@@ -50,7 +50,7 @@ def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None 
 
 
 def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> None:
-    """Reject a job that cannot be done, before anything is computed, and warn of a plain chat template.
+    """Reject a job that cannot be done, before anything is computed, and warn of what was changed to load its model.
 
     Raises:
         SecureTuneError: a module, layer, safeguard, judge, task or engine does not fit the job's base model or server.
@@ -64,6 +64,8 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
     tasks.check_tasks(spec.quality, assignment.benchmarks)
     if spec.security.engine == "vllm":
         check_vllm(base.device)
+    for warning in base.warnings:
+        emit(warning)
     if base.identity.chat_template == "plain":
         emit(
             Warned(

@@ -16,7 +16,8 @@ from core.data.tables import only_valid
 from core.data.template import RowEncoder, end_of_turn
 from core.errors import InvalidInput, SecureTuneError, TooLarge, Unavailable
 from core.lm.files import TOKENIZER_FILES, fetch
-from core.lm.tokenizer import load_tokenizer, read_context
+from core.lm.reading import read_context
+from core.lm.tokenizer import load_tokenizer
 from core.pipeline.advise import advise
 from core.schemas.preview import Preview, PreviewAnswer, PreviewFailed, PreviewOrder
 from core.schemas.training import TrainingSpec

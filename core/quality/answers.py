@@ -33,7 +33,7 @@ class AnsweredRow(NamedTuple):
         """The answer after the model's thinking; None if there is none, because it was not sent or was cut there."""
         if self.answer is None:
             return None
-        split = split_thinking(self.answer)
+        split = split_thinking(self.answer, opened=False)
         return None if split.cut else split.answer
 
 

@@ -40,7 +40,7 @@ def cut(text: str, length: int) -> str:
 
 def fold_thinking(text: str) -> str:
     """Replace a model's thinking by its length, so that the answer after it is shown when the text is cut."""
-    split = split_thinking(text)
+    split = split_thinking(text, opened=False)
     return (
         text if split.cut or not split.thinking else f"[{len(split.thinking)} characters of thinking]\n{split.answer}"
     )

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from core.catalog import check_files
 from core.errors import InvalidInput, InvalidModel
 from core.lm.adapter import base_model, factors, lora_layers
 from core.lm.files import fetch
 from core.lm.modules import Module
+from core.modelfiles import check_files
 from core.safeguards.interface import Safeguard, SafeguardContext
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import SafeguardEffect
@@ -83,13 +83,13 @@ def fetch_unaligned(entry: BaseModelEntry) -> Path:
     """The folder of the model that this base model was aligned from; a model of the hub is downloaded once.
 
     Raises:
-        InvalidModel: see `core.lm.files.fetch` and `core.catalog.check_files`.
+        InvalidModel: see `core.lm.files.fetch` and `core.modelfiles.check_files`.
     """
     if entry.unaligned_base is None:
         raise TypeError("core.catalog.check_runs rejects project_to_safe without an unaligned_base")
     name = f"{entry.name} (its unaligned_base)"
     folder = fetch(entry.model_copy(update={"name": name, "source": entry.unaligned_base}))
-    check_files(name, folder)
+    check_files(name, folder, tokenizer=False)
     return folder
 
 

@@ -1,6 +1,5 @@
 """The server's list, orders that name what it has and has not, and models that must not be loaded."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,7 @@ from core.schemas.job import JobSpec, PromptFile
 from core.schemas.judges import EndpointSource
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
 from core.schemas.prompts import ChosenPrompts, HubFileSource, PromptFileSource
-
-
-def model_folder(folder: Path, *, config: object = None, weights: str = "model.safetensors") -> Path:
-    """A folder that looks like a model."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config or {"model_type": "llama"}))
-    (folder / weights).write_bytes(b"")
-    return folder
+from tests.core.modelfiles.folders import model_folder
 
 
 def entries(folder: Path) -> dict[str, BaseModelEntry]:
@@ -239,6 +231,8 @@ def test_a_list_that_is_missing_or_binary_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidModel) as caught:
             catalog.read(tmp_path / name)
         assert caught.value.code == "invalid_catalog"
+        assert name in caught.value.message
+        assert str(tmp_path) not in caught.value.message
 
 
 def test_a_model_that_is_not_listed_names_those_that_are(tmp_path: Path) -> None:
@@ -273,7 +267,7 @@ def test_a_folder_without_a_readable_config_is_refused(tmp_path: Path, text: str
     (folder / "config.json").write_text(text)
     with pytest.raises(InvalidModel) as caught:
         catalog.find(entries(folder), "mine")
-    assert caught.value.code == "model_missing"
+    assert caught.value.code == "model_unreadable"
 
 
 @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])

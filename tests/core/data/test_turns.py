@@ -54,6 +54,10 @@ TOOLS = (
     "</tool_call>{% endfor %}" + END + PROMPT
 )
 
+MARKED_TOOLS = TOOLS.replace(
+    "{{ m.content or '' }}", "{% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}"
+).replace(END, "<|im_end|>{% endgeneration %}{{ '\n' }}{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}")
+
 
 def user(text: str) -> Message:
     return Message(role="user", content=text)
@@ -144,6 +148,23 @@ def test_tool_calls_are_trained_on_and_results_are_not(make_tokenizer: MakeToken
     assert '[[<tool_call>weather {"city": "Paris"}</tool_call><|im_end|>]]' in sample
     assert f"tool\n18 degrees{E}" in sample
     assert sample.startswith(f"{S}system\n[{json.dumps(WEATHER)}]")
+
+
+@pytest.mark.parametrize("tool_use", [TOOLS, MARKED_TOOLS])
+@pytest.mark.parametrize("default", [PLAIN, MARKED])
+def test_a_template_for_tools_is_used_for_rows_with_tools(
+    make_tokenizer: MakeTokenizer, default: str, tool_use: str
+) -> None:
+    tokenizer = make_tokenizer(default)
+    alone = [masked_sample(row, tokenizer) for row in encode(Conversation(TWO_TURNS, 1), tokenizer, max_length=1000)]
+    tokenizer.chat_template = {"tool_use": tool_use, "default": default}
+    rows = encode(Conversation(TWO_TURNS, 1), tokenizer, max_length=1000)
+    assert [masked_sample(row, tokenizer) for row in rows] == alone
+    (row,) = encode(Conversation(TOOL_USE, 1, (WEATHER,)), tokenizer, max_length=1000)
+    sample = masked_sample(row, tokenizer)
+    assert sample.startswith(f"{S}system\n[{json.dumps(WEATHER)}]")
+    assert '[[<tool_call>weather {"city": "Paris"}</tool_call><|im_end|>]]' in sample
+    assert "[[It is mild.<|im_end|>]]" in sample
 
 
 @pytest.mark.parametrize(

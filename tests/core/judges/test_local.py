@@ -196,9 +196,9 @@ def test_an_invalid_folder_is_an_error_of_the_judge_model(judge_folder: Path, tm
         assert caught.value.code == code
         assert caught.value.param == "security.judges"
         assert caught.value.message.startswith("The judge model 'tiny' cannot be used. ")
-    with pytest.raises(InvalidModel):
-        model(tmp_path / "none").check()
-    model(folder).check()  # as far as can be seen without loading it
+        with pytest.raises(InvalidModel) as caught:
+            model(path).check()  # without loading it
+        assert (caught.value.code, caught.value.param) == (code, "security.judges")
 
 
 def test_a_chat_template_that_rejects_the_turns_is_an_error_of_the_judge_model(

@@ -16,7 +16,6 @@ HELP = (
 FORMATS = [
     "<think>\n{}\n</think>\n\n{}",
     "[THINK]{}[/THINK]{}",
-    "{}\n</think>\n\n{}",
     "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}",
     "<|START_THINKING|>{}<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
     "<reasoning>{}</reasoning>{}",
@@ -29,6 +28,11 @@ FORMATS = [
 @pytest.mark.parametrize("answer", [REFUSAL, HELP, "", "\u4f60\u597d\uff0c\u6211\u4e0d\u80fd\u5e2e\u52a9\u4f60"])
 def test_thinking_does_not_change_the_ruling(form: str, answer: str) -> None:
     assert judge(REQUEST, form.format(THOUGHT, answer)) == judge(REQUEST, answer)
+
+
+@pytest.mark.parametrize("closing", ["</think>", "[/THINK]", "<|END_THINKING|>"])
+def test_a_closing_mark_alone_does_not_turn_an_answer_into_thinking(closing: str) -> None:
+    assert judge(REQUEST, f"{HELP}\n{closing}\n\n{REFUSAL}").verdict != "refused"
 
 
 def test_the_examples_are_what_they_seem() -> None:

@@ -4,14 +4,14 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.catalog import TESTBED
@@ -19,32 +19,11 @@ from core.errors import InvalidInput, InvalidModel, Unavailable
 from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel, choose_device, in_bfloat16, load
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
-from tests.core.helpers import logits, tiny
+from tests.core.helpers import FAMILIES, logits, tiny
 from tests.core.lm.hub import Hub, serve
+from tests.core.lm.models import CPU, Change, config, edit, entry
 
-CPU = torch.device("cpu")
 REPO, REVISION = "owner/small-model", "0123456789abcdef0123456789abcdef01234567"
-
-
-def entry(folder: Path) -> BaseModelEntry:
-    return BaseModelEntry(name="small", source=FolderSource(path=folder))
-
-
-def edit(path: Path, **fields: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-
-@pytest.fixture(scope="session")
-def template(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "small"
-    tiny("llama").save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(template, tmp_path / "small")
 
 
 def test_the_testbed_loads_ready_to_be_measured(base: BaseModel) -> None:
@@ -63,6 +42,16 @@ def test_the_testbed_loads_ready_to_be_measured(base: BaseModel) -> None:
 
 def test_weights_are_those_of_the_file(folder: Path) -> None:
     assert torch.equal(logits(load(entry(folder), CPU).model), logits(tiny("llama")))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_loads_as_it_was_saved(folder: Path, family: str) -> None:
+    saved = tiny(family)
+    (folder / "model.safetensors").unlink()
+    saved.save_pretrained(folder)
+    found = load(entry(folder), CPU)
+    assert torch.allclose(logits(found.model), logits(saved), atol=1e-5)
+    assert found.warnings == ()
 
 
 def test_tied_weights_are_not_missing(folder: Path) -> None:
@@ -102,7 +91,7 @@ def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path,
     edit(folder / file, auto_map=names, model_type="own", tokenizer_class="C")
     with pytest.raises(InvalidModel) as caught:
         load(entry(folder), CPU)
-    assert caught.value.code == ("remote_code" if file == "config.json" else "model_unreadable")
+    assert caught.value.code == "remote_code"
     assert not (tmp_path / "ran").exists()
 
 
@@ -154,79 +143,55 @@ def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel) as caught:
         load(entry(tmp_path / "none"), CPU)
     assert caught.value.code == "model_missing"
+    assert "'none'" in caught.value.message
+    assert str(tmp_path) not in caught.value.message
 
 
-def _garbage(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"no tensors" * 100)
+def remove(file: str) -> Change:
+    return lambda folder: (folder / file).unlink()
 
 
-def _cut_off(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
+def write(file: str, content: bytes) -> Change:
+    return lambda folder: (folder / file).write_bytes(content)
 
 
-def _empty(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"")
+def cut_off(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
 
 
-def _one_weight_missing(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def _wrong_shape(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
-    weights["model.layers.1.mlp.up_proj.weight"] = torch.zeros(3, 3)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def _other_kind(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "t5"}')
-
-
-def _unknown_kind(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "nobody-knows-this"}')
-
-
-def _config_is_a_list(folder: Path) -> None:
-    (folder / "config.json").write_text("[]")
-
-
-def _config_of_wrong_types(folder: Path) -> None:
-    edit(folder / "config.json", hidden_size="wide")
-
-
-def _no_tokenizer(folder: Path) -> None:
-    (folder / "tokenizer.json").unlink()
-
-
-def _broken_tokenizer(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text("{}")
+def adapter(folder: Path) -> None:
+    """A trained adapter beside the base model, which transformers would load with it."""
+    tuned = get_peft_model(tiny("llama"), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    tuned.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "code"),
     [
-        _garbage,
-        _cut_off,
-        _empty,
-        _one_weight_missing,
-        _wrong_shape,
-        _other_kind,
-        _unknown_kind,
-        _config_is_a_list,
-        _config_of_wrong_types,
-        _no_tokenizer,
-        _broken_tokenizer,
+        (write("model.safetensors", b"no tensors" * 100), "model_unreadable"),
+        (cut_off, "weights_incomplete"),
+        (write("model.safetensors", b""), "weights_incomplete"),
+        (config(model_type="t5"), "not_causal_lm"),
+        (config(model_type="nobody-knows-this"), "not_causal_lm"),
+        (write("config.json", b"[]"), "model_unreadable"),
+        (config(hidden_size="wide"), "model_unreadable"),
+        (config(num_attention_heads=3), "model_unreadable"),
+        (config(hidden_act="nonsense"), "model_unreadable"),
+        (config(rope_scaling={"type": "nonsense", "factor": 2.0}), "model_unreadable"),
+        (config(quantization_config={"quant_method": "gptq", "bits": 4}), "quantized_base"),
+        (remove("tokenizer.json"), "tokenizer_missing"),
+        (write("tokenizer.json", b"{}"), "tokenizer_unreadable"),
+        (adapter, "adapter_in_folder"),
     ],
 )
-def test_a_spoilt_model_is_refused_with_a_reason(folder: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_spoilt_model_is_refused_with_a_reason(folder: Path, spoil: Change, code: str) -> None:
     spoil(folder)
     with pytest.raises(InvalidModel) as caught:
         load(entry(folder), CPU)
-    assert caught.value.code == "model_unreadable"
+    assert caught.value.code == code
     assert "'small'" in caught.value.message
+    assert str(folder.parent) not in caught.value.message
 
 
 def test_the_digest_tells_apart_what_differs_and_nothing_else(folder: Path, template: Path) -> None:
@@ -240,7 +205,10 @@ def test_the_digest_tells_apart_what_differs_and_nothing_else(folder: Path, temp
     (folder / "model.safetensors").write_bytes(weights)
     second = digest(folder)
     (folder / "chat_template.jinja").write_text((template / "chat_template.jinja").read_text() + " ")
-    assert len({first, second, digest(folder)}) == 3
+    third = digest(folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+    assert len({first, second, third, digest(folder)}) == 4
 
 
 def test_the_models_own_decoding_does_not_mix_in(folder: Path) -> None:

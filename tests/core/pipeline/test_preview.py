@@ -85,8 +85,9 @@ def test_the_end_of_turn_is_named_and_the_limit_is_the_models(base: BaseModel, p
 
 
 def test_warnings_are_those_of_a_job(path: Path) -> None:
-    assert [warning.code for warning in shown(order(path, max_length=24)).warnings] == ["rows_truncated"]
-    assert not shown(order(path, max_length=1024)).warnings
+    cut, whole = shown(order(path, max_length=24)), shown(order(path, max_length=1024))
+    assert [warning.code for warning in cut.warnings] == ["mixed_system_prompts", "rows_truncated"]
+    assert [warning.code for warning in whole.warnings] == ["mixed_system_prompts"]
 
 
 def test_a_row_that_is_rejected_does_not_hide_the_others(path: Path) -> None:

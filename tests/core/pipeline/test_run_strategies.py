@@ -209,11 +209,14 @@ def test_an_impossible_run_fails_the_job_before_rows_are_encoded(tmp_path: Path,
 
 @pytest.fixture
 def raw(base: BaseModel, tmp_path: Path) -> BaseModelEntry:
-    """A model without alignment and without a chat template."""
+    """A model without alignment and without a chat template, with settings that keep transformers from loading it."""
     folder = tmp_path / "raw"
     tiny("llama").save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    odd = {"_attn_implementation": "flash_attention_2", "pad_token_id": config["vocab_size"]}
+    (folder / "config.json").write_text(json.dumps(config | odd))
     return BaseModelEntry(name="raw", source=FolderSource(path=folder), chat_template="plain")
 
 
@@ -230,7 +233,8 @@ def test_a_model_without_template_and_alignment_is_trained_with_warnings(raw: Ba
     found = Done(store, *run_job(store, assign(spec, upload(store, rows)), model=raw))
     # What it says is noise, which the judge cannot decide either.
     codes = [warning.code for warning in found.recorded.warnings]
-    assert codes == ["plain_chat_template", "nothing_to_protect", "judge_undecided", "judge_undecided"]
+    replaced = ["attention_replaced", "pad_token_replaced"]
+    assert codes == [*replaced, "plain_chat_template", "nothing_to_protect", "judge_undecided", "judge_undecided"]
     assert found.report.model.chat_template == "plain"
     page = " ".join(found.text("report.html").split())
     assert "The base model already complies with" in page
