@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from core.schemas.data import Message, ToolCall
+from core.schemas.data import Message, ToolCall, merge_system
 from core.thinking import opening_at_end
 
 _TEXT, _THOUGHT = "\ue000text\ue001", "\ue000thought\ue001"
@@ -99,7 +99,7 @@ class ChatTemplate:
             UnsupportedTurns: the template rejects, omits or changes a part of the conversation.
         """
         if not self.has_system:
-            messages = _merge_system(messages)
+            messages = merge_system(messages)
         rows: list[list[TrainedTurn]] = []
         for index, message in enumerate(messages):
             if message.role != "assistant" or not message.trained:
@@ -240,14 +240,6 @@ def _find_free_marks(messages: Sequence[Message]) -> tuple[str, str]:
     while any(mark in each for mark in (text, thought) for each in written):
         text, thought = f"{_TEXT[0]}{text}", f"{_TEXT[0]}{thought}"
     return text, thought
-
-
-def _merge_system(messages: Sequence[Message]) -> Sequence[Message]:
-    """The same turns with a leading system turn in front of the first user turn's text."""
-    if [message.role for message in messages[:2]] != ["system", "user"]:
-        return messages
-    system, user, *rest = messages
-    return (user.model_copy(update={"content": f"{system.content}\n\n{user.content}"}), *rest)
 
 
 def _mentions(text: str, value: JsonValue) -> bool:

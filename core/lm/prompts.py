@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from core.errors import InvalidInput
-from core.schemas.data import Message
+from core.schemas.data import Message, merge_system
 from core.thinking import find_opening, may_open, opening_at_end, split_thinking
 
 
@@ -50,21 +50,32 @@ def find_open_thinking(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Me
 
 
 def _write(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The text of a conversation up to the start of the assistant's answer."""
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                [message.for_template() for message in messages], tokenize=False, add_generation_prompt=True
-            )
-        )
-    except TemplateError as error:
-        roles = ", ".join(message.role for message in messages)
-        raise InvalidInput(
-            f"The base model's chat template rejects a prompt with these turns: {roles}. Its message: {error}. "
-            "Remove security.system_prompt if there is one, or choose another base model.",
-            code="chat_template_unsupported",
-            param="security.system_prompt" if messages[0].role == "system" else "base_model",
-        ) from error
+    """The text of a conversation up to the start of the assistant's answer.
+
+    Without a place for system turns in the template, the system text is put before the first user turn, as in training.
+    """
+    merged = merge_system(messages)
+    problem: TemplateError | None = None
+    for turns in (messages, merged):
+        try:
+            text = _apply(tokenizer, turns)
+        except TemplateError as error:
+            problem = error
+        else:
+            if turns is merged or messages[0].content.strip() in text:
+                return text
+    roles = ", ".join(message.role for message in messages)
+    raise InvalidInput(
+        f"The base model's chat template rejects a prompt with these turns: {roles}. Its message: {problem}. "
+        "Remove security.system_prompt if there is one, or choose another base model.",
+        code="chat_template_unsupported",
+        param="security.system_prompt" if messages[0].role == "system" else "base_model",
+    ) from problem
+
+
+def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    turns = [message.for_template() for message in messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, *, side: str) -> tuple[Tensor, Tensor]:

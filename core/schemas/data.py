@@ -3,6 +3,7 @@
 Covers: messages, rows, column maps, the dataset summary. Not here: parsing (core.data).
 """
 
+from collections.abc import Sequence
 from operator import not_
 from typing import Annotated, Any, Literal, Self
 
@@ -60,6 +61,17 @@ class Message(Frozen):
             "tool_call_id": self.tool_call_id,
         }
         return {"role": self.role, "content": self.content} | {name: value for name, value in optional.items() if value}
+
+
+def merge_system(messages: Sequence[Message]) -> Sequence[Message]:
+    """The same turns with a leading system turn in front of the first user turn's text.
+
+    For chat templates without a place for system turns.
+    """
+    if [message.role for message in messages[:2]] != ["system", "user"]:
+        return messages
+    system, user, *rest = messages
+    return (user.model_copy(update={"content": f"{system.content}\n\n{user.content}"}), *rest)
 
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]

@@ -59,6 +59,26 @@ def test_a_template_that_refuses_the_turns_is_no_crash(
     assert "Not these roles" in caught.value.message
 
 
+TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}" + TURNS,
+        TURNS.replace("in messages", "in messages if m.role != 'system'"),
+    ],
+    ids=["rejects", "omits"],
+)
+def test_a_system_prompt_stands_in_the_first_user_turn_where_the_template_has_no_place(
+    base: BaseModel, template: str
+) -> None:
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.chat_template = template
+    assert tokenizer.decode(render(tokenizer, (SYSTEM, USER))) == f"[user]Be kind.\n\n{USER.content}"
+    assert tokenizer.decode(render(tokenizer, (USER,))) == f"[user]{USER.content}"
+
+
 def test_padding() -> None:
     rows = [[5, 6, 7], [8]]
     ids, mask = pad(rows, 0, side="left")
