@@ -3,6 +3,7 @@
 Not here: receiving uploads (api.uploads), queries (core.db).
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -33,6 +34,8 @@ class Parts:
     catalog: Catalog
     celery: Celery
     previews: Previews
+    validators: ThreadPoolExecutor
+    """Threads in which uploads are validated."""
 
     def send(self, job_id: str) -> None:
         """Notify a worker of a job.

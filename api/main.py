@@ -7,6 +7,7 @@ with 503 until they are up. Not here: starting servers (securetune.local), runni
 """
 
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -37,6 +38,8 @@ _TAGS = [
     {"name": "signing keys", "description": "Public keys that verify signed reports. No API key is needed."},
     {"name": "health", "description": "For load balancers and supervisors. No API key is needed."},
 ]
+_VALIDATORS = 2
+"""Uploads that are validated at once; others wait for their turn."""
 _DESCRIPTION = (
     "Fine-tunes language models without losing their alignment: measures which modules are robust, trains these at the "
     "standard learning rate and the others at a lower one, and attacks the model before and after. Every error has the "
@@ -96,6 +99,7 @@ def _parts(settings: Settings) -> Parts:
         catalog=catalog.read(settings.models),
         celery=queue.app(broker),
         previews=Previews(),
+        validators=ThreadPoolExecutor(_VALIDATORS, "validator"),
     )
 
 
@@ -104,5 +108,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     parts: Parts = app.state.parts
     parts.store.clean()
     yield
+    parts.validators.shutdown(wait=False, cancel_futures=True)
     session.dispose(parts.sessions)
     parts.celery.close()

@@ -5,17 +5,19 @@ python-multipart parses; decision record 0018 explains why. Covers: parts, limit
 file. Not here: the content of the file (core.data), storing it (core.orders.upload).
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, BinaryIO, get_args
+from typing import Annotated, BinaryIO, TypeVar, get_args
 
 from fastapi import Depends, Request
 from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from api.deps import Parts, PartsDep
 from api.errors import in_one_sentence, problems
@@ -28,6 +30,10 @@ LONGEST_NAME = 200
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 _LONGEST_FIELD = 16 * 1024
 _BATCH = 2**20
+_LOOK_SECONDS = 0.2
+"""Seconds between looks whether the caller of a waiting upload is still there."""
+
+_Stored = TypeVar("_Stored")
 
 
 class UploadForm:
@@ -205,6 +211,19 @@ DatasetUploadDep = Annotated[tuple[Upload, ColumnMap | None], Depends(_dataset)]
 """A dataset's file and its column map."""
 PromptUploadDep = Annotated[tuple[Upload, Layout], Depends(_prompts)]
 """A file of prompts and its layout."""
+
+
+async def store_in_turn(request: Request, parts: Parts, store: Callable[[], _Stored]) -> _Stored:
+    """Validate and store an upload in one of few threads, so that the API answers others meanwhile.
+
+    Nothing is done for a caller who went away before the turn came.
+    """
+    turn = parts.validators.submit(store)
+    while not turn.done():
+        if await request.is_disconnected() and turn.cancel():
+            raise ClientDisconnect
+        await asyncio.wait({asyncio.wrap_future(turn)}, timeout=_LOOK_SECONDS)
+    return turn.result()
 
 
 def _name(form: UploadForm, default: str) -> str:

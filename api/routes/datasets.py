@@ -3,15 +3,16 @@
 Not here: reading files (core.data), computing previews (api.previews), the screening itself (the worker).
 """
 
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import examples, schemas
 from api.context import PAGE_HEADERS
 from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep
-from api.uploads import DatasetUploadDep, multipart
+from api.uploads import DatasetUploadDep, multipart, store_in_turn
 from core import orders
 from core.db import datasets
 from core.db.models import Dataset
@@ -65,11 +66,12 @@ _SCREENINGS: dict[str, Any] = {
     responses={200: {"description": "The file was stored before", "model": DatasetReply}}
     | examples.errors(400, 413, 507),
 )
-def upload(received: DatasetUploadDep, parts: PartsDep, response: Response) -> DatasetReply:
+async def upload(received: DatasetUploadDep, request: Request, parts: PartsDep, response: Response) -> DatasetReply:
     """Validates every row, then stores the file. The same bytes with the same column map are the same dataset."""
     file, columns = received
     limit = parts.settings.max_dataset_rows
-    row, new = orders.store_dataset(parts.sessions, parts.store, file, columns, max_rows=limit)
+    store = partial(orders.store_dataset, parts.sessions, parts.store, file, columns, max_rows=limit)
+    row, new = await store_in_turn(request, parts, store)
     response.status_code = 201 if new else 200
     response.headers["location"] = f"/datasets/{row.id}"
     return schemas.dataset(row)

@@ -3,13 +3,14 @@
 Not here: reading files (core.data.promptsets), the list itself (core.catalog).
 """
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api import examples, schemas
 from api.deps import LimitQuery, PartsDep, PromptSetPath
-from api.uploads import LAYOUTS, PromptUploadDep, multipart
+from api.uploads import LAYOUTS, PromptUploadDep, multipart, store_in_turn
 from core import orders
 from core.db import prompt_sets
 from core.db.models import PromptSet
@@ -48,10 +49,11 @@ _BODY = multipart(
     responses={200: {"description": "The file was stored before", "model": PromptSetReply}}
     | examples.errors(400, 413, 507),
 )
-def upload(received: PromptUploadDep, parts: PartsDep, response: Response) -> PromptSetReply:
+async def upload(received: PromptUploadDep, request: Request, parts: PartsDep, response: Response) -> PromptSetReply:
     """Validates every row, then stores the file. The same bytes with the same layout are the same prompt set."""
     file, layout = received
-    row, new = orders.store_prompts(parts.sessions, parts.store, file, layout)
+    store = partial(orders.store_prompts, parts.sessions, parts.store, file, layout)
+    row, new = await store_in_turn(request, parts, store)
     response.status_code = 201 if new else 200
     response.headers["location"] = f"/prompt-sets/{row.id}"
     return schemas.prompt_set(row)

@@ -1,14 +1,17 @@
 """Uploads: taken once, refused whole, found again; and what they leave behind when they fail."""
 
+import asyncio
 import json
 import resource
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
+from threading import Event
 
 import pytest
 from httpx2 import Response
+from starlette.types import Message
 
 from core.db.models import Dataset
 from core.db.rows import newest_first
@@ -256,3 +259,33 @@ def test_a_file_that_changed_on_the_disk_is_not_shown_and_an_upload_restores_it(
     assert (changed.status_code, changed.json()["error"]["code"]) == (400, "file_changed")
     assert service.upload(content).status_code == 200
     assert preview(service, body["id"]).status_code == 200
+
+
+def test_nothing_is_validated_for_a_caller_who_went_away_while_others_were(service: Service) -> None:
+    content = jsonl([{"prompt": "a", "completion": "gone"}])
+    request = service.http.build_request("POST", "/datasets", files={"file": ("rows.jsonl", content)})
+    incoming = [
+        {"type": "http.request", "body": request.read(), "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return incoming.pop(0) if len(incoming) > 1 else incoming[0]
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/datasets", "query_string": b"", "headers": headers}
+    busy = Event()
+    others = [service.parts.validators.submit(busy.wait, 60) for _ in range(4)]
+    try:
+        asyncio.run(service.app(scope, receive, send))
+    finally:
+        busy.set()
+    assert all(other.result() for other in others)
+    assert json.loads(sent[1]["body"])["error"]["code"] == "disconnected"
+    assert sha256(content).hexdigest() not in {row["sha256"] for row in service.http.get("/datasets").json()["data"]}
+    assert not any(name.startswith("staging") for name in files(service))
+    assert service.upload(content).status_code == 201
