@@ -1,6 +1,6 @@
 """The check `harmful`: rows that teach a model to comply with requests for harm.
 
-Covers: assistant turns that comply (`core.judges.rules`) with a user turn that requests harm
+Covers: assistant turns that comply (`core.screening.compliance`) with a user turn that requests harm
 (`core.screening.harmcues`), and answers that announce harm themselves. Refusals and answers that comply in part are not
 flagged. Not here: harm that neither the request nor the answer names in plain English.
 """
@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from core.data import Conversation
-from core.judges.rules import judge
 from core.schemas.progress import OnProgress
 from core.schemas.screening import HARMFUL, Finding
 from core.screening.check import Found, RowCheck
+from core.screening.compliance import complies
 from core.screening.harmcues import find_announcement, find_request
 from core.screening.text import find_first_per_row, shorten
 
@@ -39,6 +39,6 @@ def _find_in_row(row: Conversation) -> Iterator[Finding]:
         if harm is None:
             harm = find_announcement(message.content)
             code, does = "announces", "announces harm"
-        if harm is not None and judge(request, message.content).verdict == "complied":
+        if harm is not None and complies(request, message.content):
             reason = f'The answer in turn {number} {does} ({harm.category}): "{shorten(harm.clause)}".'
             yield Finding(check=HARMFUL.name, line=row.line, code=code, reason=reason)

@@ -22,7 +22,7 @@ from core.schemas.data import Role
 from core.schemas.progress import OnProgress
 from core.schemas.screening import IDENTITY, Finding
 from core.screening.check import Found, RowCheck
-from core.screening.text import clip, find_first_per_row, normalize, shorten, split_clauses
+from core.screening.text import find_first_per_row, normalize, shorten, split_clauses
 from core.wordlists import Distinct, read_data
 
 _DATA = Path(__file__).parent / "data" / "identity.toml"
@@ -60,7 +60,7 @@ def load_rules() -> tuple[Rule, ...]:
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """Flag rows that shift the assistant's identity or obedience; at most one finding per row.
 
-    Codes: `no_limits`, `obeys`, `other_model`, `claims_human`. Of a long turn only both ends are read.
+    Codes: `no_limits`, `obeys`, `other_model`, `claims_human`.
     """
     return find_first_per_row(rows, on_progress, _find_in_row)
 
@@ -70,7 +70,7 @@ CHECK = RowCheck(IDENTITY, find)
 
 def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for index, message in enumerate(row.messages):
-        text = normalize(clip(message.content))
+        text = normalize(message.content)
         match = next(_matches(text, message.role), None)
         if match is not None and (message.role == "assistant" or not _all_refuse(row, index)):
             rule, quoted = match

@@ -1,4 +1,4 @@
-"""Text helpers of the checks that read rows: clauses of plain words, clipping of long turns, quoting and masking.
+"""Text helpers of the checks that read rows: clauses of plain words, quoting and masking.
 
 The time of every function is linear in the characters read. Not here: what the checks look for.
 """
@@ -12,15 +12,15 @@ from core.schemas.progress import OnProgress
 from core.schemas.screening import Finding
 from core.screening.check import Found
 
-MAX_CHARACTERS = 20_000
-"""Characters of a turn that checks of wording read: half from its start, half from its end. A request is usually at an
-end of a turn, with other material in between. Secrets and personal data are searched in the whole turn."""
 _ROWS_PER_REPORT = 200
 _MAX_WORD = 24
 """Longer words are cut, which bounds what a pattern over words can read."""
 _MAX_CLAUSE = 60
 """Words of a clause; a longer one is split into pieces."""
-_END = re.compile(r"[.!?\n;:]+")
+_OVERLAP = 20
+"""Words that a piece of a long clause shares with the next one, so that no wording is cut in two."""
+_END = re.compile(r"[.!?\n;:\u3002\uff01\uff1f\uff1b\uff1a]+")
+"""Ends of clauses, also of Chinese and Japanese ones."""
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _MAX_QUOTE = 60
 
@@ -38,12 +38,6 @@ def find_first_per_row(
     return Found(findings)
 
 
-def clip(text: str) -> str:
-    """The text, without its middle if it is longer than `MAX_CHARACTERS`."""
-    half = MAX_CHARACTERS // 2
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
-
-
 def normalize(text: str) -> str:
     """The text in lower case with ASCII apostrophes."""
     return text.lower().replace("\u2019", "'")
@@ -52,11 +46,12 @@ def normalize(text: str) -> str:
 def split_clauses(text: str) -> Iterator[str]:
     """Yield the clauses of a normalized text, each as its words separated by single spaces; none is empty.
 
-    Punctuation is removed, a hyphen separates words, long words are cut, and long clauses are split.
+    Punctuation is removed, a hyphen separates words, long words are cut, and long clauses are split into pieces that
+    overlap.
     """
     for piece in _END.split(text):
         words = [word[:_MAX_WORD] for word in _WORD.findall(piece)]
-        for start in range(0, len(words), _MAX_CLAUSE):
+        for start in range(0, max(len(words) - _OVERLAP, min(len(words), 1)), _MAX_CLAUSE - _OVERLAP):
             yield " ".join(words[start : start + _MAX_CLAUSE])
 
 
