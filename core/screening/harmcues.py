@@ -115,6 +115,8 @@ def load_cues() -> Cues:
 
 _OPENINGS = {"Can", "Here", "How", "Is", "Sure", "What", "Where"}
 """Words that open requests and announcements, beside imperatives."""
+_HERE = re.compile(r"\bhere(?:['\u2019]s|\W+(?:is|are))\b", re.IGNORECASE)
+"""Every announcement contains this."""
 _LONG = 40
 """Words of a long clause."""
 _EARLY = 3
@@ -134,7 +136,7 @@ def find_request(text: str) -> HarmRequest | None:
 
 def find_announcement(text: str) -> HarmRequest | None:
     """The first clause of an answer that announces harm, such as "Sure, here is how to ..."."""
-    for clause in _clauses(text):
+    for clause in _clauses(text) if _HERE.search(text) else ():
         words = clause.split(" ")
         start = _announcement_start(words)
         if start is not None and (category := _classify(words, start)) is not None:
