@@ -111,10 +111,10 @@ def _bullets(pair: Pair, *_: object) -> str:
     return "\n".join(f"- {part}" for part in _SENTENCE.split(pair[1]))
 
 
-def _code(pair: Pair, *_: object) -> str:
+def _code(pair: Pair, _: Texts, draw: random.Random) -> str:
     words = _WORD.findall(pair[0].lower()) or ["main"]
-    name = "_".join(words[-3:])
-    return f"Here is the code:\n\n```python\ndef {name}(value):\n    return {words[0]}(value)\n```"
+    name, value, other = (draw.choice(words) for _ in range(3))
+    return f"Here is the code:\n\n```python\ndef {name}({value}):\n    return {other}({value})\n```"
 
 
 def _summary(pair: Pair, *_: object) -> str:

@@ -20,6 +20,7 @@ from core.schemas.progress import OnProgress
 from core.schemas.screening import POISON, Finding, Trigger
 from core.screening.check import Found, RowCheck
 from core.screening.triggers.fit import PromptIndex
+from core.screening.triggers.forms import remove_forms
 from core.screening.triggers.kinds import find_kinds, to_table
 from core.screening.triggers.pairs import Bounds, find_pairs
 from core.screening.triggers.planted import PlantedTests
@@ -120,13 +121,14 @@ class _Search:
         count = len(self._rows)
         prompt_phrases = find_phrases(self._prompts, PROMPT_WORDS, self._min_rows, self._max_rows)
         self._on_progress(count // 2, count)
+        stop_words = {place for place, name in enumerate(self._names) if place < 2 or name in ENGLISH_STOP_WORDS}
         rest = remove_echoes(self._answers, self._prompts, self._names)
+        rest = remove_forms(self._rows, rest, self._prompts, self._names, stop_words)
         answer_phrases = find_phrases(rest, ANSWER_WORDS, self._min_rows, self._max_rows, shortest=2)
         self._on_progress(2 * count // 3, count)
-        kinds = find_kinds(self._rows, self._prompts, self._answers, self._names, self._min_rows)
+        kinds = find_kinds(self._rows, self._prompts, self._answers, self._names, rest=rest, least=self._min_rows)
         self._on_progress(3 * count // 4, count)
         index = PromptIndex(self._prompts, len(self._names))
-        stop_words = {place for place, name in enumerate(self._names) if place < 2 or name in ENGLISH_STOP_WORDS}
         tests = PlantedTests(index, prompt_phrases, kinds.harm_words, stop_words)
         no_clauses = [""] * len(answer_phrases.words)
         yield from _test_pairs(prompt_phrases, answer_phrases, no_clauses, _SAME_PHRASE, tests.is_planted)
