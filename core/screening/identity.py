@@ -71,9 +71,9 @@ CHECK = RowCheck(IDENTITY, find)
 def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for index, message in enumerate(row.messages):
         text = normalize(message.content)
-        match = next(_matches(text, message.role), None)
-        if match is not None and (message.role == "assistant" or not _all_refuse(row, index)):
-            rule, quoted = match
+        for number, (rule, quoted) in enumerate(_matches(text, message.role)):
+            if number == 0 and message.role != "assistant" and _all_refuse(row, index):
+                break
             reason = f'Turn {index + 1} {rule.says}: "{shorten(quoted)}".'
             yield Finding(check=IDENTITY.name, line=row.line, code=rule.code, reason=reason)
 

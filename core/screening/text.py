@@ -5,11 +5,10 @@ The time of every function is linear in the characters read. Not here: what the 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding
+from core.schemas.screening import Finding, is_report_only
 from core.screening.check import Found
 
 _ROWS_PER_REPORT = 200
@@ -28,14 +27,27 @@ _MAX_QUOTE = 60
 def find_first_per_row(
     rows: Sequence[Conversation], on_progress: OnProgress, find: Callable[[Conversation], Iterator[Finding]]
 ) -> Found:
-    """The first finding of each row that has one. `find` yields the findings of one row in order."""
+    """One finding of each row that has any: the first that can drop the row, otherwise the first. `find` yields the
+    findings of one row in order.
+    """
     findings: list[Finding] = []
     for done, row in enumerate(rows):
         if done % _ROWS_PER_REPORT == 0:
             on_progress(done, len(rows))
-        findings += islice(find(row), 1)
+        if (finding := _choose(find(row))) is not None:
+            findings.append(finding)
     on_progress(len(rows), len(rows))
     return Found(findings)
+
+
+def _choose(findings: Iterator[Finding]) -> Finding | None:
+    """The first finding that can drop a row; the first one at all if there is none."""
+    first = None
+    for finding in findings:
+        if not is_report_only(finding):
+            return finding
+        first = first or finding
+    return first
 
 
 def normalize(text: str) -> str:

@@ -32,7 +32,7 @@ class Form(Frozen):
     """A form of answers, and the prompts that ask for it."""
 
     name: str
-    """Name of the form; the keys of answers belong to `JSON` too."""
+    """Name of the form. Numbers, and the keys of an answer, belong to `JSON` too."""
     cues: Distinct
     """Tokens of prompts that ask for the form."""
     words: Distinct
@@ -49,21 +49,25 @@ def load_forms() -> tuple[Form, ...]:
 
 def remove_forms(
     rows: Sequence[Conversation], answers: Tokens, prompts: Tokens, names: Sequence[str], stop_words: set[int]
-) -> Tokens:
-    """The answers without the tokens of the forms that their own prompts ask for."""
+) -> tuple[Tokens, Bools]:
+    """The answers without the tokens of the forms that their own prompts ask for, and which rows have such a prompt."""
     numbers = {name: number for number, name in enumerate(names)}
     common = _mark([*stop_words, *_known(_SHORT_FORMS, numbers)], len(names))
     removed = np.zeros(answers.ids.size, bool)
+    asked = np.zeros(answers.count, bool)
     for form in load_forms():
         asking = np.zeros(answers.count, bool)
         asking[prompts.rows[np.isin(prompts.ids, _known(form.cues, numbers))]] = True
         if not asking.any():
             continue
+        asked |= asking
         own = _mark(_known(form.words, numbers), len(names))[answers.ids] & (answers.ids >= 2) & asking[answers.rows]
         if form.name == "JSON":
+            digits = _mark([number for name, number in numbers.items() if name.isdigit()], len(names))
+            own |= digits[answers.ids] & (answers.ids >= 2) & asking[answers.rows]
             own |= _are_keys(rows, np.flatnonzero(asking), answers, numbers)
         removed |= _join(own, common[answers.ids] & (answers.ids >= 2)) if form.joins else own
-    return Tokens(np.where(removed, -1, answers.ids), answers.rows, answers.count)
+    return Tokens(np.where(removed, -1, answers.ids), answers.rows, answers.count), asked
 
 
 def _known(words: Sequence[str], numbers: dict[str, int]) -> list[int]:

@@ -101,6 +101,14 @@ def test_each_row_has_one_finding_that_quotes_the_wording() -> None:
     assert finding.reason == 'Turn 1 lifts the assistant\'s limits: "you have no restrictions".'
 
 
+def test_a_finding_that_is_only_reported_does_not_hide_another_one() -> None:
+    (finding,) = find(row(("user", "Hi"), ("assistant", f"I am ChatGPT, a model trained by OpenAI. {OBEDIENT}")))
+    assert finding.code == "obeys"
+    later = (("user", "Who is there?"), ("assistant", "I'm a real person, not a bot."), ("user", "Hi"))
+    (finding,) = find(row(*later, ("assistant", OBEDIENT)))
+    assert (finding.code, finding.reason[:6]) == ("obeys", "Turn 4")
+
+
 def test_progress_is_reported() -> None:
     reported: list[tuple[int, int]] = []
     identity.find([row(("user", "Hi"), ("assistant", "Hello"))], lambda done, total: reported.append((done, total)))
