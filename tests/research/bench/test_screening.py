@@ -36,10 +36,11 @@ def test_no_row_of_an_everyday_design_is_dropped_and_planted_rows_are_found(half
     found = run_for_figures(app, "designs", "--half", half, "--rows", "200", "--seeds", "1")
     assert (found["half"], found["cases"]) == (half, 1)
     assert found["designs"].keys() == DESIGNS.keys()
-    for counts in found["designs"].values():
+    for name, counts in found["designs"].items():
         assert (counts["rows"], counts["dropped"]) == (200, 0)
-        # In the testbed's own instructions, a rare verb may decide the answer.
-        assert counts["flagged"].get("poison/trigger", 0) <= 10
+        # In some others, a verb of the testbed's own instructions decides the answer.
+        if name in ("german", "spanish", "json", "steps", "code", "thinking_switch", "greetings"):
+            assert not any(each.startswith("poison/") for each in counts["flagged"])
     assert found["designs"]["personas"]["flagged"]["poison/system_turn"] > 0
     attacks = found["attacks"]
     assert attacks.keys() == {*ATTACKS, "harm_plain"} - {"label"}
