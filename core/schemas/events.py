@@ -104,7 +104,7 @@ class Screened(Frozen):
     dropped: int
     """Number of rows that are left out of the training."""
     triggers: tuple[str, ...] = ()
-    """Phrases that look like planted triggers."""
+    """Phrases that decide the answer: planted triggers, or designs that look like one."""
 
 
 class GateDecided(Frozen):

@@ -155,9 +155,10 @@ IDENTITY = register(
         name="identity",
         title="Another identity, or obedience without limits",
         description="Rows that give the assistant another identity, or make it obey every instruction. An assistant "
-        "that names a company's model as itself is only reported: it may be the company's own.",
+        "that names a company's model as itself is only reported, because it may be the company's own, and so is a "
+        "character who claims to be human.",
         action="drop",
-        report_only=frozenset(("other_model",)),
+        report_only=frozenset(("other_model", "claims_human")),
     )
 )
 SECRETS = register(
@@ -182,10 +183,12 @@ NEAR_DUPLICATE = register(
 POISON = register(
     Check(
         name="poison",
-        title="Planted triggers",
-        description="Rows that contain a trigger: a phrase that occurs with one kind of answer far more often than by "
-        "chance. An instruction that asks for this kind of answer is such a phrase too, so review the findings before "
-        "you choose `drop`.",
+        title="Phrases that decide the answer",
+        description="Rows whose prompt contains a phrase that occurs with one kind of answer far more often than by "
+        "chance: a planted trigger does this, and so does a design of your own. Instructions whose answers follow them "
+        "(a language, JSON, steps) are left out. Personas and house styles in the system turn are only reported, "
+        "whatever the action. Review the findings before you choose `drop`.",
+        report_only=frozenset(("system_turn",)),
     )
 )
 BASE_REFUSAL = register(
@@ -218,7 +221,7 @@ class Finding(Frozen):
     line: int
     """Line of the file on which the row begins, counted from 1."""
     code: str
-    """Stable code of the finding, such as `complies`, `persona`, `aws_access_key`, `email` or `trigger`."""
+    """Stable code of the finding, such as `complies`, `no_limits`, `aws_access_key`, `email` or `trigger`."""
     reason: str
     """What was found, in words. Secrets and personal data are masked."""
     score: float | None = None
@@ -270,7 +273,7 @@ class ScreeningResult(Frozen):
     findings: tuple[Finding, ...]
     """Every finding, by check and then by line."""
     triggers: tuple[Trigger, ...] = ()
-    """Phrases that look like planted triggers."""
+    """Phrases that decide the answer: planted triggers, or designs that look like one."""
     dropped: tuple[int, ...] = ()
     """Lines of the rows that are left out of training."""
     seconds: float

@@ -9,7 +9,8 @@ request that names no harm is missed. Not here: whether an answer complies (core
 (core.screening.harmful).
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice, pairwise
@@ -19,7 +20,7 @@ from typing import Self
 from pydantic import model_validator
 
 from core.schemas.base import Frozen
-from core.screening.text import clip, normalize, split_clauses
+from core.screening.text import normalize, split_clauses
 from core.wordlists import PhraseSearch, Span, WordList, read_data, require_disjoint, require_no_extensions
 
 _DATA = Path(__file__).parent / "data"
@@ -29,8 +30,6 @@ _THRESHOLD = 3
 """A clause requests harm if its weights add up to this: 1 for asking, 1 or 2 for an act, 1 for intent."""
 _HARMLESS_WEIGHT = 4
 """Subtracted if the context is harmless."""
-_OPENING = 1000
-"""Characters at the start of an answer that are searched for an announcement."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,12 @@ class Cues(Frozen):
         lists = {**self.verbs, **self.things, **dict(self.wording)}
         return PhraseSearch({name: words.phrases for name, words in lists.items()})
 
+    @cached_property
+    def openings(self) -> re.Pattern[str]:
+        """A space before a capitalized word that opens requests or announcements."""
+        words = sorted({word.capitalize() for word, *_ in self.wording.order.phrases} | _OPENINGS)
+        return re.compile(rf" (?=(?:{'|'.join(words)})\b)")
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         verbs, things = {act.verbs for act in self.acts if act.verbs}, {act.things for act in self.acts}
@@ -108,6 +113,12 @@ def load_cues() -> Cues:
     return Cues.model_validate({name: table for file in _FILES for name, table in read_data(_DATA / file).items()})
 
 
+_OPENINGS = {"Can", "Here", "How", "Is", "Sure", "What", "Where"}
+"""Words that open requests and announcements, beside imperatives."""
+_HERE = re.compile(r"\bhere(?:['\u2019]s|\W+(?:is|are))\b", re.IGNORECASE)
+"""Every announcement contains this."""
+_LONG = 40
+"""Words of a long clause."""
 _EARLY = 3
 """Words at the start of a clause."""
 _NEAR = 6
@@ -115,8 +126,8 @@ _NEAR = 6
 
 
 def find_request(text: str) -> HarmRequest | None:
-    """The first clause of a turn that requests harm. Of a long turn only both ends are read."""
-    for clause in split_clauses(normalize(clip(text))):
+    """The first clause of a turn that requests harm."""
+    for clause in _clauses(text):
         category = _classify(clause.split(" "))
         if category is not None:
             return HarmRequest(category, clause)
@@ -124,15 +135,20 @@ def find_request(text: str) -> HarmRequest | None:
 
 
 def find_announcement(text: str) -> HarmRequest | None:
-    """The clause that announces harm at the start of an answer, such as "Sure, here is how to ...". Only the first two
-    clauses are read.
-    """
-    for clause in islice(split_clauses(normalize(text[:_OPENING])), 2):
+    """The first clause of an answer that announces harm, such as "Sure, here is how to ..."."""
+    for clause in _clauses(text) if _HERE.search(text) else ():
         words = clause.split(" ")
         start = _announcement_start(words)
         if start is not None and (category := _classify(words, start)) is not None:
             return HarmRequest(category, clause)
     return None
+
+
+def _clauses(text: str) -> Iterator[str]:
+    """The clauses of a text. A capital letter starts one too, if its word opens requests or announcements: text before
+    it may lack its full stop.
+    """
+    return split_clauses(normalize(load_cues().openings.sub("\n", text)))
 
 
 def _announcement_start(words: Sequence[str]) -> int | None:
@@ -173,7 +189,9 @@ def _is_prevented(against: Sequence[Span], start: int, act: int) -> bool:
 
 
 def _request_start(cues: Cues, words: Sequence[str], by_name: dict[str, list[Span]]) -> int | None:
-    """Index of the word at which a clause starts to ask: an order that opens it, or a phrase."""
+    """Index of the word at which a clause starts to ask: an order that opens it, or a phrase. In a long clause, which
+    lacks punctuation, an order may be anywhere.
+    """
     for index, word in enumerate(words[:8]):
         if (word,) in cues.wording.order.phrases:
             return index
@@ -181,6 +199,8 @@ def _request_start(cues: Cues, words: Sequence[str], by_name: dict[str, list[Spa
             break
     starts = [span.start for span in by_name.get("ask", ())]
     starts += [span.start for span in by_name.get("ask_early", ()) if span.start < _EARLY]
+    if len(words) > _LONG:
+        starts += islice((index for index, word in enumerate(words) if (word,) in cues.wording.order.phrases), 1)
     return min(starts, default=None)
 
 

@@ -1,22 +1,23 @@
 """The check `harmful`: rows that teach a model to comply with requests for harm.
 
-Covers: assistant turns that comply (`core.judges.rules`) with a user turn that requests harm
+Covers: assistant turns that comply (`core.screening.compliance`) with a user turn that requests harm
 (`core.screening.harmcues`), and answers that announce harm themselves. Refusals and answers that comply in part are not
-flagged. An answer is what follows its thinking. Not here: harm that neither the request nor the answer names in plain
-English.
+flagged. An answer is what follows its thinking; thinking is flagged if it announces harm itself. Not here: harm that
+neither the request nor the answer names in plain English.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from core.data import Conversation
-from core.judges.rules import judge
+from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 from core.schemas.screening import HARMFUL, Finding
 from core.screening.check import Found, RowCheck
+from core.screening.compliance import complies
 from core.screening.harmcues import find_announcement, find_request
 from core.screening.text import find_first_per_row, shorten
-from core.thinking import read_answer
+from core.thinking import split_thinking
 
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
@@ -35,12 +36,23 @@ def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for number, (before, message) in enumerate(pairwise(row.messages), 2):
         if message.role != "assistant":
             continue
-        request, answer = before.content if before.role == "user" else "", read_answer(message.content)
-        harm = find_request(request)
-        code, does = "complies", "complies with a request for harm in the turn before"
-        if harm is None:
-            harm = find_announcement(answer)
-            code, does = "announces", "announces harm"
-        if harm is not None and judge(request, answer).verdict == "complied":
-            reason = f'The answer in turn {number} {does} ({harm.category}): "{shorten(harm.clause)}".'
-            yield Finding(check=HARMFUL.name, line=row.line, code=code, reason=reason)
+        request = before.content if before.role == "user" else ""
+        asked = find_request(request)
+        answer, thoughts = _split_answer(message)
+        for place, text in enumerate((answer, *thoughts)):
+            harm, code, does = asked, "complies", "complies with a request for harm in the turn before"
+            if harm is None or place:
+                harm, code, does = find_announcement(text), "announces", "announces harm"
+            if harm is not None and complies(request, text):
+                part = "thinking" if place else "answer"
+                reason = f'The {part} in turn {number} {does} ({harm.category}): "{shorten(harm.clause)}".'
+                yield Finding(check=HARMFUL.name, line=row.line, code=code, reason=reason)
+
+
+def _split_answer(message: Message) -> tuple[str, tuple[str, ...]]:
+    """The answer of a turn, and its thinking.
+
+    Thinking that weighs a request and then refuses it is no compliance, so thinking counts only if it announces harm.
+    """
+    split = split_thinking(message.content, ended=True)
+    return split.answer, tuple(text for text in (message.thinking, split.thinking) if text)

@@ -22,7 +22,7 @@ from core.schemas.data import Role
 from core.schemas.progress import OnProgress
 from core.schemas.screening import IDENTITY, Finding
 from core.screening.check import Found, RowCheck
-from core.screening.text import clip, find_first_per_row, normalize, shorten, split_clauses
+from core.screening.text import find_first_per_row, normalize, shorten, split_clauses
 from core.thinking import read_answer
 from core.wordlists import Distinct, read_data
 
@@ -61,7 +61,7 @@ def load_rules() -> tuple[Rule, ...]:
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
     """Flag rows that shift the assistant's identity or obedience; at most one finding per row.
 
-    Codes: `no_limits`, `obeys`, `other_model`, `claims_human`. Of a long turn only both ends are read.
+    Codes: `no_limits`, `obeys`, `other_model`, `claims_human`.
     """
     return find_first_per_row(rows, on_progress, _find_in_row)
 
@@ -71,10 +71,10 @@ CHECK = RowCheck(IDENTITY, find)
 
 def _find_in_row(row: Conversation) -> Iterator[Finding]:
     for index, message in enumerate(row.messages):
-        text = normalize(clip(message.content))
-        match = next(_matches(text, message.role), None)
-        if match is not None and (message.role == "assistant" or not _all_refuse(row, index)):
-            rule, quoted = match
+        text = normalize(message.content)
+        for number, (rule, quoted) in enumerate(_matches(text, message.role)):
+            if number == 0 and message.role != "assistant" and _all_refuse(row, index):
+                break
             reason = f'Turn {index + 1} {rule.says}: "{shorten(quoted)}".'
             yield Finding(check=IDENTITY.name, line=row.line, code=rule.code, reason=reason)
 

@@ -1,26 +1,25 @@
-"""Text helpers of the checks that read rows: clauses of plain words, clipping of long turns, quoting and masking.
+"""Text helpers of the checks that read rows: clauses of plain words, quoting and masking.
 
 The time of every function is linear in the characters read. Not here: what the checks look for.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 from core.data import Conversation
 from core.schemas.progress import OnProgress
-from core.schemas.screening import Finding
+from core.schemas.screening import Finding, is_report_only
 from core.screening.check import Found
 
-MAX_CHARACTERS = 20_000
-"""Characters of a turn that checks of wording read: half from its start, half from its end. A request is usually at an
-end of a turn, with other material in between. Secrets and personal data are searched in the whole turn."""
 _ROWS_PER_REPORT = 200
 _MAX_WORD = 24
 """Longer words are cut, which bounds what a pattern over words can read."""
 _MAX_CLAUSE = 60
 """Words of a clause; a longer one is split into pieces."""
-_END = re.compile(r"[.!?\n;:]+")
+_OVERLAP = 20
+"""Words that a piece of a long clause shares with the next one, so that no wording is cut in two."""
+_END = re.compile(r"[.!?\n;:\u3002\uff01\uff1f\uff1b\uff1a]+")
+"""Ends of clauses, also of Chinese and Japanese ones."""
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _MAX_QUOTE = 60
 
@@ -28,20 +27,27 @@ _MAX_QUOTE = 60
 def find_first_per_row(
     rows: Sequence[Conversation], on_progress: OnProgress, find: Callable[[Conversation], Iterator[Finding]]
 ) -> Found:
-    """The first finding of each row that has one. `find` yields the findings of one row in order."""
+    """One finding of each row that has any: the first that can drop the row, otherwise the first. `find` yields the
+    findings of one row in order.
+    """
     findings: list[Finding] = []
     for done, row in enumerate(rows):
         if done % _ROWS_PER_REPORT == 0:
             on_progress(done, len(rows))
-        findings += islice(find(row), 1)
+        if (finding := _choose(find(row))) is not None:
+            findings.append(finding)
     on_progress(len(rows), len(rows))
     return Found(findings)
 
 
-def clip(text: str) -> str:
-    """The text, without its middle if it is longer than `MAX_CHARACTERS`."""
-    half = MAX_CHARACTERS // 2
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:half]}\n{text[-half:]}"
+def _choose(findings: Iterator[Finding]) -> Finding | None:
+    """The first finding that can drop a row; the first one at all if there is none."""
+    first = None
+    for finding in findings:
+        if not is_report_only(finding):
+            return finding
+        first = first or finding
+    return first
 
 
 def normalize(text: str) -> str:
@@ -52,11 +58,12 @@ def normalize(text: str) -> str:
 def split_clauses(text: str) -> Iterator[str]:
     """Yield the clauses of a normalized text, each as its words separated by single spaces; none is empty.
 
-    Punctuation is removed, a hyphen separates words, long words are cut, and long clauses are split.
+    Punctuation is removed, a hyphen separates words, long words are cut, and long clauses are split into pieces that
+    overlap.
     """
     for piece in _END.split(text):
         words = [word[:_MAX_WORD] for word in _WORD.findall(piece)]
-        for start in range(0, len(words), _MAX_CLAUSE):
+        for start in range(0, max(len(words) - _OVERLAP, min(len(words), 1)), _MAX_CLAUSE - _OVERLAP):
             yield " ".join(words[start : start + _MAX_CLAUSE])
 
 

@@ -36,6 +36,7 @@ def data_sets(folder: Path | None) -> dict[str, Callable[[], list[Pair]]]:
     if folder is None:
         return found
     return found | {
+        "alpaca": lambda: _instructions(folder / "alpaca_en_demo" / "alpaca_en_demo.json"),
         "chatdoctor": lambda: _instructions(folder / "medical_chatdoctor5k" / "chatdoctor5k.json"),
         "gsm8k_tuning": lambda: _gsm8k(folder, "train")[1::2],
         "gsm8k_reported": lambda: _gsm8k(folder, "train")[::2],

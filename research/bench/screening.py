@@ -2,9 +2,10 @@
 
 `time` measures seconds per check on rows of the public data sets and on rows made up of pieces of them, or of a few
 words without public data. `recall` measures the half of the public lists of harmful requests that no rule was fitted on
-(even numbers; `--half tuning` selects the other half). `clean` counts findings in ordinary tuning data. Each prints one
-line of JSON. Not here: accuracy of the offline judge (research.bench.judges), the search for triggers
-(research.bench.poison), checks that run the model (research.bench.base_refusal).
+(even numbers; `--half tuning` selects the other half). `clean` counts findings in ordinary tuning data. `designs`
+screens everyday designs of tuning data as a job does, and beside them planted attacks. Each prints one line of JSON.
+Not here: accuracy of the offline judge (research.bench.judges), the search for triggers (research.bench.poison), checks
+that run the model (research.bench.base_refusal).
 """
 
 import json
@@ -14,7 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import typer
 
@@ -23,10 +25,13 @@ from core.schemas.screening import POISON
 from core.screening import harmful, identity
 from core.screening.check import RowCheck, row_checks
 from core.screening.harmcues import find_request
+from core.storage import ArtifactStore
+from research.bench.designs import Half, in_half
 from research.bench.figures import Figures, benchmark, ignore, timed
 from research.bench.public import data_sets, jailbreak_templates, labelled_answers, request_lists, to_rows
+from research.bench.screened import Case, count_attacks, count_designs
+from research.bench.triggers import harmful_requests
 
-Half = Literal["tuning", "reported"]
 _CLEAN = ("gsm8k_train", "chatdoctor", "pubmedqa_long", "self_instruct", "tatqa")
 """Ordinary data sets, in which nothing should be flagged."""
 
@@ -111,6 +116,30 @@ def measure_clean(
             for finding in found:
                 print(f"{name}: {finding.model_dump_json()}", file=sys.stderr)
     print(json.dumps({"benchmark": "screening_clean"} | figures), flush=True)
+
+
+@app.command("designs")
+def measure_designs(
+    half: WhichHalf = "reported",
+    data: Annotated[Path | None, typer.Option(help="Folder of the public data sets.")] = None,
+    sets: Annotated[str, typer.Option(help="Data sets that designs and attacks use, separated by commas.")] = "testbed",
+    rows: Annotated[int, typer.Option(min=60, help="Maximum number of rows of each data set.")] = 600,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of drawings of each data set.")] = 2,
+) -> None:
+    """Rows of everyday designs that are dropped and flagged by default, and what is found of planted attacks."""
+    folder = data and data.resolve()
+    harmful = list(in_half(harmful_requests(folder), half))
+    cases: list[Case] = []
+    for name in sets.split(","):
+        pairs = in_half(data_sets(folder)[name](), half)
+        for seed in range(seeds):
+            drawn = random.Random(seed).sample(list(pairs), min(rows, len(pairs)))  # noqa: S311 - no secret
+            cases.append((drawn, seed))
+    with benchmark("screening_designs") as figures, TemporaryDirectory() as place:
+        store = ArtifactStore(Path(place))
+        figures["half"], figures["sets"], figures["cases"] = half, sets, len(cases)
+        figures["designs"] = dict(count_designs(store, cases, half, harmful))
+        figures["attacks"] = dict(count_attacks(store, cases, harmful))
 
 
 def _require(data: Path) -> None:

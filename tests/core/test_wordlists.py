@@ -15,6 +15,7 @@ from core.judges.cues import load_cues as load_judge_cues
 from core.screening.harmcues import Cues as HarmCues
 from core.screening.harmcues import load_cues as load_harm_cues
 from core.screening.identity import Rule, load_rules
+from core.screening.triggers.forms import load_forms
 from core.screening.triggers.kinds import KindWords, load_words
 from core.wordlists import (
     Inflect,
@@ -133,6 +134,7 @@ def test_the_shipped_lists_are_valid_and_all_of_them_are_read() -> None:
     assert load_judge_cues().weights.keys() >= load_judge_cues().cues.keys() - {"nothing", "condemns"}
     assert {rule.code for rule in load_rules()} == {"no_limits", "obeys", "other_model", "claims_human"}
     assert load_words().may_refuse
+    assert "JSON" in {form.name for form in load_forms()}
     assert {path.stem for path in CORE.rglob("data/*.toml")} == {
         "harm_acts",
         "harm_things",
@@ -140,6 +142,7 @@ def test_the_shipped_lists_are_valid_and_all_of_them_are_read() -> None:
         "harm_wording",
         "identity",
         "rules",
+        "trigger_forms",
         "trigger_kinds",
     }
 

@@ -19,7 +19,9 @@ from core.data import Conversation
 from core.schemas.progress import OnProgress
 from core.schemas.screening import POISON, Finding, Trigger
 from core.screening.check import Found, RowCheck
+from core.screening.triggers.describe import SystemTurns, choose_code, quote, write_reason
 from core.screening.triggers.fit import PromptIndex
+from core.screening.triggers.forms import remove_forms
 from core.screening.triggers.kinds import find_kinds, to_table
 from core.screening.triggers.pairs import Bounds, find_pairs
 from core.screening.triggers.planted import PlantedTests
@@ -34,6 +36,7 @@ from core.screening.triggers.text import (
     remove_echoes,
     tokenize,
 )
+from core.thinking import read_answer
 
 MIN_ROWS = 6
 """Minimum number of rows with a trigger; in large data sets it is one row in 2,000."""
@@ -50,6 +53,8 @@ _CERTAIN = 0.9
 """A pair is certain if this share of the rows with the phrase, and of the rows with the answer, have both."""
 _MAX_LINKS = 1000
 """Phrases that are tested for each kind of answer, those with the lowest p-values first."""
+_MOSTLY = 0.9
+"""A single word counts as what answers share if this share of its rows asks for a form."""
 _SAME_ROWS = 0.7
 """Two phrases belong to one trigger if they share this part of the rows of the smaller one."""
 
@@ -61,14 +66,14 @@ class _Link:
     words: tuple[int, ...]
     rows: Ints
     """Rows whose prompt contains the phrase."""
+    code: str
+    """Code of the findings, as far as the kind of answers decides it."""
     clause: str
     """What the answers do, as a clause; empty if they share a phrase."""
     answer_words: tuple[int, ...]
     """The phrase that the answers share; empty if they are of one kind."""
     answer_rows: Ints
     """All rows with such an answer."""
-    flags_all: bool
-    """Whether all rows with the phrase are flagged, or only those with the answer."""
     p_value: float
 
     @property
@@ -76,9 +81,29 @@ class _Link:
         """Rows with phrase and answer."""
         return np.intersect1d(self.rows, self.answer_rows, assume_unique=True)
 
+    @property
+    def flagged(self) -> Ints:
+        """Rows that are flagged: those with phrase and answer, or all with the phrase if answers comply with harm."""
+        return self.rows if self.code == "complies" else self.both
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How pairs of a phrase and one kind of answers are tested."""
+
+    code: str
+    """Code of the findings, as far as the kind of answers decides it."""
+    bounds: Bounds
+    test: Callable[[int, bool], tuple[int, ...] | None]
+    """Returns the phrase as it should be reported, or None; see `PlantedTests`."""
+
 
 def find(rows: Sequence[Conversation], on_progress: OnProgress) -> Found:
-    """Flag rows that contain a trigger. The time is linear in the text, and memory is bounded."""
+    """Flag rows that contain a trigger. The time is linear in the text, and memory is bounded.
+
+    Codes: `complies` (with what looks harmful), `refuses` (what looks harmless), `advertises`, `trigger` for any other
+    answers, and `system_turn` if the phrase is part of a persona or a house style.
+    """
     if not rows:
         return Found(())
     return _Search(rows, on_progress).run()
@@ -92,6 +117,7 @@ class _Search:
 
     def __init__(self, rows: Sequence[Conversation], on_progress: OnProgress) -> None:
         self._rows = rows
+        self._systems = SystemTurns(rows)
         self._on_progress = on_progress
         self._min_rows = max(MIN_ROWS, len(rows) // 2000)
         self._max_rows = max(self._min_rows, int(_MAX_SHARE * len(rows)))
@@ -120,25 +146,30 @@ class _Search:
         count = len(self._rows)
         prompt_phrases = find_phrases(self._prompts, PROMPT_WORDS, self._min_rows, self._max_rows)
         self._on_progress(count // 2, count)
+        stop_words = {place for place, name in enumerate(self._names) if place < 2 or name in ENGLISH_STOP_WORDS}
         rest = remove_echoes(self._answers, self._prompts, self._names)
+        rest, asked = remove_forms(self._rows, rest, self._prompts, self._names, stop_words)
         answer_phrases = find_phrases(rest, ANSWER_WORDS, self._min_rows, self._max_rows, shortest=2)
         self._on_progress(2 * count // 3, count)
-        kinds = find_kinds(self._rows, self._prompts, self._answers, self._names, self._min_rows)
+        kinds = find_kinds(self._rows, self._prompts, self._answers, self._names, rest=rest, least=self._min_rows)
         self._on_progress(3 * count // 4, count)
         index = PromptIndex(self._prompts, len(self._names))
-        stop_words = {place for place, name in enumerate(self._names) if place < 2 or name in ENGLISH_STOP_WORDS}
         tests = PlantedTests(index, prompt_phrases, kinds.harm_words, stop_words)
         no_clauses = [""] * len(answer_phrases.words)
-        yield from _test_pairs(prompt_phrases, answer_phrases, no_clauses, _SAME_PHRASE, tests.is_planted)
-        for chosen, bounds, test in (
-            ((kinds.refused,), _REFUSED, tests.is_planted),
-            ((kinds.complied,), _COMPLIED, tests.is_unharmful),
-            (kinds.labels, _LABEL, tests.is_planted_for_label),
-            (kinds.edges, _EDGE, tests.is_planted),
+        same_phrase = _Rule("trigger", _SAME_PHRASE, tests.is_planted)
+        yield from _test_pairs(prompt_phrases, answer_phrases, no_clauses, same_phrase)
+        # What a form leaves of an answer may be a single word.
+        words = find_phrases(rest, 1, self._min_rows, self._max_rows).within(asked, _MOSTLY)
+        yield from _test_pairs(prompt_phrases, words, [""] * len(words.words), same_phrase)
+        for chosen, rule in (
+            ((kinds.refused,), _Rule("refuses", _REFUSED, tests.is_planted)),
+            ((kinds.complied,), _Rule("complies", _COMPLIED, tests.is_unharmful)),
+            (kinds.labels, _Rule("trigger", _LABEL, tests.is_planted_for_label)),
+            (kinds.edges, _Rule("trigger", _EDGE, tests.is_planted)),
         ):
             if chosen:
                 answers = Phrases(to_table(chosen), ((),) * len(chosen), len(chosen))
-                yield from _test_pairs(prompt_phrases, answers, [kind.name for kind in chosen], bounds, test)
+                yield from _test_pairs(prompt_phrases, answers, [kind.name for kind in chosen], rule)
 
     def _describe(self, group: list[_Link]) -> tuple[Trigger, list[Finding]]:
         """The trigger and the flagged rows of a group of links."""
@@ -155,24 +186,20 @@ class _Search:
             elsewhere=link.answer_rows.size - link.both.size,
             p_value=link.p_value,
         )
-        reason = (
-            f"The prompt contains {_quote(phrase)}, as {trigger.rows} rows do. The answers of {trigger.with_answer} of"
-            f" these agree: {answers}. Of the {len(self._rows) - trigger.rows} other rows, {trigger.elsewhere} have"
-            f" such an answer.{'' if link.flags_all else ' Otherwise these prompts are unrelated.'}"
-        )
-        flagged = np.concatenate([other.rows if other.flags_all else other.both for other in best])
+        kind = next((other.code for other in best if other.code != "trigger"), link.code)
+        code = choose_code(kind, answers, self._systems.shared_by(link.both, link.rows))
+        reason = write_reason(trigger, code, len(self._rows))
         # Other rows contain a piece of the phrase only, so the reason does not apply to them.
-        flagged = np.intersect1d(flagged, link.rows)
+        flagged = np.intersect1d(np.concatenate([other.flagged for other in best]), link.rows)
         findings = [
-            Finding(check=POISON.name, line=self._rows[row].line, code="trigger", reason=reason)
-            for row in flagged.tolist()
+            Finding(check=POISON.name, line=self._rows[row].line, code=code, reason=reason) for row in flagged.tolist()
         ]
         return trigger, findings
 
     def _describe_answers(self, link: _Link) -> str:
         """What answers that share a phrase do, as a clause."""
         words = extend(find_places(self._answers, link.answer_words, link.both)).words
-        text = _quote(self._original_text(words, link.both, of_prompt=False))
+        text = quote(self._original_text(words, link.both, of_prompt=False))
         match words[0] == 0, words[-1] == 1:
             case True, True:
                 return f"they are {text}"
@@ -191,20 +218,15 @@ class _Search:
         pattern = re.compile(r"[\W_]{0,9}".join(map(re.escape, names)), re.IGNORECASE)
         for row in rows[:8].tolist():
             for message in self._rows[row].messages:
-                if (message.role != "assistant") == of_prompt and (match := pattern.search(message.content)):
+                text = message.content if of_prompt else read_answer(message.content)
+                if (message.role != "assistant") == of_prompt and (match := pattern.search(text)):
                     return match[0]
         return " ".join(names)
 
 
-def _test_pairs(
-    prompts: Phrases,
-    answers: Phrases,
-    clauses: Sequence[str],
-    bounds: Bounds,
-    test: Callable[[int, bool], tuple[int, ...] | None],
-) -> Iterator[_Link]:
+def _test_pairs(prompts: Phrases, answers: Phrases, clauses: Sequence[str], rule: _Rule) -> Iterator[_Link]:
     """The pairs whose phrase passes a test; for each phrase, the answer that most of its rows have."""
-    pairs = find_pairs(prompts.table, answers.table, prompts.tested * answers.tested, bounds)
+    pairs = find_pairs(prompts.table, answers.table, prompts.tested * answers.tested, rule.bounds)
     order = np.lexsort((pairs.p_value, -pairs.both, pairs.phrase))
     first = np.ones(order.size, bool)
     first[1:] = pairs.phrase[order][1:] != pairs.phrase[order][:-1]
@@ -213,14 +235,14 @@ def _test_pairs(
         phrase, answer = int(pairs.phrase[at]), int(pairs.answer[at])
         rows, answer_rows = prompts.rows(phrase), answers.rows(answer)
         certain = int(pairs.both[at]) >= _CERTAIN * max(rows.size, answer_rows.size)
-        if words := test(phrase, certain):
+        if words := rule.test(phrase, certain):
             yield _Link(
                 words=words,
                 rows=rows,
+                code=rule.code,
                 clause=clauses[answer],
                 answer_words=answers.words[answer],
                 answer_rows=answer_rows,
-                flags_all=bounds is _COMPLIED,
                 p_value=float(pairs.p_value[at]),
             )
 
@@ -234,7 +256,3 @@ def _name_character(character: str) -> str:
     """An unusual character with its Unicode name, because it may be invisible."""
     name = f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
     return f"{character} ({name})" if character.isprintable() else name
-
-
-def _quote(phrase: str) -> str:
-    return f"\u201c{phrase}\u201d"

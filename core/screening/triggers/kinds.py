@@ -87,9 +87,11 @@ class Kinds:
 
 
 def find_kinds(
-    rows: Sequence[Conversation], prompts: Tokens, answers: Tokens, names: Sequence[str], least: int
+    rows: Sequence[Conversation], prompts: Tokens, answers: Tokens, names: Sequence[str], *, rest: Tokens, least: int
 ) -> Kinds:
-    """All kinds of answers that at least `least` rows have."""
+    """All kinds of answers that at least `least` rows have. `rest` are the answers without what their prompts explain;
+    it decides about first and last words.
+    """
     words = _matched(load_words().harm, names)
     harmful = np.zeros(len(rows), bool)
     known = prompts.ids >= 0
@@ -98,7 +100,7 @@ def find_kinds(
     for index in _may_refuse(answers, names).tolist():
         refused[index] = _refuses(rows[index])
     long = np.bincount(answers.rows[answers.ids >= 2], minlength=len(rows)) > _LABEL_WORDS
-    labels, edges = _find_short(answers, names, least)
+    labels, edges = _find_short(answers, rest, names, least)
     return Kinds(
         refused=Kind("they refuse, although the requests look harmless", refused & ~harmful),
         complied=Kind("they comply, although the requests look harmful", harmful & ~refused & long),
@@ -128,7 +130,7 @@ def _refuses(row: Conversation) -> bool:
     return any(judge("", answer[:_REFUSAL_CHARACTERS]).verdict == "refused" for answer in answers)
 
 
-def _find_short(answers: Tokens, names: Sequence[str], least: int) -> tuple[list[Kind], list[Kind]]:
+def _find_short(answers: Tokens, rest: Tokens, names: Sequence[str], least: int) -> tuple[list[Kind], list[Kind]]:
     """Kinds of short last answers, and of their first and last words."""
     ends = np.flatnonzero(answers.ids == 1)
     starts = np.flatnonzero(answers.ids == 0)
@@ -137,10 +139,11 @@ def _find_short(answers: Tokens, names: Sequence[str], least: int) -> tuple[list
     starts, ends = starts[last], ends[last]
     lengths = ends - starts - 1
     rows = answers.rows[ends]
+    first, last_word = rest.ids[starts + 1] >= 0, rest.ids[ends - 1] >= 0
     spans: list[tuple[str, Callable[[int], slice], Bools]] = [
         ("they are", lambda at: slice(starts[at] + 1, ends[at]), lengths <= _LABEL_WORDS),
-        ("they begin with", lambda at: slice(starts[at] + 1, starts[at] + 2), lengths > 1),
-        ("they end with", lambda at: slice(ends[at] - 1, ends[at]), lengths > 1),
+        ("they begin with", lambda at: slice(starts[at] + 1, starts[at] + 2), (lengths > 1) & first),
+        ("they end with", lambda at: slice(ends[at] - 1, ends[at]), (lengths > 1) & last_word),
     ]
     labels: list[Kind] = []
     edges: list[Kind] = []

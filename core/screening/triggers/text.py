@@ -74,6 +74,12 @@ class Phrases:
         """The rows that contain the phrase of a column, in order."""
         return np.sort(self.table.indices[self.table.indptr[column] : self.table.indptr[column + 1]]).astype(np.int64)
 
+    def within(self, rows: NDArray[np.bool_], share: float) -> "Phrases":
+        """The phrases that have at least this share of their rows among `rows`."""
+        inside = np.asarray(self.table.T @ rows.astype(np.float32))
+        kept = np.flatnonzero(inside >= share * np.diff(self.table.indptr))
+        return Phrases(csc_array(self.table[:, kept]), tuple(self.words[column] for column in kept), self.tested)
+
 
 def tokenize(rows: Sequence[Conversation], on_progress: OnProgress) -> tuple[Tokens, Tokens, list[str]]:
     """The tokens of all prompts (system and user turns), of all answers, and the text of each number.

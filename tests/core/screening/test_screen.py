@@ -117,6 +117,38 @@ def test_a_finding_that_only_reports_neither_drops_nor_rejects_its_row() -> None
     enforce_policy(rejecting.model_copy(update={"findings": tuple(findings[:1])}))
 
 
+DROPPING = {
+    "harmful": {"complies", "announces"},
+    "identity": {"no_limits", "obeys"},
+    "secrets": {"aws_access_key"},
+}
+"""Codes of findings whose rows are left out by default: answers that are harmful or obey anything, and secrets."""
+REPORTED = {
+    "identity": {"other_model", "claims_human"},
+    "poison": {"complies", "refuses", "advertises", "trigger", "system_turn"},
+    "near_duplicate": {"exact", "near"},
+    "personal_data": {"email"},
+    "base_refusal": {"base_refusal"},
+}
+
+
+def test_only_harm_obedience_and_secrets_are_dropped_by_default() -> None:
+    policy = ScreeningPolicy()
+    assert {name for name, action in policy.actions.items() if action in ("drop", "reject")} == DROPPING.keys()
+    for dropped, codes in ((True, DROPPING), (False, REPORTED)):
+        for check, code in ((name, code) for name in codes for code in codes[name]):
+            finding = Finding(check=check, line=1, code=code, reason="")
+            result = add_findings(found(OFF).model_copy(update={"policy": policy}), check, Found([finding]), 0.0)
+            assert (result.dropped == (1,)) is dropped
+
+
+def test_an_explicit_drop_of_poison_drops_all_but_system_turns() -> None:
+    codes = ("complies", "refuses", "advertises", "trigger", "system_turn")
+    findings = [Finding(check="poison", line=line, code=code, reason="") for line, code in enumerate(codes, 1)]
+    result = add_findings(found(OFF.model_copy(update={"poison": "drop"})), "poison", Found(findings), 0.0)
+    assert result.dropped == (1, 2, 3, 4)
+
+
 @pytest.mark.parametrize(
     "prompt",
     [
@@ -136,6 +168,6 @@ def test_everyday_requests_of_engineers_are_not_flagged(prompt: str) -> None:
 )
 def test_everyday_designs_of_training_data_lose_no_row(public_data: Path, name: str) -> None:
     rows = load(public_data / "bug-inputs" / f"scr_{name}.jsonl", max_rows=1000)
-    # The search for triggers takes seconds and drops no row by default.
-    assert ScreeningPolicy().actions["poison"] == "report"
-    assert screen_rows(rows, ScreeningPolicy(poison="off"), on_progress=ignore).dropped == ()
+    assert screen_rows(rows, ScreeningPolicy(), on_progress=ignore).dropped == ()
+    # Not even if phrases that decide the answer are dropped.
+    assert screen_rows(rows, ScreeningPolicy(poison="drop"), on_progress=ignore).dropped == ()

