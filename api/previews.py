@@ -1,6 +1,6 @@
 """Runs the process that computes a preview, with bounds on its time and on how many run at once.
 
-Not here: what a preview has (core.schemas.preview), the process (core.pipeline.preview).
+Not here: what a preview has (core.schemas.preview), the process (core.pipeline.preview_process).
 """
 
 import logging
@@ -17,7 +17,7 @@ from core.schemas.preview import Preview, PreviewAnswer, PreviewOrder
 
 SECONDS = 60.0
 AT_ONCE = 2
-_COMMAND = (sys.executable, "-m", "core.pipeline.preview")
+_COMMAND = (sys.executable, "-m", "core.pipeline.preview_process")
 _MAX_LOGGED = 4000
 _LOG = logging.getLogger("securetune.api")
 

@@ -1,13 +1,7 @@
-"""The process that computes a preview: `python -m core.pipeline.preview`, an order on stdin, an answer on stdout.
+"""Computes the preview of a dataset: with the tokenizer of a model, and without torch.
 
-The API starts it, because the API has no tokenizers and must keep answering whatever a file or a chat template does. It
-needs transformers and no torch. Not here: starting it (api.previews), what a preview has (core.data.preview).
+Not here: the process in which this runs (core.pipeline.preview_process), what a preview shows (core.data.preview).
 """
-
-import logging
-import os
-import resource
-import sys
 
 from core.data import preview as rows
 from core.data.encoded import EncodedDataset
@@ -22,11 +16,6 @@ from core.pipeline.advise import advise
 from core.schemas.preview import Preview, PreviewAnswer, PreviewFailed, PreviewOrder
 from core.schemas.training import TrainingSpec
 from core.storage import check_digest
-
-_MAX_BYTES = 4 * 2**30
-"""Largest amount of memory that the process may fill with data."""
-_MAX_SECONDS = 120
-"""Processor time after which the process ends, also if nobody waits for it any more."""
 
 
 def preview(order: PreviewOrder) -> Preview:
@@ -69,18 +58,3 @@ def _failed(error: SecureTuneError) -> PreviewFailed:
     return PreviewFailed(
         unavailable=isinstance(error, Unavailable), code=error.code, message=error.message, param=error.param
     )
-
-
-def main() -> None:
-    """Answer one order."""
-    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_SECONDS, _MAX_SECONDS))
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print goes to the log
-    with out:
-        out.write(answer(PreviewOrder.model_validate_json(sys.stdin.buffer.read())).model_dump_json().encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,7 @@ from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
 from core.safeguards.project_to_safe import AlignmentProjection
 from core.safeguards.safe_template import PromptAfterTraining
 from core.safeguards.safety_mix import RefusalMix
-from core.safeguards.system_prompt import check_system_prompt, with_system_prompt
+from core.safeguards.system_prompt import with_system_prompt
 from core.schemas import safeguards as schema
 from core.schemas.progress import OnProgress
 from core.schemas.results import SafeguardEffect
@@ -62,10 +62,9 @@ def check(run: Strategy, context: SafeguardContext) -> None:
     """Reject a run whose safeguards cannot work with the base model or the modules, before anything is computed.
 
     Raises:
-        SecureTuneError: code `chat_template_unsupported`, or any error of a safeguard's `check`.
+        SecureTuneError: any error of a safeguard's `check`.
     """
     for safeguard in safeguards_of(run):
-        check_system_prompt(safeguard.options, context.base)
         safeguard.check(context)
 
 

@@ -155,4 +155,6 @@ class PreviewAnswer(Frozen):
     """What the process answers: one of the two."""
 
     preview: Preview | None = None
+    """The preview; null if there is none."""
     failed: PreviewFailed | None = None
+    """Why there is no preview; null if there is one."""

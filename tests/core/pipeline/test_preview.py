@@ -120,7 +120,7 @@ def test_columns_are_those_of_the_upload(tmp_path: Path) -> None:
 
 def test_the_process_answers_on_stdout_only(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "core.pipeline.preview"],
+        [sys.executable, "-m", "core.pipeline.preview_process"],
         input=order(path).model_dump_json(),
         capture_output=True,
         text=True,

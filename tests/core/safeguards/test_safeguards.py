@@ -9,7 +9,7 @@ from core import safeguards
 from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import Conversation
-from core.errors import InvalidInput, InvalidModel, TrainingFailed
+from core.errors import InvalidModel, TrainingFailed
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.safeguards import SafeguardContext
@@ -96,24 +96,6 @@ def test_inputs_change_with_what_a_safeguard_uses(base: BaseModel, prompts: Prom
     assert safeguards.inputs(MIXED, job) != safeguards.inputs(UniformStrategy(), job)
     bare = UniformStrategy(label="mixed", safeguards=Safeguards(SafetyMix(share=0.25, framings=0)))
     assert safeguards.inputs(MIXED, job) != safeguards.inputs(bare, job)
-
-
-def test_a_chat_template_without_system_prompts_is_rejected_early(base: BaseModel, modules: tuple[Module, ...]) -> None:
-    job = context(base, modules)
-    safeguards.check(PROMPTED, job)
-    own = base.tokenizer.chat_template
-    base.tokenizer.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + str(own)
-    )
-    try:
-        with pytest.raises(InvalidInput, match="safe_template") as caught:
-            safeguards.check(PROMPTED, job)
-    finally:
-        base.tokenizer.chat_template = own
-    assert (caught.value.code, caught.value.param) == (
-        "chat_template_unsupported",
-        "strategy.safeguards.safe_template",
-    )
 
 
 def test_an_unusable_unaligned_base_is_rejected_early(
