@@ -26,7 +26,7 @@ demo: install
 WORKERS ?= 2
 
 test: install
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install
 	@$(BIN)/ruff format --check --quiet .

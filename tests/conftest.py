@@ -29,6 +29,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 MakeDatabase = Callable[[], AbstractContextManager[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first, so that no process waits at the end for a file that another one works on."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[str]:
     """URL of a PostgreSQL server on which databases can be created."""

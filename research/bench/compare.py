@@ -22,7 +22,7 @@ import typer
 from research.bench.figures import benchmark, ratios, spread, timed
 
 _PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "import_api": ("--runs 3", ("cpu_seconds", "median")),
+    "import_api": ("--runs 1", ("cpu_seconds", "median")),
     "training": ("--rounds 1 --steps 20", ("ml_lr", "cpu_milliseconds", "median")),
     "generation": ("--rounds 1 --sizes 64", ("without_system_prompt", "engine", "cpu_seconds", "median")),
 }

@@ -27,6 +27,8 @@ from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
 from tests.worker.helpers import ROOT, CeleryWorker, Service, StartWorker, alive, until
 
+pytestmark = pytest.mark.slow
+
 ROWS = 60
 
 

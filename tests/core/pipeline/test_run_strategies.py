@@ -39,6 +39,8 @@ from core.storage.store import digest
 from tests.core.helpers import conversations, tiny
 from tests.core.jobs import NOISE, SPEC, RecordedEvents, assign, run_job, upload
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "Decline what is harmful."
 MAIN = SwatStrategy(
     label="guarded",

@@ -29,7 +29,6 @@ PROGRAMS = {
     "compare": [str(ROOT), str(ROOT), "--figures", "import_api", "--rounds", "1"],
     "cancel": ["--jobs", "1"],
 }
-SLOW_PROGRAMS = {"demo": ["--rows", "20", "--steps", "1", "--suite", "quick"]}
 
 
 def spreads(figures: object) -> Iterator[dict[str, float]]:
@@ -41,7 +40,11 @@ def spreads(figures: object) -> Iterator[dict[str, float]]:
             yield from spreads(value)
 
 
-def check(name: str, options: list[str]) -> None:
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("name", "options"), PROGRAMS.items())
+def test_it_runs_and_says_json_last(name: str, options: list[str]) -> None:
     env = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     program = [sys.executable, "-m", f"research.bench.{name}", *options]
     done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
@@ -55,21 +58,10 @@ def check(name: str, options: list[str]) -> None:
         assert found["min"] <= found["median"] <= found["max"]
 
 
-@pytest.mark.parametrize(("name", "options"), PROGRAMS.items())
-def test_it_runs_and_says_json_last(name: str, options: list[str]) -> None:
-    check(name, options)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), SLOW_PROGRAMS.items())
-def test_it_runs_for_long_and_says_json_last(name: str, options: list[str]) -> None:
-    check(name, options)
-
-
 def test_every_program_is_tried_and_described() -> None:
     described = (ROOT / "research" / "bench" / "README.md").read_text()
     programs = {path.stem for path in (ROOT / "research" / "bench").glob("*.py") if "__main__" in path.read_text()}
     own_form = {"judges", "templates"}  # what they print is tested elsewhere
-    assert programs == PROGRAMS.keys() | SLOW_PROGRAMS.keys() | own_form
+    assert programs == PROGRAMS.keys() | own_form
     for name in programs:
         assert f"`research.bench.{name}`" in described

@@ -14,6 +14,7 @@ from core.schemas.preview import PreviewRequest
 from securetune import SecureTune
 from securetune.local.running import running
 
+pytestmark = pytest.mark.slow
 TOOL_TEMPLATE = (
     "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}"
     "{% for m in messages %}<|{{ 'user' if m.role == 'tool' else m.role }}|>{{ m.content or '' }}"
