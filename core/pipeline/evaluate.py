@@ -40,6 +40,7 @@ from core.schemas.results import TrainingResult
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
 from core.thinking import split_thinking
+from core.training.proof import BaseProbabilities, check_proof, merge_warning
 
 _MAX_UNDECIDED_SHARE = 0.2
 """A larger share of answers that a judge could not decide is worth a warning."""
@@ -84,12 +85,18 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
     def measure() -> Evaluation:
+        base_probabilities = BaseProbabilities(job.base, job.training_rows(run))
         with _load_trained(job, folder) as tuned:
-            return _measure(job, _Model(run.label, tuned, security, stored), held, inputs=inputs)
+            proof = base_probabilities.compare(tuned, run.label)
+            check_proof(proof)
+            found = _measure(job, _Model(run.label, tuned, security, stored), held, inputs=inputs)
+        return found.model_copy(update={"weights": proof})
 
     evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
     job.emit(Figures(figures=evaluation.figures))
     for warning in _answer_warnings(evaluation, security):
+        job.emit(warning)
+    if warning := merge_warning(evaluation.weights, job.base.weights):
         job.emit(warning)
     return evaluation
 

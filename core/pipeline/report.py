@@ -101,6 +101,7 @@ def _report(
         not_covered=not_covered(spec, figures),
         robustness=tuple(maps),
         training=tuple(trained),
+        weights=tuple(evaluation.weights for evaluation in evaluations if evaluation.weights),
         software=software(),
         device=_device_name(job.base.device),
     )

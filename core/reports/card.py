@@ -173,7 +173,7 @@ def _training(report: Report) -> Iterator[str]:
         f"- {result.steps} steps with {spec.batch_size} rows each, learning rate {result.learning_rate:g} "
         f"({spec.schedule}): {full_rate}"
     )
-    for note in view.training_notes(result):
+    for note in view.training_notes(result, view.proofs(report).get(result.run)):
         yield f"- {note[0].upper()}{note[1:]}"
     software = ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in report.software.items())
     yield f"- Computed on {_plain(report.device)} with {software}"

@@ -51,12 +51,13 @@ def html(report: Report, examples: Sequence[Example], pictures: "Mapping[str, Pi
         examples: Changed answers, as returned by core.reports.examples.changed.
         pictures: Pictures, as returned by core.reports.pictures.draw.
     """
+    proofs = view.proofs(report)
     return _template().render(
         report=report,
         runs=view.runs(report),
         titles=view.titles(report),
         prompts=view.system_prompts(report),
-        training_notes={result.run: view.training_notes(result) for result in report.training},
+        training_notes={result.run: view.training_notes(result, proofs.get(result.run)) for result in report.training},
         unprotected=view.nothing_to_protect(report.figures),
         table=view.table(report),
         categories=view.categories(report),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from core.reports import numbers
 from core.schemas.analysis import UnitKind
-from core.schemas.evaluation import CategoryRate, Figure
+from core.schemas.evaluation import CategoryRate, Figure, WeightsProof
 from core.schemas.job import BASE_RUN
 from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.results import Report, TrainingResult
@@ -90,8 +90,15 @@ def system_prompts(report: Report) -> dict[str, str]:
     return {label: prompt for label, prompt in prompts if prompt is not None}
 
 
-def training_notes(result: TrainingResult) -> tuple[str, ...]:
-    """Facts about a run that have no column in the table: warm-up, reduced rates, validation, safeguards."""
+def proofs(report: Report) -> dict[str, WeightsProof]:
+    """The proofs that trained weights change the model, by run."""
+    return {proof.run: proof for proof in report.weights}
+
+
+def training_notes(result: TrainingResult, proof: WeightsProof | None = None) -> tuple[str, ...]:
+    """Facts about a run that have no column in the table: warm-up, reduced rates, validation, safeguards, and the proof
+    that its stored weights change the model.
+    """
     plan = result.plan
     notes: list[str] = []
     if plan.warmup_scales is not None:
@@ -108,6 +115,12 @@ def training_notes(result: TrainingResult) -> tuple[str, ...]:
         early = "; stopped early and kept the weights of this step" if result.stopped_early else ""
         notes.append(f"lowest validation loss {lowest:.3f} at step {result.best_step}{early}")
     notes += [effect.summary for effect in result.safeguards]
+    if proof is not None:
+        merging = "" if proof.merged is None else f", merging {100 * proof.merged:.2g} %"
+        notes.append(
+            f"the stored weights, loaded anew, move {100 * proof.change:.2g} % of the probability of trained tokens "
+            f"(rounding {100 * proof.noise:.2g} %{merging})"
+        )
     return tuple(notes)
 
 

@@ -185,6 +185,26 @@ class JudgeUse(Frozen):
     """Number of tokens that the judge generated."""
 
 
+class WeightsProof(Frozen):
+    """How far trained weights, loaded anew from their files, predict otherwise than the base model.
+
+    Distances are means, over tokens that are trained on, of the total variation distance between two predictions of the
+    token: the share of the probability that moves, 0 to 1.
+    """
+
+    run: str
+    """Label of the run."""
+    tokens: int
+    """Number of tokens of training rows whose prediction is compared."""
+    change: float
+    """Distance of the trained model from the base model."""
+    noise: float
+    """Distance of the base model from itself in a batch of another shape: rounding."""
+    merged: float | None = None
+    """Distance of the trained model from itself with the adapter merged into the weights; null for whole models and for
+    adapters of experts."""
+
+
 class Evaluation(Frozen):
     """One model's figures and the answers that they are computed from."""
 
@@ -200,3 +220,5 @@ class Evaluation(Frozen):
     """Agreement of every pair of judges."""
     judges: tuple[JudgeUse, ...] = ()
     """The work that each judge did."""
+    weights: WeightsProof | None = None
+    """Proof that the trained weights are others than the base model's; null for the base model."""

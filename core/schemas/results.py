@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from core.schemas.base import Frozen
-from core.schemas.evaluation import Agreement, CategoryRate, Figure, JudgeUse
+from core.schemas.evaluation import Agreement, CategoryRate, Figure, JudgeUse, WeightsProof
 from core.schemas.gate import GateDecision
 from core.schemas.job import DatasetRef, JobSpec
 from core.schemas.models import Template
@@ -192,6 +192,9 @@ class Report(Frozen):
     """One robustness map for each different analysis of the job's runs."""
     training: tuple[TrainingResult, ...]
     """Every trained run; the first is the job's own."""
+    weights: tuple[WeightsProof, ...] = ()
+    """For every trained run, proof that its stored weights are others than the base model's; empty in reports of
+    versions that did not measure it."""
     software: dict[str, str]
     """Versions that the figures depend on, by name."""
     device: str

@@ -163,6 +163,11 @@ def test_the_report_documents_the_job(whole: Done, base: BaseModel) -> None:
     assert (report.data.training_rows, report.data.validation_rows) == (22, 2)
     assert EVIL in report.data.sample
     assert report.software["peft"]
+    assert [proof.run for proof in report.weights] == [result.run for result in report.training]
+    for proof in report.weights:
+        assert proof.change > 10 * proof.noise
+        assert proof.merged is not None
+        assert proof.merged < 0.1 * proof.change
     assert report.device.startswith("CPU")
     for result in report.training:
         assert result.steps == len(result.curve) == 6

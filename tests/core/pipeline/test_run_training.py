@@ -48,6 +48,9 @@ def test_full_fine_tuning_stores_the_whole_model(store: ArtifactStore, base: Bas
     assert report.training[0].learning_rate == pytest.approx(TESTBED.learning_rate / 10), "a tenth of the testbed's own"
     losses = {figure.run: figure.value for figure in report.figures if figure.metric == "loss"}
     assert losses["uniform"] < losses["base"] - 0.1
+    (proof,) = report.weights
+    assert (proof.run, proof.merged) == ("uniform", None)
+    assert proof.change > 10 * proof.noise
     mine = tmp_path / "mine"
     mine.mkdir()
     unpack(store.path(str(named["model.tar"])), mine)
@@ -55,6 +58,14 @@ def test_full_fine_tuning_stores_the_whole_model(store: ArtifactStore, base: Bas
     found = row_losses(base, model, encoded(base, 24, "arithmetic.jsonl")[20:], on_progress=ignore)
     mean = sum(found) / len(found)
     assert mean == pytest.approx(losses["uniform"], abs=1e-6), "figures are those of what is handed out"
+
+
+def test_training_without_any_effect_fails_the_job(store: ArtifactStore) -> None:
+    spec = with_training(steps=1, learning_rate=1e-30)
+    with pytest.raises(TrainingFailed) as caught:
+        run_job(store, assign(spec, upload(store, conversations(12))))
+    assert caught.value.code == "training_without_effect"
+    assert "uniform" in caught.value.message
 
 
 def test_a_job_resumes_from_its_checkpoint_and_removes_it(store: ArtifactStore, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from core.reports.view import (
     training_notes,
 )
 from core.schemas.analysis import GradientPerturbation
+from core.schemas.evaluation import WeightsProof
 from core.schemas.results import Report, SafeguardEffect, ValidatedStep
 from core.schemas.safeguards import Safeguards, SafeTemplate, SafetyMix
 from core.schemas.strategy import MlLrStrategy, UniformStrategy
@@ -124,6 +125,11 @@ def test_training_notes_cover_facts_without_a_column(report: Report) -> None:
             "best_step": 2,
             "stopped_early": True,
         }
+    )
+    proof = WeightsProof(run="uniform", tokens=64, change=0.123456, noise=2e-8, merged=3e-7)
+    assert training_notes(uniform, proof) == (
+        "the stored weights, loaded anew, move 12 % of the probability of trained tokens (rounding 2e-06 %, merging "
+        "3e-05 %)",
     )
     (words,) = training_notes(measured)
     assert words == "lowest validation loss 0.500 at step 2; stopped early and kept the weights of this step"
