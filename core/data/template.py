@@ -276,7 +276,7 @@ def _at(line: int) -> Generator[None]:
     try:
         yield
     except UnsupportedTurns as error:
-        _reject(f"for the row on line {line} {error}" if line else str(error))
+        _reject(str(error), line)
 
 
 def _without_trimming(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
@@ -290,9 +290,11 @@ def _without_trimming(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(change(json.loads(tokenizer.backend_tokenizer.to_str()))))
 
 
-def _reject(why: str) -> NoReturn:
+def _reject(why: str, line: int = 0) -> NoReturn:
+    what = f"The row on line {line}" if line else "A row"
     raise InvalidInput(
-        f"The base model's chat template cannot be trained with: {why}. Choose another base model, or change the row.",
+        f"{what} cannot be trained on with the base model's chat template: {why}. Change the row, or choose another "
+        "base model.",
         code="chat_template_unsupported",
         param="base_model",
     )

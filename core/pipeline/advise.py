@@ -107,8 +107,9 @@ def _refusals_that_comply(answers: Sequence[tuple[int, str]]) -> Iterator[Warned
     if lines:
         yield _warned(
             "refusals_that_comply",
-            f"{_count(lines, 'answer begins', 'answers begin')} like a refusal and then comply, {_lines(lines)}. This "
-            "teaches the model to go on after a refusal. Review each of them.",
+            f"{_count(lines, 'answer begins', 'answers begin')} like a refusal and then "
+            f"{'complies' if len(lines) == 1 else 'comply'}, {_lines(lines)}. This teaches the model to go on after a "
+            "refusal. Review each of them.",
         )
 
 

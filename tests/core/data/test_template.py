@@ -283,11 +283,11 @@ def test_templates_that_cannot_be_used(
     error = refusal(turns, make_tokenizer(template, bos="<bos>"))
     assert error.code == "chat_template_unsupported"
     assert says in error.message
-    assert "Choose another base model" in error.message
+    assert "choose another base model" in error.message
 
 
 def test_the_refused_row_is_named(make_tokenizer: MakeTokenizer) -> None:
-    assert "the row on line 7" in refusal(DOUBLE, make_tokenizer(REWRITES_HISTORY)).message
+    assert "The row on line 7" in refusal(DOUBLE, make_tokenizer(REWRITES_HISTORY)).message
 
 
 def test_no_terminator_at_all(make_tokenizer: MakeTokenizer) -> None:

@@ -52,7 +52,7 @@ def test_a_file_is_uploaded_and_its_trained_parts_are_marked(rows: Path, state: 
         "<|user|>Indent<|end|><|assistant|>[[    return a<|end|>]]",
         "Of 4 rows, 2 are trained on",
         "Dropped: 1 row. Rejected: 1 row.",
-        "Line 3: The base model's chat template cannot be trained with",
+        "Line 3: The row on line 3 cannot be trained on",
         "Line 2: 64 tokens, 0 trained",
         "so the row is dropped",
         "[rows_truncated]",
