@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from tokenizers import pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -41,9 +41,18 @@ _NAMES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}
 _DIGITS_FIRST = frozenset({"smollm", "starcoder", "refact", "codeshell"})
 """Values of `tokenizer.ggml.pre` of tokenizers that cut digits from each other before they split words as GPT-2 does:
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp. transformers splits them as GPT-2 only."""
+_COMPOSED = frozenset({"qwen2", "qwen35"})
+"""Values of tokenizers that compose characters first (NFC), which transformers leaves out of what it reads."""
 _AS_GPT2 = frozenset({"gpt-2", "phi-2", "olmo", "jina-es", "jina-de", "roberta-bpe", "exaone4", "mpt"})
 _HEAD_SIZES = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 """Settings that transformers may not read. They are harmless if they are the size of a head."""
+_PROBES = (
+    "In 1984,  12 of 300",
+    "if x:\n    return  2\t# it's\r\n",
+    " cafe\u0301 \u4e2d\u6587 \U0001f9a9",
+    "<think>a</think>",
+)
+"""Texts that ways of splitting treat differently: digits, spaces, contractions, combining characters, tags."""
 _PLAIN = ("rope.scaling.type", "vocab_size", "attention.causal")
 """Settings that core.modelfiles.gguf checks, or that say what every causal language model does."""
 
@@ -83,8 +92,10 @@ def convert(paths: Sequence[Path], folder: Path, dtype: torch.dtype) -> None:
         with reading(entry, source):
             config = AutoConfig.from_pretrained(source, gguf_file=_FILE)
             _check_settings(header, config)
-            _load_tokenizer(source, header).save_pretrained(target)
+            tokenizer = _load_tokenizer(source, header)
+            tokenizer.save_pretrained(target)
             _load_model(source, config, dtype).save_pretrained(target)
+            check_saved(tokenizer, target)
     except InvalidModel as error:
         raise Rejected(error.code, error.message.removeprefix(f"The base model {_NAME!r} ")) from error
     shutil.rmtree(source)
@@ -131,6 +142,8 @@ def _load_tokenizer(source: Path, header: GgufHeader) -> PreTrainedTokenizerFast
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
+    if kind == "gpt2" and split in _COMPOSED:
+        backend.normalizer = normalizers.NFC()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=made.bos_token,
@@ -141,6 +154,19 @@ def _load_tokenizer(source: Path, header: GgufHeader) -> PreTrainedTokenizerFast
     )
     tokenizer.chat_template = made.chat_template
     return tokenizer
+
+
+def check_saved(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Reject a tokenizer that transformers reads as another one, now that it is beside the model's config.json."""
+    saved = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for text in _PROBES:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if saved is None or saved(text, add_special_tokens=False)["input_ids"] != ids:
+            raise Rejected(
+                "gguf_unsupported",
+                "has a tokenizer in its GGUF file that transformers reads in another way for this type of model. Use "
+                "the model with safetensors weights.",
+            )
 
 
 def _check_settings(header: GgufHeader, config: PretrainedConfig) -> None:

