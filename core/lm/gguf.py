@@ -100,7 +100,8 @@ def original_digest(folder: Path, files: str) -> str:
     Raises:
         InvalidModel: code `gguf_changed`; the files are not those that were converted.
     """
-    if (folder.parent / "sha256").read_text().strip() != files:
+    record = folder.parent / "sha256"
+    if not record.is_file() or record.read_text().strip() != files:
         raise InvalidModel(
             f"The converted copy {folder.parent.name} of a GGUF model has changed since it was made. Delete this "
             "folder in `converted` of the state folder; the next job converts the model again.",

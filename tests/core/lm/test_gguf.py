@@ -158,6 +158,8 @@ def test_a_copy_that_has_changed_is_not_used(file: Path, cache: Path, tmp_path: 
     with pytest.raises(InvalidModel) as caught:
         load(entry(file, cache=cache), CPU)
     config.write_text(before)
+    with pytest.raises(InvalidModel, match="has changed"):
+        gguf.original_digest(tmp_path, gguf.folder_digest(folder))
     assert caught.value.code == "gguf_changed"
     assert folder.parent.name in caught.value.message
     assert str(cache) not in caught.value.message
