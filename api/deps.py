@@ -12,12 +12,12 @@ from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.previews import Previews
-from core import queue
+from core import catalog, queue
 from core.catalog import Catalog
 from core.config import Settings
 from core.db import keys
 from core.db.session import Sessions, transaction
-from core.errors import NotAuthenticated
+from core.errors import InvalidModel, NotAuthenticated, Unavailable
 from core.schemas.job import DatasetId, JobId
 from core.schemas.keys import Caller
 from core.schemas.prompts import PromptSetName
@@ -31,11 +31,22 @@ class Parts:
     settings: Settings
     sessions: Sessions
     store: ArtifactStore
-    catalog: Catalog
     celery: Celery
     previews: Previews
     validators: ThreadPoolExecutor
     """Threads in which uploads are validated."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The server's list as it is now.
+
+        Raises:
+            Unavailable: code `invalid_catalog`; the list was changed and is invalid now.
+        """
+        try:
+            return catalog.read(self.settings.models_file, self.settings.converted)
+        except InvalidModel as error:
+            raise Unavailable(error.message, code=error.code) from error
 
     def send(self, job_id: str) -> None:
         """Notify a worker of a job.

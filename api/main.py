@@ -92,11 +92,11 @@ def _parts(settings: Settings) -> Parts:
         raise InvalidInput(
             f"{missing} is not set. Set it, or run `securetune up`, which starts everything.", code="not_configured"
         )
+    catalog.read(settings.models_file, settings.converted)  # an invalid list ends the program before it serves anything
     return Parts(
         settings=settings,
         sessions=session.sessions(database),
         store=ArtifactStore(settings.artifacts),
-        catalog=catalog.read(settings.models),
         celery=queue.app(broker),
         previews=Previews(),
         validators=ThreadPoolExecutor(_VALIDATORS, "validator"),

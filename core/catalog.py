@@ -1,7 +1,8 @@
 """The server's list: base models, judge models, prompt sets and benchmarks that jobs may name.
 
-The list is a TOML file named by `SECURETUNE_MODELS` with one table per entry, such as `[judges.house]`: docs/models.md
-and docs/evaluation.md have examples. Relative paths start at its folder. The testbed is always listed.
+The list is a TOML file, `models.toml` in the state folder or the one that `SECURETUNE_MODELS` names, with one table per
+entry, such as `[judges.house]`: docs/models.md and docs/evaluation.md have examples. Relative paths start at its
+folder. The testbed is always listed.
 
 Covers: reading the list and looking up entries. Not here: the files of a model (core.modelfiles), rules about orders
 (core.orders.check), downloads (core.lm.files, core.data.files), uploaded prompt sets (core.db.prompt_sets).
@@ -9,17 +10,18 @@ Covers: reading the list and looking up entries. Not here: the files of a model 
 
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from core.errors import InvalidInput, InvalidModel
-from core.modelfiles import check_files
+from core.modelfiles import check_file, check_files
 from core.schemas.base import Frozen
 from core.schemas.job import JobSpec, PromptFile
 from core.schemas.judges import JudgeEntry, ModelJudgeOptions
-from core.schemas.models import BaseModelEntry, FolderSource
+from core.schemas.models import BaseModelEntry, FolderSource, GgufSource, ModelSource
 from core.schemas.prompts import ChosenPrompts, PromptSetEntry, PromptSource, Use, is_uploaded
 from core.schemas.quality import BenchmarkEntry
 from core.schemas.safeguards import SafeguardOptions
@@ -45,8 +47,10 @@ class Catalog(Frozen):
     """Benchmarks for task performance."""
 
 
-def read(path: Path | None) -> Catalog:
-    """Read the list, to which the testbed is added.
+def read(path: Path | None, converted: Path = Path("converted")) -> Catalog:
+    """Read the list, to which the testbed is added. It is read again only if the file has changed.
+
+    `converted` is the folder for converted GGUF models; like all paths, a relative one starts at the list's folder.
 
     Raises:
         InvalidModel: code `invalid_catalog`; the file is missing or invalid.
@@ -54,8 +58,17 @@ def read(path: Path | None) -> Catalog:
     if path is None:
         return Catalog(models={TESTBED.name: TESTBED})
     try:
+        status = path.stat()
+    except OSError as error:
+        raise _invalid(path, f"it cannot be opened ({error.strerror})") from error
+    return _read(path, converted, (status.st_size, status.st_mtime_ns, status.st_ino))
+
+
+@lru_cache(maxsize=4)  # the API looks at the list for every request
+def _read(path: Path, converted: Path, _version: tuple[int, int, int]) -> Catalog:
+    try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        _complete(tables, path)
+        _complete(tables, path, converted)
         listed = Catalog.model_validate(tables)
     except ValidationError as error:
         raise _invalid(path, "; ".join(map(_describe, error.errors()))) from error
@@ -66,16 +79,25 @@ def read(path: Path | None) -> Catalog:
     return listed.model_copy(update={"models": {TESTBED.name: TESTBED, **listed.models}})
 
 
-def _complete(tables: Mapping[str, object], path: Path) -> None:
-    """Add its name to each entry, and make paths absolute."""
+def _complete(tables: Mapping[str, object], path: Path, converted: Path) -> None:
+    """Add its name to each entry and the folder for conversions to GGUF sources, and make paths absolute."""
     folder = path.absolute().parent  # processes that read the list have different working directories
     for entries in tables.values():
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             if not isinstance(entry, dict):
                 continue
             for source in entry.values():
-                if isinstance(source, dict) and isinstance(source.get("path"), str):
-                    source["path"] = str(folder / source["path"])
+                if not isinstance(source, dict):
+                    continue
+                if source.get("kind") == "gguf":
+                    source.setdefault("cache", str(converted))
+                for field in ("path", "cache"):
+                    if isinstance(source.get(field), str):
+                        source[field] = str(folder / source[field])
+                if isinstance(source.get("paths"), list):
+                    source["paths"] = [
+                        str(folder / each) if isinstance(each, str) else each for each in source["paths"]
+                    ]
             entry["name"] = name
 
 
@@ -89,14 +111,14 @@ def _describe(error: ErrorDetails) -> str:
 
 
 def _invalid(path: Path, why: str) -> InvalidModel:
-    return InvalidModel(f"The server's list {path.name} (SECURETUNE_MODELS) is invalid: {why}", code="invalid_catalog")
+    return InvalidModel(f"The server's list {path.name} is invalid: {why}", code="invalid_catalog")
 
 
 def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
-    """The entry of a base model. The files of a local folder are checked.
+    """The entry of a base model. Files on this machine are checked.
 
     Raises:
-        InvalidModel: code `model_not_allowed`, or a code of `core.modelfiles.check_files`.
+        InvalidModel: code `model_not_allowed`, or a code of docs/models.md.
     """
     entry = entries.get(name)
     if entry is None:
@@ -104,9 +126,16 @@ def find(entries: Mapping[str, BaseModelEntry], name: str) -> BaseModelEntry:
             f"This server does not allow the base model {name!r}. Allowed base models: {', '.join(sorted(entries))}."
         )
         raise InvalidModel(message, code="model_not_allowed", param="base_model")
-    if isinstance(entry.source, FolderSource) and entry.source.path.is_dir():
-        check_files(entry.name, entry.source.path)
+    _check_source(entry.name, entry.source, own_template=entry.chat_template == "own")
     return entry
+
+
+def _check_source(name: str, source: ModelSource, *, tokenizer: bool = True, own_template: bool = True) -> None:
+    """Check files that this machine has; others are checked by the worker."""
+    if isinstance(source, FolderSource) and source.path.is_dir():
+        check_files(name, source.path, tokenizer=tokenizer)
+    if isinstance(source, GgufSource) and any(path.exists() for path in source.paths):
+        check_file(name, source.paths, tokenizer=tokenizer, own_template=own_template)
 
 
 def check_runs(entry: BaseModelEntry, spec: JobSpec) -> None:
@@ -139,8 +168,7 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
             code="no_unaligned_base",
             param="base_model",
         )
-    if isinstance(entry.unaligned_base, FolderSource) and entry.unaligned_base.path.is_dir():
-        check_files(f"{entry.name} (its unaligned_base)", entry.unaligned_base.path, tokenizer=False)
+    _check_source(f"{entry.name} (its unaligned_base)", entry.unaligned_base, tokenizer=False)
 
 
 def judges(listed: Catalog, spec: JobSpec) -> tuple[JudgeEntry, ...]:

@@ -35,7 +35,8 @@ class Settings(BaseSettings):
     state: Path = Field(default_factory=default_state)
     """Folder of everything that must last: artifacts, keys, logs, and the servers that `securetune up` starts."""
     models: Path | None = None
-    """A TOML file with the base models, judges, prompt sets and benchmarks that jobs may name (core.catalog)."""
+    """A TOML file with the base models, judges, prompt sets and benchmarks that jobs may name (core.catalog). If not
+    set, `models.toml` in the state folder is read if there is one."""
     signing_key: Path | None = None
     """File of the private key that signs reports: Ed25519, PKCS #8, PEM, mode 0600. If not set, a worker creates one in
     the state directory."""
@@ -67,6 +68,17 @@ class Settings(BaseSettings):
                 "lease_seconds must be at least three times heartbeat_seconds: otherwise healthy workers lose jobs"
             )
         return self
+
+    @property
+    def models_file(self) -> Path | None:
+        """The server's list: the file that `models` names, or `models.toml` in the state folder if there is one."""
+        default = self.state / "models.toml"
+        return self.models or (default if default.exists() else None)
+
+    @property
+    def converted(self) -> Path:
+        """Folder of the safetensors copies of GGUF models."""
+        return self.state.absolute() / "converted"
 
     @property
     def artifacts(self) -> Path:

@@ -108,7 +108,7 @@ class Supervisor:
             return claim, order
 
     def _order(self, session: Session, claim: Claim) -> Order:
-        assignment, model = assign(session, claim, catalog.read(self._settings.models))
+        assignment, model = assign(session, claim, catalog.read(self._settings.models_file, self._settings.converted))
         return Order(
             assignment=assignment,
             model=model,

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from api.deps import PartsDep
 from core.schemas.judges import EndpointSource, JudgeEntry, kinds_for
-from core.schemas.models import FolderSource, HubSource
+from core.schemas.models import FolderSource, GgufSource, HubSource
 from core.schemas.replies import JudgeReply, Page
 
 router = APIRouter(prefix="/judges", tags=["judges"])
@@ -33,7 +33,7 @@ def _reply(entry: JudgeEntry) -> JudgeReply:
 
 def _identity(entry: JudgeEntry) -> tuple[str | None, str | None]:
     match entry.source:
-        case FolderSource():
+        case FolderSource() | GgufSource():
             return None, None
         case HubSource(id=repo, revision=revision):
             return repo, revision

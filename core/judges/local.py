@@ -12,13 +12,14 @@ import torch
 
 from core.errors import InvalidInput, InvalidModel
 from core.judges.model import Failure, Heartbeat, OnReply, Prompt, Reply, Request
-from core.lm.files import fetch, folder_digest
+from core.lm.files import fetch
 from core.lm.generate import continue_tokens
+from core.lm.gguf import folder_digest
 from core.lm.load import BaseModel, load
 from core.lm.prompts import render
 from core.modelfiles import check_files
 from core.schemas.judges import JudgeEntry
-from core.schemas.models import BaseModelEntry, FolderSource, HubSource
+from core.schemas.models import BaseModelEntry, ModelSource
 
 _AT_ONCE = 256
 """Prompts of one call of `continue_tokens`. Their replies arrive when the last of them has ended; the batch size within
@@ -28,7 +29,7 @@ a call depends on memory (core.lm.generate)."""
 class LocalModel:
     """A model in memory."""
 
-    def __init__(self, entry: JudgeEntry, source: FolderSource | HubSource, device: torch.device) -> None:
+    def __init__(self, entry: JudgeEntry, source: ModelSource, device: torch.device) -> None:
         self._entry, self._device = entry, device
         self._base: BaseModel | None = None
         self._listed = BaseModelEntry(name=entry.name, source=source)

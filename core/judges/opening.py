@@ -17,7 +17,7 @@ from core.judges.kind import JudgeKind, Models, find_entry
 from core.judges.local import LocalModel
 from core.judges.model import Heartbeat
 from core.schemas.judges import JUDGES, EndpointSource, JudgeEntry, JudgeOptions, ModelJudgeOptions, RulesJudge
-from core.schemas.models import FolderSource
+from core.schemas.models import FolderSource, GgufSource
 
 _KINDS: dict[type[JudgeOptions], JudgeKind[Any]] = {}
 
@@ -81,5 +81,5 @@ def check_judges(
     for entry in {entry.name: entry for entry in named}.values():
         if isinstance(entry.source, EndpointSource):
             Endpoint(entry.name, entry.source).check(heartbeat, raw=entry.template is not None)
-        elif isinstance(entry.source, FolderSource):
+        elif isinstance(entry.source, FolderSource | GgufSource):
             LocalModel(entry, entry.source, torch.device("cpu")).check()

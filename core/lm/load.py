@@ -20,13 +20,14 @@ from transformers import (
 )
 
 from core.errors import InvalidInput, Unavailable
-from core.lm.files import describe_source, fetch, folder_digest
+from core.lm.files import describe_source, fetch
+from core.lm.gguf import folder_digest, original_digest
 from core.lm.reading import context_of, make_loadable, read_config, reading, vocabulary_size
 from core.lm.tokenizer import check_vocabulary, load_tokenizer
 from core.lm.weights import check_finite, check_names, loaded_tensors, stored_tensors
 from core.modelfiles import check_files
 from core.schemas.events import Warned
-from core.schemas.models import BaseModelEntry
+from core.schemas.models import BaseModelEntry, GgufSource
 from core.schemas.results import ModelIdentity
 from core.schemas.training import Precision
 
@@ -127,10 +128,13 @@ def load(
     # Only the model's terminators: its own sampling, beams and penalties would mix into every greedy answer.
     own = model.generation_config
     model.generation_config = GenerationConfig(eos_token_id=own.eos_token_id if own else None)
+    files = folder_digest(folder)
+    original = original_digest(folder, files) if isinstance(entry.source, GgufSource) else None
     identity = ModelIdentity(
         name=entry.name,
         source=describe_source(entry),
-        sha256=folder_digest(folder),
+        sha256=original or files,
+        files_sha256=files if original else None,
         parameters=model.num_parameters(),
         architecture=type(model).__name__,
         chat_template=entry.chat_template,

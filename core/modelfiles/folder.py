@@ -91,8 +91,8 @@ def _no_config(names: set[str]) -> Problem:
 def _gguf() -> Problem:
     return Problem(
         "gguf_unsupported",
-        "has GGUF weights only, which cannot be tuned. Use the model in the Hugging Face layout with safetensors "
-        "weights.",
+        'has GGUF weights only. List the file itself: source = { kind = "gguf", path = ... }; or use the model in the '
+        "Hugging Face layout with safetensors weights.",
     )
 
 

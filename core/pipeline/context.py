@@ -114,7 +114,7 @@ class JobContext:
     def inputs(self) -> dict[str, JsonValue]:
         """Everything that all stored results depend on, whatever the job's data."""
         return {
-            "model": self.base.identity.sha256,
+            "model": self.base.identity.files_sha256 or self.base.identity.sha256,
             "device": self.base.device.type,
             "weights": self.base.weights,
             "chat_template": self.base.identity.chat_template,

@@ -9,7 +9,7 @@ from core.data.rows import Rows
 from core.data.tables import only_valid
 from core.data.template import RowEncoder, end_of_turn
 from core.errors import InvalidInput, SecureTuneError, TooLarge, Unavailable
-from core.lm.files import TOKENIZER_FILES, fetch
+from core.lm.files import fetch
 from core.lm.reading import read_context
 from core.lm.tokenizer import load_tokenizer
 from core.pipeline.advise import advise
@@ -26,7 +26,7 @@ def preview(order: PreviewOrder) -> Preview:
     """
     request, entry = order.request, order.entry
     check_digest(order.path, order.sha256)
-    folder = fetch(entry, TOKENIZER_FILES)
+    folder = fetch(entry, weights=False)
     tokenizer = load_tokenizer(entry, folder)
     limit = min(request.max_length, read_context(entry, folder))
     encoder = RowEncoder(tokenizer, max_length=limit, thinking=request.thinking, turns=request.turns)

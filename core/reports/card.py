@@ -14,7 +14,7 @@ from core.reports import decided, view
 from core.reports.numbers import percent
 from core.reports.text import one_line, visible
 from core.schemas.job import BASE_RUN
-from core.schemas.results import Report
+from core.schemas.results import ModelIdentity, Report
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~$&!]|:(?=//)|(?<=www)\.")
 """Characters that start markup, HTML, mathematics or links in Markdown."""
@@ -144,7 +144,16 @@ def _loading(report: Report) -> str:
         f"## How to load it\n\n```python\n{imports}from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"{load}\ntokenizer = AutoTokenizer.from_pretrained('{folder}')\n```\n\n"
         f"The base model is {_code(report.model.source)} ({_plain(report.model.architecture)}, "
-        f"{report.model.parameters:,} parameters). The SHA-256 over its files is {_code(report.model.sha256)}."
+        f"{report.model.parameters:,} parameters). {_digests(report.model)}"
+    )
+
+
+def _digests(model: ModelIdentity) -> str:
+    if model.files_sha256 is None:
+        return f"The SHA-256 over its files is {_code(model.sha256)}."
+    return (
+        f"The SHA-256 of the GGUF file is {_code(model.sha256)}. Load the files that it was converted into "
+        f"(`securetune models convert`); the SHA-256 over these is {_code(model.files_sha256)}."
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, HttpUrl
 from typing_extensions import override
 
 from core.schemas.base import Frozen
-from core.schemas.models import FolderSource, HubSource
+from core.schemas.models import ModelSource
 from core.schemas.registry import Registry
 
 JudgeName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -47,7 +47,7 @@ class JudgeEntry(Frozen):
 
     name: JudgeName
     """Name of the judge model in requests."""
-    source: Annotated[FolderSource | HubSource | EndpointSource, Field(discriminator="kind")]
+    source: Annotated[ModelSource | EndpointSource, Field(discriminator="kind")]
     """Location of the model: files that the worker loads, or a server that it queries."""
     protocol: JudgeProtocol = "chat"
     """How the model replies. `chat`: a chat model, for `rubric` and `strongreject`. The others are classifiers:

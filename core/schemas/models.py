@@ -3,10 +3,11 @@
 Not here: reading the list (core.catalog), loading weights (core.lm).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.schemas.base import Frozen
 
@@ -34,7 +35,34 @@ class HubSource(Frozen):
     """Commit of the repository as 40 hex digits; a branch could change during a job."""
 
 
-Source = Annotated[FolderSource | HubSource, Field(discriminator="kind")]
+class GgufSource(Frozen):
+    """A GGUF file on the worker's disk. Its weights are dequantised once, into a folder with safetensors weights."""
+
+    kind: Literal["gguf"] = "gguf"
+    """Always `gguf`, for a GGUF file on the worker's disk."""
+    paths: tuple[Path, ...] = Field(min_length=1, max_length=1000)
+    """Path of the file on the worker's disk, or of its parts, which are joined byte by byte in this order. The list may
+    also have a single `path`."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the whole file in hex. If it is set, a file with another digest is rejected."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of the dequantised weights. `bfloat16` takes half the space; `float32` rounds nothing."""
+    cache: Path
+    """Folder in which the dequantised copy is kept. The server's list has a default for it: `converted` in the state
+    folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_one_path(cls, data: object) -> object:
+        """Read `path` as the only one of `paths`."""
+        if isinstance(data, dict) and "path" in data and "paths" not in data:
+            fields = dict(cast("Mapping[str, object]", data))
+            return {"paths": [fields.pop("path")], **fields}
+        return data
+
+
+ModelSource = FolderSource | HubSource | GgufSource
+Source = Annotated[ModelSource, Field(discriminator="kind")]
 
 
 class BaseModelEntry(Frozen):

@@ -180,8 +180,8 @@ class ModelReply(Frozen):
     """A sentence about the model."""
     learning_rate: float = Field(examples=[2e-4])
     """Standard learning rate of a job that names none."""
-    source: Literal["folder", "hub"]
-    """`folder` if the model is on the server's disk, `hub` if it is on the Hugging Face hub."""
+    source: Literal["folder", "hub", "gguf"]
+    """`folder` or `gguf` if the model is on the server's disk, `hub` if it is on the Hugging Face hub."""
     hub_id: str | None
     """Id of the model on the hub; null for a folder."""
     revision: str | None
@@ -236,8 +236,8 @@ class JudgeReply(Frozen):
     """How the judge model is prompted and answers."""
     kinds: tuple[str, ...] = Field(examples=[["rubric", "strongreject"]])
     """Kinds of judge that may use the model."""
-    source: Literal["folder", "hub", "endpoint"]
-    """`folder` or `hub` if the worker loads the model, `endpoint` if another server runs it."""
+    source: Literal["folder", "hub", "gguf", "endpoint"]
+    """`endpoint` if another server runs the model; otherwise the worker loads it from one of the others."""
     model: str | None
     """Name of the model on the hub or at the other server; null for a folder."""
     revision: str | None

@@ -26,9 +26,12 @@ class ModelIdentity(Frozen):
     name: str
     """Name in the server's list of models."""
     source: str
-    """Folder of the model, or its hub id with the revision."""
+    """Folder of the model, its hub id with the revision, or its GGUF file."""
     sha256: str
-    """SHA-256 over the names and contents of all files of the model, in hex."""
+    """SHA-256 over the names and contents of all files of the model, in hex; of a GGUF model, of the GGUF file."""
+    files_sha256: str | None = None
+    """SHA-256 over the names and contents of all files that a GGUF file was converted into, in hex; null for models
+    that are used as they are."""
     parameters: int
     """Number of parameters of the model."""
     architecture: str

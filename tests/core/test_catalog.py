@@ -10,7 +10,7 @@ from core.errors import InvalidInput, InvalidModel
 from core.orders.check import check_evaluation
 from core.schemas.job import JobSpec, PromptFile
 from core.schemas.judges import EndpointSource
-from core.schemas.models import BaseModelEntry, FolderSource, HubSource
+from core.schemas.models import BaseModelEntry, FolderSource, GgufSource, HubSource
 from core.schemas.prompts import ChosenPrompts, HubFileSource, PromptFileSource
 from tests.core.modelfiles.folders import model_folder
 
@@ -46,6 +46,44 @@ def test_a_list_is_read(tmp_path: Path) -> None:
     assert read["chat"].source == HubSource(id="org/chat-7b", revision="a" * 40)
     assert read["in-house"].learning_rate == 1e-4
     assert catalog.find(read, "chat") == read["chat"]
+
+
+def test_gguf_files_are_read_with_the_folder_for_conversions(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(
+        '[models.one]\nsource = { kind = "gguf", path = "one.gguf" }\n'
+        '[models.parts]\nsource = { kind = "gguf", paths = ["a.bin", "/b.bin"], dtype = "float32", cache = "own" }\n'
+        '[judges.guard]\nsource = { kind = "gguf", path = "/guard.gguf", sha256 = "' + "a" * 64 + '" }\n'
+    )
+    read = catalog.read(path, Path("/state/converted"))
+    assert read.models["one"].source == GgufSource(paths=(tmp_path / "one.gguf",), cache=Path("/state/converted"))
+    assert read.models["parts"].source == GgufSource(
+        paths=(tmp_path / "a.bin", Path("/b.bin")), dtype="float32", cache=tmp_path / "own"
+    )
+    guard = read.judges["guard"].source
+    assert isinstance(guard, GgufSource)
+    assert (guard.sha256, guard.cache) == ("a" * 64, Path("/state/converted"))
+    assert BaseModelEntry.model_validate_json(read.models["one"].model_dump_json()) == read.models["one"]
+
+
+def test_a_list_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text('[models.a]\nsource = { kind = "folder", path = "/a" }\n')
+    first = catalog.read(path)
+    assert catalog.read(path) is first
+    path.write_text('[models.other]\nsource = { kind = "folder", path = "/a" }\n')
+    assert set(catalog.read(path).models) == {"testbed", "other"}
+
+
+def test_gguf_files_on_this_machine_are_checked(tmp_path: Path) -> None:
+    source = GgufSource(paths=(tmp_path / "m.gguf", tmp_path / "gone"), cache=tmp_path)
+    listed = {"mine": BaseModelEntry(name="mine", source=source)}
+    assert catalog.find(listed, "mine").source == source  # only the worker may have it
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InvalidModel) as caught:
+        catalog.find(listed, "mine")
+    assert caught.value.code == "model_missing"
+    assert str(tmp_path) not in caught.value.message
 
 
 LIST = """
@@ -212,6 +250,11 @@ def test_listed_prompt_sets_become_files(listed: Catalog) -> None:
         '[models.x]\nsource = { kind = "hub", id = "org/x", revision = "main" }\n',
         '[models.x]\nsource = { kind = "hub", id = "../x", revision = "' + "a" * 40 + '" }\n',
         '[models.x]\nsource = { kind = "pickle", path = "/x" }\n',
+        '[models.x]\nsource = { kind = "gguf" }\n',
+        '[models.x]\nsource = { kind = "gguf", paths = [] }\n',
+        '[models.x]\nsource = { kind = "gguf", paths = [1] }\n',
+        '[models.x]\nsource = { kind = "gguf", path = "a", paths = ["b"] }\n',
+        '[models.x]\nsource = { kind = "gguf", path = "a", sha256 = "abc" }\n',
         '[models."../x"]\nsource = { kind = "folder", path = "/x" }\n',
         '[models.x]\nsource = { kind = "folder", path = "/x" }\nlearning_rate = nan\n',
         '[models.x]\nname = "y"\nsource = { kind = "folder", path = "/x" }\nsurprise = 1\n',

@@ -43,3 +43,21 @@ def test_models_are_listed_with_what_is_wrong_with_them(database_url: str, redis
     assert models["testbed"]["source"] == "folder"
     assert (models["chat"]["chat_template"], models["chat"]["unaligned_base"]) == ("plain", True)
     assert (models["testbed"]["chat_template"], models["testbed"]["unaligned_base"]) == ("own", False)
+
+
+def test_a_model_that_is_added_to_the_list_needs_no_restart(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    settings = settings_for(database_url, redis_url, tmp_path)
+    app = create_app(settings)
+    with TestClient(app) as http:
+        with transaction(app.state.parts.sessions) as session:
+            http.headers["authorization"] = f"Bearer {keys.create(session, 'test')}"
+        assert [item["name"] for item in http.get("/models").json()["data"]] == ["testbed"]
+        settings.state.mkdir(exist_ok=True)
+        (settings.state / "models.toml").write_text('[models.real]\nsource = { kind = "gguf", path = "m.gguf" }\n')
+        (settings.state / "m.gguf").write_bytes(b"GGUF")
+        real, testbed = http.get("/models").json()["data"]
+        assert (real["name"], real["source"], real["usable"], testbed["name"]) == ("real", "gguf", False, "testbed")
+        assert "cut off in its metadata" in real["problem"]
+        (settings.state / "models.toml").write_text("[models")
+        broken = http.get("/models")
+        assert (broken.status_code, broken.json()["error"]["code"]) == (503, "invalid_catalog")

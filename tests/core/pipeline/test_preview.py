@@ -1,6 +1,7 @@
 """The process that computes previews: what it shows is what a job trains on, and its errors are answers."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 from core.catalog import TESTBED
 from core.data import load
 from core.data.encoded import IGNORED
+from core.lm import gguf
 from core.lm.load import BaseModel
 from core.pipeline.context import encode_for
 from core.pipeline.preview import answer
 from core.schemas.data import ColumnMap
-from core.schemas.models import FolderSource
+from core.schemas.models import FolderSource, GgufSource
 from core.schemas.preview import Preview, PreviewAnswer, PreviewFailed, PreviewOrder, PreviewRequest
 from core.schemas.training import TrainingSpec
 from core.storage.store import digest
@@ -108,6 +110,20 @@ def test_a_model_that_cannot_be_used_is_an_answer(path: Path, tmp_path: Path) ->
     assert (found.code, found.param, found.unavailable) == ("model_missing", "base_model", False)
     fewer = order(path).model_copy(update={"max_rows": 2})
     assert failed(fewer).code == "too_large"
+
+
+def test_a_gguf_model_is_previewed_with_its_converted_copy(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    source = GgufSource(paths=(file,), cache=tmp_path / "converted")
+    ordered = order(path).model_copy(update={"entry": TESTBED.model_copy(update={"source": source})})
+    found = failed(ordered)
+    assert (found.code, found.unavailable) == ("model_not_converted", False)
+    assert "securetune models convert testbed" in found.message
+    assert isinstance(TESTBED.source, FolderSource)
+    copy = source.cache / f"{digest(file)}-bfloat16-{gguf._versions() or '0'}" / "model"
+    shutil.copytree(TESTBED.source.path, copy)
+    assert shown(ordered) == shown(order(path))
 
 
 def test_columns_are_those_of_the_upload(tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def test_base_model_from_the_hub_is_loaded_by_id_and_commit(whole: Report) -> No
     assert f"from_pretrained('meta-llama/Llama-2-7b-chat-hf', revision='{'a' * 40}')" in text
 
 
+def test_model_from_a_gguf_file_has_the_digests_of_both(whole: Report) -> None:
+    assert "GGUF" not in text_of(whole)
+    model = whole.model.model_copy(update={"sha256": "a" * 64, "files_sha256": "b" * 64})
+    text = text_of(whole.model_copy(update={"model": model}))
+    assert "The SHA-256 of the GGUF file is" in text
+    assert "the SHA-256 over these is" in text
+    assert "a" * 64 in text
+    assert "b" * 64 in text
+
+
 def test_whole_model_is_loaded_without_peft(whole: Report) -> None:
     training = whole.spec.training.model_copy(update={"method": "full"})
     front, text = parts(whole.model_copy(update={"spec": whole.spec.model_copy(update={"training": training})}))
