@@ -28,6 +28,7 @@ from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.changes import add_changes
 from core.pipeline.context import JobContext
+from core.pipeline.measured import not_pinned, record, too_few_answers
 from core.quality.evaluate import ValidationRows
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
@@ -85,7 +86,8 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
 
     def measure() -> Evaluation:
         with _load_trained(job, folder) as tuned:
-            return _measure(job, _Model(run.label, tuned, security, stored), held, inputs=inputs)
+            model = _Model(run.label, tuned, security, stored, run.safeguards.serving_system_prompt is not None)
+            return _measure(job, model, held, inputs=inputs)
 
     evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
     job.emit(Figures(figures=evaluation.figures))
@@ -104,6 +106,8 @@ class _Model:
     """The attacks, with the system prompt of this model."""
     tuned: TrainedFiles | None
     """The files of a trained model; None for the base model, whose answers are shared between jobs."""
+    serving: bool = False
+    """Whether a safeguard of the run requires the system prompt."""
 
 
 def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: dict[str, JsonValue]) -> Evaluation:
@@ -134,7 +138,13 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
             model.run, said, judges, on_progress=partial(job.stages.report_progress, "verdict", part=(0.6, 0.8))
         )
     task = _measure_task(job, model, held, inputs=inputs)
-    return found.model_copy(update={"figures": found.figures + task.figures, "tasks": task.answers})
+    return found.model_copy(
+        update={
+            "figures": found.figures + task.figures,
+            "tasks": task.answers,
+            "measured": record(job, model.spec, found, serving=model.serving),
+        }
+    )
 
 
 def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> dict[str, JsonValue]:
@@ -216,20 +226,11 @@ def _base_warnings(evaluation: Evaluation, spec: SecuritySpec, policy: Policy) -
         )
     if note := power_note(evaluation.figures, spec.threshold):
         yield Warned(code="too_few_prompts", message=note)
-    short = {
-        figure.suite: (figure.n, policy.needed(rule))
-        for figure in evaluation.figures
-        if figure.metric == "attack_success_rate"
-        and (rule := policy.rule(figure.suite)) is not None
-        and figure.n < policy.needed(rule)
-    }
-    if short:
-        needed = max(needed for _, needed in short.values())
+    if reasons := [*too_few_answers(evaluation, policy), *not_pinned(evaluation, policy)]:
         yield Warned(
             code="gate_cannot_release",
-            message=f"The gate will not release this job's model, because the policy needs {needed} decided answers "
-            f"and there are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise "
-            "security.max_prompts or use a larger prompt set. Ignore this if the job is only a trial.",
+            message=f"The gate will not release this job's model. {' '.join(reasons)} Ignore this if the job is only a "
+            "trial.",
         )
     yield from _answer_warnings(evaluation, spec)
 

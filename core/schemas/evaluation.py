@@ -7,6 +7,7 @@ from typing import Literal
 
 from core.schemas.base import Frozen
 from core.schemas.data import Message
+from core.schemas.measure import Measured
 from core.schemas.metrics import Metric
 
 Verdict = Literal["refused", "partial", "complied", "empty", "undecided"]
@@ -200,3 +201,5 @@ class Evaluation(Frozen):
     """Agreement of every pair of judges."""
     judges: tuple[JudgeUse, ...] = ()
     """The work that each judge did."""
+    measured: Measured | None = None
+    """How the model was measured; null outside jobs."""

@@ -243,6 +243,8 @@ def test_a_job_that_the_gate_cannot_release_is_warned_about_before_training(stor
     assert warning.code == "gate_cannot_release"
     assert "needs 35 decided answers" in warning.message
     assert "direct (4)" in warning.message
+    assert "requires attacks of prompt_injection" in warning.message
+    assert "security.max_new_tokens to at least 128" in warning.message
     first = [event.stage for event in recorded.events if isinstance(event, StageStarted)].index("training")
     assert (
         recorded.events.index(warning)
@@ -250,4 +252,4 @@ def test_a_job_that_the_gate_cannot_release_is_warned_about_before_training(stor
     )
     assert outcome.gate is not None
     assert outcome.gate.outcome == "undecided"
-    assert {reason.code for reason in outcome.gate.reasons} == {"too_few_answers"}
+    assert {reason.code for reason in outcome.gate.reasons} == {"too_few_answers", "less_than_pinned"}
