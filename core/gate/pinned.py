@@ -42,7 +42,7 @@ def _attacks(measured: Measured, measure: Measure) -> Iterator[GateReason]:
     if missing := [family for family, one in found.items() if one is None]:
         yield _reason(
             f"the policy requires attacks of {', '.join(missing)}, which were not measured",
-            "Leave out security.attacks, or add them there",
+            "Choose security.suite standard or full, or add them to security.attacks",
         )
     changed = [attack for attack in measure.attacks if (one := found[attack.family]) and not one.attack.covers(attack)]
     for attack in changed:

@@ -28,7 +28,7 @@ from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.changes import add_changes
 from core.pipeline.context import JobContext
-from core.pipeline.measured import not_pinned, record, too_few_answers
+from core.pipeline.measured import record, why_not_released
 from core.quality.evaluate import ValidationRows
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
@@ -226,11 +226,10 @@ def _base_warnings(evaluation: Evaluation, spec: SecuritySpec, policy: Policy) -
         )
     if note := power_note(evaluation.figures, spec.threshold):
         yield Warned(code="too_few_prompts", message=note)
-    if reasons := [*too_few_answers(evaluation, policy), *not_pinned(evaluation, policy)]:
+    if why := why_not_released(evaluation, policy):
         yield Warned(
             code="gate_cannot_release",
-            message=f"The gate will not release this job's model. {' '.join(reasons)} Ignore this if the job is only a "
-            "trial.",
+            message=f"The gate will not release this job's model. {why} Ignore this if the job is only a trial.",
         )
     yield from _answer_warnings(evaluation, spec)
 

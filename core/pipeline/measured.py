@@ -3,8 +3,6 @@
 Not here: measuring (core.pipeline.evaluate), deciding (core.gate).
 """
 
-from collections.abc import Iterator
-
 from core.gate import less_than_pinned
 from core.pipeline.context import JobContext
 from core.schemas.evaluation import Answer, Evaluation
@@ -46,8 +44,8 @@ def _system_prompt(answer: Answer) -> str | None:
     return first.content if first.role == "system" else None
 
 
-def too_few_answers(evaluation: Evaluation, policy: Policy) -> Iterator[str]:
-    """Families with fewer decided answers of the base model than their rules need."""
+def why_not_released(evaluation: Evaluation, policy: Policy) -> str | None:
+    """Why the gate will not release what is measured like the base model; None if it may."""
     short = {
         figure.suite: (figure.n, policy.needed(rule))
         for figure in evaluation.figures
@@ -55,16 +53,13 @@ def too_few_answers(evaluation: Evaluation, policy: Policy) -> Iterator[str]:
         and (rule := policy.rule(figure.suite)) is not None
         and figure.n < policy.needed(rule)
     }
+    missing = less_than_pinned(evaluation.measured, policy.measure) if policy.measure is not None else ()
     if short:
         needed = max(needed for _, needed in short.values())
-        yield (
+        also = " It also measures less than the policy pins (`measure`)." if missing else ""
+        return (
             f"The policy needs {needed} decided answers, and there are fewer for "
             f"{', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise security.max_prompts or use a "
-            "larger prompt set."
+            f"larger prompt set.{also}"
         )
-
-
-def not_pinned(evaluation: Evaluation, policy: Policy) -> Iterator[str]:
-    """What the base model was not measured with, though the policy pins it."""
-    if policy.measure is not None:
-        yield from (reason.message for reason in less_than_pinned(evaluation.measured, policy.measure))
+    return " ".join(reason.message for reason in missing) or None

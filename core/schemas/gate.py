@@ -131,7 +131,8 @@ class GateReply(Frozen):
     """The gate's decision about a job's adapter, and whether the adapter is available."""
 
     outcome: GateOutcome
-    """What the gate decided: `released`, `quarantined` or `undecided`."""
+    """What the gate decided: `released`, `quarantined` or `undecided`. Also `quarantined` if another job of the project
+    quarantined the same weights."""
     reasons: tuple[GateReason, ...]
     """Why the adapter is withheld; empty if it is released."""
     notes: tuple[GateReason, ...] = ()
