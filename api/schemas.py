@@ -3,13 +3,14 @@
 Not here: the classes of replies (core.schemas.replies), replies of a single route (api.routes).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from urllib.parse import quote
 
 from core.db import artifacts as artifact_queries
 from core.db import gate as gate_queries
 from core.db import jobs, records
-from core.db.models import Artifact, Dataset, Event, GateOverride, Job, ProjectPolicy, PromptSet
+from core.db.gate import Standing
+from core.db.models import Artifact, Dataset, Event, Job, ProjectPolicy, PromptSet
 from core.db.session import Session
 from core.schemas.evaluation import Figure
 from core.schemas.events import JOB_EVENT
@@ -28,6 +29,8 @@ from core.schemas.replies import (
     PolicyReply,
     PromptSetReply,
 )
+
+_NO_DECISION = Standing(None, ())
 
 
 def dataset(row: Dataset) -> DatasetReply:
@@ -71,9 +74,9 @@ def policy(project: str, row: ProjectPolicy | None) -> PolicyReply:
     return PolicyReply.model_validate(row, from_attributes=True)
 
 
-def gate(row: Job, overrides: Sequence[GateOverride]) -> GateReply | None:
+def gate(standing: Standing) -> GateReply | None:
     """The decision of the gate about a job, and its overrides; None before there is one."""
-    decided = gate_queries.decision(row)
+    decided = standing.decision
     if decided is None:
         return None
     return GateReply(
@@ -81,15 +84,15 @@ def gate(row: Job, overrides: Sequence[GateOverride]) -> GateReply | None:
         reasons=decided.reasons,
         notes=decided.notes,
         policy_version=decided.policy_version,
-        available=decided.outcome == "released" or bool(overrides),
-        overrides=tuple(Override.model_validate(each, from_attributes=True) for each in overrides),
+        available=standing.released,
+        overrides=tuple(Override.model_validate(each, from_attributes=True) for each in standing.overrides),
     )
 
 
-def job_summary(row: Job, overrides: Sequence[GateOverride] = ()) -> JobSummary:
+def job_summary(row: Job, standing: Standing = _NO_DECISION) -> JobSummary:
     """The reply about a job in a list."""
     spec = read_order(row.spec)
-    decided = gate(row, overrides)
+    decided = gate(standing)
     computed = {
         "stage": row.progress["stage"] if row.progress else None,
         "spec": spec,
@@ -100,16 +103,16 @@ def job_summary(row: Job, overrides: Sequence[GateOverride] = ()) -> JobSummary:
     return JobSummary.model_validate(columns | computed)
 
 
-def new_job(row: Job, *, figures: Iterable[Figure] = (), overrides: Sequence[GateOverride] = ()) -> JobReply:
+def new_job(row: Job, *, figures: Iterable[Figure] = (), standing: Standing = _NO_DECISION) -> JobReply:
     """The reply to an order: a job, without figures as long as there are none."""
     policy = PolicyRef.model_validate(row.policy) if row.policy else None
-    return JobReply(**dict(job_summary(row, overrides)), policy=policy, figures=tuple(figures))
+    return JobReply(**dict(job_summary(row, standing)), policy=policy, figures=tuple(figures))
 
 
 def job(session: Session, row: Job) -> JobReply:
     """A job with its figures and the overrides of its gate."""
-    overrides = gate_queries.overrides(session, row.id).get(row.id, [])
-    return new_job(row, figures=records.figures(session, row.id), overrides=overrides)
+    standing = gate_queries.standing(session, row)
+    return new_job(row, figures=records.figures(session, row.id), standing=standing)
 
 
 def event(row: Event) -> EventReply:
@@ -124,7 +127,7 @@ def artifacts(session: Session, job_id: str) -> Page[ArtifactReply]:
     Raises:
         NotFound: the job does not exist.
     """
-    withheld = not gate_queries.is_released(session, jobs.get(session, job_id))
+    withheld = not gate_queries.standing(session, jobs.get(session, job_id)).released
     rows = artifact_queries.of_job(session, job_id)
     return Page(data=tuple(_artifact(row, withheld=row.gated and withheld) for row in rows), has_more=False)
 

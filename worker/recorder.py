@@ -7,10 +7,11 @@ written).
 
 from dataclasses import dataclass, field
 
-from core.db import artifacts, jobs, records
+from core.db import artifacts, gate, jobs, records, weights
 from core.db.jobs import Claim
 from core.db.session import Session, Sessions, transaction
 from core.schemas.events import Figures, JobError, PipelineEvent, StatusChanged
+from core.schemas.gate import GateDecision
 from core.schemas.results import Outcome
 from worker.child import TrainingProcess
 
@@ -39,7 +40,9 @@ class Recorder:
             self._record(session)
             artifacts.put(session, self.claim.job_id, outcome.artifacts)
             jobs.finish(session, self.claim, "succeeded", gate=outcome.gate)
-            self._add_event(session, StatusChanged(status="succeeded", message=_success(outcome)))
+            weights.add(session, self.claim.job_id, outcome.weights, own=outcome.gate.run if outcome.gate else None)
+            decided = gate.standing(session, jobs.get(session, self.claim.job_id)).decision
+            self._add_event(session, StatusChanged(status="succeeded", message=_success(decided)))
 
     def fail(self, error: JobError) -> None:
         """Record failure."""
@@ -85,10 +88,10 @@ class Recorder:
         records.add_event(session, self.claim.job_id, self.claim.attempt, event)
 
 
-def _success(outcome: Outcome) -> str:
-    if outcome.gate is None or outcome.gate.outcome == "released":
+def _success(decided: GateDecision | None) -> str:
+    if decided is None or decided.outcome == "released":
         return "The job has succeeded."
-    return f"The job has succeeded, and the gate withholds its files: {outcome.gate.outcome}."
+    return f"The job has succeeded, and the gate withholds its files: {decided.outcome}."
 
 
 def end_hopeless(session: Session, *, max_failures: int) -> int:

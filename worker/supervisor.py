@@ -142,6 +142,9 @@ class Supervisor:
             case Succeeded(outcome=outcome) if not has_only_own_files(outcome, recorder.claim.job_id):
                 message = "The training process reported files of another job. The server's log has details."
                 recorder.fail(JobError(code="protocol_error", message=message))
+            case Succeeded(outcome=outcome) if not has_own_weights(outcome):
+                message = "The training process reported a decision without the digest of its weights."
+                recorder.fail(JobError(code="protocol_error", message=message))
             case Succeeded(outcome=outcome):
                 return self._succeed(recorder, outcome, log)
             case _ if watch.reason == "cancel":
@@ -218,6 +221,11 @@ def has_only_own_files(outcome: Outcome, job_id: str) -> bool:
     names = {file.name for file in outcome.artifacts}
     own = all(file.key.startswith(f"jobs/{job_id}/") for file in outcome.artifacts)
     return own and len(names) == len(outcome.artifacts)
+
+
+def has_own_weights(outcome: Outcome) -> bool:
+    """Whether the decision about the job's own run comes with the digest of its weights."""
+    return outcome.gate is None or outcome.gate in [each.gate for each in outcome.weights]
 
 
 def describe_exit(ending: Stopped | Exited, last_lines: list[str]) -> JobError:

@@ -82,8 +82,8 @@ def list_jobs(
     """Newest first. New jobs do not shift later pages."""
     with transaction(parts.sessions) as session:
         rows, more = newest_first(session, Job, limit=limit, after=after)
-        overrides = gate.overrides(session, *(row.id for row in rows))
-        found = tuple(schemas.job_summary(row, overrides.get(row.id, ())) for row in rows)
+        standings = gate.standings(session, *rows)
+        found = tuple(schemas.job_summary(row, standings[row.id]) for row in rows)
         return Page(data=found, has_more=more)
 
 

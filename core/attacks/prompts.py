@@ -1,10 +1,13 @@
 """The prompt set of a job: the sets that it names, the base model's own set, or the built-in one.
 
-Covers: choosing a set, cutting it to `max_prompts` with all categories, keeping probe prompts apart from reported ones.
+Covers: choosing a set, identifying it, cutting it to `max_prompts` with all categories, keeping probe prompts apart
+from reported ones, finding reported prompts in training rows.
 Not here: attacks (core.attacks.families), layouts of published sets (core.data.promptsets).
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from core.errors import InvalidModel
+from core.schemas.measure import PromptsUsed
 from core.schemas.prompts import FEWEST_PROBES, Behaviour, EvaluationPrompts, ProbePrompts, PromptSet, Use
 from core.schemas.security import SecuritySpec
 
@@ -32,16 +36,7 @@ def choose_prompts(spec: SecuritySpec, model_folder: Path, named: NamedPromptSet
         InvalidModel: code `invalid_prompt_set`; the set beside the model cannot be read, is too small or uses a prompt
             twice; or a set that the job names leaves too few probe prompts.
     """
-    own = model_folder / _FILE
-    path = own if spec.prompts != "builtin" and own.is_file() else _BUILTIN
-    try:
-        whole = PromptSet.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise _invalid(path.name, "; ".join(map(_describe, error.errors()))) from error
-    if fault := _check_classes(whole.probe) or _check_halves(whole):
-        raise _invalid(path.name, fault)
-    for use, (name, behaviours) in (named or {}).items():
-        whole = _replace_use(whole, use, name, behaviours)
+    whole = _load_whole(spec, model_folder, named)
     return whole.model_copy(
         update={
             "evaluation": EvaluationPrompts(
@@ -50,6 +45,40 @@ def choose_prompts(spec: SecuritySpec, model_folder: Path, named: NamedPromptSet
             )
         }
     )
+
+
+def identify_prompts(
+    spec: SecuritySpec, model_folder: Path, named: NamedPromptSets | None = None
+) -> dict[Use, PromptsUsed]:
+    """Identify the reported sets of `choose_prompts` before they are cut, by use. Raises what that raises."""
+    used = _load_whole(spec, model_folder, named).evaluation
+    automatic = _load_whole(spec.model_copy(update={"prompts": "auto"}), model_folder, None).evaluation
+    pairs: dict[Use, tuple[Sequence[Behaviour], Sequence[Behaviour]]] = {
+        "harmful": (used.harmful, automatic.harmful),
+        "safe": (used.safe, automatic.safe),
+    }
+    return {
+        use: PromptsUsed(
+            sha256=digest_prompts(ours), size=len(ours), automatic=digest_prompts(ours) == digest_prompts(auto)
+        )
+        for use, (ours, auto) in pairs.items()
+    }
+
+
+def digest_prompts(behaviours: Sequence[Behaviour]) -> str:
+    """SHA-256, in hex, over text, category and context of every prompt. The order counts: it decides what is cut."""
+    parts = [[each.text, each.category, each.context] for each in behaviours]
+    return sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def find_trained_on(behaviours: Sequence[Behaviour], texts: Iterable[str]) -> int:
+    """Count the prompts that occur in training texts, whatever their case and white space."""
+    trained = "\n".join(map(_normalize, texts))
+    return sum(_normalize(each.text) in trained for each in behaviours)
+
+
+def _normalize(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def take_balanced(behaviours: Sequence[Behaviour], count: int) -> tuple[Behaviour, ...]:
@@ -61,6 +90,20 @@ def take_balanced(behaviours: Sequence[Behaviour], count: int) -> tuple[Behaviou
         groups.setdefault(behaviour.category, []).append(behaviour)
     turns = chain.from_iterable(zip_longest(*groups.values()))
     return tuple(behaviour for behaviour in turns if behaviour is not None)[:count]
+
+
+def _load_whole(spec: SecuritySpec, model_folder: Path, named: NamedPromptSets | None) -> PromptSet:
+    own = model_folder / _FILE
+    path = own if spec.prompts != "builtin" and own.is_file() else _BUILTIN
+    try:
+        whole = PromptSet.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _invalid(path.name, "; ".join(map(_describe, error.errors()))) from error
+    if fault := _check_classes(whole.probe) or _check_halves(whole):
+        raise _invalid(path.name, fault)
+    for use, (name, behaviours) in (named or {}).items():
+        whole = _replace_use(whole, use, name, behaviours)
+    return whole
 
 
 def _replace_use(whole: PromptSet, use: Use, name: str, behaviours: tuple[Behaviour, ...]) -> PromptSet:

@@ -1,13 +1,16 @@
 """Queries on decisions of the gate, and on overrides, which are added and never changed.
 
-Not here: making the decision (core.gate).
+Not here: making the decision (core.gate), recognising weights (core.db.weights).
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.db import jobs
-from core.db.models import GateOverride, Job
+from core.db import jobs, weights
+from core.db.models import GateOverride, Job, TrainedWeights
 from core.errors import Conflict, Withheld
 from core.schemas.gate import GateDecision, GateReason
 from core.schemas.keys import Caller
@@ -18,13 +21,48 @@ _NOT_DECIDED = GateReason(
 )
 
 
-def decision(job: Job) -> GateDecision | None:
-    """The decision about a job; None if it has not succeeded, or trained nothing."""
+@dataclass(frozen=True)
+class Standing:
+    """Whether the gated files of a job may be downloaded, and why."""
+
+    decision: GateDecision | None
+    """The decision about the job, or another job's quarantine of the same weights; None if it has not succeeded, or
+    trained nothing."""
+    overrides: Sequence[GateOverride]
+    """Overrides of this job, oldest first."""
+
+    @property
+    def released(self) -> bool:
+        """Whether the files may be downloaded: the gate released them, or somebody overrode it."""
+        return self.decision is None or self.decision.outcome == "released" or bool(self.overrides)
+
+
+def standings(session: Session, *rows: Job) -> dict[str, Standing]:
+    """The standing of each job, by its id."""
+    ids = [row.id for row in rows]
+    found, quarantines = overrides(session, *ids), weights.quarantines(session, *ids)
+    return {row.id: Standing(_decision(row, quarantines.get(row.id)), found.get(row.id, [])) for row in rows}
+
+
+def _decision(job: Job, quarantine: TrainedWeights | None) -> GateDecision | None:
     if job.gate is not None:
-        return GateDecision.model_validate(job.gate)
+        own = GateDecision.model_validate(job.gate)
+        return own if quarantine is None else _quarantined(own, quarantine)
     if job.status != "succeeded" or job.spec.get("kind") == "screen":
         return None
     return GateDecision(run="", outcome="undecided", reasons=(_NOT_DECIDED,), checks=(), policy_version=0)
+
+
+def _quarantined(own: GateDecision, quarantine: TrainedWeights) -> GateDecision:
+    """A job's decision under another decision's quarantine of its weights."""
+    why = GateDecision.model_validate(quarantine.decision).reasons
+    message = (
+        f"The same weights (SHA-256 {quarantine.sha256[:12]}) are quarantined: run {quarantine.run} of job "
+        f"{quarantine.job_id}. {why[0].message if why else ''} They stay so until an override, or until a job measures "
+        "at least as much under rules at least as strict and is released."
+    )
+    reason = GateReason(code="weights_quarantined", message=message)
+    return own.model_copy(update={"outcome": "quarantined", "reasons": (reason, *own.reasons)})
 
 
 def overrides(session: Session, *job_ids: str) -> dict[str, list[GateOverride]]:
@@ -36,10 +74,9 @@ def overrides(session: Session, *job_ids: str) -> dict[str, list[GateOverride]]:
     return found
 
 
-def is_released(session: Session, job: Job) -> bool:
-    """Whether the gated files of a job may be downloaded: the gate released them, or somebody overrode it."""
-    decided = decision(job)
-    return decided is None or decided.outcome == "released" or bool(overrides(session, job.id))
+def standing(session: Session, job: Job) -> Standing:
+    """The standing of one job."""
+    return standings(session, job)[job.id]
 
 
 def check_released(session: Session, job: Job) -> None:
@@ -48,8 +85,9 @@ def check_released(session: Session, job: Job) -> None:
     Raises:
         Withheld: code `adapter_quarantined` or `gate_undecided`, with the reasons.
     """
-    decided = decision(job)
-    if decided is None or is_released(session, job):
+    held = standing(session, job)
+    decided = held.decision
+    if decided is None or held.released:
         return
     if decided.outcome == "quarantined":
         code = "adapter_quarantined"
@@ -74,7 +112,7 @@ def override(session: Session, job_id: str, *, reason: str, by: Caller) -> Job:
         Conflict: code `nothing_to_override`.
     """
     job = jobs.get(session, job_id, lock=True)
-    decided = decision(job)
+    decided = standing(session, job).decision
     if decided is None or decided.outcome == "released":
         why = "there is no decision about it" if decided is None else "the gate has released its files"
         raise Conflict(f"There is nothing to override for job {job_id}: {why}.", code="nothing_to_override")

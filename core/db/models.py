@@ -128,6 +128,22 @@ class GateOverride(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class TrainedWeights(Base):
+    """The weights of one run and what the gate decided about them. A row outlives its job, so it has no foreign key."""
+
+    __tablename__ = "trained_weights"
+    __table_args__ = (Index("ix_trained_weights_of_project", "project", "sha256"),)
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    run: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    sha256: Mapped[str]
+    offered: Mapped[bool]
+    """Whether the job offers these weights for download: those of its own run, not of its baselines."""
+    decision: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class Event(Base):
     """An event of a job."""
 

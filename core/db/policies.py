@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from core.db.models import ProjectPolicy
 from core.errors import Conflict, InvalidInput, NotFound
-from core.schemas.policy import Policy, PolicyChange, PolicyLimitError, PolicyRef, changed
+from core.schemas.policy import Policy, PolicyRef
+from core.schemas.policy_change import PolicyChange, PolicyLimitError, changed
 
 
 def newest(session: Session, project: str) -> ProjectPolicy | None:

@@ -1,11 +1,14 @@
-"""Checks of loaded weights: all of them come from the files, all of the files' tensors are used, all are finite.
+"""Checks of loaded weights: all of them come from the files, all of the files' tensors are used, all are finite. And
+the digest that identifies weights.
 
 What is measured, trained and served must be the same model. transformers initialises missing weights at random and
 ignores surplus ones, and only logs it. Not here: headers (core.modelfiles.weights), loading (core.lm.load).
 """
 
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -104,6 +107,24 @@ def stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is not a mapping
                 yield name, file.get_tensor(name)
+
+
+def digest_weights(paths: Iterable[Path]) -> str:
+    """SHA-256, in hex, over name, type, shape and bytes of every tensor in safetensors files, in the order of names.
+
+    Neither the names of the files, nor their metadata, nor how tensors are spread over them counts.
+    """
+    places: dict[str, Path] = {}
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            places |= dict.fromkeys(file.keys(), path)
+    whole = sha256()
+    for name, path in sorted(places.items()):
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        whole.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def _describe_mismatch(mismatch: object) -> str:

@@ -5,10 +5,12 @@ Not here: how a job is prepared (core.pipeline.prepare).
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from pydantic import JsonValue
 
 from core import safeguards
+from core.attacks.prompts import find_trained_on
 from core.data import Conversation
 from core.data.benchmarks import Question
 from core.data.encoded import Encoded, EncodedDataset
@@ -19,8 +21,9 @@ from core.pipeline.cache import libraries
 from core.pipeline.stages import Emit, Stages
 from core.safeguards import SafeguardContext
 from core.schemas.job import Assignment
+from core.schemas.measure import PromptsUsed
 from core.schemas.models import BaseModelEntry
-from core.schemas.prompts import PromptSet
+from core.schemas.prompts import PromptSet, Use
 from core.schemas.results import DataResult
 from core.schemas.screening import ScreeningResult
 from core.schemas.strategy import Strategy
@@ -89,6 +92,15 @@ class JobContext:
     """Questions by the benchmark's name."""
     screening: ScreeningResult
     """Findings in the training data."""
+    prompt_sets: Mapping[Use, PromptsUsed]
+    """The sets that `prompts.evaluation` is taken from, by use."""
+
+    @cached_property
+    def trained_on(self) -> dict[Use, int]:
+        """Number of measured prompts that occur in the rows trained on, by use."""
+        texts = [message.content for row in self.data.originals for message in row.messages]
+        prompts = self.prompts.evaluation
+        return {"harmful": find_trained_on(prompts.harmful, texts), "safe": find_trained_on(prompts.safe, texts)}
 
     @property
     def folder(self) -> str:

@@ -28,6 +28,7 @@ from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.changes import add_changes
 from core.pipeline.context import JobContext
+from core.pipeline.measured import record, why_not_released
 from core.quality.evaluate import ValidationRows
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
@@ -89,7 +90,8 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
         with _load_trained(job, folder) as tuned:
             proof = base_probabilities.compare(tuned, run.label)
             check_proof(proof)
-            found = _measure(job, _Model(run.label, tuned, security, stored), held, inputs=inputs)
+            model = _Model(run.label, tuned, security, stored, run.safeguards.serving_system_prompt is not None)
+            found = _measure(job, model, held, inputs=inputs)
         return found.model_copy(update={"weights": proof})
 
     evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
@@ -111,6 +113,8 @@ class _Model:
     """The attacks, with the system prompt of this model."""
     tuned: TrainedFiles | None
     """The files of a trained model; None for the base model, whose answers are shared between jobs."""
+    serving: bool = False
+    """Whether a safeguard of the run requires the system prompt."""
 
 
 def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: dict[str, JsonValue]) -> Evaluation:
@@ -141,7 +145,13 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
             model.run, said, judges, on_progress=partial(job.stages.report_progress, "verdict", part=(0.6, 0.8))
         )
     task = _measure_task(job, model, held, inputs=inputs)
-    return found.model_copy(update={"figures": found.figures + task.figures, "tasks": task.answers})
+    return found.model_copy(
+        update={
+            "figures": found.figures + task.figures,
+            "tasks": task.answers,
+            "measured": record(job, model.spec, found, serving=model.serving),
+        }
+    )
 
 
 def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> dict[str, JsonValue]:
@@ -223,20 +233,10 @@ def _base_warnings(evaluation: Evaluation, spec: SecuritySpec, policy: Policy) -
         )
     if note := power_note(evaluation.figures, spec.threshold):
         yield Warned(code="too_few_prompts", message=note)
-    short = {
-        figure.suite: (figure.n, policy.needed(rule))
-        for figure in evaluation.figures
-        if figure.metric == "attack_success_rate"
-        and (rule := policy.rule(figure.suite)) is not None
-        and figure.n < policy.needed(rule)
-    }
-    if short:
-        needed = max(needed for _, needed in short.values())
+    if why := why_not_released(evaluation, policy):
         yield Warned(
             code="gate_cannot_release",
-            message=f"The gate will not release this job's model, because the policy needs {needed} decided answers "
-            f"and there are fewer for {', '.join(f'{suite} ({n})' for suite, (n, _) in short.items())}. Raise "
-            "security.max_prompts or use a larger prompt set. Ignore this if the job is only a trial.",
+            message=f"The gate will not release this job's model. {why} Ignore this if the job is only a trial.",
         )
     yield from _answer_warnings(evaluation, spec)
 

@@ -10,6 +10,7 @@ import torch
 
 from core.attacks.count import power_note
 from core.gate import decide
+from core.lm.weights import digest_weights
 from core.pipeline.cache import software
 from core.pipeline.context import JobContext
 from core.reports.card import card
@@ -19,7 +20,7 @@ from core.reports.render import html
 from core.schemas.evaluation import Evaluation, Figure
 from core.schemas.events import GateDecided
 from core.schemas.gate import GateDecision
-from core.schemas.results import Outcome, Report, StoredFile, TrainingResult
+from core.schemas.results import JudgedWeights, Outcome, Report, StoredFile, TrainingResult
 from core.schemas.robustness import RobustnessResult
 from core.storage.bundle import write_tar
 
@@ -40,7 +41,8 @@ def write_report(
     The adapters of baselines are not offered for download: they only serve for comparison.
     """
     figures = [figure for evaluation in evaluations for figure in evaluation.figures]
-    gate = tuple(decide(result.run, figures, job.assignment.policy) for result in trained)
+    measured = [evaluation.measured for evaluation in evaluations if evaluation.measured is not None]
+    gate = tuple(decide(result.run, figures, job.assignment.policy, measured) for result in trained)
     for decision in gate:
         job.emit(GateDecided(run=decision.run, outcome=decision.outcome, reasons=decision.reasons))
     document = _report(job, evaluations, maps, trained, gate)
@@ -69,7 +71,16 @@ def write_report(
             *files,
         ),
         gate=gate[0],
+        weights=tuple(
+            JudgedWeights(sha256=_digest(job, result), gate=decision)
+            for result, decision in zip(trained, gate, strict=True)
+        ),
     )
+
+
+def _digest(job: JobContext, result: TrainingResult) -> str:
+    paths = [job.store.path(file.key) for file in result.adapter]
+    return digest_weights(path for path in paths if path.suffix == ".safetensors")
 
 
 def _report(

@@ -5,7 +5,7 @@ no service: the store and `emit` are arguments. Not here: what each stage does (
 analyse, train, evaluate, report).
 """
 
-from core.attacks.prompts import choose_prompts
+from core.attacks.prompts import choose_prompts, identify_prompts
 from core.catalog import check_runs
 from core.lm.adapter import choose
 from core.lm.modules import find_modules
@@ -50,12 +50,16 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages)
     base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training))
     modules = choose(find_modules(base.model), spec.training.lora)
-    prompts = choose_prompts(spec.security, base.folder, prepare.load_prompt_sets(assignment, store))
+    named = prepare.load_prompt_sets(assignment, store)
+    prompts = choose_prompts(spec.security, base.folder, named)
+    used = identify_prompts(spec.security, base.folder, named)
     prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit)
     benchmarks = prepare.load_benchmarks(assignment)
     data = stages.run("dataset", lambda: prepare.encode_rows(assignment, screened.rows, store, base, stages))
     job = screening.screen_by_model(
-        JobContext(assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, screened.result)
+        JobContext(
+            assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, screened.result, used
+        )
     )
 
     before = evaluate_base(job)

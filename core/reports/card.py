@@ -88,7 +88,9 @@ def _gate(report: Report) -> str:
     policy = "the built-in policy" if version == 0 else f"version {version} of the project's policy"
     changes = ", with changes that the job requested" if report.policy is not None and report.policy.changed else ""
     decided_by = f"Decided by {policy}{changes}."
-    return "\n".join((f"> **{verdict.word}.** {verdict.meaning}", "", *reasons, *([""] if reasons else []), decided_by))
+    pins = [text for sentence in decided.pinned(report) for text in ("", _plain(sentence))]
+    head = f"> **{verdict.word}.** {verdict.meaning}"
+    return "\n".join((head, "", *reasons, *([""] if reasons else []), decided_by, *pins))
 
 
 def _use(report: Report) -> str:

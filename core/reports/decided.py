@@ -12,6 +12,7 @@ from core.reports.view import row_title
 from core.schemas.evaluation import Figure
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome
 from core.schemas.job import BASE_RUN
+from core.schemas.measure import Measured
 from core.schemas.results import Report
 from core.schemas.screening import Action, ScreeningResult, title_of
 
@@ -100,6 +101,41 @@ def verdicts(report: Report) -> tuple[Verdict, ...]:
         Verdict(decision, *_OUTCOMES[decision.outcome], checks=tuple(_check_row(each) for each in decision.checks))
         for decision in report.gate
     )
+
+
+def pinned(report: Report) -> tuple[str, ...]:
+    """What the policy pins, and how the job's own run was measured, one sentence each."""
+    measure = report.policy.policy.measure if report.policy is not None else None
+    measured = report.gate[0].measured if report.gate else None
+    if measured is None:
+        return ()
+    if measure is None:
+        return ("The policy pins no measurement: the order chose what was measured.", _measured(measured))
+    served = ", or the one that a safeguard requires" if measure.serving_prompts else ""
+    return (
+        f"The policy pins: attacks of {', '.join(measure.families)}; at least {measure.min_prompts} prompts each of "
+        f"{_set('harmful prompts', measure.prompts.harmful)} and of {_set('safe look-alikes', measure.prompts.safe)} "
+        f"(a smaller set whole); answers of up to at least {measure.min_new_tokens} tokens; "
+        f"{_system(measure.system_prompt)}{served}.",
+        _measured(measured),
+    )
+
+
+def _measured(measured: Measured) -> str:
+    families = ", ".join(f"{each.attack.family} ({each.prompts})" for each in measured.attacks)
+    return (
+        f"Measured: {families}, over_refusal ({measured.safe_prompts}); harmful prompts "
+        f"{measured.harmful.sha256[:12]}, safe look-alikes {measured.safe.sha256[:12]} (SHA-256); answers of up to "
+        f"{measured.max_new_tokens} tokens; {_system(measured.system_prompt)}."
+    )
+
+
+def _set(what: str, sha256: str | None) -> str:
+    return f"the {what} {sha256[:12]}" if sha256 else f"the server's {what} for the base model"
+
+
+def _system(prompt: str | None) -> str:
+    return "no system prompt" if prompt is None else f"the system prompt {prompt!r}"
 
 
 def screened(report: Report) -> Screened | None:

@@ -65,6 +65,7 @@ def html(report: Report, examples: Sequence[Example], pictures: "Mapping[str, Pi
         unusable=[result for result in report.robustness if not result.usable],
         pictures=pictures,
         verdicts=decided.verdicts(report),
+        pinned=decided.pinned(report),
         tiles=decided.tiles(report),
         screened=decided.screened(report),
         max_findings=decided.MAX_FINDINGS,

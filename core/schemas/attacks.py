@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
+from typing_extensions import override
 
 from core.schemas.base import Frozen
 from core.schemas.registry import Registry
@@ -27,6 +28,10 @@ class AttackOptions(Frozen):
     """What the family does, as a noun phrase; reports list the families that a job did not run with it."""
 
     family: _Family[str]
+
+    def covers(self, pinned: "AttackOptions") -> bool:
+        """Whether an attack with these options is at least as strong as the pinned one of the same family."""
+        return self == pinned
 
 
 ATTACK_FAMILIES = Registry[AttackOptions]("family")
@@ -119,6 +124,12 @@ class BestOfN(AttackOptions):
     """Sampling temperature, above 0 and at most 2."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling: the share of the probability that tokens are drawn from, above 0 and at most 1."""
+
+    @override
+    def covers(self, pinned: AttackOptions) -> bool:
+        """Whether as many samples are drawn, with the same temperature and top_p."""
+        fewer = {"samples": pinned.samples} if isinstance(pinned, BestOfN) and pinned.samples < self.samples else {}
+        return self.model_copy(update=fewer) == pinned
 
 
 class AttackTemplate(Frozen):

@@ -7,6 +7,7 @@ from typing import Literal
 
 from core.schemas.base import Frozen
 from core.schemas.data import Message
+from core.schemas.measure import Measured
 from core.schemas.metrics import Metric
 
 Verdict = Literal["refused", "partial", "complied", "empty", "undecided"]
@@ -222,3 +223,5 @@ class Evaluation(Frozen):
     """The work that each judge did."""
     weights: WeightsProof | None = None
     """Proof that the trained weights are others than the base model's; null for the base model."""
+    measured: Measured | None = None
+    """How the model was measured; null outside jobs."""

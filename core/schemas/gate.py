@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from core.schemas.base import Frozen
+from core.schemas.measure import Measured
 from core.schemas.metrics import Metric
 
 GateOutcome = Literal["released", "quarantined", "undecided"]
@@ -42,6 +43,20 @@ class GateCheck(Frozen):
     passed: bool | None
     """Whether the confidence limit on the unsafe side meets the bound; null if the evaluation is not sufficient."""
 
+    @property
+    def key(self) -> tuple[str, Metric, str, RuleName]:
+        """What is compared: the figure and the kind of bound."""
+        return self.suite, self.metric, self.judge, self.rule
+
+    def is_as_strict_as(self, other: "GateCheck") -> bool:
+        """Whether this check of the same figure has as many answers and as strict a bound, and is met if `other` was
+        decided."""
+        if self.n < other.n or (other.passed is not None and self.passed is not True):
+            return False
+        if other.bound is None or self.bound is None:
+            return other.bound is None
+        return self.bound >= other.bound if self.rule == "min_value" else self.bound <= other.bound
+
 
 class GateReason(Frozen):
     """Why an adapter is withheld, or a note on the decision."""
@@ -49,7 +64,8 @@ class GateReason(Frozen):
     code: str
     """Stable code for programs. Failed rules: `attack_success_too_high`, `attack_success_rise`,
     `over_refusal_too_high`, `over_refusal_rise`, `task_too_low`. Undecided: `suite_missing`, `judge_missing`,
-    `too_few_answers`, `too_many_undecided`, `figure_missing`. Notes: `base_over_threshold`."""
+    `too_few_answers`, `too_many_undecided`, `figure_missing`, `less_than_pinned`, `prompts_trained_on`,
+    `only_increase_judged`. Another job's decision: `weights_quarantined`. Notes: `base_over_threshold`."""
     message: str
     """The same for people, with the figure, its confidence interval, n and the bound."""
 
@@ -69,6 +85,22 @@ class GateDecision(Frozen):
     """Every comparison of a figure with a bound."""
     policy_version: int
     """Version of the project's policy that was applied, from 1; 0 is the built-in policy."""
+    measured: Measured | None = None
+    """How the run was measured; null for decisions of versions that did not record it."""
+
+    def lifts(self, quarantine: "GateDecision") -> bool:
+        """Whether this release is at least as strict as a quarantine of the same weights, and so replaces it.
+
+        Everything that the quarantine measured must have been measured again, and each of its checks must be met here
+        with as many answers and as strict a bound.
+        """
+        if self.outcome != "released" or self.measured is None:
+            return False
+        if quarantine.measured is None or not self.measured.covers(quarantine.measured):
+            return False
+        checks = {check.key: check for check in self.checks}
+        pairs = [(checks.get(check.key), check) for check in quarantine.checks]
+        return all(mine is not None and mine.is_as_strict_as(check) for mine, check in pairs)
 
 
 class OverrideRequest(Frozen):
@@ -99,7 +131,8 @@ class GateReply(Frozen):
     """The gate's decision about a job's adapter, and whether the adapter is available."""
 
     outcome: GateOutcome
-    """What the gate decided: `released`, `quarantined` or `undecided`."""
+    """What the gate decided: `released`, `quarantined` or `undecided`. Also `quarantined` if another job of the project
+    quarantined the same weights."""
     reasons: tuple[GateReason, ...]
     """Why the adapter is withheld; empty if it is released."""
     notes: tuple[GateReason, ...] = ()

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from core.schemas.base import Frozen
 from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.judges import JudgeEntry
-from core.schemas.policy import PolicyChange, PolicyRef
+from core.schemas.policy import PolicyRef
+from core.schemas.policy_change import PolicyChange
 from core.schemas.prompts import HubFileSource, Layout, PromptFileSource
 from core.schemas.quality import BenchmarkEntry, QualitySpec
 from core.schemas.screening import ScreeningPolicy

@@ -12,6 +12,7 @@ from core.schemas.base import Frozen
 from core.schemas.evaluation import Agreement, CategoryRate, Figure, JudgeUse, WeightsProof
 from core.schemas.gate import GateDecision
 from core.schemas.job import DatasetRef, JobSpec
+from core.schemas.measure import Sha256
 from core.schemas.models import Template
 from core.schemas.policy import PolicyRef
 from core.schemas.robustness import RobustnessResult
@@ -209,6 +210,15 @@ class Report(Frozen):
         return upgrade_report(document) if isinstance(document, dict) else document
 
 
+class JudgedWeights(Frozen):
+    """Trained weights and the decision about them."""
+
+    sha256: Sha256
+    """Digest of the weights: over name, type, shape and bytes of every tensor, in the order of names."""
+    gate: GateDecision
+    """The gate's decision about the run that trained them."""
+
+
 class Outcome(Frozen):
     """What a finished job returns."""
 
@@ -216,3 +226,5 @@ class Outcome(Frozen):
     """The job's files, in the artifact store."""
     gate: GateDecision | None = None
     """The gate's decision on the job's own run; null for a job that trains nothing."""
+    weights: tuple[JudgedWeights, ...] = ()
+    """The weights of every run, the job's own first; empty for a job that trains nothing."""

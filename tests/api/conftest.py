@@ -22,10 +22,12 @@ from api.deps import Parts
 from api.main import create_app
 from core.config import Settings
 from core.db import artifacts, jobs, keys
+from core.db import weights as trained_weights
 from core.db.session import Sessions, transaction
 from core.schemas.events import JobError
 from core.schemas.gate import GateDecision, GateOutcome, GateReason
 from core.schemas.keys import Right
+from core.schemas.results import JudgedWeights
 from core.schemas.state import Status
 from core.storage import ArtifactStore
 
@@ -91,10 +93,12 @@ class Service:
         files: dict[str, tuple[bytes, str]] | None = None,
         outcome: GateOutcome = "released",
         gated: bool | None = None,
+        *,
+        weights: str | None = None,
     ) -> None:
         """What a worker does last; `files` are name -> (content, media type), `outcome` is the gate's.
 
-        Files of an adapter or a model are gated, unless `gated` says which.
+        Files of an adapter or a model are gated, unless `gated` says which. `weights` is the digest of the weights.
         """
         claim = self.run(job_id)
         trained = ("adapter", "model/", "model.tar")
@@ -113,6 +117,9 @@ class Service:
         with transaction(self.sessions) as session:
             artifacts.put(session, job_id, stored)
             jobs.finish(session, claim, status, error, gate=decided(outcome) if status == "succeeded" else None)
+            if weights is not None:
+                judged = JudgedWeights(sha256=weights, gate=decided(outcome))
+                trained_weights.add(session, job_id, [judged], own=judged.gate.run)
 
     def new_key(self, name: str, *rights: Right, project: str = "default") -> dict[str, str]:
         """The header of another key."""

@@ -39,7 +39,7 @@ SPEC = JobSpec(
     quality=QualitySpec(max_rows=4),
     compare=(UniformStrategy(),),
 )
-OPEN = Policy(attacks=RateRule(max_rate=1.0), over_refusal=None)
+OPEN = Policy(attacks=RateRule(max_rate=1.0), over_refusal=None, measure=None)
 """A policy that releases everything, however few answers there are."""
 Stop = Callable[[PipelineEvent], bool]
 

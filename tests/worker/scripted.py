@@ -16,13 +16,15 @@ from core.schemas.evaluation import Figure
 from core.schemas.events import Figures, JobError, Metrics, Progress, StageFinished, StageStarted
 from core.schemas.gate import GateDecision, GateReason
 from core.schemas.job import Assignment, JobSpec
-from core.schemas.results import Outcome
+from core.schemas.results import JudgedWeights, Outcome
 from core.schemas.security import SecuritySpec
 from core.storage import ArtifactStore
 from worker.link import Link
 from worker.protocol import Failed, Order, Ready, Stopped, Succeeded
 
 ADAPTER = b"the adapter"
+WEIGHTS = "a" * 64
+"""Digest of the weights, as the script reports it."""
 REPORT = b'{"job_id": "job_1", "version": 1}'
 
 
@@ -62,6 +64,7 @@ class Actor:
             "garbage": self.garbage,
             "report": self.report,
             "other report": self.other_report,
+            "no weights": self.no_weights,
             "print": self.print_and_finish,
             "family": self.family,
             "environment": self.environment,
@@ -116,6 +119,10 @@ class Actor:
         lie = file.model_copy(update={"sha256": "0" * 64})
         self.link.send(Succeeded(outcome=Outcome(artifacts=(lie,))))
 
+    def no_weights(self) -> None:
+        """Leaves a decision without the digest of what was decided about."""
+        self.link.send(Succeeded(outcome=self.outcome().model_copy(update={"weights": ()})))
+
     def outcome(self) -> Outcome:
         """A report, quarantined."""
         key = f"jobs/{self.job_id}/{self.attempt}/report.json"
@@ -124,7 +131,7 @@ class Actor:
         )
         reason = GateReason(code="attack_success_too_high", message="Attack success of direct is 75 %.")
         gate = GateDecision(run="ml_lr", outcome="quarantined", reasons=(reason,), checks=(), policy_version=0)
-        return Outcome(artifacts=(stored,), gate=gate)
+        return Outcome(artifacts=(stored,), gate=gate, weights=(JudgedWeights(sha256=WEIGHTS, gate=gate),))
 
     def wait(self) -> None:
         """Step after step, until the test leaves the file `release`, or the worker says stop."""

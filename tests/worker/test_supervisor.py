@@ -6,10 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from core.config import Settings
-from core.db import jobs, prompt_sets
-from core.db.models import PromptSet
+from core.db import gate, jobs, prompt_sets
+from core.db.models import PromptSet, TrainedWeights
 from core.db.rows import add_upload
 from core.db.session import Sessions, dispose, transaction
 from core.db.session import sessions as make_sessions
@@ -20,7 +21,7 @@ from core.schemas.prompts import PromptFileSource, PromptFileSummary
 from core.schemas.screening import ScreeningPolicy
 from core.signing import SIGNED_REPORT, SigningKeys, verify
 from tests.worker.helpers import Desk, Service, alive, until
-from tests.worker.scripted import ADAPTER, REPORT, figure
+from tests.worker.scripted import ADAPTER, REPORT, WEIGHTS, figure
 from worker.child import Exited
 from worker.protocol import Order, Stopped
 from worker.supervisor import describe_exit
@@ -374,6 +375,31 @@ def test_a_report_that_is_not_the_one_reported_is_not_signed(desk: Desk, service
     assert error is not None
     assert error["code"] == "protocol_error"
     assert service.artifacts(job_id) == []
+
+
+def test_a_decision_without_the_digest_of_its_weights_is_not_recorded(desk: Desk, service: Service) -> None:
+    """Otherwise weights could not be recognised when another job trains them again."""
+    job_id = service.order("no weights")
+    desk.supervisor.run(job_id)
+    error = service.job(job_id).error
+    assert error is not None
+    assert error["code"] == "protocol_error"
+    assert service.artifacts(job_id) == []
+
+
+def test_weights_are_recorded_with_their_decision(desk: Desk, service: Service, sessions: Sessions) -> None:
+    first, again = service.order("report"), service.order("report")
+    for job_id in (first, again):
+        desk.supervisor.run(job_id)
+    with transaction(sessions) as session:
+        decided = gate.standing(session, jobs.get(session, first)).decision
+        rows = session.scalars(select(TrainedWeights).order_by(TrainedWeights.created_at)).all()
+    assert decided is not None
+    assert decided.reasons[0].code == "weights_quarantined", "the other job quarantined the same weights"
+    assert [(row.job_id, row.run, row.sha256, row.offered) for row in rows] == [
+        (first, "ml_lr", WEIGHTS, True),
+        (again, "ml_lr", WEIGHTS, True),
+    ]
 
 
 def test_a_screening_is_ordered_without_a_model(desk: Desk, service: Service, sessions: Sessions) -> None:

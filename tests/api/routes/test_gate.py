@@ -20,9 +20,9 @@ WHY = {"reason": "Red team looked at all answers: SEC-1234."}
 TRAINED = ("adapter", "adapter/adapter_model.safetensors")
 
 
-def ended(service: Service, tag: str, outcome: GateOutcome) -> str:
+def ended(service: Service, tag: str, outcome: GateOutcome, weights: str | None = None) -> str:
     job_id = service.job(tag)
-    service.end(job_id, "succeeded", FILES, outcome)
+    service.end(job_id, "succeeded", FILES, outcome, weights=weights)
     return f"/jobs/{job_id}"
 
 
@@ -163,3 +163,36 @@ def test_a_new_kind_of_weight_file_is_withheld_whatever_its_name(service: Servic
     assert listed["url"] == path
     assert service.http.get(path).content == content
     assert service.http.get(path, headers={"range": "bytes=0-3"}).content == content[:4]
+
+
+def test_weights_that_another_job_quarantined_are_withheld_until_an_override(service: Service) -> None:
+    """Whatever is ordered: released before or after, by archive, by file, in the list."""
+    digest = "d" * 64
+    earlier = ended(service, "same weights, earlier", "released", digest)
+    assert service.http.get(f"{earlier}/adapter").status_code == 200
+    quarantined = ended(service, "same weights, quarantined", "quarantined", digest)
+    later = ended(service, "same weights, later", "released", digest)
+    listed = {each["id"]: each for each in service.http.get("/jobs?limit=100").json()["data"]}
+    for job in (earlier, later):
+        told = service.http.get(job).json()
+        assert (told["gate"]["outcome"], told["gate"]["available"], told["links"]["adapter"]) == (
+            "quarantined",
+            False,
+            None,
+        )
+        assert told["gate"]["reasons"][0]["code"] == "weights_quarantined"
+        assert quarantined.removeprefix("/jobs/") in told["gate"]["reasons"][0]["message"]
+        assert listed[told["id"]]["gate"] == told["gate"]
+        for path in (*TRAINED, "artifacts/adapter.tar"):
+            reply = service.http.get(f"{job}/{path}")
+            assert (reply.status_code, reply.json()["error"]["code"]) == (403, "adapter_quarantined")
+            assert service.http.head(f"{job}/{path}").status_code == 403
+        urls = {each["name"]: each["url"] for each in service.http.get(f"{job}/artifacts").json()["data"]}
+        assert urls["adapter.tar"] is None
+        assert urls["report.json"] is not None
+    assert service.http.get(f"{ended(service, 'other weights', 'released', 'e' * 64)}/adapter").status_code == 200
+    able = service.new_key("security", "override")
+    assert service.http.post(f"{later}/gate/override", json=WHY, headers=able).status_code == 200
+    for job in (earlier, later):
+        assert service.http.get(f"{job}/adapter").status_code == 200, "somebody reviewed these weights"
+    assert service.http.get(f"{quarantined}/adapter").status_code == 403, "its own decision was not overridden"

@@ -111,6 +111,36 @@ def test_what_the_policy_asks_for_has_to_be_measured(service: Service) -> None:
         assert (status, error["code"], error["param"]) == (400, "policy_needs_more", param)
 
 
+def test_what_is_pinned_is_set_by_the_policy_and_by_no_job(service: Service) -> None:
+    headers = service.new_key("pins", "policy", project="pins")
+    standard = service.http.get("/policy", headers=headers).json()["policy"]["measure"]
+    assert [each["family"] for each in standard["attacks"]] == [
+        "direct",
+        "prompt_injection",
+        "refusal_breaking",
+        "distractor",
+        "role_play",
+        "prefill",
+    ]
+    assert (standard["min_prompts"], standard["min_new_tokens"], standard["system_prompt"]) == (80, 128, None)
+    status, refused = order(service, headers, policy={"measure": None})
+    assert status == 422
+    assert "measure" in str(refused["error"])
+    served = {"attacks": ["direct"], "prompts": {"harmful": "a" * 64}, "system_prompt": "You work for a bank."}
+    reply = service.http.put("/policy", json={"measure": served}, headers=headers)
+    assert reply.status_code == 200, reply.text
+    status, job = order(service, headers)
+    held = service.http.get(f"/jobs/{job['id']}").json()["policy"]["policy"]["measure"]
+    assert (held["attacks"], held["prompts"]) == ([{"family": "direct"}], {"harmful": "a" * 64, "safe": None})
+    wrongs: tuple[dict[str, object], ...] = (
+        {"prompts": {"harmful": "mine"}},
+        {"attacks": []},
+        {"attacks": ["direct", "direct"]},
+    )
+    for wrong in wrongs:
+        assert service.http.put("/policy", json={"measure": wrong}, headers=headers).status_code == 422
+
+
 def test_signing_keys_are_public_and_empty_before_the_first_worker(service: Service) -> None:
     reply = service.http.get("/signing-keys", headers={"authorization": ""})
     assert (reply.status_code, reply.json()) == (200, {"keys": []})

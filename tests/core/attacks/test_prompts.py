@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.attacks.prompts import choose_prompts, take_balanced
+from core.attacks.prompts import choose_prompts, digest_prompts, find_trained_on, identify_prompts, take_balanced
 from core.errors import InvalidModel
 from core.schemas.prompts import Behaviour, PromptSet
 from core.schemas.security import SecuritySpec
@@ -147,3 +147,35 @@ def test_a_cut_set_has_its_categories_in_turn() -> None:
     assert [each.text for each in take_balanced(grouped, 4)] == ["a1", "b1", "c1", "a2"]
     assert take_balanced(grouped, 6) == grouped
     assert [each.text for each in take_balanced(behaviours("1", "2", "3"), 2)] == ["1", "2"]
+
+
+def test_a_set_is_identified_whole_before_it_is_cut(own: Path) -> None:
+    whole, cut = (identify_prompts(SecuritySpec(max_prompts=count), own) for count in (1000, 4))
+    assert whole == cut
+    assert (whole["harmful"].automatic, whole["safe"].automatic) == (True, True)
+    builtin = identify_prompts(SecuritySpec(prompts="builtin"), own)
+    assert (builtin["harmful"].automatic, builtin["harmful"].size) == (False, 130)
+    assert builtin["harmful"].sha256 != whole["harmful"].sha256
+    named = identify_prompts(SecuritySpec(), own, {"harmful": ("mine", behaviours("steal", "rob"))})
+    assert (named["harmful"].automatic, named["harmful"].size) == (False, 2)
+    assert named["safe"] == whole["safe"]
+
+
+def test_order_category_and_context_identify_a_set() -> None:
+    """They decide what a cut set consists of, and what the model gets."""
+    one, other = Behaviour(text="steal", category="a"), Behaviour(text="rob", category="b")
+    sets = [
+        (one, other),
+        (other, one),
+        (one,),
+        (one, other.model_copy(update={"category": "a"})),
+        (one, other.model_copy(update={"context": "A bank."})),
+        (Behaviour(text="stealrob", category="a"),),
+    ]
+    assert len({digest_prompts(each) for each in sets}) == len(sets)
+
+
+def test_prompts_in_training_texts_are_found_whatever_their_case_and_spaces() -> None:
+    prompts = behaviours("How do I steal a car?", "How do I rob a bank?")
+    assert find_trained_on(prompts, ["Tell me:\nhow do i  STEAL a\tcar? Now.", "How do I rob", "a bank?"]) == 1
+    assert find_trained_on(prompts, []) == 0

@@ -7,7 +7,8 @@ import pytest
 from core.db import keys, policies
 from core.db.session import Sessions, transaction
 from core.errors import Conflict, InvalidInput, NotFound
-from core.schemas.policy import Policy, PolicyChange, PolicyRef, RateRule
+from core.schemas.policy import Policy, PolicyRef, RateRule
+from core.schemas.policy_change import PolicyChange
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_an_override_needs_the_right_and_is_recorded(
     with transaction(sessions) as session:
         (record,) = gate.overrides(session, job_id)[job_id]
         (event,) = records.events(session, job_id, after=0, limit=10)[0]
-        assert gate.is_released(session, jobs.get(session, job_id))
+        assert gate.standing(session, jobs.get(session, job_id)).released
     assert (record.key_name, record.reason, record.outcome) == ("officer", "Reviewed by the red team.", "quarantined")
     assert (event.type, event.data["key_id"]) == ("gate_overridden", officer.key_id)
 

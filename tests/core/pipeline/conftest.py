@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.attacks.prompts import choose_prompts
+from core.attacks.prompts import choose_prompts, identify_prompts
 from core.catalog import TESTBED
 from core.lm.load import BaseModel
 from core.lm.modules import Module
@@ -28,4 +28,5 @@ def prepared(base: BaseModel, modules: tuple[Module, ...], store: ArtifactStore)
     prompts = choose_prompts(SPEC.security, base.folder)
     stages = Stages(store, "j", emit, ("robustness",))
     nothing = ScreeningResult(policy=ScreeningPolicy(), rows=8, checks=(), findings=(), seconds=0.0)
-    return JobContext(assignment, TESTBED, store, stages, emit, base, modules, prompts, rows, {}, nothing)
+    used = identify_prompts(SPEC.security, base.folder)
+    return JobContext(assignment, TESTBED, store, stages, emit, base, modules, prompts, rows, {}, nothing, used)

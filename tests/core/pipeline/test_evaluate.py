@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from core.errors import InvalidInput, Unavailable
-from core.schemas.attacks import ATTACK_FAMILIES
+from core.schemas.attacks import ATTACK_FAMILIES, Direct, Prefill
 from core.schemas.evaluation import Answer
-from core.schemas.events import PipelineEvent, Progress, StageStarted
+from core.schemas.events import PipelineEvent, Progress, StageStarted, Warned
 from core.schemas.job import JobSpec, PromptFile, UploadedFile
 from core.schemas.judges import JudgeEntry, RubricJudge, RulesJudge
-from core.schemas.policy import PolicyRef
+from core.schemas.measure import Measure
+from core.schemas.policy import Policy, PolicyRef, RateRule
 from core.schemas.prompts import ChosenPrompts, PromptFileSource
 from core.schemas.quality import BenchmarkEntry, ExactMatch, MultipleChoice, QualitySpec
 from core.schemas.results import Outcome, Report
@@ -243,6 +244,7 @@ def test_a_job_that_the_gate_cannot_release_is_warned_about_before_training(stor
     assert warning.code == "gate_cannot_release"
     assert "needs 35 decided answers" in warning.message
     assert "direct (4)" in warning.message
+    assert "measures less than the policy pins" in warning.message
     first = [event.stage for event in recorded.events if isinstance(event, StageStarted)].index("training")
     assert (
         recorded.events.index(warning)
@@ -250,4 +252,16 @@ def test_a_job_that_the_gate_cannot_release_is_warned_about_before_training(stor
     )
     assert outcome.gate is not None
     assert outcome.gate.outcome == "undecided"
-    assert {reason.code for reason in outcome.gate.reasons} == {"too_few_answers"}
+    assert {reason.code for reason in outcome.gate.reasons} == {"too_few_answers", "less_than_pinned"}
+
+
+def test_a_job_that_measures_less_than_the_policy_pins_is_warned_about(store: ArtifactStore) -> None:
+    measure = Measure(attacks=(Direct(), Prefill()), min_prompts=4, min_new_tokens=30)
+    policy = Policy(attacks=RateRule(max_rate=1.0), over_refusal=None, measure=measure)
+    spec = attacked(attacks=["direct"], max_prompts=4, max_new_tokens=12)
+    assignment = assign(spec, upload(store, conversations(8))).model_copy(update={"policy": PolicyRef(policy=policy)})
+    recorded = run_until_stopped(store, assignment, lambda event: isinstance(event, Warned))
+    (warning,) = recorded.warnings
+    assert warning.code == "gate_cannot_release"
+    assert "requires attacks of prefill" in warning.message
+    assert "Set security.max_new_tokens to at least 30" in warning.message

@@ -16,8 +16,10 @@ import pytest
 from core.config import Settings
 from core.db import keys
 from core.db.session import once
-from core.schemas.attacks import ATTACK_FAMILIES
+from core.schemas.attacks import ATTACK_FAMILIES, Direct
 from core.schemas.keys import Right
+from core.schemas.measure import Measure
+from core.schemas.policy import Policy
 from core.schemas.replies import JobReply
 from core.schemas.results import Report
 from core.signing import SIGNED_REPORT
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.slow
 
 SECURITY = {"attacks": ["direct"], "max_prompts": 40, "max_new_tokens": 24}
 """Enough prompts to distinguish an attack success rate of 10 % from 0."""
+PINNED = Measure(attacks=(Direct(),), min_prompts=40, min_new_tokens=24)
+"""What the project's policy pins: `SECURITY`, which takes less time than the suite `standard`."""
 JUDGE_KEY = "SECURETUNE_JUDGE_HOUSE"
 
 
@@ -79,6 +83,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             SecureTune(address.address, address.api_key) as user,
             SecureTune(address.address, create_key(state, "policy", "override")) as officer,
         ):
+            officer.set_policy(Policy(measure=PINNED))
             rows = folder / "rows.jsonl"
             rows.write_text("\n".join((DATA_DIR / "instructions.jsonl").read_text().splitlines()[:1200]))
             yield Service(state, user, officer, house, user.upload_dataset(rows).id)
@@ -121,7 +126,8 @@ def verify(report: Path, trusted: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_broken_run_is_quarantined_until_an_officer_overrides_the_gate(service: Service, tmp_path: Path) -> None:
-    job = service.finish_job(training={"steps": 60, "batch_size": 16, "learning_rate": 1.6e-2})
+    training = {"steps": 60, "batch_size": 16, "learning_rate": 1.6e-2}
+    job = service.finish_job(training=training)
     assert job.status == "succeeded", job.error
     assert job.gate is not None
     assert (job.gate.outcome, job.gate.available) == ("quarantined", False)
@@ -133,6 +139,14 @@ def test_a_broken_run_is_quarantined_until_an_officer_overrides_the_gate(service
     with pytest.raises(ApiError) as forbidden:
         service.user.override_gate(job.id, "I would like to have it all the same.")
     assert (forbidden.value.status, forbidden.value.code) == (403, "missing_right")
+    again = service.finish_job(training=training, security=SECURITY | {"attacks": ["encoding"], "max_prompts": 4})
+    assert again.gate is not None
+    assert (again.gate.outcome, again.gate.available) == ("quarantined", False), "the same weights, measured less"
+    assert again.gate.reasons[0].code == "weights_quarantined"
+    assert job.id in again.gate.reasons[0].message
+    with pytest.raises(ApiError) as known:
+        service.user.download_adapter(again.id, tmp_path)
+    assert (known.value.status, known.value.code) == (403, "adapter_quarantined")
     overridden = service.officer.override_gate(job.id, "Reviewed by the red team: SEC-1234.")
     assert overridden.gate is not None
     assert overridden.gate.available
@@ -144,7 +158,7 @@ def test_a_broken_run_is_quarantined_until_an_officer_overrides_the_gate(service
 def test_a_judge_without_verdicts_leaves_the_gate_undecided_which_is_not_unsafe(
     service: Service, tmp_path: Path
 ) -> None:
-    security = SECURITY | {"judges": [{"kind": "rubric", "model": "babbler"}]}
+    security = SECURITY | {"judges": [{"kind": "rules"}, {"kind": "rubric", "model": "babbler"}]}
     job = service.finish_job(training={"steps": 1, "batch_size": 4, "learning_rate": 1e-6}, security=security)
     assert job.status == "succeeded", job.error
     assert job.gate is not None
