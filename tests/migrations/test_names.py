@@ -8,18 +8,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
 from psycopg import sql
-from sqlalchemy import create_engine
 
 from core.db import migrate
-from core.db.session import driver_url
 from core.schemas.events import JOB_EVENT, JobError, Progress
 from core.schemas.gate import GateDecision
 from core.schemas.job import read_order
 from core.schemas.policy import Policy, PolicyRef
 from core.schemas.upgrade import downgrade, upgrade
+from tests.migrations.steps import take_back
 from tests.old_state import MANIFEST, OldState, documents, unpack
 
 READERS: dict[str, Callable[[Any], object]] = {
@@ -77,16 +74,6 @@ def without_removed(document: Any) -> Any:
             return document
 
 
-def back(url: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(migrate.SCRIPTS))
-    engine = create_engine(driver_url(url))
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, MANIFEST["revision"])
-    engine.dispose()
-
-
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as connection:
         return connection.execute(query).fetchall()  # pyrefly: ignore[no-matching-overload]
@@ -105,7 +92,7 @@ def test_every_stored_document_can_be_read_and_comes_back(old_database: str) -> 
     assert after.keys() == before.keys()
     assert rows(old_database, "select * from scores order by 1, 2, 3, 4, 5") == scores
 
-    back(old_database)
+    take_back(old_database, MANIFEST["revision"])
     for place, document in documents(old_database):
         assert document == without_removed(before[place]), place
     migrate.upgrade(old_database)

@@ -4,15 +4,12 @@ import json
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine
 
 from core.db import migrate
-from core.db.session import driver_url
 from core.schemas.gate import GateDecision
 from core.schemas.measure import Measure
 from core.schemas.policy import Policy, PolicyRef
+from tests.migrations.steps import take_back
 
 OLD_POLICY = {
     name: value for name, value in Policy(min_answers=99).model_dump(mode="json").items() if name != "measure"
@@ -27,21 +24,10 @@ OLD_GATE: dict[str, object] = {
 }
 
 
-def bring(url: str, revision: str) -> None:
-    """Migrate to a revision, in either direction."""
-    config = Config()
-    config.set_main_option("script_location", str(migrate.SCRIPTS))
-    engine = create_engine(driver_url(url))
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        (command.downgrade if revision == "0004" else command.upgrade)(config, revision)
-    engine.dispose()
-
-
 @pytest.fixture
 def old_database(database_url: str) -> str:
     """A database at revision 0004 with a policy, a job that was decided, and one without policy and decision."""
-    bring(database_url, "0004")
+    take_back(database_url, "0004")
     with psycopg.connect(database_url) as connection:
         connection.execute("insert into api_keys (id, name, secret_hash) values ('k', 'k', '')")
         connection.execute(
@@ -89,7 +75,7 @@ def test_on_the_way_back_documents_lose_the_new_fields(old_database: str) -> Non
             "values ('a', 'uniform', 'default', 'd', true, '{}')"
         )
     assert documents(old_database) != before
-    bring(old_database, "0004")
+    take_back(old_database, "0004")
     assert documents(old_database) == before
     with psycopg.connect(old_database) as connection:
         assert connection.execute("select to_regclass('trained_weights')").fetchone() == (None,)

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -25,6 +24,7 @@ from core.schemas.job import JobSpec, ScreenSpec
 from core.schemas.judges import RulesJudge
 from core.schemas.screening import ScreeningPolicy
 from core.schemas.upgrade import downgrade
+from tests.migrations.steps import take_back
 
 
 @pytest.fixture
@@ -78,17 +78,6 @@ def test_a_database_of_a_newer_version_is_told(database_url: str) -> None:
     assert caught.value.code == "database_newer"
 
 
-def bring(url: str, revision: str) -> None:
-    """To this revision, up or down."""
-    config = Config()
-    config.set_main_option("script_location", str(migrate.SCRIPTS))
-    engine = create_engine(driver_url(url))
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        (command.downgrade if revision in ("0001", "0002") else command.upgrade)(config, revision)
-    engine.dispose()
-
-
 def stored(url: str) -> dict[str, dict[str, Any]]:
     """Every order, by its job."""
     with psycopg.connect(url) as connection:
@@ -131,7 +120,7 @@ def test_orders_of_the_first_version_are_brought_to_the_new_shape_and_back(empty
         whole = {**new["a"], "security": security.model_dump(mode="json")}
         connection.execute("update jobs set spec = %s where id = 'a'", (json.dumps(whole),))
         assert connection.execute("select change, change_n from scores").fetchall() == [(None, None)]
-    bring(empty_database, "0001")
+    take_back(empty_database, "0001")
     assert stored(empty_database) == {"a": OLD_ORDER, "b": prompted, "c": short}
     with psycopg.connect(empty_database) as connection:
         assert connection.execute("select to_regclass('prompt_sets')").fetchone() == (None,)
@@ -163,7 +152,7 @@ def test_on_the_way_back_orders_lose_what_the_version_before_the_gate_does_not_k
             "insert into gate_overrides (job_id, outcome, reason, key_id, key_name) "
             "values ('a', 'undecided', '', 'k', 'k')"
         )
-    bring(empty_database, "0002")
+    take_back(empty_database, "0002")
     left = stored(empty_database)
     assert list(left) == ["a"], "a screening is no order that the older version knows"
     assert left["a"] == {name: value for name, value in downgrade(tune).items() if name not in ("kind", "policy")}
