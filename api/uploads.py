@@ -219,11 +219,12 @@ async def store_in_turn(request: Request, parts: Parts, store: Callable[[], _Sto
     Nothing is done for a caller who went away before the turn came.
     """
     turn = parts.validators.submit(store)
-    while not turn.done():
+    stored = asyncio.wrap_future(turn)
+    while not stored.done():
         if await request.is_disconnected() and turn.cancel():
             raise ClientDisconnect
-        await asyncio.wait({asyncio.wrap_future(turn)}, timeout=_LOOK_SECONDS)
-    return turn.result()
+        await asyncio.wait({stored}, timeout=_LOOK_SECONDS)
+    return stored.result()  # which also takes its error, so that asyncio does not log it
 
 
 def _name(form: UploadForm, default: str) -> str:

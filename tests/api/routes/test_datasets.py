@@ -1,6 +1,7 @@
 """Uploads: taken once, refused whole, found again; and what they leave behind when they fail."""
 
 import asyncio
+import gc
 import json
 import resource
 from collections.abc import Generator
@@ -289,3 +290,11 @@ def test_nothing_is_validated_for_a_caller_who_went_away_while_others_were(servi
     assert sha256(content).hexdigest() not in {row["sha256"] for row in service.http.get("/datasets").json()["data"]}
     assert not any(name.startswith("staging") for name in files(service))
     assert service.upload(content).status_code == 201
+
+
+def test_a_rejected_upload_is_an_answer_and_no_error_in_the_log(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert service.upload(b'{"prompt": "a"}\n').status_code == 400
+    gc.collect()  # asyncio logs errors that nobody took when their future goes
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
