@@ -58,9 +58,7 @@ def identify_prompts(
         "safe": (used.safe, automatic.safe),
     }
     return {
-        use: PromptsUsed(
-            sha256=digest_prompts(ours), size=len(ours), automatic=digest_prompts(ours) == digest_prompts(auto)
-        )
+        use: PromptsUsed(sha256=(own := digest_prompts(ours)), size=len(ours), automatic=own == digest_prompts(auto))
         for use, (ours, auto) in pairs.items()
     }
 

@@ -120,7 +120,7 @@ def load(
     dtype = torch.bfloat16 if device.type == "cuda" and in_bfloat16(precision, device) else torch.float32
     config = read_config(entry, folder)
     warnings = make_loadable(entry, config)
-    tokenizer = load_tokenizer(entry, folder)
+    tokenizer = load_tokenizer(entry, folder, config)
     if (rows := vocabulary_size(config)) is not None:
         check_vocabulary(entry, tokenizer, rows)
     model = _read(entry, folder, config, device, dtype, four_bit=four_bit)

@@ -112,15 +112,6 @@ def vocabulary_size(config: PretrainedConfig) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def read_context(entry: BaseModelEntry, folder: Path) -> int:
-    """Maximum number of tokens that the model in a folder can read at once.
-
-    Raises:
-        InvalidModel: code `model_unreadable`.
-    """
-    return context_of(read_config(entry, folder))
-
-
 def context_of(config: PretrainedConfig) -> int:
     """Maximum number of tokens that a model with this configuration can read at once."""
     return int(getattr(config, "max_position_embeddings", 1 << 30))

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from core.lm.chat import use_plain_template
-from core.lm.reading import invalid, read_config, reading
+from core.lm.reading import invalid, reading
 from core.modelfiles import Token, find_rowless, rowless_problem
 from core.schemas.models import BaseModelEntry
 
@@ -23,14 +23,13 @@ _PROBES = (
 """Conversations in which a chat template writes its control tokens."""
 
 
-def load_tokenizer(entry: BaseModelEntry, folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer in a model's folder.
+def load_tokenizer(entry: BaseModelEntry, folder: Path, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer in a model's folder; `config` is the model's configuration.
 
     Raises:
-        InvalidModel: code `model_unreadable`, `tokenizer_unreadable`, `no_chat_template`, `chat_template_invalid`, or
+        InvalidModel: code `tokenizer_unreadable`, `no_chat_template`, `chat_template_invalid`, or
             what `use_plain_template` raises.
     """
-    config = read_config(entry, folder)
     with reading(entry, folder, "tokenizer_unreadable"):
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
     if tokenizer is None or (entry.chat_template == "own" and tokenizer.chat_template is None):

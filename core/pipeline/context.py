@@ -32,7 +32,7 @@ from core.storage import ArtifactStore
 
 
 def encode_for(spec: TrainingSpec, rows: Iterable[Conversation], base: BaseModel) -> EncodedDataset:
-    """Tokenise rows as the job trains on them. Raises what `core.data.batches.encode_all` raises."""
+    """Tokenise rows as the job trains on them. Raises what `core.data.template.encode_all` raises."""
     limit = min(spec.max_length, base.context)
     return encode_all(rows, base.tokenizer, max_length=limit, thinking=spec.thinking, turns=spec.turns)
 

@@ -86,7 +86,7 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
     def measure() -> Evaluation:
-        base_probabilities = BaseProbabilities(job.base, job.training_rows(run))
+        base_probabilities = BaseProbabilities(job.base, job.data.training.rows)
         with _load_trained(job, folder) as tuned:
             proof = base_probabilities.compare(tuned, run.label)
             check_proof(proof)

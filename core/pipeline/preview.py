@@ -10,7 +10,7 @@ from core.data.tables import only_valid
 from core.data.template import RowEncoder, end_of_turn
 from core.errors import InvalidInput, SecureTuneError, TooLarge, Unavailable
 from core.lm.files import fetch
-from core.lm.reading import read_context
+from core.lm.reading import context_of, read_config
 from core.lm.tokenizer import load_tokenizer
 from core.pipeline.advise import advise
 from core.schemas.preview import Preview, PreviewAnswer, PreviewFailed, PreviewOrder
@@ -27,8 +27,9 @@ def preview(order: PreviewOrder) -> Preview:
     request, entry = order.request, order.entry
     check_digest(order.path, order.sha256)
     folder = fetch(entry, weights=False)
-    tokenizer = load_tokenizer(entry, folder)
-    limit = min(request.max_length, read_context(entry, folder))
+    config = read_config(entry, folder)
+    tokenizer = load_tokenizer(entry, folder, config)
+    limit = min(request.max_length, context_of(config))
     encoder = RowEncoder(tokenizer, max_length=limit, thinking=request.thinking, turns=request.turns)
     conversations = only_valid(Rows(order.path, order.columns, max_rows=order.max_rows))
     found = rows.preview_rows(conversations, encoder, tokenizer, rows=request.rows, line=request.line)

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from core.catalog import TESTBED
 from core.data.turns import ChatTemplate, TrainedTurn, UnsupportedTurns
 from core.lm.files import fetch
+from core.lm.reading import read_config
 from core.lm.tokenizer import load_tokenizer
 from core.schemas.data import Message, ToolCall
 
@@ -84,7 +85,8 @@ class Template:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """A small tokenizer with this template, and with its control tokens as special tokens."""
-        tokenizer = load_tokenizer(TESTBED, fetch(TESTBED))
+        folder = fetch(TESTBED)
+        tokenizer = load_tokenizer(TESTBED, folder, read_config(TESTBED, folder))
         tokenizer.add_special_tokens({"bos_token": "<bos>"})
         template = self.path.read_text(encoding="utf-8")
         tokenizer.add_tokens(sorted(set(_CONTROL.findall(template))), special_tokens=True)

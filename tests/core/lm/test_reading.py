@@ -7,7 +7,7 @@ import torch
 
 from core.errors import InvalidModel
 from core.lm.load import load
-from core.lm.reading import read_context, reading
+from core.lm.reading import context_of, read_config, reading
 from tests.core.helpers import VOCABULARY, logits, tiny
 from tests.core.lm.models import CPU, config, entry
 
@@ -52,10 +52,10 @@ def test_an_end_of_sequence_that_is_no_token_is_not_waited_for(folder: Path) -> 
 
 def test_the_context_is_read_without_the_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert read_context(entry(folder), folder) == 64
+    assert context_of(read_config(entry(folder), folder)) == 64
     config(hidden_size="wide")(folder)
     with pytest.raises(InvalidModel) as caught:
-        read_context(entry(folder), folder)
+        read_config(entry(folder), folder)
     assert caught.value.code == "model_unreadable"
 
 

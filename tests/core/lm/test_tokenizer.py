@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.errors import InvalidModel
 from core.lm.load import load
-from core.lm.reading import invalid
+from core.lm.reading import invalid, read_config
 from core.lm.tokenizer import check_vocabulary, load_tokenizer
 from core.modelfiles import check_files
 from tests.core.helpers import VOCABULARY, logits, tiny
@@ -48,7 +48,7 @@ def test_tokens_without_an_embedding_are_rejected_by_the_files_and_after_loading
     change(folder)
     with pytest.raises(InvalidModel) as caught:
         check_files("small", folder)
-    tokenizer = load_tokenizer(entry(folder), folder)
+    tokenizer = load_tokenizer(entry(folder), folder, read_config(entry(folder), folder))
     with pytest.raises(InvalidModel) as again:
         check_vocabulary(entry(folder), tokenizer, VOCABULARY)
     assert caught.value.code == again.value.code == "tokens_without_embedding"
@@ -88,7 +88,7 @@ def test_tokens_that_never_occur_are_harmless(folder: Path, change: Change) -> N
 
 def test_rows_without_a_token_are_harmless(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", pad_token="<|pad|>")
-    tokenizer = load_tokenizer(entry(folder), folder)
+    tokenizer = load_tokenizer(entry(folder), folder, read_config(entry(folder), folder))
     check_vocabulary(entry(folder), tokenizer, VOCABULARY)
     check_vocabulary(entry(folder), tokenizer, VOCABULARY + 64)
 
@@ -104,7 +104,7 @@ def test_a_tokenizer_of_a_newer_version(folder: Path, part: str) -> None:
 
 @pytest.mark.parametrize("wrong", [5, {"default": 5}, {"tool_use": "x"}])
 def test_a_chat_template_of_a_wrong_type(folder: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any) -> None:
-    tokenizer = load_tokenizer(entry(folder), folder)
+    tokenizer = load_tokenizer(entry(folder), folder, read_config(entry(folder), folder))
     tokenizer.chat_template = wrong
 
     def from_pretrained(*_args: object, **_options: object) -> PreTrainedTokenizerBase:
@@ -112,7 +112,7 @@ def test_a_chat_template_of_a_wrong_type(folder: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("core.lm.tokenizer.AutoTokenizer", SimpleNamespace(from_pretrained=from_pretrained))
     with pytest.raises(InvalidModel) as caught:
-        load_tokenizer(entry(folder), folder)
+        load_tokenizer(entry(folder), folder, read_config(entry(folder), folder))
     assert caught.value.code == "chat_template_invalid"
 
 
