@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from core.errors import NotFound
 from core.reports.numbers import percent, plural
 from core.reports.text import visible
 from core.schemas.preview import Preview, PreviewRequest, PreviewRow
@@ -18,9 +19,15 @@ from securetune.client import SecureTune
 def preview(service: SecureTune, dataset: str, request: PreviewRequest, console: Console, page: Path | None) -> None:
     """Show the rows of a dataset, or save them as a page.
 
-    `dataset` is the id of a dataset, or a file, which is uploaded first. Raises what the client raises.
+    `dataset` is the id of a dataset, or a file, which is uploaded first.
+
+    Raises:
+        NotFound: it is neither.
+        ApiError: as the client does.
     """
     path = Path(dataset)
+    if not path.is_file() and not dataset.startswith("ds_"):
+        raise NotFound(f"There is no file {dataset}, and it is not the id of a dataset (ds_...).", param="dataset")
     dataset_id = service.upload_dataset(path).id if path.is_file() else dataset
     if page is not None:
         page.write_bytes(service.preview_page(dataset_id, request))

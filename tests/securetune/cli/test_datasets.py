@@ -85,4 +85,5 @@ def test_errors_say_what_to_do(rows: Path, state: Path, tmp_path: Path) -> None:
     assert "Start it with `securetune up`" in nowhere.stderr
     missing = preview(tmp_path / "none.jsonl", "--model", "testbed", "--state", state)
     assert missing.exit_code == 1
-    assert "none.jsonl" in missing.stderr
+    assert "There is no file" in missing.stderr
+    assert "none.jsonl, and it is not the id of a dataset (ds_...)." in missing.stderr
