@@ -12,6 +12,8 @@ from typing import BinaryIO
 from core.data.records import MAX_ROW_BYTES, STOPPED, TOO_LONG, Header, Record, Slice, not_utf8
 from core.schemas.data import RowError
 
+_EMPTY = ("nan", "NaN")
+"""How spreadsheets and pandas write an empty cell."""
 _QUOTING = "Put fields with commas, quotes or line breaks in double quotes, and double each quote inside."
 
 
@@ -52,9 +54,7 @@ def read_csv(stream: BinaryIO, delimiter: str = ",") -> Iterator[Header | Record
                 f"the row has {len(fields)} fields, the header {len(names)}; quote fields that contain the delimiter"
             )
             yield RowError(line=begin, column=None, reason=reason)
-        else:
-            # Spreadsheets and pandas write an empty cell as `nan`.
-            cells = ("" if field in ("nan", "NaN") else field for field in fields)
+        elif any(cells := ["" if field in _EMPTY else field for field in fields]):
             yield Record(begin, dict(zip(names, cells, strict=True)))
 
 
