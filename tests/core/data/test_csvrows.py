@@ -19,7 +19,7 @@ def read(content: bytes | str) -> list[Header | Record | RowError]:
 
 
 @given(st.lists(st.tuples(fields, fields), max_size=6), st.booleans())
-@example([("", "NaN"), ("nan", "x"), ("", "")], unix=False)
+@example(rows=[("", "NaN"), ("nan", "x"), ("", "")], unix=False)
 def test_round_trip_with_lines(rows: list[tuple[str, str]], unix: bool) -> None:
     text = io.StringIO(newline="")
     # With bare line feeds some versions of the writer leave a carriage return unquoted, so everything is quoted then.
