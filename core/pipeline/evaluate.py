@@ -41,7 +41,7 @@ from core.schemas.results import TrainingResult
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
 from core.thinking import split_thinking
-from core.training.proof import BaseProbabilities, check_proof, merge_warning
+from core.training.proof import check_proof, merge_warning
 
 _MAX_UNDECIDED_SHARE = 0.2
 """A larger share of answers that a judge could not decide is worth a warning."""
@@ -86,9 +86,9 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
     def measure() -> Evaluation:
-        base_probabilities = BaseProbabilities(job.base, job.data.training.rows)
+        at_base = job.base_probabilities  # before trained weights are loaded
         with _load_trained(job, folder) as tuned:
-            proof = base_probabilities.compare(tuned, run.label)
+            proof = at_base.compare(tuned, run.label)
             check_proof(proof)
             model = _Model(run.label, tuned, security, stored, run.safeguards.serving_system_prompt is not None)
             found = _measure(job, model, held, inputs=inputs)
