@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from core.reports import numbers
 from core.reports.overall import overall, task_figure
-from core.reports.view import row_title
+from core.reports.view import largest_noise, row_title
 from core.schemas.evaluation import Figure
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome
 from core.schemas.job import BASE_RUN
@@ -187,7 +187,8 @@ def _tile(report: Report, title: str, figure: Figure, detail: str = "") -> Tile:
     same = (BASE_RUN, figure.suite, figure.metric, figure.judge)
     base = next((each for each in report.figures if (each.run, each.suite, each.metric, each.judge) == same), None)
     before = numbers.value(figure.metric, base.value) if base is not None and base.n else "unknown"
-    return Tile(title, before, numbers.value(figure.metric, figure.value), f"{detail}n = {figure.n}")
+    noise = f", noise {size}" if (size := largest_noise([figure])) else ""
+    return Tile(title, before, numbers.value(figure.metric, figure.value), f"{detail}n = {figure.n}{noise}")
 
 
 def _check_row(check: GateCheck) -> CheckRow:

@@ -24,7 +24,9 @@ UNCHANGED = SPEC.training.model_copy(update={"steps": 1, "learning_rate": 1e-9})
 
 
 def spec(max_new_tokens: int, **fields: object) -> JobSpec:
-    security = SecuritySpec(attacks=(Direct(),), max_prompts=6, max_new_tokens=max_new_tokens, threshold=0.9)
+    security = SecuritySpec(
+        attacks=(Direct(),), max_prompts=6, max_new_tokens=max_new_tokens, threshold=0.9, measure_noise=False
+    )
     return SPEC.model_copy(
         update={
             "strategy": UniformStrategy(),
