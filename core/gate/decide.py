@@ -48,7 +48,7 @@ def decide(run: str, figures: Sequence[Figure], policy: PolicyRef, measured: Seq
     return GateDecision(
         run=run,
         outcome="undecided" if missing and outcome == "released" else outcome,
-        reasons=(*failed, *missing, *open_),
+        reasons=tuple(dict.fromkeys((*failed, *missing, *open_))),  # checks of one figure may share a reason
         notes=tuple(each.note for each in results if each.note),
         checks=tuple(each.check for each in results),
         policy_version=policy.version,
