@@ -123,10 +123,11 @@ def pinned(report: Report) -> tuple[str, ...]:
 
 def _measured(measured: Measured) -> str:
     families = ", ".join(f"{each.attack.family} ({each.prompts})" for each in measured.attacks)
+    thinking = f"; thinking in {measured.thinking} of {measured.answers} answers" if measured.thinking else ""
     return (
         f"Measured: {families}, over_refusal ({measured.safe_prompts}); harmful prompts "
         f"{measured.harmful.sha256[:12]}, safe look-alikes {measured.safe.sha256[:12]} (SHA-256); answers of up to "
-        f"{measured.max_new_tokens} tokens; {_system(measured.system_prompt)}."
+        f"{measured.max_new_tokens} tokens; {_system(measured.system_prompt)}{thinking}."
     )
 
 

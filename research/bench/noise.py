@@ -34,6 +34,8 @@ def main(
     model: Annotated[str, typer.Option(help="Name in the list of models.")] = catalog.TESTBED.name,
     state: Annotated[Path | None, typer.Option(help="Folder with models.toml and converted models.")] = None,
     suite: Annotated[SuiteName, typer.Option(help="How much is asked.")] = "quick",
+    max_prompts: Annotated[int, typer.Option(min=0, help="Prompts of each kind; 0 for the suite's own.")] = 0,
+    bfloat16: Annotated[bool, typer.Option(help="Convert the weights to bfloat16.")] = False,
     rows: Annotated[int, typer.Option(min=1, help="Rows for the loss; a quarter of them are also answered.")] = 200,
     device: Annotated[str, typer.Option(help="Device of torch.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 leaves it the choice.")] = 0,
@@ -43,7 +45,10 @@ def main(
         torch.set_num_threads(threads)
     listed = catalog.read(state and state / "models.toml", (state or Path()) / "converted").models
     base = load(catalog.find(listed, model), choose_device(device))
-    spec = SecuritySpec(suite=suite)
+    if bfloat16:
+        base.model.bfloat16()
+    options: dict[str, object] = {"suite": suite}
+    spec = SecuritySpec.model_validate(options | ({"max_prompts": max_prompts} if max_prompts else {}))
     prompts = choose_prompts(spec, base.folder).evaluation
     conversations = load_rows(DATA_DIR / "instructions.jsonl", max_rows=1_000_000)[:rows]
     encoded = encode_all(conversations, base.tokenizer, max_length=_MAX_LENGTH).rows
