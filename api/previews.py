@@ -7,11 +7,13 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from pydantic import ValidationError
 
-from core.errors import InvalidInput, Unavailable
+from core.errors import InvalidInput, SecureTuneError, Unavailable
 from core.processes import ROOT, child_environment
 from core.schemas.preview import Preview, PreviewAnswer, PreviewOrder
 
@@ -47,8 +49,7 @@ class Previews:
         if answer.failed is None:
             raise _failure("it answered nothing")
         kind = Unavailable if answer.failed.unavailable else InvalidInput
-        param = "model" if answer.failed.param == "base_model" else answer.failed.param
-        raise kind(answer.failed.message, code=answer.failed.code, param=param)
+        raise kind(answer.failed.message, code=answer.failed.code, param=answer.failed.param)
 
     def _run(self, order: PreviewOrder) -> PreviewAnswer:
         try:
@@ -75,6 +76,16 @@ class Previews:
             return PreviewAnswer.model_validate_json(process.stdout)
         except ValidationError as error:
             raise _failure("its answer cannot be read") from error
+
+
+@contextmanager
+def model_parameter() -> Generator[None]:
+    """Errors about the `base_model` of an order are about the `model` of a preview."""
+    try:
+        yield
+    except SecureTuneError as error:
+        error.param = "model" if error.param == "base_model" else error.param
+        raise
 
 
 def _failure(why: str) -> Unavailable:

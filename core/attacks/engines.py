@@ -76,9 +76,10 @@ def _answer_with_vllm(
     texts = AnswerTexts(base, conversations, prompts, max_new_tokens=spec.max_new_tokens)
     fitting = [(index, prompt) for index, prompt in enumerate(prompts) if prompt is not None]
     answers: list[str | None] = [None] * len(prompts)
-    for start in range(0, len(fitting), _VLLM_BATCH):
+    batch_size = base.limit_batch(_VLLM_BATCH, len(fitting))
+    for start in range(0, len(fitting), batch_size):
         on_progress(start, len(fitting))
-        batch = fitting[start : start + _VLLM_BATCH]
+        batch = fitting[start : start + batch_size]
         rows = served.continue_tokens(
             [prompt for _, prompt in batch],
             max_new_tokens=spec.max_new_tokens,

@@ -152,7 +152,8 @@ class _Record(StoppingCriteria):
 def _generate(base: BaseModel, model: nn.Module, rows: Sequence[AnswerRow], sampler: Sampler, answers: Answers) -> None:
     """Answer all rows in transformers' own loop, for models whose cache contains more than keys and values."""
     left = iter(sorted(rows, key=lambda row: len(row.prompt)))
-    while some := list(islice(left, _FALLBACK_ROWS)):
+    batch_size = base.limit_batch(_FALLBACK_ROWS, len(rows))
+    while some := list(islice(left, batch_size)):
         for row in some:
             sampler.draw(row)
         ids, mask = pad([row.prompt for row in some], base.pad_id, side="left")

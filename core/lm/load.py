@@ -42,6 +42,14 @@ class BaseModel:
     folder: Path
     warnings: tuple[Warned, ...] = ()
     """What was changed to load it, and what the user should know."""
+    half_batches: bool = False
+    """Whether batches are half as large as usual. Results then differ as those of two runs whose batches differ: by
+    rounding."""
+
+    def limit_batch(self, most: int, available: int | None = None) -> int:
+        """The largest batch in rows, tokens or bytes, if `most` fit and `available` is all there is."""
+        usual = most if available is None else min(most, available)
+        return max(1, usual // 2) if self.half_batches else most
 
     @property
     def device(self) -> torch.device:

@@ -150,6 +150,7 @@ class JobContext:
             "model": self.base.identity.files_sha256 or self.base.identity.sha256,
             "device": self.base.device.type,
             "weights": self.base.weights,
+            "half_batches": self.base.half_batches,
             "chat_template": self.base.identity.chat_template,
             "libraries": dict(libraries()),
         }

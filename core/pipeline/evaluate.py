@@ -1,14 +1,15 @@
 """The evaluation stages: measure the base model and every trained run on attacks, safe prompts and the task.
 
 Here attacks, judges and task figures meet, which do not import each other. Answers are stored suite by suite, so that
-an interrupted evaluation resumes; those of the base model are shared between jobs. Verdicts of judge models are cached
+an interrupted evaluation resumes; those of the base model are shared between jobs. The base model is measured twice,
+and the difference is the noise that changes are compared with. Verdicts of judge models are cached
 by content, those of rules are computed again. Not here: changes from the base model (core.pipeline.changes), training
 (core.pipeline.train).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,11 @@ _MAX_UNDECIDED_SHARE = 0.2
 _MAX_CUT_SHARE = 0.5
 """A larger share of answers that are cut inside the model's thinking is worth a warning."""
 
+_SEEDS = 2**31
+_SEED_STEP = 2**30
+"""Distance of the second measurement's seed from the first one's, modulo `_SEEDS`. Engines may add the number of an
+answer to the seed, so a seed nearby would repeat answers."""
+
 
 class _SuiteAnswers(Frozen):
     """The stored answers to one suite."""
@@ -62,8 +68,11 @@ class _TaskResult(Frozen):
     answers: tuple[TaskAnswer, ...]
 
 
-def evaluate_base(job: JobContext) -> Evaluation:
-    """The base model's evaluation. Its answers do not depend on the job, so jobs share them."""
+def evaluate_base(job: JobContext) -> tuple[Evaluation, Evaluation | None]:
+    """The base model's evaluation, and a second one with other batches and another seed, if the job measures noise.
+
+    The answers do not depend on the job, so jobs share them.
+    """
     spec = job.assignment.spec.security
     held = ValidationRows(job.data.validation.rows, job.data.held_out)
     model = _Model(BASE_RUN, job.base.model, spec, None)
@@ -71,12 +80,20 @@ def evaluate_base(job: JobContext) -> Evaluation:
     job.emit(Figures(figures=evaluation.figures))
     for warning in _base_warnings(evaluation, spec, job.assignment.policy.policy):
         job.emit(warning)
-    return evaluation
+    if not spec.measure_noise:
+        return evaluation, None
+    other = replace(job, base=replace(job.base, half_batches=True))
+    again = replace(model, spec=spec.model_copy(update={"seed": (spec.seed + _SEED_STEP) % _SEEDS}))
+    second = job.stages.run("noise", lambda: _measure(other, again, held, inputs=other.inputs))
+    uses = (use.model_copy(update={"run": f"{use.run}, measured again"}) for use in second.judges)
+    return evaluation.model_copy(update={"judges": (*evaluation.judges, *uses)}), second
 
 
-def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: Evaluation) -> Evaluation:
+def evaluate_run(
+    job: JobContext, run: Strategy, trained: TrainingResult, base: Evaluation, again: Evaluation | None
+) -> Evaluation:
     """A run's evaluation with changes from the base model. The stored files are loaded, and the model gets the system
-    prompt that it must be served with.
+    prompt that it must be served with. `again` is the base model's second evaluation.
     """
     folder = job.store.path(trained.adapter[0].key).parent
     security = safeguards.security_of(run, job.assignment.spec.security)
@@ -94,7 +111,7 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
             found = _measure(job, model, held, inputs=inputs)
         return found.model_copy(update={"weights": proof})
 
-    evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
+    evaluation = add_changes(base, job.stages.run("after", measure, run=run.label), again)
     job.emit(Figures(figures=evaluation.figures))
     for warning in _answer_warnings(evaluation, security):
         job.emit(warning)

@@ -1,8 +1,8 @@
 """A whole job on one page: from an assignment to figures, a trained model and a report.
 
-screening -> base model -> dataset -> evaluation before -> robustness -> training -> evaluation after -> report. Needs
-no service: the store and `emit` are arguments. Not here: what each stage does (core.pipeline.screen, prepare,
-analyse, train, evaluate, report).
+screening -> base model -> dataset -> evaluation before, and again for the noise -> robustness -> training -> evaluation
+after -> report. Needs no service: the store and `emit` are arguments. Not here: what each stage does
+(core.pipeline.screen, prepare, analyse, train, evaluate, report).
 """
 
 from core.attacks.prompts import choose_prompts, identify_prompts
@@ -26,6 +26,7 @@ from core.schemas.strategy import analysis_of
 from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
+_FOR_NOISE: tuple[Stage, ...] = ("noise",)
 _BY_MODEL: tuple[Stage, ...] = ("model_screening",)
 _EACH_ANALYSIS: tuple[Stage, ...] = ("robustness",)
 _EACH_RUN: tuple[Stage, ...] = ("training", "after")
@@ -43,7 +44,11 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     # Each different analysis that a run needs, once.
     analyses = list(dict.fromkeys(analysis for run in spec.runs if (analysis := analysis_of(run))))
     planned = (
-        _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(analyses) + _EACH_RUN * len(spec.runs)
+        *_ONCE,
+        *_BY_MODEL * bool(policy.model_checks),
+        *_FOR_NOISE * spec.security.measure_noise,
+        *_EACH_ANALYSIS * len(analyses),
+        *_EACH_RUN * len(spec.runs),
     )
     stages = Stages(store, assignment.job_id, emit, planned)
 
@@ -62,10 +67,10 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
         )
     )
 
-    before = evaluate_base(job)
+    before, again = evaluate_base(job)
     maps = {analysis: map_robustness(job, analysis) for analysis in analyses}
     trained = [train_run(job, run, maps) for run in spec.runs]
-    after = [evaluate_run(job, run, result, before) for run, result in zip(spec.runs, trained, strict=True)]
+    after = [evaluate_run(job, run, result, before, again) for run, result in zip(spec.runs, trained, strict=True)]
     return stages.run("report", lambda: write_report(job, [before, *after], list(maps.values()), trained))
 
 

@@ -30,6 +30,7 @@ _WEIGHTS: dict[Stage, float] = {
     "dataset": 1,
     "model_screening": 3,
     "before": 4,
+    "noise": 4,
     "robustness": 10,
     "training": 12,
     "after": 4,

@@ -33,7 +33,7 @@ PLAIN = SPEC.model_copy(
     }
 )
 RULES_AND_RUBRIC = (RulesJudge(), RubricJudge(model="big"))
-SHORT = {"max_prompts": 4, "max_new_tokens": 12, "threshold": 0.9}
+SHORT = {"max_prompts": 4, "max_new_tokens": 12, "threshold": 0.9, "measure_noise": False}
 
 
 @pytest.fixture
