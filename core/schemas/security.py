@@ -73,7 +73,8 @@ class SecuritySpec(Frozen):
     """Whether an answer ends as soon as the verdict of every judge is certain. This is faster, but truncates raw
     answers."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """The engine that generates answers. `vllm` needs a GPU and vLLM installed on the worker."""
+    """The engine that generates answers. `vllm` needs a worker that has vLLM in an environment of its own, and is not
+    available for the training method `qlora`."""
     threshold: float = Field(default=0.05, gt=0, lt=1)
     """Attack success rate that must be distinguishable from 0, above 0 and below 1. A note marks figures with too
     few answers for that."""
