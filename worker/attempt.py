@@ -36,7 +36,14 @@ def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
         case ScreenAssignment() as screening, model:
             return pipeline.screen(screening, store=store, model=model, device=order.device, emit=emit)
         case assignment, BaseModelEntry() as model:
-            return pipeline.run(assignment, store=store, model=model, device=order.device, emit=emit)
+            return pipeline.run(
+                assignment,
+                store=store,
+                model=model,
+                device=order.device,
+                emit=emit,
+                vllm_python=order.vllm_python,
+            )
         case _:
             raise TypeError("a tuning job needs a base model")
 

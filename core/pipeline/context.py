@@ -6,6 +6,7 @@ Not here: how a job is prepared (core.pipeline.prepare).
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -18,6 +19,7 @@ from core.data.template import encode_all
 from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.lm.vllm_engine import vllm_version
 from core.pipeline.cache import libraries
 from core.pipeline.stages import Emit, Stages
 from core.robustness.refusals import BaseRefusals, render_probes
@@ -100,6 +102,8 @@ class JobContext:
     """Findings in the training data."""
     prompt_sets: Mapping[Use, PromptsUsed]
     """The sets that `prompts.evaluation` is taken from, by use."""
+    vllm_python: Path | None = None
+    """The Python interpreter that has vLLM."""
 
     @cached_property
     def trained_on(self) -> dict[Use, int]:
@@ -137,6 +141,14 @@ class JobContext:
     def learning_rate(self) -> float:
         """The standard learning rate: the job's, or the default for the base model and the method."""
         return self.assignment.spec.training.rate(self.entry.learning_rate)
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """Name and version of the package that generates answers, if it is not transformers."""
+        if self.assignment.spec.security.engine != "vllm":
+            return {}
+        name, version = vllm_version(self.vllm_python).split()
+        return {name: version}
 
     @property
     def safeguard_context(self) -> SafeguardContext:

@@ -7,7 +7,7 @@ by content, those of rules are computed again. Not here: changes from the base m
 (core.pipeline.train).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -145,12 +145,12 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
                 f"{model.run}-{suite.name}",
                 _SuiteAnswers,
                 lambda: _SuiteAnswers(answers=compute()),
-                inputs=inputs | _suite_inputs(suite, spec, judges),
+                inputs=inputs | _suite_inputs(suite, spec, judges, job.engine),
                 shared=model.tuned is None,
             )
             return stored.answers
 
-        with open_engine(job.base, model.model, spec, model.tuned) as answers:
+        with open_engine(job.base, model.model, spec, model.tuned, job.vllm_python) as answers:
             said = ask(
                 all_suites,
                 answers,
@@ -171,7 +171,9 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
     )
 
 
-def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> dict[str, JsonValue]:
+def _suite_inputs(
+    suite: Suite, spec: SecuritySpec, judges: Sequence[Judge], engine: Mapping[str, str]
+) -> dict[str, JsonValue]:
     """Everything besides the model that the answers to a suite depend on."""
     deciding = [type(judge) for judge in judges] if spec.stop_when_certain else []
     return {
@@ -186,7 +188,7 @@ def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> 
         ],
         "sampling": [suite.sampling.samples, suite.sampling.temperature, suite.sampling.top_p, spec.seed],
         "max_new_tokens": spec.max_new_tokens,
-        "engine": spec.engine,
+        "engine": dict(engine),
         "certain_to": [judge.model_dump(mode="json") for judge in spec.judges] if spec.stop_when_certain else None,
         "code": code_of(ask, open_engine, adapter.loaded, full.loaded, *deciding, caller=__name__),
     }

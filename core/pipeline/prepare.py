@@ -5,6 +5,7 @@ order of things (core.pipeline.run).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from core import safeguards
 from core.attacks.prompts import NamedPromptSets
@@ -49,7 +50,7 @@ def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None 
     return base
 
 
-def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> None:
+def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit, vllm_python: Path | None = None) -> None:
     """Reject a job that cannot be done, before anything is computed, and warn of what was changed to load its model.
 
     Raises:
@@ -63,7 +64,7 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
     check_judges(spec.security.judges, {judge.name: judge for judge in assignment.judges})
     tasks.check_tasks(spec.quality, assignment.benchmarks)
     if spec.security.engine == "vllm":
-        check_vllm(base.device)
+        check_vllm(vllm_python, base)
     for warning in base.warnings:
         emit(warning)
     if base.identity.chat_template == "plain":

@@ -113,7 +113,7 @@ def _report(
         robustness=tuple(maps),
         training=tuple(trained),
         weights=tuple(evaluation.weights for evaluation in evaluations if evaluation.weights),
-        software=software(),
+        software=software() | job.engine,
         device=_device_name(job.base.device),
     )
 

@@ -5,6 +5,8 @@ after -> report. Needs no service: the store and `emit` are arguments. Not here:
 (core.pipeline.screen, prepare, analyse, train, evaluate, report).
 """
 
+from pathlib import Path
+
 from core.attacks.prompts import choose_prompts, identify_prompts
 from core.catalog import check_runs
 from core.lm.adapter import choose
@@ -32,8 +34,18 @@ _EACH_ANALYSIS: tuple[Stage, ...] = ("robustness",)
 _EACH_RUN: tuple[Stage, ...] = ("training", "after")
 
 
-def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, device: str, emit: Emit) -> Outcome:
+def run(
+    assignment: Assignment,
+    *,
+    store: ArtifactStore,
+    model: BaseModelEntry,
+    device: str,
+    emit: Emit,
+    vllm_python: Path | None = None,
+) -> Outcome:
     """Fine-tune one model: screen, load, measure, plan, train, attack, judge, decide, report, store.
+
+    `vllm_python` is the Python interpreter that has vLLM; without it, jobs that request vLLM fail.
 
     Raises:
         SecureTuneError: the job failed; the error's code and message are for the user.
@@ -58,12 +70,24 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     named = prepare.load_prompt_sets(assignment, store)
     prompts = choose_prompts(spec.security, base.folder, named)
     used = identify_prompts(spec.security, base.folder, named)
-    prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit)
+    prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit, vllm_python)
     benchmarks = prepare.load_benchmarks(assignment)
     data = stages.run("dataset", lambda: prepare.encode_rows(assignment, screened.rows, store, base, stages))
     job = screening.screen_by_model(
         JobContext(
-            assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, screened.result, used
+            assignment,
+            model,
+            store,
+            stages,
+            emit,
+            base,
+            modules,
+            prompts,
+            data,
+            benchmarks,
+            screened.result,
+            used,
+            vllm_python,
         )
     )
 
