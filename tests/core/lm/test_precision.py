@@ -1,6 +1,7 @@
 """Which precision a model is computed in. How fast anything is, is not a test: the self-test is replaced."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from core.lm import precision
 from core.lm.load import BaseModel, load
 from core.lm.precision import MIN_SPEEDUP, choose, main_shapes, measure_speedup, uses_bfloat16
 from core.schemas.results import PrecisionUsed
-from core.schemas.training import Precision
 from tests.core.helpers import logits
 from tests.core.lm.models import CPU, entry
 
@@ -27,7 +27,10 @@ def large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, speedup: float) -> None:
-    monkeypatch.setattr(precision, "measure_speedup", lambda _shapes: speedup)
+    def measure(_shapes: object) -> float:
+        return speedup
+
+    monkeypatch.setattr(precision, "measure_speedup", measure)
 
 
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +43,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wish", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_an_explicit_precision_is_used_everywhere(
-    monkeypatch: pytest.MonkeyPatch, large: Path, wish: Precision, device: torch.device
+    monkeypatch: pytest.MonkeyPatch, large: Path, wish: Literal["float32", "bfloat16"], device: torch.device
 ) -> None:
     unmeasured(monkeypatch)
     assert choose(wish, device, large) == PrecisionUsed(weights=wish)
@@ -56,7 +59,7 @@ def test_a_gpu_computes_in_bfloat16(monkeypatch: pytest.MonkeyPatch, large: Path
     [(0.9, "float32"), (MIN_SPEEDUP - 0.01, "float32"), (MIN_SPEEDUP, "bfloat16"), (3.0, "bfloat16")],
 )
 def test_the_self_test_decides_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, large: Path, speedup: float, weights: Precision
+    monkeypatch: pytest.MonkeyPatch, large: Path, speedup: float, weights: str
 ) -> None:
     measured(monkeypatch, speedup)
     found = choose("auto", CPU, large)
