@@ -5,6 +5,7 @@ order of things (core.pipeline.run).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from core import safeguards
@@ -21,6 +22,7 @@ from core.lm.load import BaseModel, choose_device, load
 from core.lm.vllm_engine import check_vllm
 from core.pipeline.advise import advise
 from core.pipeline.context import Rows, encode_for
+from core.pipeline.precision import choose_for_job
 from core.pipeline.screen import load_dataset
 from core.pipeline.stages import Emit, Stages
 from core.quality import tasks
@@ -38,14 +40,20 @@ from core.training.strategies import plan
 _MAX_HELD_OUT = 200
 
 
-def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None = None) -> BaseModel:
-    """The base model, with its weights in the precision that the training needs.
+def load_base(entry: BaseModelEntry, device: str, stages: Stages, training: TrainingSpec | None = None) -> BaseModel:
+    """The base model, with its weights in the precision that the order names, or else in that of the job.
 
     Generation stops at the end-of-turn token of the chat template as well as at the tokens that the model's own
     configuration names.
     """
     training = training or TrainingSpec()
-    base = load(entry, choose_device(device), precision=training.precision, four_bit=training.method == "qlora")
+    base = load(
+        entry,
+        choose_device(device),
+        precision=training.precision,
+        four_bit=training.method == "qlora",
+        choose_precision=partial(choose_for_job, stages),
+    )
     base.stop_also_at(end_of_turn(base.tokenizer))
     return base
 

@@ -20,7 +20,7 @@ from core.reports.render import html
 from core.schemas.evaluation import Evaluation, Figure
 from core.schemas.events import GateDecided
 from core.schemas.gate import GateDecision
-from core.schemas.results import JudgedWeights, Outcome, Report, StoredFile, TrainingResult
+from core.schemas.results import JudgedWeights, Outcome, PrecisionUsed, Report, StoredFile, TrainingResult
 from core.schemas.robustness import RobustnessResult
 from core.storage.bundle import write_tar
 
@@ -115,6 +115,7 @@ def _report(
         weights=tuple(evaluation.weights for evaluation in evaluations if evaluation.weights),
         software=software() | job.engine,
         device=_device_name(job.base.device),
+        precision=PrecisionUsed(weights=job.base.weights, speedup=job.base.speedup),
     )
 
 

@@ -65,7 +65,7 @@ def run(
     stages = Stages(store, assignment.job_id, emit, planned)
 
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages)
-    base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training))
+    base = stages.run("base_model", lambda: prepare.load_base(model, device, stages, spec.training))
     modules = choose(find_modules(base.model), spec.training.lora)
     named = prepare.load_prompt_sets(assignment, store)
     prompts = choose_prompts(spec.security, base.folder, named)
@@ -113,7 +113,7 @@ def screen(
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages, enforce=False)
     result = screened.result
     if model and by_model:
-        base = stages.run("base_model", lambda: prepare.load_base(model, device))
+        base = stages.run("base_model", lambda: prepare.load_base(model, device, stages))
         result = screening.screen_only_by_model(screened, base, stages)
     screening.report_findings(result, emit)
     return Outcome(artifacts=(screening.store_result(result, assignment, store),))

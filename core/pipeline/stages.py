@@ -91,10 +91,21 @@ class Stages:
 
         `inputs` is everything that the result depends on. A `shared` result is found by other jobs too.
         """
-        scope = "shared" if shared else f"jobs/{self._job_id}"
-        key = f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
+        self._reused = self._reused or self._store.has(self._key(part, inputs, shared=shared))
+        return self.remember(part, kind, compute, inputs=inputs, shared=shared)
+
+    def remember(
+        self,
+        part: str,
+        kind: type[Result],
+        compute: Callable[[], Result],
+        *,
+        inputs: Mapping[str, JsonValue],
+        shared: bool = False,
+    ) -> Result:
+        """As `cached`, for a choice that must stay the same: a stored one saves no work of the stage."""
+        key = self._key(part, inputs, shared=shared)
         if self._store.has(key):
-            self._reused = True
             return kind.model_validate_json(self._store.path(key).read_bytes())
         result = compute()
         data = result.model_dump_json().encode()
@@ -118,6 +129,10 @@ class Stages:
         for number, row in enumerate(rows):
             self.report_progress("row", number, len(rows))
             yield row
+
+    def _key(self, part: str, inputs: Mapping[str, JsonValue], *, shared: bool) -> str:
+        scope = "shared" if shared else f"jobs/{self._job_id}"
+        return f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
 
     def _emit_progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)

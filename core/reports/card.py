@@ -191,6 +191,8 @@ def _training(report: Report) -> Iterator[str]:
     )
     for note in view.training_notes(result, view.proofs(report).get(result.run)):
         yield f"- {note[0].upper()}{note[1:]}"
+    if report.precision is not None:
+        yield f"- {_plain(report.precision.sentence)}"
     software = ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in report.software.items())
     yield f"- Computed on {_plain(report.device)} with {software}"
 
