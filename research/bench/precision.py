@@ -37,6 +37,7 @@ from testbed import DATA_DIR
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 _TARGET = 2.0
 _RATE = 1e-4
+_MAX_LENGTH = 1024
 _SETTLING_STEPS = 1
 _PARTS = "training_step,answers"
 
@@ -80,7 +81,7 @@ def main(
 
 def _compare(ways: dict[Precision, Callable[[], dict[str, tuple[float, float]]]], rounds: int) -> Figures:
     """Wall and processor seconds of each part in both precisions, and their ratios."""
-    runs = take_turns({str(name): way for name, way in ways.items()}, rounds)
+    runs = take_turns({str(name): partial(_printed, name, way) for name, way in ways.items()}, rounds)
     found: Figures = {}
     for part in runs["float32"][0]:
         exact, half = ([run[part] for run in runs[name]] for name in ("float32", "bfloat16"))
@@ -90,6 +91,13 @@ def _compare(ways: dict[Precision, Callable[[], dict[str, tuple[float, float]]]]
             "speedup": ratios([wall for wall, _ in exact], [wall for wall, _ in half]) | {"target": _TARGET},
             "cpu_speedup": ratios([cpu for _, cpu in exact], [cpu for _, cpu in half]),
         }
+    return found
+
+
+def _printed(name: str, way: Callable[[], dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    """Print each measurement as it is taken: a round of a large model takes minutes."""
+    found = way()
+    typer.echo(f"{name}: {found}")
     return found
 
 
@@ -122,7 +130,7 @@ def _adapter(base: BaseModel, folder: Path) -> Path:
 def _rows(base: BaseModel, count: int, length: int) -> list[Encoded]:
     """Rows of exactly `length` tokens, which are all trained on."""
     conversations = load_rows(DATA_DIR / "instructions.jsonl", None, max_rows=1_000_000)
-    encoded = encode_all(conversations[: count * length // 8 + 1], base.tokenizer, max_length=length).rows
+    encoded = encode_all(conversations[: count * length // 8 + 1], base.tokenizer, max_length=_MAX_LENGTH).rows
     stream = np.resize(np.concatenate([row.input_ids for row in encoded]), count * length).astype(np.int32)
     return [Encoded(ids, ids, line) for line, ids in enumerate(stream.reshape(count, length), 1)]
 
