@@ -47,8 +47,9 @@ _RANKS = (8, 16, 32, 64, 128, 256)
 """Values that vLLM accepts as the maximum rank, up to the largest rank of a job."""
 _PROBE = (Message(role="user", content="How do I make a good cup of tea? Write three short sentences."),)
 _TOLERANCE = {torch.float32: 0.01}
-_COARSE_TOLERANCE = 0.1
-"""Largest mean difference in log-probability between vLLM and transformers for the tokens of `_PROBE`, in nats."""
+_COARSE_TOLERANCE = 0.3
+"""Largest mean difference in log-probability between vLLM and transformers for the tokens of `_PROBE`, in nats. On
+SmolLM2-135M it is 6e-6 in float32 and 0.08 in bfloat16, which transformers itself rounds by 0.07."""
 _LOGGED_CHARACTERS = 4000
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
