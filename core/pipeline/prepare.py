@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from core import safeguards
 from core.attacks.prompts import NamedPromptSets
 from core.data import Conversation, files
-from core.data.batches import split
 from core.data.benchmarks import Question
 from core.data.benchmarks import read as read_questions
+from core.data.order import split
 from core.data.preview import masked_sample
 from core.data.template import end_of_turn
 from core.errors import TrainingFailed

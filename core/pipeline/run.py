@@ -22,7 +22,6 @@ from core.schemas.job import Assignment, ScreenAssignment
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import Outcome
 from core.schemas.state import Stage
-from core.schemas.strategy import analysis_of
 from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
@@ -40,10 +39,8 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     """
     spec, policy = assignment.spec, assignment.policy.policy.screening
     check_runs(model, spec)
-    # Each different analysis that a run needs, once.
-    analyses = list(dict.fromkeys(analysis for run in spec.runs if (analysis := analysis_of(run))))
     planned = (
-        _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(analyses) + _EACH_RUN * len(spec.runs)
+        _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(spec.analyses) + _EACH_RUN * len(spec.runs)
     )
     stages = Stages(store, assignment.job_id, emit, planned)
 
@@ -63,7 +60,7 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     )
 
     before = evaluate_base(job)
-    maps = {analysis: map_robustness(job, analysis) for analysis in analyses}
+    maps = {analysis: map_robustness(job, analysis) for analysis in spec.analyses}
     trained = [train_run(job, run, maps) for run in spec.runs]
     after = [evaluate_run(job, run, result, before) for run, result in zip(spec.runs, trained, strict=True)]
     return stages.run("report", lambda: write_report(job, [before, *after], list(maps.values()), trained))

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from core.data.batches import Batch, batches_from, collate
+from core.data.batches import Batch, collate
 from core.data.encoded import Encoded
+from core.data.order import batches_from
 from core.lm.load import in_bfloat16
 from core.lm.loss import batch_losses
 from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
-from core.schemas.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
+from core.schemas.training import LearningPlan, TrainingSpec
 from core.training import watch
 from core.training.checkpoint import Checkpoints, Position, Tensors, collect_tensors, restore
 from core.training.idle import enable_all_adapters
@@ -60,13 +61,6 @@ class Trained:
     security: tuple[SecurityStep, ...] = ()
     best_step: int | None = None
     stopped_early: bool = False
-
-
-def total_steps(spec: TrainingSpec, rows: int) -> int:
-    """Number of optimizer steps of a run on `rows` rows. The last, smaller batch of an epoch is a step as well."""
-    if spec.steps is not None:
-        return spec.steps
-    return math.ceil((spec.epochs or DEFAULT_EPOCHS) * math.ceil(rows / spec.batch_size))
 
 
 def is_logged(step: int, total: int) -> bool:
@@ -127,7 +121,7 @@ class _Run:
     best: Tensors = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.total = total_steps(self.spec, self.rows)
+        self.total = self.spec.total_steps(self.rows)
         self._rates = Rates(self.tuned, self.plan, self.spec, total=self.total, rate=self.learning_rate)
         self._trained = list(self._rates.parameters.values())
         # Fused: one call per group instead of several per parameter, so many learning rates cost no more than one.

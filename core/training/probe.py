@@ -49,7 +49,7 @@ def probe(
     """
     short = spec.model_copy(
         update={
-            "steps": min(steps, loop.total_steps(spec, len(rows))),
+            "steps": min(steps, spec.total_steps(len(rows))),
             "epochs": None,
             "batch_size": min(spec.batch_size, ROWS),
             "seed": seed,
