@@ -1,4 +1,4 @@
-"""Which rows are held out, and the order in which the others are trained on; seeds decide all of it.
+"""Which rows are held out, and the order in which the others are trained on; seeds decide both. Micro-batches.
 
 It needs no torch, so that a job can be estimated with the batches that it will have. Not here: batches as tensors
 (core.data.batches), how one row becomes tokens (core.data.template).
@@ -69,3 +69,14 @@ def batches_from(
         for indices in islice(batches, done, None):
             yield tuple(rows[index] for index in indices)
         done = 0
+
+
+def micro_batches(chosen: Sequence[Encoded], size: int | None) -> list[Sequence[Encoded]]:
+    """The rows of each forward pass of a step; `size` is None for one pass."""
+    size = size or len(chosen)
+    return [chosen[first : first + size] for first in range(0, len(chosen), size)]
+
+
+def padded_tokens(rows: Sequence[Encoded]) -> int:
+    """Number of tokens of these rows in one batch, with padding."""
+    return len(rows) * max((len(row.input_ids) for row in rows), default=0)

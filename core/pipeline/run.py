@@ -8,6 +8,7 @@ analyse, train, evaluate, report).
 from core.attacks.prompts import choose_prompts, identify_prompts
 from core.catalog import check_runs
 from core.lm.adapter import choose
+from core.lm.device import speeds_of
 from core.lm.modules import find_modules
 from core.pipeline import prepare
 from core.pipeline import screen as screening
@@ -45,7 +46,8 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     stages = Stages(store, assignment.job_id, emit, planned)
 
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages)
-    base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training))
+    base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training, stages.meter))
+    stages.report_speeds_of(speeds_of(base))
     modules = choose(find_modules(base.model), spec.training.lora)
     named = prepare.load_prompt_sets(assignment, store)
     prompts = choose_prompts(spec.security, base.folder, named)
@@ -81,7 +83,8 @@ def screen(
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages, enforce=False)
     result = screened.result
     if model and by_model:
-        base = stages.run("base_model", lambda: prepare.load_base(model, device))
+        base = stages.run("base_model", lambda: prepare.load_base(model, device, meter=stages.meter))
+        stages.report_speeds_of(speeds_of(base))
         result = screening.screen_only_by_model(screened, base, stages)
     screening.report_findings(result, emit)
     return Outcome(artifacts=(screening.store_result(result, assignment, store),))

@@ -4,6 +4,7 @@ A job's training process measures them stage by stage, and `securetune models ch
 are computed from them. Not here: measuring (core.meter), estimates (core.schemas.estimate).
 """
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -11,13 +12,28 @@ from pydantic import Field
 from core.schemas.base import Frozen
 from core.schemas.state import Stage
 
-Work = Literal["load", "screen", "tokenise", "read", "answer", "judge", "train", "other"]
+Work = Literal[
+    "load",
+    "screen",
+    "tokenise",
+    "read",
+    "answer",
+    "answer_rows",
+    "judge",
+    "question",
+    "harness",
+    "analyse",
+    "train",
+    "other",
+]
 """Kinds of work, with what `StageSpeed` counts as calls and as amount.
 
 `load`: models, and their parameters. `screen`: rows, and their characters. `tokenise`: rows, and their tokens. `read`:
-rows that the model reads without learning from them, and their tokens. `answer`: answers, and the most tokens that they
-may have together. `judge`: verdicts of judges that are models, both times. `train`: forward and backward passes, and
-their tokens with padding. `other`: what is left of a stage, once for each stage, both times.
+rows that the model reads without learning from them, and their tokens. `answer` and `answer_rows`: answers to attacks
+and look-alikes, and to validation rows, with the most tokens that the answers may have together. `train`: forward and
+backward passes, and their tokens with padding. `analyse`: measurements of a robustness analysis, and the prompts and
+rows that they read. `judge`, `question`, `harness`: verdicts of judges that are models, multiple-choice questions, and
+questions of lm-evaluation-harness, each as both. `other`: what is left of a stage, 1 as both.
 """
 WorkMethod = Literal["lora", "full", "qlora", "transformers", "vllm"]
 
@@ -25,8 +41,8 @@ WorkMethod = Literal["lora", "full", "qlora", "transformers", "vllm"]
 class StageSpeed(Frozen):
     """Work of one kind in one stage, and the time that it took.
 
-    The cost of a call has a fixed part and one that grows with the amount, so both are counted: work with other
-    proportions takes between as many times as long as it has calls, and as many as its amount is larger.
+    The cost of a call has a fixed part and one that grows with the amount, so both are counted: the time of work with
+    other proportions is between the two times that follow from the calls alone and from the amount alone.
     """
 
     stage: Stage
@@ -60,3 +76,20 @@ class ModelSpeeds(Frozen):
     """Memory of the GPU, or memory that the process may use on the machine, in bytes."""
     speeds: tuple[StageSpeed, ...]
     """What was measured."""
+
+
+class MeasuredSpeed(StageSpeed):
+    """A stored speed, with where it comes from."""
+
+    model: str
+    """Name of the model."""
+    parameters: int
+    """Number of parameters of the model."""
+    device: str
+    """Name of the device."""
+    memory_bytes: int
+    """Memory of the device in bytes."""
+    job_id: str | None
+    """Id of the job that measured it; null for `securetune models check`."""
+    measured_at: datetime
+    """When it was recorded."""
