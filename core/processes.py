@@ -1,6 +1,6 @@
 """The environment of processes that read untrusted data and models, and the memory that a process may use.
 
-Not here: starting them (worker.child, api.previews).
+Not here: starting them (worker.child, api.tokenizers).
 """
 
 import os

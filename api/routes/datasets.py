@@ -1,6 +1,6 @@
 """Datasets: uploaded, listed, previewed, screened.
 
-Not here: reading files (core.data), computing previews (api.previews), the screening itself (the worker).
+Not here: reading files (core.data), computing previews (api.tokenizers), the screening itself (the worker).
 """
 
 from functools import partial
@@ -119,7 +119,7 @@ def preview(
         row = datasets.get(session, dataset_id, param="dataset_id")
         dataset, name = datasets.ref(row), row.name
     order = orders.order_preview(parts.catalog, parts.store, dataset, request, parts.settings.max_dataset_rows)
-    found = parts.previews.compute(order)
+    found = parts.tokenizers.preview(order)
     if "text/html" not in accept:
         return found
     return HTMLResponse(preview_page.html(found, name), headers=PAGE_HEADERS)

@@ -1,6 +1,6 @@
-"""Prepares a job: loads its base model, checks that the job can be done, and gets its prompts, questions and rows.
+"""Prepares a job: loads its base model, checks that the job can be done, and tokenises its rows.
 
-Covers: everything between the screened rows and the first measurement. Not here: screening (core.pipeline.screen), the
+Not here: reading rows, prompt sets and benchmarks (core.pipeline.inputs), screening (core.pipeline.screen), the
 order of things (core.pipeline.run).
 """
 
@@ -8,11 +8,7 @@ import time
 from collections.abc import Sequence
 
 from core import safeguards
-from core.attacks.prompts import NamedPromptSets
-from core.data import Conversation, files
-from core.data.benchmarks import Question
-from core.data.benchmarks import read as read_questions
-from core.data.order import split
+from core.data import Conversation
 from core.data.preview import masked_sample
 from core.data.template import end_of_turn
 from core.errors import TrainingFailed
@@ -22,21 +18,17 @@ from core.lm.vllm_engine import check_vllm
 from core.meter import Meter
 from core.pipeline.advise import advise
 from core.pipeline.context import Rows, encode_for
-from core.pipeline.screen import load_dataset
+from core.pipeline.inputs import hold_out
 from core.pipeline.stages import Emit, Stages
 from core.quality import tasks
 from core.safeguards import SafeguardContext
 from core.schemas.events import Warned
-from core.schemas.job import Assignment, PromptFile
+from core.schemas.job import Assignment
 from core.schemas.models import BaseModelEntry
-from core.schemas.prompts import Use
-from core.schemas.quality import MultipleChoice
 from core.schemas.strategy import analysis_of
 from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
 from core.training.strategies import plan
-
-_MAX_HELD_OUT = 200
 
 
 def load_base(
@@ -84,35 +76,12 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
         )
 
 
-def load_prompt_sets(assignment: Assignment, store: ArtifactStore) -> NamedPromptSets:
-    """The prompts of the sets that the job names."""
-    chosen: dict[Use, PromptFile | None] = {"harmful": assignment.harmful, "safe": assignment.safe}
-    return {use: (file.name, files.prompts(file, store, use)) for use, file in chosen.items() if file is not None}
-
-
-def load_benchmarks(assignment: Assignment) -> dict[str, tuple[Question, ...]]:
-    """The questions of every benchmark that the job is measured on, by the benchmark's name."""
-    entries = {entry.name: entry for entry in assignment.benchmarks}
-    wanted = tasks.tasks_for(assignment.spec.quality, assignment.benchmarks)
-    found: dict[str, tuple[Question, ...]] = {}
-    for task in wanted:
-        if isinstance(task, MultipleChoice):
-            name, source = f"The benchmark {task.benchmark!r}", entries[task.benchmark].source
-            path = files.fetch_file(source, name=name, code="benchmark_missing", param="quality.tasks")
-            found[task.benchmark] = read_questions(path, most=task.max_questions)
-    return found
-
-
 def encode_rows(
     assignment: Assignment, rows: Sequence[Conversation], store: ArtifactStore, base: BaseModel, stages: Stages
 ) -> Rows:
     """Tokenise the rows with their labels. Without a validation dataset, some rows are held out for validation."""
     spec = assignment.spec.training
-    if assignment.validation is not None:
-        held_out: Sequence[Conversation] = load_dataset(store, assignment.validation)
-    else:
-        rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MAX_HELD_OUT)
-    held_out = held_out[: assignment.spec.quality.max_rows]
+    rows, held_out = hold_out(assignment, rows, store)
     limit = min(spec.max_length, base.context)
     started = time.monotonic()
     training = encode_for(spec, stages.with_progress(rows), base)

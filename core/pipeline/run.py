@@ -10,7 +10,7 @@ from core.catalog import check_runs
 from core.lm.adapter import choose
 from core.lm.device import speeds_of
 from core.lm.modules import find_modules
-from core.pipeline import prepare
+from core.pipeline import inputs, prepare
 from core.pipeline import screen as screening
 from core.pipeline.analyse import map_robustness
 from core.pipeline.context import JobContext
@@ -49,11 +49,11 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training, stages.meter))
     stages.report_speeds_of(speeds_of(base))
     modules = choose(find_modules(base.model), spec.training.lora)
-    named = prepare.load_prompt_sets(assignment, store)
+    named = inputs.load_prompt_sets(assignment, store)
     prompts = choose_prompts(spec.security, base.folder, named)
     used = identify_prompts(spec.security, base.folder, named)
     prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit)
-    benchmarks = prepare.load_benchmarks(assignment)
+    benchmarks = inputs.load_benchmarks(assignment)
     data = stages.run("dataset", lambda: prepare.encode_rows(assignment, screened.rows, store, base, stages))
     job = screening.screen_by_model(
         JobContext(

@@ -20,6 +20,7 @@ from core.errors import InvalidInput
 from core.lm.load import BaseModel
 from core.pipeline.cache import code_of
 from core.pipeline.context import JobContext
+from core.pipeline.inputs import load_dataset
 from core.pipeline.stages import Emit, Stages
 from core.schemas.base import Frozen
 from core.schemas.events import Screened
@@ -31,7 +32,7 @@ from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.screening.check import Found, model_check, row_checks
 from core.screening.screen import add_findings, drop_rows, screen_rows
-from core.storage import ArtifactStore, check_digest
+from core.storage import ArtifactStore
 
 _MAX_IN_MESSAGE = 5
 """Findings that the error message lists."""
@@ -54,17 +55,6 @@ class ModelFindings(Frozen):
     """Flagged rows."""
     seconds: float
     """Duration of the check in seconds."""
-
-
-def load_dataset(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
-    """All rows of a dataset.
-
-    Raises:
-        InvalidInput: code `file_changed`.
-    """
-    path = store.path(dataset.key)
-    check_digest(path, dataset.sha256)
-    return load_rows(path, dataset.columns, max_rows=dataset.summary.rows)
 
 
 def screen_dataset(

@@ -19,9 +19,9 @@ from core.lm.load import BaseModel
 from core.meter import Meter
 from core.quality.answers import AnsweredRow, TaskScores, score_exact_match, score_rouge
 from core.quality.choices import score_multiple_choice
-from core.quality.harness import estimate_size, run_lm_eval
+from core.quality.harness import run_lm_eval
 from core.quality.loss import mean_loss, perplexity, row_losses
-from core.quality.tasks import resolve_tasks
+from core.quality.tasks import estimate_size, needs_answers, resolve_tasks
 from core.schemas.evaluation import TaskAnswer
 from core.schemas.metrics import TASK
 from core.schemas.progress import OnProgress
@@ -81,8 +81,7 @@ def evaluate(
     """
     measured = _Model(base, model, run, system_prompt, meter or Meter())
     tasks = resolve_tasks(spec, benchmarks)
-    needs_answers = any(isinstance(task, ExactMatch | RougeL) for task in tasks)
-    conversations = rows.conversations[: spec.max_answers] if needs_answers else ()
+    conversations = rows.conversations[: spec.max_answers] if needs_answers(tasks) else ()
     sizes = [len(rows.encoded), len(conversations), *(_size(task, benchmarks) for task in tasks)]
     loss_progress, answer_progress, *task_progress = split_progress(on_progress, sizes)
     scores = [_score_loss(measured, rows, loss_progress)]

@@ -14,6 +14,10 @@ from core.schemas.base import Frozen
 Proxy = Literal["refusal_drift", "feature_drift"]
 SearchOrder = Literal["drift", "drift_per_task_gain"]
 UnitKind = Literal["module", "circuit", "type", "band", "type_band"]
+CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
+    ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"
+)
+"""Circuit of each module type. Any other type, such as a router of experts, is its own circuit."""
 
 
 class NoisePerturbation(Frozen):

@@ -149,13 +149,9 @@ class PromptFile(Frozen):
     """Where the file is: uploaded, or named by the server's list."""
 
 
-class Assignment(Frozen):
-    """Everything that the training process gets; it can reach neither database nor queue."""
+class JobInputs(Frozen):
+    """An order that has been checked, with everything that it names."""
 
-    job_id: JobId
-    """Id of the job."""
-    attempt: int
-    """Number of the attempt, which is part of every artifact key."""
     spec: JobSpec
     """The order, with every default filled in."""
     dataset: DatasetRef
@@ -172,6 +168,15 @@ class Assignment(Frozen):
     """The safe look-alikes; null for those of the base model, or the built-in ones."""
     policy: PolicyRef = PolicyRef()
     """The policy that the gate decides by."""
+
+
+class Assignment(JobInputs):
+    """Everything that the training process gets; it can reach neither database nor queue."""
+
+    job_id: JobId
+    """Id of the job."""
+    attempt: int
+    """Number of the attempt, which is part of every artifact key."""
 
 
 class ScreenAssignment(Frozen):

@@ -21,9 +21,6 @@ from core.schemas.training import TrainingSpec
 from core.training import loop
 from core.training.strategies import plan
 
-ROWS = 12
-"""Maximum rows per step. Steps of 32 rows do not separate circuits better (research/experiments/README.md)."""
-
 
 class _Stopped(Exception):
     """The probe ends here."""
@@ -45,22 +42,10 @@ def probe(
 ) -> Iterator[PeftModel]:
     """The base model with the trained probe, in eval mode. The base model is unchanged when the context ends.
 
-    It has at most `steps` steps, and never more than the job. Of the schedule in the job's settings, only the warm-up
-    applies; validation is left out, and a step has at most `ROWS` rows. `seed` decides the order of rows and the
-    initial weights. `early_stop` is called with (model, step) after `on_step`, and the probe ends when it returns True.
-    `meter` counts the work.
+    Its settings are those of `TrainingSpec.for_probe`. `early_stop` is called with (model, step) after `on_step`, and
+    the probe ends when it returns True. `meter` counts the work.
     """
-    short = spec.model_copy(
-        update={
-            "steps": min(steps, spec.total_steps(len(rows))),
-            "epochs": None,
-            "batch_size": min(spec.batch_size, ROWS),
-            "seed": seed,
-            "schedule": "constant",
-            "validate_every": None,
-            "patience": None,
-        }
-    )
+    short = spec.for_probe(steps=steps, seed=seed, rows=len(rows))
     with attached(base.model, modules, spec.lora, seed=seed) as tuned:
 
         def watched(step: TrainedStep, total: int) -> None:

@@ -13,6 +13,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from core.schemas.data import ColumnMap
+from core.schemas.estimate import Estimate
 from core.schemas.job import JobSpec
 from core.schemas.policy import Policy
 from core.schemas.preview import Preview, PreviewRequest
@@ -145,6 +146,15 @@ class SecureTune:
     def create_job(self, spec: JobSpec | dict[str, object]) -> JobReply:
         """Order a job. The reply contains the order with all defaults filled in."""
         return self._call("POST", "/jobs", JobReply, spec)
+
+    def estimate(self, spec: JobSpec | dict[str, object]) -> Estimate:
+        """Estimate the size, the duration and the memory of a job without creating it.
+
+        Raises:
+            ApiError: any error of `create_job` for this order; `estimate_busy` if others are being computed.
+        """
+        json = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec
+        return _read(Estimate, self._send(self._http.build_request("POST", "/jobs/estimate", json=json, timeout=_SLOW)))
 
     def job(self, job_id: str) -> JobReply:
         """Return one job with the figures measured so far."""
