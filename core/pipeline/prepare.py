@@ -4,20 +4,22 @@ Covers: everything between the screened rows and the first measurement. Not here
 order of things (core.pipeline.run).
 """
 
+import time
 from collections.abc import Sequence
 
 from core import safeguards
 from core.attacks.prompts import NamedPromptSets
 from core.data import Conversation, files
-from core.data.batches import split
 from core.data.benchmarks import Question
 from core.data.benchmarks import read as read_questions
+from core.data.order import split
 from core.data.preview import masked_sample
 from core.data.template import end_of_turn
 from core.errors import TrainingFailed
 from core.judges.opening import check_judges
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.vllm_engine import check_vllm
+from core.meter import Meter
 from core.pipeline.advise import advise
 from core.pipeline.context import Rows, encode_for
 from core.pipeline.screen import load_dataset
@@ -37,15 +39,20 @@ from core.training.strategies import plan
 _MAX_HELD_OUT = 200
 
 
-def load_base(entry: BaseModelEntry, device: str, training: TrainingSpec | None = None) -> BaseModel:
-    """The base model, with its weights in the precision that the training needs.
+def load_base(
+    entry: BaseModelEntry, device: str, training: TrainingSpec | None = None, meter: Meter | None = None
+) -> BaseModel:
+    """The base model, with its weights in the precision that the training needs. `meter` counts the work.
 
     Generation stops at the end-of-turn token of the chat template as well as at the tokens that the model's own
     configuration names.
     """
-    training = training or TrainingSpec()
+    training, started = training or TrainingSpec(), time.monotonic()
     base = load(entry, choose_device(device), precision=training.precision, four_bit=training.method == "qlora")
     base.stop_also_at(end_of_turn(base.tokenizer))
+    if meter is not None:
+        seconds = time.monotonic() - started
+        meter.add("load", calls=1, amount=base.identity.parameters, seconds=seconds, precision=base.weights)
     return base
 
 
@@ -107,7 +114,10 @@ def encode_rows(
         rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MAX_HELD_OUT)
     held_out = held_out[: assignment.spec.quality.max_rows]
     limit = min(spec.max_length, base.context)
+    started = time.monotonic()
     training = encode_for(spec, stages.with_progress(rows), base)
+    tokens = sum(len(row.input_ids) for row in training.rows)
+    stages.meter.add("tokenise", calls=len(rows), amount=tokens, seconds=time.monotonic() - started)
     try:
         validation = encode_for(spec, held_out, base)
     except TrainingFailed as error:

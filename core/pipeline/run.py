@@ -8,6 +8,7 @@ analyse, train, evaluate, report).
 from core.attacks.prompts import choose_prompts, identify_prompts
 from core.catalog import check_runs
 from core.lm.adapter import choose
+from core.lm.device import speeds_of
 from core.lm.modules import find_modules
 from core.pipeline import prepare
 from core.pipeline import screen as screening
@@ -22,7 +23,6 @@ from core.schemas.job import Assignment, ScreenAssignment
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import Outcome
 from core.schemas.state import Stage
-from core.schemas.strategy import analysis_of
 from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
@@ -40,15 +40,14 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     """
     spec, policy = assignment.spec, assignment.policy.policy.screening
     check_runs(model, spec)
-    # Each different analysis that a run needs, once.
-    analyses = list(dict.fromkeys(analysis for run in spec.runs if (analysis := analysis_of(run))))
     planned = (
-        _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(analyses) + _EACH_RUN * len(spec.runs)
+        _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(spec.analyses) + _EACH_RUN * len(spec.runs)
     )
     stages = Stages(store, assignment.job_id, emit, planned)
 
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages)
-    base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training))
+    base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training, stages.meter))
+    stages.report_speeds_of(speeds_of(base))
     modules = choose(find_modules(base.model), spec.training.lora)
     named = prepare.load_prompt_sets(assignment, store)
     prompts = choose_prompts(spec.security, base.folder, named)
@@ -63,7 +62,7 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     )
 
     before = evaluate_base(job)
-    maps = {analysis: map_robustness(job, analysis) for analysis in analyses}
+    maps = {analysis: map_robustness(job, analysis) for analysis in spec.analyses}
     trained = [train_run(job, run, maps) for run in spec.runs]
     after = [evaluate_run(job, run, result, before) for run, result in zip(spec.runs, trained, strict=True)]
     return stages.run("report", lambda: write_report(job, [before, *after], list(maps.values()), trained))
@@ -84,7 +83,8 @@ def screen(
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages, enforce=False)
     result = screened.result
     if model and by_model:
-        base = stages.run("base_model", lambda: prepare.load_base(model, device))
+        base = stages.run("base_model", lambda: prepare.load_base(model, device, meter=stages.meter))
+        stages.report_speeds_of(speeds_of(base))
         result = screening.screen_only_by_model(screened, base, stages)
     screening.report_findings(result, emit)
     return Outcome(artifacts=(screening.store_result(result, assignment, store),))

@@ -81,7 +81,7 @@ def screen_dataset(
     result = stages.run_cached(
         "screening",
         ScreeningResult,
-        lambda: screen_rows(rows, policy, on_progress=partial(stages.report_progress, "row")),
+        lambda: _screen_rows(rows, policy, stages),
         inputs={
             "dataset": dataset.sha256,
             "columns": dataset.columns.model_dump(mode="json") if dataset.columns else None,
@@ -95,6 +95,12 @@ def screen_dataset(
     report_findings(result, stages.emit)
     enforce_policy(result)
     return ScreenedRows(drop_rows(rows, result), result)
+
+
+def _screen_rows(rows: Sequence[Conversation], policy: ScreeningPolicy, stages: Stages) -> ScreeningResult:
+    characters = sum(len(message.content) for row in rows for message in row.messages)
+    with stages.meter.measure("screen", calls=len(rows), amount=characters):
+        return screen_rows(rows, policy, on_progress=partial(stages.report_progress, "row"))
 
 
 def screen_by_model(job: JobContext) -> JobContext:
@@ -187,7 +193,9 @@ def _run_model_checks(
 
     def run_check(name: str) -> ModelFindings:
         started = time.monotonic()
-        found = model_check(name).find(base, rows, prompts, partial(stages.report_progress, "row"))
+        tokens = sum(len(row.input_ids) for row in rows)
+        with stages.meter.measure("read", calls=len(rows), amount=tokens, precision=base.weights):
+            found = model_check(name).find(base, rows, prompts, partial(stages.report_progress, "row"))
         return ModelFindings(findings=tuple(found.findings), seconds=time.monotonic() - started)
 
     def run_checks() -> ScreeningResult:

@@ -101,3 +101,8 @@ class AnalysisSpec(Frozen):
     rate."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the noise, the probe's order of rows and the classifier's split."""
+
+    @property
+    def size(self) -> int:
+        """Number of prompts and rows that one measurement reads."""
+        return self.probes + self.rows

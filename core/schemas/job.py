@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
 from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.judges import JudgeEntry
@@ -18,7 +19,7 @@ from core.schemas.prompts import HubFileSource, Layout, PromptFileSource
 from core.schemas.quality import BenchmarkEntry, QualitySpec
 from core.schemas.screening import ScreeningPolicy
 from core.schemas.security import SecuritySpec
-from core.schemas.strategy import Mapped, MlLrStrategy, Strategy
+from core.schemas.strategy import Mapped, MlLrStrategy, Strategy, analysis_of
 from core.schemas.training import TrainingSpec
 
 BASE_RUN = "base"
@@ -54,6 +55,11 @@ class JobSpec(Frozen):
     def runs(self) -> tuple[Strategy, ...]:
         """The job's strategy, then its baselines."""
         return (self.strategy, *self.compare)
+
+    @property
+    def analyses(self) -> tuple[AnalysisSpec, ...]:
+        """Each different analysis that a run needs, once."""
+        return tuple(dict.fromkeys(analysis for run in self.runs if (analysis := analysis_of(run))))
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:

@@ -3,6 +3,7 @@
 Not here: strategies' own options (core.schemas.strategy), the loop (core.training).
 """
 
+from math import ceil
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -107,6 +108,14 @@ class TrainingSpec(Frozen):
     def rate(self, of_model: float) -> float:
         """Return the standard learning rate on a model whose rate for adapters is `of_model`."""
         return self.learning_rate or of_model * (FULL_RATE_SHARE if self.method == "full" else 1.0)
+
+    def total_steps(self, rows: int) -> int:
+        """Return the number of optimizer steps of a run on `rows` rows. The last, smaller batch of an epoch is a step
+        as well.
+        """
+        if self.steps is not None:
+            return self.steps
+        return ceil((self.epochs or DEFAULT_EPOCHS) * ceil(rows / self.batch_size))
 
 
 class LearningPlan(Frozen):

@@ -14,6 +14,7 @@ from core.data.encoded import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.meter import Meter
 from core.schemas.results import TrainedStep
 from core.schemas.strategy import UniformStrategy
 from core.schemas.training import TrainingSpec
@@ -40,16 +41,18 @@ def probe(
     learning_rate: float,
     early_stop: Callable[[nn.Module, int], bool],
     on_step: loop.OnStep,
+    meter: Meter | None = None,
 ) -> Iterator[PeftModel]:
     """The base model with the trained probe, in eval mode. The base model is unchanged when the context ends.
 
     It has at most `steps` steps, and never more than the job. Of the schedule in the job's settings, only the warm-up
     applies; validation is left out, and a step has at most `ROWS` rows. `seed` decides the order of rows and the
     initial weights. `early_stop` is called with (model, step) after `on_step`, and the probe ends when it returns True.
+    `meter` counts the work.
     """
     short = spec.model_copy(
         update={
-            "steps": min(steps, loop.total_steps(spec, len(rows))),
+            "steps": min(steps, spec.total_steps(len(rows))),
             "epochs": None,
             "batch_size": min(spec.batch_size, ROWS),
             "seed": seed,
@@ -74,6 +77,7 @@ def probe(
                 learning_rate=learning_rate,
                 pad_id=base.pad_id,
                 on_step=watched,
+                meter=meter,
             )
         tuned.zero_grad(set_to_none=True)
         yield tuned.eval()

@@ -15,7 +15,7 @@ from core.judges.rules import judge
 from core.lm.load import BaseModel
 from core.quality.loss import row_losses
 from core.schemas.evaluation import DECIDED, Answer, TaskAnswer
-from core.schemas.events import Metrics, PipelineEvent, Progress
+from core.schemas.events import Metrics, PipelineEvent, Progress, SpeedsMeasured, StageFinished
 from core.schemas.models import FolderSource
 from core.schemas.results import Outcome, Report
 from core.schemas.robustness import RobustnessResult
@@ -59,6 +59,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """One job from its beginning to its end without a stop."""
     store = ArtifactStore(tmp_path_factory.mktemp("store"))
     return Done(store, *run_job(store, assign(SPEC, upload(store, rows()))))
+
+
+def test_the_speed_of_every_stage_is_reported_and_adds_up(whole: Done) -> None:
+    events = whole.recorded.events
+    measured = [event for event in events if isinstance(event, SpeedsMeasured)]
+    assert {(event.model, event.parameters > 0, event.sha256) for event in measured} == {
+        ("testbed", True, whole.report.model.sha256)
+    }
+    speeds = [speed for event in measured for speed in event.speeds]
+    for stage in {event.stage for event in events if isinstance(event, StageFinished)}:
+        whole_stage = sum(each.seconds for each in events if isinstance(each, StageFinished) and each.stage == stage)
+        parts = sum(speed.seconds for speed in speeds if speed.stage == stage)
+        assert parts == pytest.approx(whole_stage, abs=0.05), stage
+    counts = {(speed.stage, speed.work): (speed.calls, speed.amount) for speed in speeds}
+    assert counts["screening", "screen"][0] == ROWS
+    assert counts["before", "answer"] == (16, 16 * 12), "three attacks and the look-alikes, with 4 prompts each"
+    assert counts["training", "train"][0] == SPEC.training.steps
+    assert counts["training", "train"][1] >= whole.report.data.tokens / ROWS * SPEC.training.batch_size
+    assert {work for stage, work in counts if stage == "robustness"} == {"analyse", "other"}, "noise trains no probe"
 
 
 def test_the_job_stores_exactly_the_documented_files(whole: Done) -> None:
