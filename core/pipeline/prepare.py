@@ -44,7 +44,7 @@ def load_base(
     base.stop_also_at(end_of_turn(base.tokenizer))
     if meter is not None:
         seconds = time.monotonic() - started
-        meter.add("load", calls=1, amount=base.identity.parameters, seconds=seconds, precision=base.weights)
+        meter.add("load", calls=1, amount=1, seconds=seconds, precision=base.weights)
     return base
 
 

@@ -28,7 +28,7 @@ Work = Literal[
 ]
 """Kinds of work, with what `StageSpeed` counts as calls and as amount.
 
-`load`: models, and their parameters. `screen`: rows, and their characters. `tokenise`: rows, and their tokens. `read`:
+`load`: models, as both. `screen`: rows, and their characters. `tokenise`: rows, and their tokens. `read`:
 rows that the model reads without learning from them, and their tokens. `answer` and `answer_rows`: answers to attacks
 and look-alikes, and to validation rows, with the most tokens that the answers may have together. `train`: forward and
 backward passes, and their tokens with padding. `analyse`: measurements of a robustness analysis, and the prompts and
