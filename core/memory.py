@@ -64,15 +64,16 @@ def estimate_memory(
     stored = weight_bytes(shape, weights)
     if full:  # the trained weights are float32, and a copy of the originals is kept in host memory
         stored += trained * (_TRAINED_BYTES - _BYTES[weights] + (_BYTES[weights] if device == "cpu" else 0))
-    return Memory(
-        weights=stored,
-        adapter=0 if full else trained * _TRAINED_BYTES,
-        gradients=trained * _TRAINED_BYTES,
-        optimizer=2 * trained * _TRAINED_BYTES,
-        activations=activations,
-        logits=logits,
-        overhead=int(_CPU_PROCESS + _CPU_SLACK * (activations + logits)) if device == "cpu" else 0,
-    )
+    parts = {
+        "weights": stored,
+        "adapter": 0 if full else trained * _TRAINED_BYTES,
+        "gradients": trained * _TRAINED_BYTES,
+        "optimizer": 2 * trained * _TRAINED_BYTES,
+        "activations": activations,
+        "logits": logits,
+        "overhead": int(_CPU_PROCESS + _CPU_SLACK * (activations + logits)) if device == "cpu" else 0,
+    }
+    return Memory(**parts, total=sum(parts.values()))
 
 
 def trained_parameters(

@@ -15,14 +15,23 @@ from core.db.jobs import Claim
 from core.db.session import Session
 from core.errors import InvalidInput
 from core.orders.check import check_evaluation
-from core.schemas.job import Assignment, JobInputs, JobOrder, JobSpec, ScreenAssignment, ScreenSpec, read_order
+from core.schemas.job import (
+    Assignment,
+    CheckAssignment,
+    CheckSpec,
+    JobAssignment,
+    JobInputs,
+    JobOrder,
+    JobSpec,
+    ScreenAssignment,
+    ScreenSpec,
+    read_order,
+)
 from core.schemas.models import BaseModelEntry
 from core.schemas.policy import PolicyRef
 
 
-def assign(
-    session: Session, claim: Claim, listed: Catalog
-) -> tuple[Assignment | ScreenAssignment, BaseModelEntry | None]:
+def assign(session: Session, claim: Claim, listed: Catalog) -> tuple[JobAssignment, BaseModelEntry | None]:
     """What the training process needs to know, and its base model; None for a screening without one.
 
     Raises:
@@ -33,6 +42,8 @@ def assign(
     job = jobs.get(session, claim.job_id)
     spec = _read(job.spec)
     model = catalog.find(listed.models, spec.base_model) if spec.base_model is not None else None
+    if isinstance(spec, CheckSpec):
+        return CheckAssignment(job_id=claim.job_id, attempt=claim.attempt, spec=spec), model
     if isinstance(spec, ScreenSpec):
         dataset = datasets.ref(datasets.get(session, spec.dataset, param="dataset"))
         return ScreenAssignment(job_id=claim.job_id, attempt=claim.attempt, spec=spec, dataset=dataset), model

@@ -10,19 +10,23 @@ from core.catalog import check_runs
 from core.lm.adapter import choose
 from core.lm.device import speeds_of
 from core.lm.modules import find_modules
-from core.pipeline import inputs, prepare
+from core.modelfiles.state import entry_digest, files_digest
+from core.pipeline import inputs, modelcheck, prepare
 from core.pipeline import screen as screening
 from core.pipeline.analyse import map_robustness
 from core.pipeline.context import JobContext
 from core.pipeline.evaluate import evaluate_base, evaluate_run
+from core.pipeline.recommend import recommend
 from core.pipeline.report import write_report
 from core.pipeline.stages import Emit, Stages
 from core.pipeline.train import train_run
 from core.safeguards import SafeguardContext
-from core.schemas.job import Assignment, ScreenAssignment
+from core.schemas.job import Assignment, CheckAssignment, CheckRequest, ScreenAssignment
+from core.schemas.modelcheck import ModelCheck
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import Outcome
 from core.schemas.state import Stage
+from core.schemas.training import LoraSpec
 from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
@@ -88,3 +92,52 @@ def screen(
         result = screening.screen_only_by_model(screened, base, stages)
     screening.report_findings(result, emit)
     return Outcome(artifacts=(screening.store_result(result, assignment, store),))
+
+
+def check(
+    assignment: CheckAssignment, *, store: ArtifactStore, model: BaseModelEntry, device: str, emit: Emit
+) -> Outcome:
+    """Check a base model: load it, describe it, estimate memory, measure its refusals and speeds, recommend settings.
+
+    Raises:
+        SecureTuneError: the model cannot be used; the error has a code of docs/models.md.
+        Interrupted: `emit` stopped the job.
+    """
+    spec = assignment.spec
+    stages = Stages(store, assignment.job_id, emit, ("base_model", "dataset", "before", "training", "report"))
+    base = stages.run("base_model", lambda: prepare.load_base(model, device, meter=stages.meter))
+    for warning in base.warnings:
+        emit(warning)
+    stages.report_speeds_of(speeds_of(base))
+    measured_on, kind, weights = speeds_of(base), modelcheck.kind_of(base), modelcheck.format_of(base)
+    shape, modules = modelcheck.shape_of(base), choose(find_modules(base.model), LoraSpec(rank=spec.lora_rank))
+    template = stages.run("dataset", lambda: modelcheck.describe_template(base))
+    refusals, answering = stages.run("before", lambda: modelcheck.measure_refusals(base, spec, stages))
+    estimates = modelcheck.estimate_all(
+        shape, spec, device=kind, weights=weights, memory_bytes=measured_on.memory_bytes
+    )
+    training = None
+    if any(each.fits and each.method == "lora" for each in estimates):
+        training = stages.run("training", lambda: modelcheck.measure_training(base, modules, spec, stages))
+    found = ModelCheck(
+        request=CheckRequest(**spec.model_dump(exclude={"kind", "base_model"})),
+        entry_sha256=entry_digest(model),
+        state_sha256=files_digest(model.source),
+        model=base.identity,
+        weights=weights,
+        device=kind,
+        warnings=base.warnings,
+        shape=shape,
+        modules=modelcheck.list_modules(base, find_modules(base.model)),
+        template=template,
+        memory=estimates,
+        answers=modelcheck.estimate_answers(base, shape, spec),
+        refusals=refusals,
+        speeds=measured_on.model_copy(update={"speeds": stages.speeds}),
+        answer_tokens_per_second=answering,
+        training_tokens_per_second=training,
+        settings=recommend(
+            estimates, refusals, learning_rate=model.learning_rate, memory_bytes=measured_on.memory_bytes
+        ),
+    )
+    return Outcome(artifacts=(stages.run("report", lambda: modelcheck.store_check(found, assignment, store)),))

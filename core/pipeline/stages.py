@@ -55,6 +55,8 @@ class Stages:
         self.meter = Meter()
         """Adds up the work of the current stage."""
         self._speeds: list[StageSpeed] = []
+        self.speeds: tuple[StageSpeed, ...] = ()
+        """The speeds of all stages that have ended."""
         self._measured_on: ModelSpeeds | None = None
 
     def report_speeds_of(self, model: ModelSpeeds) -> None:
@@ -73,7 +75,9 @@ class Stages:
         self._done += _WEIGHTS[stage]
         if not self._reused:  # otherwise the rest of the stage is reading stored results
             self.meter.add("other", calls=1, amount=1, seconds=max(0.0, seconds - self.meter.seconds))
-        self._speeds += self.meter.take(stage)
+        ended = self.meter.take(stage)
+        self._speeds += ended
+        self.speeds += ended
         self._emit_speeds()
         self._emit_progress(self._done, f"{stage.replace('_', ' ')} done")
         self.emit(StageFinished(stage=stage, run=run, seconds=seconds, reused=self._reused))

@@ -6,7 +6,7 @@ estimate itself (core.memory).
 
 from typing import Literal
 
-from pydantic import Field, computed_field
+from pydantic import Field
 
 from core.schemas.base import Frozen
 
@@ -81,9 +81,5 @@ class Memory(Frozen):
     """The process with its libraries, and memory that the allocator holds without using it. Measured on CPUs; 0 on a
     GPU, where it was not measured."""
 
-    @computed_field
-    @property
-    def total(self) -> int:
-        """Sum of all parts, in bytes."""
-        parts = (self.weights, self.adapter, self.gradients, self.optimizer, self.activations, self.logits)
-        return sum(parts) + self.overhead
+    total: int
+    """Sum of all parts."""

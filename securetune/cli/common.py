@@ -1,6 +1,6 @@
-"""What several commands share: options that name the service, its address, and errors as one line.
+"""What several commands share: options, the settings, a client for the service, and how errors are reported.
 
-Imports are inside functions, so that `--help` is quick. Not here: the commands.
+Not here: any command.
 """
 
 from collections.abc import Generator
@@ -18,6 +18,8 @@ StateOption = Annotated[
     Path | None,
     typer.Option(help="State folder. Default: SECURETUNE_STATE, or a folder in the user's data directory."),
 ]
+
+
 UrlOption = Annotated[
     str | None,
     typer.Option(envvar="SECURETUNE_URL", help="Address of the service. Default: the one that `securetune up` runs."),
@@ -40,7 +42,7 @@ def settings_of(state: Path | None) -> "Settings":
 
 
 @contextmanager
-def open_service(url: str | None, api_key: str | None, state: Path | None) -> Generator["SecureTune"]:
+def service_at(url: str | None, api_key: str | None, state: Path | None) -> Generator["SecureTune"]:
     """A client for the given service, or for the one that `securetune up` runs."""
     from securetune.client import SecureTune  # noqa: PLC0415
 
@@ -51,6 +53,16 @@ def open_service(url: str | None, api_key: str | None, state: Path | None) -> Ge
         url, api_key = url or running.address, api_key or running.api_key
     with SecureTune(url, api_key) as service:
         yield service
+
+
+@contextmanager
+def stoppable() -> Generator[None]:
+    """End with a sentence on Ctrl-C. What is not finished is removed on the way."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        typer.echo("securetune: Stopped. Nothing unfinished was kept.", err=True)
+        raise typer.Exit(130) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from securetune.cli.common import ApiKeyOption, StateOption, UrlOption, open_service, report_errors
+from securetune.cli.common import ApiKeyOption, StateOption, UrlOption, report_errors, service_at
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ def command(
     """
     from rich.console import Console  # noqa: PLC0415
 
-    with report_errors(), open_service(url, api_key, state) as service:
+    with report_errors(), service_at(url, api_key, state) as service:
         found = service.estimate(_order(service, spec, model, data))
         if as_json:
             typer.echo(found.model_dump_json(indent=1))

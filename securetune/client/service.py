@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.schemas.data import ColumnMap
 from core.schemas.estimate import Estimate
-from core.schemas.job import JobSpec
+from core.schemas.job import CheckRequest, JobSpec
 from core.schemas.policy import Policy
 from core.schemas.preview import Preview, PreviewRequest
 from core.schemas.prompts import Layout
@@ -26,6 +26,7 @@ from core.schemas.replies import (
     JobReply,
     JobSummary,
     JudgeReply,
+    ModelCheckReply,
     ModelReply,
     Page,
     PolicyReply,
@@ -235,6 +236,18 @@ class SecureTune:
     def models(self) -> tuple[ModelReply, ...]:
         """Return the base models that jobs may name."""
         return self._call("GET", "/models", Page[ModelReply]).data
+
+    def check_model(self, name: str, request: CheckRequest | dict[str, object] | None = None) -> JobReply:
+        """Order a check of a base model, a job that trains nothing. Watch it, then call `model_check`."""
+        return self._call("POST", f"/models/{name}/check", JobReply, request or {})
+
+    def model_check(self, name: str) -> ModelCheckReply:
+        """Return the newest check of a base model.
+
+        Raises:
+            ApiError: code `model_not_checked`; it was not checked, or has changed since.
+        """
+        return self._call("GET", f"/models/{name}/check", ModelCheckReply)
 
     def judges(self) -> tuple[JudgeReply, ...]:
         """Return the judge models that jobs may name."""
