@@ -152,8 +152,8 @@ class Speed(Base):
     __table_args__ = (Index("ix_speeds_of_model", "model", "id"),)
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    job_id: Mapped[str | None]
-    """The job that measured it; null for `securetune models check`."""
+    job_id: Mapped[str]
+    """The job that measured it, which may be a check of the model."""
     model: Mapped[str]
     sha256: Mapped[str]
     parameters: Mapped[int]

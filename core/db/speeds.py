@@ -10,8 +10,8 @@ _KEPT = 5
 """Number of measurements of the same work that are compared."""
 
 
-def add(session: Session, measured: ModelSpeeds, *, job_id: str | None = None) -> None:
-    """Record speeds that a job measured, or `securetune models check`."""
+def add(session: Session, measured: ModelSpeeds, *, job_id: str) -> None:
+    """Record speeds that a job measured."""
     common = {"job_id": job_id} | measured.model_dump(exclude={"speeds", "type"})
     session.add_all(Speed(**common, **each.model_dump()) for each in measured.speeds)
     session.flush()

@@ -22,6 +22,13 @@ _ROUGH = 2.0
 """Factor of uncertainty of speeds that were measured with another model, method or kind of reading."""
 _LEAST_SECONDS = 1.0
 """Shorter measurements are mostly the start of something. They only count if there are no others."""
+_INSTEAD: dict[Work, tuple[Work, float]] = {
+    "analyse": ("read", 1.0),
+    "answer_rows": ("answer", 1.0),
+    "read": ("train", 1 / 3),
+}
+"""Work that takes about as long, times a factor, if there is no measurement of the same work. Measurements of an
+analysis read rows; reading is a third of training, because a backward pass costs two forward passes."""
 _REUSABLE: frozenset[Stage] = frozenset({"screening", "model_screening", "before", "robustness"})
 _MODEL_FREE: frozenset[Stage] = frozenset({"screening", "dataset", "report"})
 """Stages whose duration does not depend on the number of parameters."""
@@ -97,10 +104,11 @@ def _choose(work: PlannedWork, speeds: Sequence[MeasuredSpeed], subject: Subject
         factor = _scale(found[0], work, subject)
         if factor is not None:
             return _Choice(_comparable(found), factor, rough)
-    if work.work == "analyse":  # measurements read rows, as the loss on validation rows does
-        choice = _choose(work.model_copy(update={"work": "read"}), speeds, subject)
-        return choice and _Choice(choice.found, choice.factor, rough=True, by_calls=True)
-    return None
+    instead, factor = _INSTEAD.get(work.work, (None, 1.0))
+    if instead is None or not any(each.work == instead for each in speeds):
+        return None
+    choice = _choose(work.model_copy(update={"work": instead, "method": None}), speeds, subject)
+    return choice and _Choice(choice.found, factor * choice.factor, rough=True, by_calls=work.work == "analyse")
 
 
 def _by_likeness(

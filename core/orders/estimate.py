@@ -108,7 +108,7 @@ def _stage_warnings(spec: JobSpec, stages: Sequence[StageEstimate]) -> Iterator[
         yield Warned(
             code="speed_unknown",
             message=f"The total leaves out these stages: {names}. No speed of this work has been measured yet "
-            f"({works}). Run `securetune models check {spec.base_model}` on the worker's machine, or a first job.",
+            f"({works}). Run `securetune models check {spec.base_model}`, or a first job.",
         )
     basis = [each for stage in stages for each in stage.basis]
     if others := sorted({each.model for each in basis if each.model != spec.base_model and each.work not in _NO_MODEL}):

@@ -36,8 +36,8 @@ class Basis(Frozen):
     """The model that was measured. The time of another model is scaled by the number of parameters."""
     device: str
     """The device that it was measured on."""
-    job_id: str | None
-    """Id of the job that measured it; null for `securetune models check`."""
+    job_id: str
+    """Id of the job that measured it, which may be a check of the model."""
     measured_at: datetime
     """When it was measured."""
 

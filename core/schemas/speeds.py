@@ -89,7 +89,7 @@ class MeasuredSpeed(StageSpeed):
     """Name of the device."""
     memory_bytes: int
     """Memory of the device in bytes."""
-    job_id: str | None
-    """Id of the job that measured it; null for `securetune models check`."""
+    job_id: str
+    """Id of the job that measured it, which may be a check of the model."""
     measured_at: datetime
     """When it was recorded."""

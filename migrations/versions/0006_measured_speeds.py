@@ -14,7 +14,7 @@ def upgrade() -> None:
     op.create_table(
         "speeds",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("job_id", sa.String(), nullable=True),
+        sa.Column("job_id", sa.String(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
         sa.Column("parameters", sa.BigInteger(), nullable=False),

@@ -90,7 +90,7 @@ def _show(estimate: "Estimate", console: "Console") -> None:
     table = Table("stage", "run", "expected", "range", "measured by", box=SIMPLE_HEAD, pad_edge=False)
     for stage in estimate.stages:
         seconds = stage.seconds
-        sources = dict.fromkeys(each.job_id or "models check" for each in stage.basis) if seconds else {}
+        sources = dict.fromkeys(each.job_id for each in stage.basis) if seconds else {}
         table.add_row(
             stage.stage.replace("_", " ") + (" *" if stage.reusable else ""),
             stage.run or "",

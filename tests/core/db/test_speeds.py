@@ -20,8 +20,12 @@ def test_the_last_five_of_each_kind_come_back_newest_first(sessions: Sessions) -
     with transaction(sessions) as session:
         for second in range(1, 8):
             speeds.add(session, MODEL.model_copy(update={"speeds": (train(second),)}), job_id="job_a")
-        speeds.add(session, MODEL.model_copy(update={"speeds": (train(50, "bfloat16"),)}))
-        speeds.add(session, MODEL.model_copy(update={"model": "large", "parameters": 5000, "speeds": (train(60),)}))
+        speeds.add(session, MODEL.model_copy(update={"speeds": (train(50, "bfloat16"),)}), job_id="job_c")
+        speeds.add(
+            session,
+            MODEL.model_copy(update={"model": "large", "parameters": 5000, "speeds": (train(60),)}),
+            job_id="job_d",
+        )
     with transaction(sessions) as session:
         found = speeds.newest(session)
     assert [(each.model, each.seconds, each.precision) for each in found] == [
@@ -30,7 +34,7 @@ def test_the_last_five_of_each_kind_come_back_newest_first(sessions: Sessions) -
         *(("small", float(second), "float32") for second in range(7, 2, -1)),
     ]
     assert (found[0].parameters, found[0].device, found[0].memory_bytes) == (5000, "CPU (a), 2 threads", 2**30)
-    assert [each.job_id for each in found[:3]] == [None, None, "job_a"]
+    assert [each.job_id for each in found[:3]] == ["job_d", "job_c", "job_a"]
     assert [each.measured_at for each in found] == sorted((each.measured_at for each in found), reverse=True)
 
 

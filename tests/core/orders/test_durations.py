@@ -130,6 +130,16 @@ def test_an_analysis_that_was_never_measured_is_estimated_from_reading_rows() ->
     work = planned(stage="robustness", work="analyse", calls=10, amount=600, method=None)
     read = measured(stage="before", work="read", calls=60, amount=3000, seconds=3, method=None)
     assert seconds(work, read).expected == pytest.approx(30)
+    assert one(work, measured()).seconds is None, "the tokens of its rows are not known"
+
+
+def test_a_check_measures_answers_and_training_which_the_rest_is_estimated_from() -> None:
+    answer = measured(stage="before", work="answer", method="transformers", calls=8, amount=384, seconds=24)
+    rows = planned(stage="before", work="answer_rows", calls=4, amount=192, method=None)
+    assert seconds(rows, answer, measured()).expected == pytest.approx(12)
+    read = planned(stage="before", work="read", calls=10, amount=1000, method=None)
+    assert seconds(read, answer, measured()).expected == pytest.approx(20 / 3)
+    assert one(rows, measured()).missing == ("answer_rows",)
 
 
 def test_a_stage_is_the_sum_of_its_work() -> None:

@@ -72,7 +72,7 @@ def record(sessions: Sessions, *measured: StageSpeed, memory: int = 2**34, **fie
     }  # fmt: skip
     found = ModelSpeeds.model_validate(usual | {"memory_bytes": memory, "speeds": measured} | fields)
     with transaction(sessions) as session:
-        speeds.add(session, found)
+        speeds.add(session, found, job_id="job_a")
 
 
 def codes(found: Estimate) -> Sequence[str]:
