@@ -17,7 +17,7 @@ from core.schemas.state import Stage
 from core.schemas.workload import PlannedWork
 
 _REPEAT = 1.3
-"""Factor between repeated measurements of the same work, which no estimate can be better than (docs/jobs.md)."""
+"""Factor by which every range is widened each way, because the same work does not always take the same time."""
 _ROUGH = 2.0
 """Factor of uncertainty of speeds that were measured with another model, method or kind of reading."""
 _LEAST_SECONDS = 1.0
@@ -151,9 +151,11 @@ def _comparable(found: Sequence[MeasuredSpeed]) -> Sequence[MeasuredSpeed]:
 
 def _scale(measured: MeasuredSpeed, work: PlannedWork, subject: Subject) -> float | None:
     """The factor between two models; None if the size of the job's model is not known."""
-    if measured.model == subject.model or work.stage in _MODEL_FREE:
+    if work.stage in _MODEL_FREE:
         return 1.0
-    return None if subject.parameters is None else subject.parameters / measured.parameters
+    if subject.parameters is None:
+        return 1.0 if measured.model == subject.model else None
+    return subject.parameters / measured.parameters
 
 
 def _predict(work: PlannedWork, choice: _Choice) -> tuple[Seconds, Basis]:

@@ -14,7 +14,8 @@ from securetune import SecureTune
 from securetune.local.running import running
 from testbed import DATA_DIR
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+"""Two jobs of a minute each, which a busy machine makes several times as long."""
 
 _LEAST_SECONDS = 1.0
 """Shorter stages are not compared: a busy machine delays them by their own length."""
@@ -54,14 +55,14 @@ def test_a_larger_job_takes_what_it_is_estimated_to_take(service: SecureTune, tm
     small: dict[str, object] = {
         "base_model": "testbed",
         "dataset": upload(service, tmp_path, 600),
-        "training": {"steps": 60, "batch_size": 16},
+        "training": {"steps": 40, "batch_size": 16},
         "strategy": {"kind": "uniform"},
         "security": {"suite": "quick", "max_prompts": 24, "max_new_tokens": 24},
         "quality": {"max_rows": 40, "max_answers": 8, "max_new_tokens": 32},
     }
     large: dict[str, object] = small | {
         "dataset": upload(service, tmp_path, 1200),
-        "training": {"epochs": 2, "batch_size": 16},
+        "training": {"epochs": 1, "batch_size": 16},
         "compare": [{"kind": "freeze_layers"}],
     }
     assert service.estimate(small).total is None, "nothing has been measured yet"
