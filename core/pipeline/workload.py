@@ -41,8 +41,9 @@ from core.schemas.training import TrainingSpec
 from core.schemas.workload import DataSize, PlannedWork, RunSize, Workload, WorkloadOrder
 from core.storage import ArtifactStore, check_digest
 
-_USUAL_TYPES = ("q", "k", "v", "o", "gate", "up", "down")
-"""Module types of most models. Which ones a model has only the loaded model shows."""
+_USUAL_TYPES = frozenset({"q", "k", "v", "o", "gate", "up", "down"})
+"""Module types of most models, for one whose weights are not here yet."""
+_ROUTER = "router"
 _SIMULATED_STEPS = 2000
 """Steps whose padding is counted; that of further ones is assumed to be like it."""
 
@@ -65,16 +66,17 @@ def count_work(order: WorkloadOrder) -> Workload:
     rows = _Rows.read(order, store, encoder)
     prompts = choose_prompts(spec.security, folder, load_prompt_sets(inputs, store))
     suites = build_suites(prompts.evaluation, spec.security, tokenizer)
-    plan = _Plan(inputs, prompts, rows, layers=int(config.get_text_config().num_hidden_layers))
+    answers, generated = sum(suite.size for suite in suites), sum(suite.generated for suite in suites)
+    shape = _find_shape(folder)
+    types = {each.type for each in shape.maps} - {_ROUTER} if shape else _USUAL_TYPES
+    plan = _Plan(inputs, prompts, rows, int(config.get_text_config().num_hidden_layers), frozenset(types))
     return Workload(
         data=rows.size,
         max_length=limit,
         runs=tuple(plan.size_of(run) for run in spec.runs),
-        answers=sum(suite.size for suite in suites),
-        work=tuple(
-            plan.whole(answers=sum(suite.size for suite in suites), generated=sum(each.generated for each in suites))
-        ),
-        shape=_find_shape(folder),
+        answers=answers,
+        work=tuple(plan.whole(answers=answers, generated=generated)),
+        shape=shape,
         warnings=tuple(rows.advise(spec.training)),
     )
 
@@ -169,6 +171,8 @@ class _Plan:
     prompts: PromptSet
     rows: _Rows
     layers: int
+    types: frozenset[str]
+    """Module types of the model."""
 
     def size_of(self, run: Strategy) -> RunSize:
         """The size of a training run."""
@@ -227,7 +231,7 @@ class _Plan:
 
     def _analysis(self, analysis: AnalysisSpec) -> Iterator[PlannedWork]:
         spec = self.inputs.spec.training
-        types = _USUAL_TYPES if spec.lora.targets == "all" else spec.lora.targets
+        types = self.types if spec.lora.targets == "all" else spec.lora.targets
         measurements = expect_measurements(analysis, count_units(self.layers, types, analysis.bands))
         work: list[tuple[Work, int, float]] = [("analyse", measurements, measurements * analysis.size)]
         perturbation = analysis.perturbation
