@@ -11,7 +11,7 @@ from celery import Celery
 from fastapi import Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.previews import Previews
+from api.tokenizers import Tokenizers
 from core import catalog, queue
 from core.catalog import Catalog
 from core.config import Settings
@@ -32,7 +32,7 @@ class Parts:
     sessions: Sessions
     store: ArtifactStore
     celery: Celery
-    previews: Previews
+    tokenizers: Tokenizers
     validators: ThreadPoolExecutor
     """Threads in which uploads are validated."""
 

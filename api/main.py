@@ -17,8 +17,8 @@ from api import errors, examples, reference
 from api.context import RequestContext
 from api.deps import Parts, authenticate
 from api.limits import BodyLimit
-from api.previews import Previews
 from api.routes import artifacts, benchmarks, datasets, gate, health, jobs, judges, models, policy, prompt_sets, signing
+from api.tokenizers import Tokenizers
 from core import catalog, config, queue
 from core.config import Settings
 from core.db import session
@@ -98,7 +98,7 @@ def _parts(settings: Settings) -> Parts:
         sessions=session.sessions(database),
         store=ArtifactStore(settings.artifacts),
         celery=queue.app(broker),
-        previews=Previews(),
+        tokenizers=Tokenizers(),
         validators=ThreadPoolExecutor(_VALIDATORS, "validator"),
     )
 

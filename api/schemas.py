@@ -15,7 +15,7 @@ from core.db.session import Session
 from core.schemas.evaluation import Figure
 from core.schemas.events import JOB_EVENT
 from core.schemas.gate import GateReply, Override
-from core.schemas.job import JobOrder, JobSpec, read_order
+from core.schemas.job import CheckSpec, JobOrder, JobSpec, read_order
 from core.schemas.policy import Policy, PolicyRef
 from core.schemas.prompts import HubFileSource, PromptFileSummary, PromptSetEntry
 from core.schemas.replies import (
@@ -152,6 +152,6 @@ def _links(row: Job, spec: JobOrder, *, available: bool) -> JobLinks:
         report=f"{here}/report" if tuned else None,
         signed_report=f"{here}/report?format=signed" if tuned else None,
         robustness=f"{here}/robustness" if tuned else None,
-        screening=f"{here}/screening" if done else None,
+        screening=f"{here}/screening" if done and not isinstance(spec, CheckSpec) else None,
         answers=f"{here}/answers" if tuned else None,
     )

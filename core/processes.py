@@ -1,7 +1,9 @@
-"""The environment of processes that read untrusted data and models. Not here: starting them (worker.child,
-api.previews).
+"""The environment of processes that read untrusted data and models, and the memory that a process may use.
+
+Not here: starting them (worker.child, api.tokenizers).
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +18,15 @@ _PREFIXES = (
     "LC_", "LD_", "XDG_", "SSL_", "PYTHON", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "TORCH", "PYTORCH_", "OMP_", "MKL_",
     "OPENBLAS_", "CUDA", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "TRITON_", "VLLM_",
 )  # fmt: skip
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Limit of a container, by version 2 and version 1 of control groups."""
+
+
+def memory_limit() -> int:
+    """Memory that this process may use, in bytes: that of the machine, or the limit of its container if it is less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    texts = [path.read_text().strip() for path in _MEMORY_LIMITS if path.is_file()]
+    return min([machine, *(int(text) for text in texts if text.isdecimal())])
 
 
 def child_environment(full: Mapping[str, str], *secrets: str) -> dict[str, str]:

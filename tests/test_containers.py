@@ -201,7 +201,7 @@ def test_the_api_image_has_everything_that_previews_import() -> None:
     api = STAGES["api"]
     own = {Path(source).parts[0] for source in api.sources}
     graph = grimp.build_graph("core", "testbed", include_external_packages=True, cache_dir=None)
-    reached = graph.find_upstream_modules("core.pipeline.preview_process")
+    reached = graph.find_upstream_modules("core.pipeline.tokenizer_process")
     assert "transformers" in reached
     assert {name.partition(".")[0] for name in reached} <= own | modules(api) | sys.stdlib_module_names
 

@@ -16,7 +16,7 @@ from api.main import create_app
 from core.db import jobs, migrate
 from core.db.session import transaction
 from core.orders import assign
-from core.schemas.job import ScreenAssignment
+from core.schemas.job import Assignment
 from core.schemas.replies import ArtifactReply, EventReply, JobReply, JobSummary, Page
 from core.schemas.results import Report
 from core.schemas.robustness import RobustnessResult
@@ -176,7 +176,7 @@ def assign_again(session: Any, parts: Any, job_id: str) -> dict[str, str]:
     claim = jobs.claim(session, job_id, owner="test", lease_seconds=60)
     assert claim is not None
     assignment, model = assign(session, claim, parts.catalog)
-    assert not isinstance(assignment, ScreenAssignment)
+    assert isinstance(assignment, Assignment)
     assert model is not None
     assert (parts.store.path(assignment.dataset.key)).is_file()
     return {run.label: run.kind for run in assignment.spec.runs}

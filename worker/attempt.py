@@ -13,7 +13,7 @@ import torch
 from core.errors import Interrupted, SecureTuneError
 from core.pipeline import run as pipeline
 from core.schemas.events import JobError, PipelineEvent
-from core.schemas.job import ScreenAssignment
+from core.schemas.job import CheckAssignment, ScreenAssignment
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import Outcome
 from core.storage import ArtifactStore
@@ -35,7 +35,9 @@ def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
     match order.assignment, order.model:
         case ScreenAssignment() as screening, model:
             return pipeline.screen(screening, store=store, model=model, device=order.device, emit=emit)
-        case assignment, BaseModelEntry() as model:
+        case CheckAssignment() as check, BaseModelEntry() as model:
+            return pipeline.check(check, store=store, model=model, device=order.device, emit=emit)
+        case assignment, BaseModelEntry() as model if not isinstance(assignment, CheckAssignment):
             return pipeline.run(
                 assignment,
                 store=store,
@@ -45,7 +47,7 @@ def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
                 vllm_python=order.vllm_python,
             )
         case _:
-            raise TypeError("a tuning job needs a base model")
+            raise TypeError("this job needs a base model")
 
 
 def conclude(work: Callable[[], Outcome]) -> Ending:

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from core.errors import SecureTuneError
 from core.schemas.base import Frozen
 from core.schemas.events import JobError, PipelineEvent
-from core.schemas.job import Assignment, ScreenAssignment
+from core.schemas.job import JobAssignment
 from core.schemas.models import BaseModelEntry
 from core.schemas.results import Outcome
 
@@ -33,7 +33,7 @@ class ProtocolError(SecureTuneError):
 class Order(Frozen):
     """Everything that a training process gets."""
 
-    assignment: Assignment | ScreenAssignment
+    assignment: JobAssignment
     """The job, the attempt and the data."""
     model: BaseModelEntry | None
     """Entry of the base model; null for a screening without one."""

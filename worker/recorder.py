@@ -7,10 +7,10 @@ written).
 
 from dataclasses import dataclass, field
 
-from core.db import artifacts, gate, jobs, records, weights
+from core.db import artifacts, gate, jobs, records, speeds, weights
 from core.db.jobs import Claim
 from core.db.session import Session, Sessions, transaction
-from core.schemas.events import Figures, JobError, PipelineEvent, StatusChanged
+from core.schemas.events import Figures, JobError, PipelineEvent, SpeedsMeasured, StatusChanged
 from core.schemas.gate import GateDecision
 from core.schemas.results import Outcome
 from worker.child import TrainingProcess
@@ -82,6 +82,9 @@ class Recorder:
             records.add_event(session, self.claim.job_id, self.claim.attempt, event)
         figures = [figure for event in self.pending if isinstance(event, Figures) for figure in event.figures]
         records.put_figures(session, self.claim.job_id, figures)
+        for event in self.pending:
+            if isinstance(event, SpeedsMeasured):
+                speeds.add(session, event, job_id=self.claim.job_id)
         return cancel
 
     def _add_event(self, session: Session, event: StatusChanged) -> None:

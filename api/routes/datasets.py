@@ -1,6 +1,6 @@
 """Datasets: uploaded, listed, previewed, screened.
 
-Not here: reading files (core.data), computing previews (api.previews), the screening itself (the worker).
+Not here: reading files (core.data), computing previews (api.tokenizers), the screening itself (the worker).
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from api import examples, schemas
 from api.context import PAGE_HEADERS
 from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep
-from api.previews import model_parameter
+from api.tokenizers import model_parameter
 from api.uploads import DatasetUploadDep, multipart, store_in_turn
 from core import orders
 from core.db import datasets
@@ -121,7 +121,7 @@ def preview(
         dataset, name = datasets.ref(row), row.name
     with model_parameter():
         order = orders.order_preview(parts.catalog, parts.store, dataset, request, parts.settings.max_dataset_rows)
-        found = parts.previews.compute(order)
+        found = parts.tokenizers.preview(order)
     if "text/html" not in accept:
         return found
     return HTMLResponse(preview_page.html(found, name), headers=PAGE_HEADERS)

@@ -1,4 +1,7 @@
-"""Jobs: placed, listed, followed, cancelled. Not here: files of a job (api.routes.artifacts), running it (worker)."""
+"""Jobs: placed, estimated, listed, followed, cancelled.
+
+Not here: files of a job (api.routes.artifacts), running it (worker).
+"""
 
 from typing import Annotated
 
@@ -11,6 +14,7 @@ from core.db import gate, jobs, records
 from core.db.models import Job
 from core.db.rows import newest_first
 from core.db.session import transaction
+from core.schemas.estimate import Estimate
 from core.schemas.job import JobId, JobSpec
 from core.schemas.replies import EventReply, JobReply, JobSummary, Page
 
@@ -71,6 +75,30 @@ def create(
     row = orders.place(parts.sessions, parts.catalog, caller, spec, send=parts.send)
     response.headers["location"] = f"/jobs/{row.id}"
     return schemas.new_job(row)
+
+
+@router.post(
+    "/estimate",
+    summary="Estimate a job",
+    response_description="Size, duration and memory of the job",
+    responses=examples.errors(400, 404, 413),
+)
+def estimate(spec: Annotated[JobSpec, Body(openapi_examples=_ORDERS)], caller: CallerDep, parts: PartsDep) -> Estimate:
+    """What a job with this order will cost. No job is made, and an order that `POST /jobs` rejects is rejected with the
+    same error.
+
+    Rows and steps are counted with the model's tokenizer. Durations follow from the speeds that earlier jobs and
+    `securetune models check` measured; each has a range, and the measurement that it is based on.
+    """
+    return orders.estimate(
+        parts.sessions,
+        parts.catalog,
+        parts.store,
+        caller,
+        spec,
+        count_work=parts.tokenizers.count_work,
+        max_rows=parts.settings.max_dataset_rows,
+    )
 
 
 @router.get("", summary="List jobs", response_description="Newest first", responses=examples.errors(400))

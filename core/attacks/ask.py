@@ -59,6 +59,11 @@ class Suite:
         """Number of answers."""
         return len(self.prompts) * self.sampling.samples
 
+    @property
+    def generated(self) -> int:
+        """Number of answers that are generated: also those to earlier turns, which are not reported."""
+        return sum(1 + len(prompt.followups) for prompt in self.prompts) * self.sampling.samples
+
 
 def build_suites(
     prompts: EvaluationPrompts, spec: SecuritySpec, tokenizer: PreTrainedTokenizerBase

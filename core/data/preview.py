@@ -91,6 +91,18 @@ def preview_rows(
     return found
 
 
+def read_bounded(conversations: Iterable[Conversation]) -> tuple[list[Conversation], bool]:
+    """The first conversations, with the same bounds as a preview's counts, and whether these are all."""
+    found: list[Conversation] = []
+    characters = 0
+    for conversation in conversations:
+        if len(found) == MAX_COUNTED_ROWS or characters > MAX_COUNTED_CHARACTERS:
+            return found, False
+        characters += sum(len(message.content) for message in conversation.messages)
+        found.append(conversation)
+    return found, True
+
+
 def masked_sample(encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
     """The row as text, special tokens included, with `[[ ]]` around what is trained on."""
     parts: list[str] = []

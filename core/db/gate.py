@@ -48,7 +48,7 @@ def _decision(job: Job, quarantine: TrainedWeights | None) -> GateDecision | Non
     if job.gate is not None:
         own = GateDecision.model_validate(job.gate)
         return own if quarantine is None else _quarantined(own, quarantine)
-    if job.status != "succeeded" or job.spec.get("kind") == "screen":
+    if job.status != "succeeded" or job.spec.get("kind") in ("screen", "check"):
         return None
     return GateDecision(run="", outcome="undecided", reasons=(_NOT_DECIDED,), checks=(), policy_version=0)
 

@@ -66,6 +66,16 @@ def get(session: Session, job_id: str, *, lock: bool = False) -> Job:
     return job
 
 
+def newest_check(session: Session, model: str) -> Job | None:
+    """The newest check of a base model that has succeeded, of any project; None if there is none."""
+    return session.scalars(
+        select(Job)
+        .where(Job.spec["kind"].astext == "check", Job.spec["base_model"].astext == model, Job.status == "succeeded")
+        .order_by(Job.finished_at.desc(), Job.id.desc())
+        .limit(1)
+    ).one_or_none()
+
+
 def request_cancel(session: Session, job_id: str) -> Job:
     """Cancel a queued job; request that the worker stops a running one. Idempotent.
 

@@ -10,7 +10,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from core.schemas.gate import GateOutcome
 from core.schemas.keys import DEFAULT_PROJECT
 from core.schemas.prompts import Layout
-from core.schemas.state import Status
+from core.schemas.speeds import Work, WorkMethod
+from core.schemas.state import Stage, Status
 
 Json = dict[str, Any]
 
@@ -142,6 +143,30 @@ class TrainedWeights(Base):
     """Whether the job offers these weights for download: those of its own run, not of its baselines."""
     decision: Mapped[Json]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Speed(Base):
+    """How long one kind of work took in one stage. A row outlives its job, so it has no foreign key."""
+
+    __tablename__ = "speeds"
+    __table_args__ = (Index("ix_speeds_of_model", "model", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    job_id: Mapped[str]
+    """The job that measured it, which may be a check of the model."""
+    model: Mapped[str]
+    sha256: Mapped[str]
+    parameters: Mapped[int]
+    device: Mapped[str]
+    memory_bytes: Mapped[int]
+    stage: Mapped[Stage] = mapped_column(String)
+    work: Mapped[Work] = mapped_column(String)
+    calls: Mapped[int]
+    amount: Mapped[float]
+    seconds: Mapped[float]
+    precision: Mapped[str | None]
+    method: Mapped[WorkMethod | None] = mapped_column(String)
+    measured_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class Event(Base):

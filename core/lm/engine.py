@@ -63,7 +63,7 @@ class Engine:
 
     def __init__(self, base: BaseModel, decoder: Decoder, sampler: Sampler, answers: Answers) -> None:
         self._base, self._decoder, self._sampler, self._answers = base, decoder, sampler, answers
-        self._context, self._max_bytes = base.context, base.limit_batch(_max_cache_bytes(base))
+        self._context, self._max_bytes = base.context, base.limit_batch(max_cache_bytes(base))
         cpu = base.device.type == "cpu"
         self._batch_size = _CPU_ROWS if cpu else _GPU_ROWS
         self._read_tokens = base.limit_batch(_CPU_READ_TOKENS if cpu else _GPU_READ_TOKENS)
@@ -167,7 +167,7 @@ def _split_passes(rows: Sequence[AnswerRow], max_tokens: int) -> Iterator[list[A
         yield some
 
 
-def _max_cache_bytes(base: BaseModel) -> int:
+def max_cache_bytes(base: BaseModel) -> int:
     """Maximum bytes for the keys and values of a batch."""
     if base.device.type != "cuda":
         return _CPU_CACHE_BYTES

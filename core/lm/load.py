@@ -29,8 +29,9 @@ from core.lm.tokenizer import check_vocabulary, load_tokenizer
 from core.lm.weights import check_finite, check_names, loaded_tensors, stored_tensors
 from core.modelfiles import check_files
 from core.schemas.events import Warned
+from core.schemas.memory import WeightFormat
 from core.schemas.models import BaseModelEntry, GgufSource
-from core.schemas.results import ModelIdentity, PrecisionUsed, WeightsFormat
+from core.schemas.results import ModelIdentity, PrecisionUsed
 from core.schemas.training import Precision
 
 ChoosePrecision = Callable[[Precision, torch.device, Path], PrecisionUsed]
@@ -64,7 +65,7 @@ class BaseModel:
         return self.model.device
 
     @property
-    def weights(self) -> WeightsFormat:
+    def weights(self) -> WeightFormat:
         """The number format of its weights."""
         if getattr(self.model, "is_loaded_in_4bit", False):
             return "nf4"

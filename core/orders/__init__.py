@@ -1,11 +1,14 @@
 """Orders: everything that a user may do with jobs and uploads, for every entry point (HTTP API, command line, pages).
 
-Covers: storing and previewing uploads, placing, screening, cancelling and overriding, and the assignment that a worker
-gives to its training process. Not here: single queries (core.db), HTTP (api), running a job (worker).
+Covers: storing and previewing uploads, placing, estimating, screening, checking models, cancelling and overriding, and
+the assignment that a worker gives to its training process. Not here: single queries (core.db), HTTP (api), running a
+job (worker).
 """
 
 from core.orders.assign import assign
 from core.orders.change import cancel, check_right, override
+from core.orders.estimate import estimate
+from core.orders.modelcheck import check_model, latest_check
 from core.orders.place import Send, place
 from core.orders.preview import order_preview
 from core.orders.screen import screen
@@ -16,7 +19,10 @@ __all__ = [
     "Upload",
     "assign",
     "cancel",
+    "check_model",
     "check_right",
+    "estimate",
+    "latest_check",
     "order_preview",
     "override",
     "place",

@@ -15,14 +15,23 @@ from core.db.jobs import Claim
 from core.db.session import Session
 from core.errors import InvalidInput
 from core.orders.check import check_evaluation
-from core.schemas.job import Assignment, JobOrder, ScreenAssignment, ScreenSpec, read_order
+from core.schemas.job import (
+    Assignment,
+    CheckAssignment,
+    CheckSpec,
+    JobAssignment,
+    JobInputs,
+    JobOrder,
+    JobSpec,
+    ScreenAssignment,
+    ScreenSpec,
+    read_order,
+)
 from core.schemas.models import BaseModelEntry
 from core.schemas.policy import PolicyRef
 
 
-def assign(
-    session: Session, claim: Claim, listed: Catalog
-) -> tuple[Assignment | ScreenAssignment, BaseModelEntry | None]:
+def assign(session: Session, claim: Claim, listed: Catalog) -> tuple[JobAssignment, BaseModelEntry | None]:
     """What the training process needs to know, and its base model; None for a screening without one.
 
     Raises:
@@ -33,25 +42,37 @@ def assign(
     job = jobs.get(session, claim.job_id)
     spec = _read(job.spec)
     model = catalog.find(listed.models, spec.base_model) if spec.base_model is not None else None
-    dataset = datasets.ref(datasets.get(session, spec.dataset, param="dataset"))
+    if isinstance(spec, CheckSpec):
+        return CheckAssignment(job_id=claim.job_id, attempt=claim.attempt, spec=spec), model
     if isinstance(spec, ScreenSpec):
+        dataset = datasets.ref(datasets.get(session, spec.dataset, param="dataset"))
         return ScreenAssignment(job_id=claim.job_id, attempt=claim.attempt, spec=spec, dataset=dataset), model
     check_evaluation(listed, spec)
+    inputs = gather(session, listed, spec, PolicyRef.model_validate(job.policy) if job.policy else PolicyRef())
+    return Assignment(job_id=claim.job_id, attempt=claim.attempt, **dict(inputs)), model
+
+
+def gather(session: Session, listed: Catalog, spec: JobSpec, policy: PolicyRef) -> JobInputs:
+    """An order with everything that it names. `spec` must have been checked by `check_evaluation`.
+
+    Raises:
+        InvalidInput: code `invalid_prompt_set`; an uploaded prompt set has no prompts for its use.
+        NotFound: an upload does not exist.
+    """
+    dataset = datasets.ref(datasets.get(session, spec.dataset, param="dataset"))
     validation, prompts = spec.validation_dataset, spec.security.prompts
+    held_out = datasets.ref(datasets.get(session, validation, param="validation_dataset")) if validation else None
     files = catalog.prompt_files(listed, prompts) | prompt_sets.files(session, prompts)
-    assignment = Assignment(
-        job_id=claim.job_id,
-        attempt=claim.attempt,
+    return JobInputs(
         spec=spec,
         dataset=dataset,
-        validation=datasets.ref(datasets.get(session, validation, param="validation_dataset")) if validation else None,
+        validation=held_out,
         judges=catalog.judges(listed, spec),
         benchmarks=tuple(listed.benchmarks.values()),
         harmful=files.get("harmful"),
         safe=files.get("safe"),
-        policy=PolicyRef.model_validate(job.policy) if job.policy else PolicyRef(),
+        policy=policy,
     )
-    return assignment, model
 
 
 def _read(stored: Mapping[str, object]) -> JobOrder:

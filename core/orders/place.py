@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable
 
 from core.catalog import Catalog
-from core.db import datasets, jobs, policies, prompt_sets, records
+from core.db import jobs, policies, records
 from core.db.models import Job
 from core.db.session import Session, Sessions, transaction
 from core.errors import Unavailable
+from core.orders.assign import gather
 from core.orders.check import check_policy, check_rows, complete
 from core.schemas.events import StatusChanged
-from core.schemas.job import JobOrder, JobSpec
+from core.schemas.job import JobInputs, JobOrder, JobSpec
 from core.schemas.keys import Caller
 from core.schemas.policy import PolicyRef
 
@@ -34,15 +35,24 @@ def place(sessions: Sessions, listed: Catalog, caller: Caller, spec: JobSpec, *,
     """
     spec = complete(spec, listed)
     with transaction(sessions) as session:
-        policy = policies.for_job(session, caller.project, spec.policy)
-        check_policy(spec, policy.policy)
-        check_rows(datasets.ref(datasets.get(session, spec.dataset, param="dataset")).summary, spec)
-        if spec.validation_dataset is not None:
-            datasets.get(session, spec.validation_dataset, param="validation_dataset")
-        prompt_sets.files(session, spec.security.prompts)
-        job = add_job(session, caller, spec, policy)
+        inputs = accept(session, listed, caller, spec)
+        job = add_job(session, caller, inputs.spec, inputs.policy)
     wake_worker(job, send)
     return job
+
+
+def accept(session: Session, listed: Catalog, caller: Caller, spec: JobSpec) -> JobInputs:
+    """Check a completed order against the uploads and the policy of the caller's project. Nothing is stored.
+
+    Raises:
+        InvalidInput: the order breaks its policy or the policy's limits, or an upload cannot be used for it.
+        NotFound: a dataset or an uploaded prompt set does not exist.
+    """
+    policy = policies.for_job(session, caller.project, spec.policy)
+    check_policy(spec, policy.policy)
+    inputs = gather(session, listed, spec, policy)
+    check_rows(inputs.dataset.summary, spec)
+    return inputs
 
 
 def add_job(session: Session, caller: Caller, spec: JobOrder, policy: PolicyRef) -> Job:

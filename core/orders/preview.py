@@ -1,4 +1,4 @@
-"""What is needed to preview a dataset. Not here: computing it (api.previews)."""
+"""What is needed to preview a dataset. Not here: computing it (api.tokenizers)."""
 
 from core import catalog
 from core.catalog import Catalog

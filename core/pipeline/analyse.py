@@ -4,6 +4,7 @@ Here the analysis meets training, which it must not import: its probe runs are t
 the analysis (core.robustness).
 """
 
+import time
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -27,16 +28,7 @@ def map_robustness(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
     result = job.stages.run_cached(
         "robustness",
         RobustnessResult,
-        lambda: analyse(
-            job.base,
-            job.modules,
-            analysis,
-            prompts,
-            job.data.training.rows[: analysis.rows],
-            train_probe=partial(_train_probe, job),
-            on_prepare=partial(job.stages.report_progress, "probe prompt", part=(0.0, 0.05)),
-            on_progress=partial(job.stages.report_progress, "reading", part=(0.3, 1.0)),
-        ),
+        lambda: _analyse(job, analysis),
         inputs=job.job_inputs
         | {
             "code": code_of(analyse, probe, encode_all, caller=__name__),
@@ -47,6 +39,31 @@ def map_robustness(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
     )
     if warning := check_map(result):
         job.emit(warning)
+    return result
+
+
+def _analyse(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
+    measurements = 0
+
+    def on_measurement(done: int, expected: int) -> None:
+        nonlocal measurements
+        measurements += 1
+        job.stages.report_progress("reading", done, expected, part=(0.3, 1.0))
+
+    meter, started = job.stages.meter, time.monotonic()
+    result = analyse(
+        job.base,
+        job.modules,
+        analysis,
+        job.prompts.probe,
+        job.data.training.rows[: analysis.rows],
+        train_probe=partial(_train_probe, job),
+        on_prepare=partial(job.stages.report_progress, "probe prompt", part=(0.0, 0.05)),
+        on_progress=on_measurement,
+    )
+    seconds = max(0.0, time.monotonic() - started - meter.seconds)  # without the training of probes
+    size = measurements * analysis.size
+    meter.add("analyse", calls=measurements, amount=size, seconds=seconds, precision=job.base.weights)
     return result
 
 
@@ -67,4 +84,5 @@ def _train_probe(job: JobContext, steps: int, seed: int, early_stop: EarlyStop) 
         learning_rate=job.learning_rate / FULL_RATE_SHARE if spec.method == "full" else job.learning_rate,
         early_stop=early_stop,
         on_step=on_step,
+        meter=job.stages.meter,
     )

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from core import safeguards
-from core.attacks.ask import IsCertain, Suite, ask, build_suites
+from core.attacks.ask import Generate, IsCertain, Suite, ask, build_suites
 from core.attacks.count import power_note
 from core.attacks.engines import TrainedFiles, open_engine
 from core.attacks.evaluate import evaluate
@@ -34,10 +34,12 @@ from core.quality.evaluate import ValidationRows
 from core.quality.evaluate import evaluate as evaluate_task
 from core.reports.view import nothing_to_protect
 from core.schemas.base import Frozen
+from core.schemas.data import Message
 from core.schemas.evaluation import Evaluation, Figure, RawAnswer, TaskAnswer
 from core.schemas.events import Figures, Warned
 from core.schemas.job import BASE_RUN
 from core.schemas.policy import Policy
+from core.schemas.progress import OnProgress
 from core.schemas.results import TrainingResult
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
@@ -153,14 +155,16 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
         with open_engine(job.base, model.model, spec, model.tuned, job.vllm_python) as answers:
             said = ask(
                 all_suites,
-                answers,
+                _metered(answers, job, spec),
                 keep=keep,
                 is_certain=_certain(judges) if spec.stop_when_certain else None,
                 on_progress=partial(job.stages.report_progress, "answer", part=(0.0, 0.6)),
             )
-        found = evaluate(
-            model.run, said, judges, on_progress=partial(job.stages.report_progress, "verdict", part=(0.6, 0.8))
-        )
+        verdicts = len(said) * spec.model_judges
+        with job.stages.meter.measure("judge", calls=verdicts, amount=verdicts):
+            found = evaluate(
+                model.run, said, judges, on_progress=partial(job.stages.report_progress, "verdict", part=(0.6, 0.8))
+            )
     task = _measure_task(job, model, held, inputs=inputs)
     return found.model_copy(
         update={
@@ -169,6 +173,32 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
             "measured": record(job, model.spec, found, serving=model.serving),
         }
     )
+
+
+def _metered(generate: Generate, job: JobContext, spec: SecuritySpec) -> Generate:
+    """The same engine, with its answers counted. Answers of an earlier attempt or another job are not."""
+
+    def generate_and_count(
+        conversations: Sequence[Sequence[Message]],
+        *,
+        temperature: float,
+        top_p: float,
+        early_stop: Callable[[int, str], bool] | None,
+        on_progress: OnProgress,
+    ) -> Sequence[str | None]:
+        count = len(conversations)
+        with job.stages.meter.measure(
+            "answer",
+            calls=count,
+            amount=count * spec.max_new_tokens,
+            precision=job.base.weights,
+            method=spec.engine,
+        ):
+            return generate(
+                conversations, temperature=temperature, top_p=top_p, early_stop=early_stop, on_progress=on_progress
+            )
+
+    return generate_and_count
 
 
 def _suite_inputs(
@@ -211,6 +241,7 @@ def _measure_task(job: JobContext, model: _Model, held: ValidationRows, *, input
             run=model.run,
             on_progress=partial(job.stages.report_progress, "task row", part=(0.8, 1.0)),
             system_prompt=model.spec.system_prompt,
+            meter=job.stages.meter,
         )
         return _TaskResult(figures=figures, answers=answers)
 

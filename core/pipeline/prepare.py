@@ -1,43 +1,37 @@
-"""Prepares a job: loads its base model, checks that the job can be done, and gets its prompts, questions and rows.
+"""Prepares a job: loads its base model, checks that the job can be done, and tokenises its rows.
 
-Covers: everything between the screened rows and the first measurement. Not here: screening (core.pipeline.screen), the
+Not here: reading rows, prompt sets and benchmarks (core.pipeline.inputs), screening (core.pipeline.screen), the
 order of things (core.pipeline.run).
 """
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from core import safeguards
-from core.attacks.prompts import NamedPromptSets
-from core.data import Conversation, files
-from core.data.batches import split
-from core.data.benchmarks import Question
-from core.data.benchmarks import read as read_questions
+from core.data import Conversation
 from core.data.preview import masked_sample
 from core.data.template import end_of_turn
 from core.errors import TrainingFailed
 from core.judges.opening import check_judges
+from core.lm.device import speeds_of
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.vllm_engine import check_vllm
 from core.pipeline.advise import advise
 from core.pipeline.context import Rows, encode_for
+from core.pipeline.inputs import hold_out
 from core.pipeline.precision import choose_for_job
-from core.pipeline.screen import load_dataset
 from core.pipeline.stages import Emit, Stages
 from core.quality import tasks
 from core.safeguards import SafeguardContext
 from core.schemas.events import Warned
-from core.schemas.job import Assignment, PromptFile
+from core.schemas.job import Assignment
 from core.schemas.models import BaseModelEntry
-from core.schemas.prompts import Use
-from core.schemas.quality import MultipleChoice
 from core.schemas.strategy import analysis_of
 from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
 from core.training.strategies import plan
-
-_MAX_HELD_OUT = 200
 
 
 def load_base(entry: BaseModelEntry, device: str, stages: Stages, training: TrainingSpec | None = None) -> BaseModel:
@@ -46,7 +40,7 @@ def load_base(entry: BaseModelEntry, device: str, stages: Stages, training: Trai
     Generation stops at the end-of-turn token of the chat template as well as at the tokens that the model's own
     configuration names.
     """
-    training = training or TrainingSpec()
+    training, started = training or TrainingSpec(), time.monotonic()
     base = load(
         entry,
         choose_device(device),
@@ -55,6 +49,8 @@ def load_base(entry: BaseModelEntry, device: str, stages: Stages, training: Trai
         choose_precision=partial(choose_for_job, stages),
     )
     base.stop_also_at(end_of_turn(base.tokenizer))
+    stages.meter.add("load", calls=1, amount=1, seconds=time.monotonic() - started, precision=base.weights)
+    stages.report_speeds_of(speeds_of(base))
     return base
 
 
@@ -86,37 +82,17 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit, vll
         )
 
 
-def load_prompt_sets(assignment: Assignment, store: ArtifactStore) -> NamedPromptSets:
-    """The prompts of the sets that the job names."""
-    chosen: dict[Use, PromptFile | None] = {"harmful": assignment.harmful, "safe": assignment.safe}
-    return {use: (file.name, files.prompts(file, store, use)) for use, file in chosen.items() if file is not None}
-
-
-def load_benchmarks(assignment: Assignment) -> dict[str, tuple[Question, ...]]:
-    """The questions of every benchmark that the job is measured on, by the benchmark's name."""
-    entries = {entry.name: entry for entry in assignment.benchmarks}
-    wanted = tasks.tasks_for(assignment.spec.quality, assignment.benchmarks)
-    found: dict[str, tuple[Question, ...]] = {}
-    for task in wanted:
-        if isinstance(task, MultipleChoice):
-            name, source = f"The benchmark {task.benchmark!r}", entries[task.benchmark].source
-            path = files.fetch_file(source, name=name, code="benchmark_missing", param="quality.tasks")
-            found[task.benchmark] = read_questions(path, most=task.max_questions)
-    return found
-
-
 def encode_rows(
     assignment: Assignment, rows: Sequence[Conversation], store: ArtifactStore, base: BaseModel, stages: Stages
 ) -> Rows:
     """Tokenise the rows with their labels. Without a validation dataset, some rows are held out for validation."""
     spec = assignment.spec.training
-    if assignment.validation is not None:
-        held_out: Sequence[Conversation] = load_dataset(store, assignment.validation)
-    else:
-        rows, held_out = split(rows, share=spec.validation_split, seed=spec.seed, cap=_MAX_HELD_OUT)
-    held_out = held_out[: assignment.spec.quality.max_rows]
+    rows, held_out = hold_out(assignment, rows, store)
     limit = min(spec.max_length, base.context)
+    started = time.monotonic()
     training = encode_for(spec, stages.with_progress(rows), base)
+    tokens = sum(len(row.input_ids) for row in training.rows)
+    stages.meter.add("tokenise", calls=len(rows), amount=tokens, seconds=time.monotonic() - started)
     try:
         validation = encode_for(spec, held_out, base)
     except TrainingFailed as error:

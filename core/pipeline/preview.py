@@ -1,6 +1,6 @@
 """Computes the preview of a dataset: with the tokenizer of a model, and without torch.
 
-Not here: the process in which this runs (core.pipeline.preview_process), what a preview shows (core.data.preview).
+Not here: the process in which this runs (core.pipeline.tokenizer_process), what a preview shows (core.data.preview).
 """
 
 from core.data import preview as rows
@@ -8,12 +8,11 @@ from core.data.encoded import EncodedDataset
 from core.data.rows import Rows
 from core.data.tables import only_valid
 from core.data.template import RowEncoder, end_of_turn
-from core.errors import InvalidInput, SecureTuneError, TooLarge, Unavailable
 from core.lm.files import fetch
 from core.lm.reading import context_of, read_config
 from core.lm.tokenizer import load_tokenizer
 from core.pipeline.advise import advise
-from core.schemas.preview import Preview, PreviewAnswer, PreviewFailed, PreviewOrder
+from core.schemas.preview import Preview, PreviewOrder
 from core.schemas.training import TrainingSpec
 from core.storage import check_digest
 
@@ -44,18 +43,4 @@ def preview(order: PreviewOrder) -> Preview:
         rows=tuple(found.shown),
         rejected=tuple(found.rejected),
         warnings=tuple(advise(training, found.originals, (), encoded)),
-    )
-
-
-def answer(order: PreviewOrder) -> PreviewAnswer:
-    """The preview, or why there is none."""
-    try:
-        return PreviewAnswer(preview=preview(order))
-    except (InvalidInput, TooLarge, Unavailable) as error:
-        return PreviewAnswer(failed=_failed(error))
-
-
-def _failed(error: SecureTuneError) -> PreviewFailed:
-    return PreviewFailed(
-        unavailable=isinstance(error, Unavailable), code=error.code, message=error.message, param=error.param
     )

@@ -6,10 +6,9 @@ Not here: how the gate decides (core.gate), the contents of reports (core.report
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from core.attacks.count import power_note
 from core.gate import decide
+from core.lm.device import name_device
 from core.lm.weights import digest_weights
 from core.pipeline.cache import software
 from core.pipeline.context import JobContext
@@ -114,7 +113,7 @@ def _report(
         training=tuple(trained),
         weights=tuple(evaluation.weights for evaluation in evaluations if evaluation.weights),
         software=software() | job.engine,
-        device=_device_name(job.base.device),
+        device=name_device(job.base.device),
         precision=PrecisionUsed(weights=job.base.weights, speedup=job.base.speedup),
     )
 
@@ -147,7 +146,3 @@ def _put(job: JobContext, name: str, text: str, media_type: str) -> StoredFile:
 
 def _adopt(job: JobContext, path: Path, media_type: str, *, gated: bool) -> StoredFile:
     return job.store.adopt(f"{job.folder}/{path.name}", path, name=path.name, media_type=media_type, gated=gated)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -20,6 +20,7 @@ from core.errors import InvalidInput
 from core.lm.load import BaseModel
 from core.pipeline.cache import code_of
 from core.pipeline.context import JobContext
+from core.pipeline.inputs import load_dataset
 from core.pipeline.stages import Emit, Stages
 from core.schemas.base import Frozen
 from core.schemas.events import Screened
@@ -31,7 +32,7 @@ from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.screening.check import Found, model_check, row_checks
 from core.screening.screen import add_findings, drop_rows, screen_rows
-from core.storage import ArtifactStore, check_digest
+from core.storage import ArtifactStore
 
 _MAX_IN_MESSAGE = 5
 """Findings that the error message lists."""
@@ -56,17 +57,6 @@ class ModelFindings(Frozen):
     """Duration of the check in seconds."""
 
 
-def load_dataset(store: ArtifactStore, dataset: DatasetRef) -> list[Conversation]:
-    """All rows of a dataset.
-
-    Raises:
-        InvalidInput: code `file_changed`.
-    """
-    path = store.path(dataset.key)
-    check_digest(path, dataset.sha256)
-    return load_rows(path, dataset.columns, max_rows=dataset.summary.rows)
-
-
 def screen_dataset(
     dataset: DatasetRef, policy: ScreeningPolicy, store: ArtifactStore, stages: Stages, *, enforce: bool = True
 ) -> ScreenedRows:
@@ -81,7 +71,7 @@ def screen_dataset(
     result = stages.run_cached(
         "screening",
         ScreeningResult,
-        lambda: screen_rows(rows, policy, on_progress=partial(stages.report_progress, "row")),
+        lambda: _screen_rows(rows, policy, stages),
         inputs={
             "dataset": dataset.sha256,
             "columns": dataset.columns.model_dump(mode="json") if dataset.columns else None,
@@ -95,6 +85,12 @@ def screen_dataset(
     report_findings(result, stages.emit)
     enforce_policy(result)
     return ScreenedRows(drop_rows(rows, result), result)
+
+
+def _screen_rows(rows: Sequence[Conversation], policy: ScreeningPolicy, stages: Stages) -> ScreeningResult:
+    characters = sum(len(message.content) for row in rows for message in row.messages)
+    with stages.meter.measure("screen", calls=len(rows), amount=characters):
+        return screen_rows(rows, policy, on_progress=partial(stages.report_progress, "row"))
 
 
 def screen_by_model(job: JobContext) -> JobContext:
@@ -187,7 +183,9 @@ def _run_model_checks(
 
     def run_check(name: str) -> ModelFindings:
         started = time.monotonic()
-        found = model_check(name).find(base, rows, prompts, partial(stages.report_progress, "row"))
+        tokens = sum(len(row.input_ids) for row in rows)
+        with stages.meter.measure("read", calls=len(rows), amount=tokens, precision=base.weights):
+            found = model_check(name).find(base, rows, prompts, partial(stages.report_progress, "row"))
         return ModelFindings(findings=tuple(found.findings), seconds=time.monotonic() - started)
 
     def run_checks() -> ScreeningResult:

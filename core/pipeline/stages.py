@@ -1,4 +1,4 @@
-"""Runs the stages of a job: reports their start, progress and end, stores results and uses stored ones.
+"""Runs the stages of a job: reports their start, progress, end and speeds, stores results and uses stored ones.
 
 A retry of a job finds the results of finished stages. Results that do not depend on a single job, such as the base
 model's answers and robustness maps, are shared between jobs. Not here: what a result depends on (core.pipeline.cache),
@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue
 
+from core.meter import Meter
 from core.pipeline.cache import digest
-from core.schemas.events import PipelineEvent, Progress, StageFinished, StageStarted
+from core.schemas.events import PipelineEvent, Progress, SpeedsMeasured, StageFinished, StageStarted
+from core.schemas.speeds import ModelSpeeds, StageSpeed
 from core.schemas.state import Stage
 from core.storage import ArtifactStore
 
@@ -51,15 +53,33 @@ class Stages:
         self._run: str | None = None
         self._last_reported = 0.0
         self._reused = False
+        self.meter = Meter()
+        """Adds up the work of the current stage."""
+        self._speeds: list[StageSpeed] = []
+        self.speeds: tuple[StageSpeed, ...] = ()
+        """The speeds of all stages that have ended."""
+        self._measured_on: ModelSpeeds | None = None
+
+    def report_speeds_of(self, model: ModelSpeeds) -> None:
+        """From now on, report how fast stages were with this model, beginning with the stages so far."""
+        self._measured_on = model
+        self._emit_speeds()
 
     def run(self, stage: Stage, compute: Callable[[], Value], *, run: str | None = None) -> Value:
         """Run a stage without storing its result; `compute` may use `cached` for parts of it."""
         self._stage, self._run, self._last_reported, self._reused = stage, run, 0.0, False
+        self.meter.take(stage)
         self.emit(StageStarted(stage=stage, run=run))
         started = time.monotonic()
         result = compute()
         seconds = time.monotonic() - started
         self._done += _WEIGHTS[stage]
+        if not self._reused:  # otherwise the rest of the stage is reading stored results
+            self.meter.add("other", calls=1, amount=1, seconds=max(0.0, seconds - self.meter.seconds))
+        ended = self.meter.take(stage)
+        self._speeds += ended
+        self.speeds += ended
+        self._emit_speeds()
         self._emit_progress(self._done, f"{stage.replace('_', ' ')} done")
         self.emit(StageFinished(stage=stage, run=run, seconds=seconds, reused=self._reused))
         return result
@@ -133,6 +153,11 @@ class Stages:
     def _key(self, part: str, inputs: Mapping[str, JsonValue], *, shared: bool) -> str:
         scope = "shared" if shared else f"jobs/{self._job_id}"
         return f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
+
+    def _emit_speeds(self) -> None:
+        if self._measured_on is not None and self._speeds:
+            self.emit(SpeedsMeasured(**dict(self._measured_on) | {"speeds": tuple(self._speeds)}))
+            self._speeds.clear()
 
     def _emit_progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)

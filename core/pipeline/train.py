@@ -4,7 +4,7 @@ Not here: learning rates (core.training.strategies), the training loop (core.tra
 (core.safeguards).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -12,16 +12,19 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from core import safeguards
+from core.data.encoded import Encoded
 from core.data.template import encode_all
 from core.errors import TrainingFailed
 from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.context import JobContext
 from core.robustness.refusals import BaseRefusals
+from core.safeguards import ExtraRows
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.events import Metrics
 from core.schemas.results import StoredFile, TrainedStep, TrainingResult
 from core.schemas.robustness import RobustnessResult
+from core.schemas.safeguards import SafetyMix
 from core.schemas.strategy import Strategy, analysis_of
 from core.schemas.training import LearningPlan
 from core.training import loop
@@ -66,8 +69,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
     spec, context = job.assignment.spec.training, job.safeguard_context
     rows = job.training_rows(run)
     # The base model generates these rows, so this is done before an adapter is attached to it.
-    on_progress = partial(job.stages.report_progress, "refusal", part=(0.0, 0.05))
-    extra = safeguards.extra_rows(run, context, rows, on_progress)
+    extra = _extra_rows(job, run, rows)
     watched = job.watched_refusals  # from the base model too
 
     def on_step(step: TrainedStep, total: int) -> None:
@@ -97,6 +99,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
             validation=job.validation_rows(run),
             refusal_nll=watched.nll if watched else None,
             checkpoints=checkpoints,
+            meter=job.stages.meter,
         )
         effects = (*(each.effect for each in extra), *safeguards.after_training(run, context, tuned))
         stored = _store(job, tuned, run)
@@ -115,6 +118,16 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
         stopped_early=trained.stopped_early,
         safeguards=effects,
     )
+
+
+def _extra_rows(job: JobContext, run: Strategy, rows: Sequence[Encoded]) -> tuple[ExtraRows, ...]:
+    """The rows that the run's safeguards add."""
+    on_progress = partial(job.stages.report_progress, "refusal", part=(0.0, 0.05))
+    mix = run.safeguards.get(SafetyMix)
+    answers = mix.answers(job.prompts) if mix else 0
+    longest = max(SafetyMix.min_new_tokens, job.assignment.spec.security.max_new_tokens)
+    with job.stages.meter.measure("answer", calls=answers, amount=answers * longest, precision=job.base.weights):
+        return safeguards.extra_rows(run, job.safeguard_context, rows, on_progress)
 
 
 def _trainable(job: JobContext) -> AbstractContextManager[PeftModel | PreTrainedModel]:

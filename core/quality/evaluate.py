@@ -16,11 +16,12 @@ from core.data.benchmarks import Question
 from core.data.encoded import Encoded
 from core.lm.generate import answer
 from core.lm.load import BaseModel
+from core.meter import Meter
 from core.quality.answers import AnsweredRow, TaskScores, score_exact_match, score_rouge
 from core.quality.choices import score_multiple_choice
-from core.quality.harness import estimate_size, run_lm_eval
+from core.quality.harness import run_lm_eval
 from core.quality.loss import mean_loss, perplexity, row_losses
-from core.quality.tasks import resolve_tasks
+from core.quality.tasks import estimate_size, needs_answers, resolve_tasks
 from core.schemas.evaluation import TaskAnswer
 from core.schemas.metrics import TASK
 from core.schemas.progress import OnProgress
@@ -49,6 +50,7 @@ class _Model:
     model: nn.Module
     run: str
     system_prompt: str | None
+    meter: Meter
 
 
 def evaluate(
@@ -61,6 +63,7 @@ def evaluate(
     run: str,
     on_progress: OnProgress,
     system_prompt: str | None = None,
+    meter: Meter | None = None,
 ) -> TaskScores:
     """Measure all tasks of `model`: the base model itself, or the base model with an adapter.
 
@@ -69,22 +72,24 @@ def evaluate(
         run: label of the figures.
         on_progress: counts rows and questions.
         system_prompt: system turn before questions, if the model is served with one. Validation rows have their own.
+        meter: counts the work.
 
     Raises:
         InvalidInput: code `unknown_lm_eval_task` or `lm_eval_refused`, or a prompt that the chat
             template rejects.
         Unavailable: code `lm_eval_missing` or `lm_eval_failed`.
     """
-    measured = _Model(base, model, run, system_prompt)
+    measured = _Model(base, model, run, system_prompt, meter or Meter())
     tasks = resolve_tasks(spec, benchmarks)
-    needs_answers = any(isinstance(task, ExactMatch | RougeL) for task in tasks)
-    conversations = rows.conversations[: spec.max_answers] if needs_answers else ()
+    conversations = rows.conversations[: spec.max_answers] if needs_answers(tasks) else ()
     sizes = [len(rows.encoded), len(conversations), *(_size(task, benchmarks) for task in tasks)]
     loss_progress, answer_progress, *task_progress = split_progress(on_progress, sizes)
     scores = [_score_loss(measured, rows, loss_progress)]
     answers = _answer_rows(measured, conversations, spec.max_new_tokens, answer_progress)
     for task, report in zip(tasks, task_progress, strict=True):
-        scores.append(_score_task(measured, task, answers, benchmarks, report))
+        size, work = _size(task, benchmarks), "harness" if isinstance(task, LmEval) else "question"
+        with measured.meter.measure(work, calls=size, amount=size, precision=base.weights):
+            scores.append(_score_task(measured, task, answers, benchmarks, report))
         report(1, 1)
     return (
         tuple(figure for figures, _ in scores for figure in figures),
@@ -152,7 +157,9 @@ def _score_task(
 
 
 def _score_loss(measured: _Model, rows: ValidationRows, on_progress: OnProgress) -> TaskScores:
-    losses = row_losses(measured.base, measured.model, rows.encoded, on_progress=on_progress)
+    tokens = sum(len(row.input_ids) for row in rows.encoded)
+    with measured.meter.measure("read", calls=len(rows.encoded), amount=tokens, precision=measured.base.weights):
+        losses = row_losses(measured.base, measured.model, rows.encoded, on_progress=on_progress)
     loss = mean_loss(losses, run=measured.run)
     answers = tuple(
         TaskAnswer(run=measured.run, suite=TASK, metric="loss", row=row, answer="", reference="", value=value)
@@ -184,7 +191,10 @@ def _answer_rows(
     if not conversations:
         return []
     prompts = [row.messages[:-1] for row in conversations if not row.whole]
-    texts = iter(answer(measured.base, measured.model, prompts, max_new_tokens=max_new_tokens, on_progress=on_progress))
+    size = len(prompts) * max_new_tokens
+    with measured.meter.measure("answer_rows", calls=len(prompts), amount=size, precision=measured.base.weights):
+        found = answer(measured.base, measured.model, prompts, max_new_tokens=max_new_tokens, on_progress=on_progress)
+    texts = iter(found)
     references = [read_answer(row.messages[-1].content) for row in conversations]
     return [
         AnsweredRow(None if row.whole else next(texts), reference)

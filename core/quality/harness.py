@@ -22,14 +22,12 @@ from core.lm.load import BaseModel
 from core.lm.packing import max_batch_tokens
 from core.quality.answers import TaskScores
 from core.quality.harness_scores import convert_results
-from core.quality.tasks import check_harness
+from core.quality.tasks import check_harness, estimate_size
 from core.schemas.progress import OnProgress
 from core.schemas.quality import LmEval
 
 _MOST_ROWS = 16
 _LONG_PROMPT = 1024
-_UNLIMITED = 200
-"""Estimated number of questions of a task without a limit: only the harness knows it."""
 
 
 class _TaskManager(Protocol):
@@ -38,11 +36,6 @@ class _TaskManager(Protocol):
     all_tasks: Sequence[str]
 
     def load(self, task_list: Sequence[str]) -> Mapping[str, Mapping[str, object]]: ...
-
-
-def estimate_size(task: LmEval) -> int:
-    """Estimate the number of questions, for progress."""
-    return task.limit or _UNLIMITED
 
 
 def run_lm_eval(

@@ -20,6 +20,8 @@ from core.schemas.quality import (
 )
 
 _PARAM = "quality.tasks"
+_UNLIMITED = 200
+"""Estimated number of questions of a task without a limit: only the harness knows it."""
 _BY_DOMAIN: dict[Domain, tuple[QualityTask, ...]] = {
     "general": (RougeL(),),
     "mathematics": (ExactMatch(extract="number"),),
@@ -69,6 +71,16 @@ def check_tasks(spec: QualitySpec, benchmarks: Sequence[BenchmarkEntry]) -> None
         figures.add(figure)
     if any(isinstance(task, LmEval) for task in tasks):
         check_harness()
+
+
+def needs_answers(tasks: Iterable[QualityTask]) -> bool:
+    """Whether a task compares answers to validation rows."""
+    return any(isinstance(task, ExactMatch | RougeL) for task in tasks)
+
+
+def estimate_size(task: LmEval) -> int:
+    """Estimate the number of questions, for progress."""
+    return task.limit or _UNLIMITED
 
 
 def check_harness() -> None:

@@ -8,6 +8,7 @@ update of a set alone, scaled up until moving everything breaks the model.
 Not here: training the probe (the caller passes a function), strategies.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from core.data.encoded import Encoded
 from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.robustness.expected import FEW_UNITS, expect_measurements
 from core.robustness.gradient import attribute
 from core.robustness.perturb import Noise, PerturbedModel, Swap
 from core.robustness.probe_activations import NO_EFFECT, Effect, ProbeActivations, effect
@@ -50,8 +52,6 @@ unchanged when the context ends."""
 
 _CHECK_EVERY = 10
 """Probe steps between two checks for an early stop."""
-_FEW_UNITS = 8
-"""Up to this number, units are ordered by their effect on a growing set: at most 35 joint measurements."""
 _SCALE_STEP, _MAX_SCALE = 1.2, 10.0
 
 
@@ -93,7 +93,7 @@ def analyse(
         maps.append(run.map_units(perturbation))
         of_kind = [(unit, mean_effect(maps, unit)) for unit in run.units if unit.kind == analysis.unit]
         ordered, joint = order_units(of_kind, analysis), run.joint(perturbation)
-        if len(ordered) <= _FEW_UNITS:
+        if len(ordered) <= FEW_UNITS:
             ordered = order_by_growth(ordered, joint)
         everything = perturbation.measure_set(module_names(ordered))
         if analysis.parameter_share is not None:
@@ -154,7 +154,7 @@ class _Run:
         self._names = frozenset(module.name for module in modules)
         self._at_base = activations.measure(model)
         self._last_step = 0
-        self._done, self._expected = 0, self._expected_measurements()
+        self._done, self._expected = 0, expect_measurements(analysis, Counter(unit.kind for unit in self.units))
 
     @contextmanager
     def perturbation(self, seed: int) -> Iterator[_Perturbation]:
@@ -239,21 +239,6 @@ class _Run:
     def _count_measurement(self) -> None:
         self._on_progress(min(self._done, self._expected), self._expected)
         self._done += 1
-
-    def _expected_measurements(self) -> int:
-        """An estimate of the number of measurements; the search usually needs fewer."""
-        match self._analysis.perturbation:
-            case NoisePerturbation(seeds=seeds):
-                each = len(self.units)
-            case SwapPerturbation(seeds=seeds):
-                each = 2 * len(self.units)
-            case GradientPerturbation(seeds=seeds, points=points):
-                each = points
-            case _:
-                assert_never(self._analysis.perturbation)
-        searched = sum(unit.kind == self._analysis.unit for unit in self.units)
-        growing = searched * (searched + 1) // 2 if searched <= _FEW_UNITS else searched.bit_length() + 10
-        return seeds * each + growing + 1
 
 
 def _no_security_feature(auroc: float, min_auroc: float) -> InvalidModel:

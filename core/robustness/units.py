@@ -11,15 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from core.lm.modules import Module
-from core.schemas.analysis import UnitKind
+from core.schemas.analysis import CIRCUITS, UnitKind
 
-_CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
-    ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"
-)
-"""Circuit of each module type. Any other type, such as a router of experts, is its own circuit."""
 _NAMES: dict[UnitKind, Callable[[Module, str], str]] = {
     "module": lambda module, _band: module.name,
-    "circuit": lambda module, _band: _CIRCUITS.get(module.type, module.type),
+    "circuit": lambda module, _band: CIRCUITS.get(module.type, module.type),
     "type": lambda module, _band: module.type,
     "band": lambda _module, band: band,
     "type_band": lambda module, band: f"{module.type}, {band}",

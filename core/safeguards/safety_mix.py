@@ -26,11 +26,10 @@ from core.schemas.evaluation import Verdict
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import PromptSet
 from core.schemas.results import SafeguardEffect
-from core.schemas.safeguards import SafetyMix
+from core.schemas.safeguards import SafetyMix, mixed_rows
 
 MIN_REFUSALS = 4
 """Fewer different refusals than this are too few to learn from."""
-_MIN_ANSWER_TOKENS = 128
 
 
 class RefusalMix(Safeguard[SafetyMix]):
@@ -86,9 +85,7 @@ def collect_refusals(
     Each prompt is put to the model as it is and in `framings` of the framings, which take turns. Prompts that figures
     are measured on are skipped.
     """
-    evaluated = {behaviour.text for behaviour in prompts.evaluation.harmful}
-    texts = [text for text in dict.fromkeys(prompts.probe.harmful) if text not in evaluated]
-    return _collect(base, _frame(texts, framings), "refused", limits, on_progress)
+    return _collect(base, _frame(prompts.unreported_harmful, framings), "refused", limits, on_progress)
 
 
 def collect_answers(
@@ -99,8 +96,7 @@ def collect_answers(
     Without them, refusals in framings make the model refuse look-alikes. Prompts that figures are measured on are
     skipped.
     """
-    evaluated = {behaviour.text for behaviour in prompts.evaluation.safe}
-    turns = [(text, text) for text in dict.fromkeys(prompts.probe.safe) if text not in evaluated]
+    turns = [(text, text) for text in prompts.unreported_safe]
     return _collect(base, turns, "complied", limits, on_progress)
 
 
@@ -120,7 +116,7 @@ def _collect(
     Each turn comes with the request that is in it; the judge sees only the request. An answer includes its thinking,
     and the verdict is on what follows it.
     """
-    length = min(max(limits.max_new_tokens, _MIN_ANSWER_TOKENS), base.context - 1)
+    length = min(max(limits.max_new_tokens, SafetyMix.min_new_tokens), base.context - 1)
     asked = [(text, (Message(role="user", content=turn),)) for text, turn in turns]
     rendered = [(text, messages, render(base.tokenizer, messages)) for text, messages in asked]
     fitting = [(text, messages, row) for text, messages, row in rendered if len(row) + length <= base.context]
@@ -162,7 +158,6 @@ def select_rows(
             code="no_safety_rows",
             param="strategy.safeguards.safety_mix",
         )
-    wanted = max(1, round(share * len(rows) / (1.0 - share)))
     others = (*refusals, *answers)
     order = np.random.default_rng(seed).permutation(len(others))
-    return tuple(others[int(order[number % len(others)])] for number in range(wanted))
+    return tuple(others[int(order[number % len(others)])] for number in range(mixed_rows(len(rows), share)))

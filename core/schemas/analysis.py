@@ -14,6 +14,10 @@ from core.schemas.base import Frozen
 Proxy = Literal["refusal_drift", "feature_drift"]
 SearchOrder = Literal["drift", "drift_per_task_gain"]
 UnitKind = Literal["module", "circuit", "type", "band", "type_band"]
+CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
+    ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"
+)
+"""Circuit of each module type. Any other type, such as a router of experts, is its own circuit."""
 
 
 class NoisePerturbation(Frozen):
@@ -101,3 +105,8 @@ class AnalysisSpec(Frozen):
     rate."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the noise, the probe's order of rows and the classifier's split."""
+
+    @property
+    def size(self) -> int:
+        """Number of prompts and rows that one measurement reads."""
+        return self.probes + self.rows

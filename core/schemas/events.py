@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 from core.schemas.base import Frozen
 from core.schemas.evaluation import Figure
 from core.schemas.gate import GateOutcome, GateReason
+from core.schemas.speeds import ModelSpeeds
 from core.schemas.state import Stage
 
 _Name = TypeVar("_Name")
@@ -119,7 +120,15 @@ class GateDecided(Frozen):
     """The reasons for the decision."""
 
 
-PipelineEvent = Progress | StageStarted | StageFinished | Metrics | Figures | Warned | Screened | GateDecided
+class SpeedsMeasured(ModelSpeeds):
+    """How fast the work of stages was done. Estimates of later jobs use it; stored results of earlier ones add none."""
+
+    type: EventType[Literal["speeds"]] = "speeds"
+
+
+PipelineEvent = (
+    Progress | StageStarted | StageFinished | SpeedsMeasured | Metrics | Figures | Warned | Screened | GateDecided
+)
 
 
 class StatusChanged(Frozen):

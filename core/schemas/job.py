@@ -1,6 +1,7 @@
 """A job as its user orders it, and as the training process receives it.
 
-Covers: JobSpec (the body of `POST /jobs`), screening orders, assignments and where their files are. Not here: results
+Covers: JobSpec (the body of `POST /jobs`), orders that screen data or check a model, assignments and where their
+files are. Not here: results
 (core.schemas.results), rules that need the server's list (core.orders.check).
 """
 
@@ -9,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
 from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.judges import JudgeEntry
@@ -18,12 +20,14 @@ from core.schemas.prompts import HubFileSource, Layout, PromptFileSource
 from core.schemas.quality import BenchmarkEntry, QualitySpec
 from core.schemas.screening import ScreeningPolicy
 from core.schemas.security import SecuritySpec
-from core.schemas.strategy import Mapped, MlLrStrategy, Strategy
+from core.schemas.strategy import Mapped, MlLrStrategy, Strategy, analysis_of
 from core.schemas.training import TrainingSpec
 
 BASE_RUN = "base"
 JobId = Annotated[str, Field(pattern=r"^job_[0-9a-f]{24}$", examples=["job_0f1e2d3c4b5a69788796a5b4"])]
 DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{24}$", examples=["ds_5b1f0c9a7e3d2b4c6d8e9f01"])]
+Lengths = Annotated[tuple[Annotated[int, Field(ge=16, le=131_072)], ...], Field(min_length=1, max_length=6)]
+BatchSizes = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=6)]
 
 
 class JobSpec(Frozen):
@@ -54,6 +58,11 @@ class JobSpec(Frozen):
     def runs(self) -> tuple[Strategy, ...]:
         """The job's strategy, then its baselines."""
         return (self.strategy, *self.compare)
+
+    @property
+    def analyses(self) -> tuple[AnalysisSpec, ...]:
+        """Each different analysis that a run needs, once."""
+        return tuple(dict.fromkeys(analysis for run in self.runs if (analysis := analysis_of(run))))
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> Self:
@@ -93,8 +102,31 @@ class ScreenSpec(Frozen):
         return self
 
 
-JobOrder = JobSpec | ScreenSpec
-"""An order: to tune a model, or only to screen a dataset."""
+class CheckRequest(Frozen):
+    """What a check of a base model measures. Every field is optional."""
+
+    lengths: Lengths = (256, 1024)
+    """Lengths of rows in tokens that memory is estimated for: 1 to 6 numbers of 16 to 131,072. Lengths beyond the
+    model's context are left out."""
+    batch_sizes: BatchSizes = (1, 4, 16)
+    """Rows of one forward pass that memory is estimated for: 1 to 6 numbers of 1 to 4096."""
+    lora_rank: int = Field(default=16, ge=1, le=256)
+    """Rank of the adapter, 1 to 256."""
+    prompts: int = Field(default=50, ge=8, le=1000)
+    """Largest number of probe prompts of each kind, harmful and safe, that the model answers; 8 to 1000."""
+
+
+class CheckSpec(CheckRequest):
+    """A stored order that checks a base model without training it."""
+
+    kind: Literal["check"] = "check"
+    """Always `check`, for orders that only check a model."""
+    base_model: str = Field(min_length=1, max_length=200)
+    """Name of the base model."""
+
+
+JobOrder = JobSpec | ScreenSpec | CheckSpec
+"""An order: to tune a model, only to screen a dataset, or only to check a model."""
 
 
 def read_order(stored: Mapping[str, object]) -> JobOrder:
@@ -103,7 +135,8 @@ def read_order(stored: Mapping[str, object]) -> JobOrder:
     Raises:
         ValidationError: the order was stored by another version.
     """
-    return (ScreenSpec if stored.get("kind") == "screen" else JobSpec).model_validate(stored)
+    kinds: dict[object, type[JobOrder]] = {"screen": ScreenSpec, "check": CheckSpec}
+    return kinds.get(stored.get("kind"), JobSpec).model_validate(stored)
 
 
 class DatasetRef(Frozen):
@@ -143,13 +176,9 @@ class PromptFile(Frozen):
     """Where the file is: uploaded, or named by the server's list."""
 
 
-class Assignment(Frozen):
-    """Everything that the training process gets; it can reach neither database nor queue."""
+class JobInputs(Frozen):
+    """An order that has been checked, with everything that it names."""
 
-    job_id: JobId
-    """Id of the job."""
-    attempt: int
-    """Number of the attempt, which is part of every artifact key."""
     spec: JobSpec
     """The order, with every default filled in."""
     dataset: DatasetRef
@@ -168,6 +197,15 @@ class Assignment(Frozen):
     """The policy that the gate decides by."""
 
 
+class Assignment(JobInputs):
+    """Everything that the training process gets; it can reach neither database nor queue."""
+
+    job_id: JobId
+    """Id of the job."""
+    attempt: int
+    """Number of the attempt, which is part of every artifact key."""
+
+
 class ScreenAssignment(Frozen):
     """Everything that the training process gets for a screening."""
 
@@ -179,3 +217,18 @@ class ScreenAssignment(Frozen):
     """The order, with every default filled in."""
     dataset: DatasetRef
     """The data to screen."""
+
+
+class CheckAssignment(Frozen):
+    """Everything that the training process gets for a check of a base model."""
+
+    job_id: JobId
+    """Id of the job."""
+    attempt: int
+    """Number of the attempt, which is part of every artifact key."""
+    spec: CheckSpec
+    """The order, with every default filled in."""
+
+
+JobAssignment = Assignment | ScreenAssignment | CheckAssignment
+"""What the training process gets for any kind of order."""

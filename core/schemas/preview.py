@@ -4,6 +4,7 @@ Not here: how it is computed (core.data.preview), how it is shown (core.reports.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -124,6 +125,8 @@ class Preview(Frozen):
 class PreviewOrder(Frozen):
     """What the process that computes a preview gets."""
 
+    kind: Literal["preview"] = "preview"
+    """Always `preview`."""
     path: Path
     """File of the dataset."""
     columns: ColumnMap | None
@@ -136,25 +139,3 @@ class PreviewOrder(Frozen):
     """The base model."""
     request: PreviewRequest
     """What to show."""
-
-
-class PreviewFailed(Frozen):
-    """Why there is no preview."""
-
-    unavailable: bool
-    """Whether it may work later, without a change."""
-    code: str
-    """Stable code."""
-    message: str
-    """What to do."""
-    param: str | None
-    """The field that is wrong."""
-
-
-class PreviewAnswer(Frozen):
-    """What the process answers: one of the two."""
-
-    preview: Preview | None = None
-    """The preview; null if there is none."""
-    failed: PreviewFailed | None = None
-    """Why there is no preview; null if there is one."""

@@ -78,6 +78,18 @@ class PromptSet(Frozen):
     probe: ProbePrompts
     """Prompts for the analysis and for safeguards."""
 
+    @property
+    def unreported_harmful(self) -> tuple[str, ...]:
+        """Different harmful probe prompts, without any that figures are measured on."""
+        reported = {behaviour.text for behaviour in self.evaluation.harmful}
+        return tuple(text for text in dict.fromkeys(self.probe.harmful) if text not in reported)
+
+    @property
+    def unreported_safe(self) -> tuple[str, ...]:
+        """Different safe probe prompts, without any that figures are measured on."""
+        reported = {behaviour.text for behaviour in self.evaluation.safe}
+        return tuple(text for text in dict.fromkeys(self.probe.safe) if text not in reported)
+
 
 def is_uploaded(name: str) -> bool:
     """Whether a job that gives this name means an uploaded set, and not one in the server's list."""

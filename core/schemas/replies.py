@@ -14,8 +14,9 @@ from core.schemas.data import ColumnMap, DatasetSummary
 from core.schemas.evaluation import Figure
 from core.schemas.events import JobError, JobEvent, Progress
 from core.schemas.gate import GateReply
-from core.schemas.job import DatasetId, JobId, JobSpec, ScreenSpec
+from core.schemas.job import CheckSpec, DatasetId, JobId, JobSpec, ScreenSpec
 from core.schemas.judges import JudgeProtocol
+from core.schemas.modelcheck import ModelCheck
 from core.schemas.models import Template
 from core.schemas.policy import Policy, PolicyRef
 from core.schemas.prompts import Layout, PromptFileSummary
@@ -111,7 +112,7 @@ class JobSummary(Frozen):
     """Time at which the job reached a final status; null before that."""
     project: str = Field(examples=["default"])
     """Project of the API key that created the job."""
-    spec: JobSpec | ScreenSpec
+    spec: JobSpec | ScreenSpec | CheckSpec
     """The order, with every default filled in."""
     gate: GateReply | None
     """Decision of the gate; null until the job has succeeded, and if nothing was trained."""
@@ -194,6 +195,17 @@ class ModelReply(Frozen):
     """Whether a job may use the model now."""
     problem: str | None
     """Why the model is not usable; null if it is."""
+
+
+class ModelCheckReply(Frozen):
+    """The newest check of a base model, with the job that measured it."""
+
+    job_id: JobId
+    """Id of the job that measured it."""
+    measured_at: datetime
+    """Time at which the job succeeded."""
+    check: ModelCheck
+    """What was measured and estimated."""
 
 
 class PromptSetReply(Frozen):

@@ -13,14 +13,13 @@ from core.schemas.evaluation import Agreement, CategoryRate, Figure, JudgeUse, W
 from core.schemas.gate import GateDecision
 from core.schemas.job import DatasetRef, JobSpec
 from core.schemas.measure import Sha256
+from core.schemas.memory import WeightFormat
 from core.schemas.models import Template
 from core.schemas.policy import PolicyRef
 from core.schemas.robustness import RobustnessResult
 from core.schemas.screening import ScreeningResult
 from core.schemas.training import LearningPlan
 from core.schemas.upgrade import upgrade_report
-
-WeightsFormat = Literal["float32", "bfloat16", "nf4"]
 
 
 class ModelIdentity(Frozen):
@@ -46,7 +45,7 @@ class ModelIdentity(Frozen):
 class PrecisionUsed(Frozen):
     """The number format that a job computed in. Trained weights and optimizer are float32 in every case."""
 
-    weights: WeightsFormat
+    weights: WeightFormat
     """Number format of the base weights. Training, answers and all measurements are computed in it; for 4-bit weights
     (`nf4`), in bfloat16."""
     speedup: float | None = None

@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from typing_extensions import override
 
 from core.schemas.base import Frozen
+from core.schemas.prompts import PromptSet
 from core.schemas.registry import dump_model
 
 SAFETY_PROMPT = (
@@ -80,6 +81,9 @@ class SafetyMix(SafeguardOptions):
     """
 
     name: ClassVar[str] = "safety_mix"
+    min_new_tokens: ClassVar[int] = 128
+    """Least limit on the length of the base model's answers in tokens, since an answer that is cut off teaches no
+    end."""
 
     share: float = Field(default=0.05, gt=0, le=0.5)
     """Share of these rows in the rows trained on, above 0 and at most 0.5. They are added to the job's rows, so an
@@ -93,6 +97,15 @@ class SafetyMix(SafeguardOptions):
     @override
     def title(self) -> str:
         return f"safety_mix {100 * self.share:g} %"
+
+    def answers(self, prompts: PromptSet) -> int:
+        """Return the number of answers that the base model generates."""
+        return len(prompts.unreported_harmful) * (1 + self.framings) + len(prompts.unreported_safe)
+
+
+def mixed_rows(rows: int, share: float) -> int:
+    """Return the number of rows that make up `share` of all rows once they are added to `rows`, at least 1."""
+    return max(1, round(share * rows / (1.0 - share)))
 
 
 @register

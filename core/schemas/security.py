@@ -22,7 +22,7 @@ from core.schemas.attacks import (
     RolePlay,
 )
 from core.schemas.base import Frozen
-from core.schemas.judges import JUDGES, JudgeOptions, RulesJudge
+from core.schemas.judges import JUDGES, JudgeOptions, ModelJudgeOptions, RulesJudge
 from core.schemas.prompts import PromptSource
 
 SuiteName = Literal["quick", "standard", "full"]
@@ -82,6 +82,11 @@ class SecuritySpec(Frozen):
     threshold: float = Field(default=0.05, gt=0, lt=1)
     """Attack success rate that must be distinguishable from 0, above 0 and below 1. A note marks figures with too
     few answers for that."""
+
+    @property
+    def model_judges(self) -> int:
+        """Number of judges that query a model."""
+        return sum(isinstance(judge, ModelJudgeOptions) for judge in self.judges)
 
     @model_validator(mode="before")
     @classmethod

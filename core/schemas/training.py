@@ -3,6 +3,7 @@
 Not here: strategies' own options (core.schemas.strategy), the loop (core.training).
 """
 
+from math import ceil
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +15,9 @@ DEFAULT_EPOCHS = 3.0
 """Epochs of a run if the order names neither epochs nor steps."""
 FULL_RATE_SHARE = 0.1
 """Learning rate of a full run as a share of an adapter's rate on the same model."""
+PROBE_ROWS = 12
+"""Maximum rows in a step of a probe run. Steps of 32 rows do not separate circuits better
+(research/experiments/README.md)."""
 
 Schedule = Literal["constant", "linear", "cosine"]
 Method = Literal["lora", "full", "qlora"]
@@ -109,6 +113,32 @@ class TrainingSpec(Frozen):
     def rate(self, of_model: float) -> float:
         """Return the standard learning rate on a model whose rate for adapters is `of_model`."""
         return self.learning_rate or of_model * (FULL_RATE_SHARE if self.method == "full" else 1.0)
+
+    def for_probe(self, *, steps: int, seed: int, rows: int) -> Self:
+        """Return the settings of a probe run of a robustness analysis on `rows` rows.
+
+        It has at most `steps` steps, and never more than the job. Of the schedule, only the warm-up applies; validation
+        is left out, and a step has at most `PROBE_ROWS` rows. `seed` decides the order of rows and the initial weights.
+        """
+        return self.model_copy(
+            update={
+                "steps": min(steps, self.total_steps(rows)),
+                "epochs": None,
+                "batch_size": min(self.batch_size, PROBE_ROWS),
+                "seed": seed,
+                "schedule": "constant",
+                "validate_every": None,
+                "patience": None,
+            }
+        )
+
+    def total_steps(self, rows: int) -> int:
+        """Return the number of optimizer steps of a run on `rows` rows. The last, smaller batch of an epoch is a step
+        as well.
+        """
+        if self.steps is not None:
+            return self.steps
+        return ceil((self.epochs or DEFAULT_EPOCHS) * ceil(rows / self.batch_size))
 
 
 class LearningPlan(Frozen):

@@ -10,6 +10,7 @@ weights (core.lm), several GPUs.
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from core.data.batches import Batch, batches_from, collate
+from core.data.batches import Batch, collate
 from core.data.encoded import Encoded
+from core.data.order import batches_from, micro_batches, padded_tokens
 from core.lm.loss import batch_losses
 from core.lm.precision import uses_bfloat16
+from core.meter import Meter
 from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
-from core.schemas.training import DEFAULT_EPOCHS, LearningPlan, TrainingSpec
+from core.schemas.training import LearningPlan, TrainingSpec
 from core.training import watch
 from core.training.checkpoint import Checkpoints, Position, Tensors, collect_tensors, restore
 from core.training.idle import enable_all_adapters
@@ -62,13 +65,6 @@ class Trained:
     stopped_early: bool = False
 
 
-def total_steps(spec: TrainingSpec, rows: int) -> int:
-    """Number of optimizer steps of a run on `rows` rows. The last, smaller batch of an epoch is a step as well."""
-    if spec.steps is not None:
-        return spec.steps
-    return math.ceil((spec.epochs or DEFAULT_EPOCHS) * math.ceil(rows / spec.batch_size))
-
-
 def is_logged(step: int, total: int) -> bool:
     """Whether the curve contains a step: the first, the last, and evenly spaced ones, at most 500."""
     stride = math.ceil(total / (_MAX_POINTS - 1))
@@ -88,17 +84,30 @@ def train(
     validation: Sequence[Encoded] = (),
     refusal_nll: RefusalNll | None = None,
     checkpoints: Checkpoints | None = None,
+    meter: Meter | None = None,
 ) -> Trained:
     """Train `tuned` in place.
 
     `validation` are the rows for `spec.validate_every`. `refusal_nll` is measured before the first step, about 20 times
-    during the run, and at the end. Without `checkpoints`, none is stored.
+    during the run, and at the end. Without `checkpoints`, none is stored. `meter` counts the work.
 
     Raises:
         TrainingFailed: code `loss_not_finite`, the loss or a gradient became NaN or infinite; `loss_exploded`, the loss
             stays far above the first one; `nothing_to_train`.
     """
-    run = _Run(tuned, plan, spec, len(rows), learning_rate, pad_id, objective, validation, refusal_nll, checkpoints)
+    run = _Run(
+        tuned,
+        plan,
+        spec,
+        len(rows),
+        learning_rate,
+        pad_id,
+        objective,
+        validation,
+        refusal_nll,
+        checkpoints,
+        meter or Meter(),
+    )
     with torch.random.fork_rng(devices=[tuned.device] if tuned.device.type == "cuda" else []):
         torch.manual_seed(spec.seed)
         run.resume()
@@ -123,11 +132,12 @@ class _Run:
     validation: Sequence[Encoded]
     refusal_nll: RefusalNll | None
     checkpoints: Checkpoints | None
+    meter: Meter
     at: Position = field(default_factory=Position)
     best: Tensors = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.total = total_steps(self.spec, self.rows)
+        self.total = self.spec.total_steps(self.rows)
         self._rates = Rates(self.tuned, self.plan, self.spec, total=self.total, rate=self.learning_rate)
         self._trained = list(self._rates.parameters.values())
         # Fused: one call per group instead of several per parameter, so many learning rates cost no more than one.
@@ -153,7 +163,8 @@ class _Run:
         """Do one step on these rows, and the measurements that are due after it."""
         step = self.at.step + 1
         rate = self._rates.apply(self._optimizer, step)
-        loss = self._move(chosen)
+        with self._measure_training(chosen):
+            loss = self._move(chosen)
         watch.check_finite(loss, step=step, total=self.total, rate=self.learning_rate)
         self.at.first_loss = loss if step == 1 else self.at.first_loss
         self.at.above = watch.count_steps_far_above(
@@ -193,6 +204,16 @@ class _Run:
             stopped_early=self.at.step < self.total,
         )
 
+    def _measure_training(self, chosen: Sequence[Encoded]) -> AbstractContextManager[None]:
+        parts = micro_batches(chosen, self.spec.micro_batch_size)
+        return self.meter.measure(
+            "train",
+            calls=len(parts),
+            amount=sum(map(padded_tokens, parts)),
+            precision="bfloat16" if self._half else "float32",
+            method=self.spec.method,
+        )
+
     def _move(self, chosen: Sequence[Encoded]) -> float:
         """Accumulate gradients of all micro-batches and do an optimizer step. Returns the loss before the step."""
         self._optimizer.zero_grad(set_to_none=True)
@@ -205,8 +226,7 @@ class _Run:
 
     def _gradients(self, chosen: Sequence[Encoded]) -> Tensor:
         # Every trained token has the same weight, whatever micro-batch its row is in.
-        size = self.spec.micro_batch_size or len(chosen)
-        parts = [collate(chosen[first : first + size], self.pad_id) for first in range(0, len(chosen), size)]
+        parts = [collate(part, self.pad_id) for part in micro_batches(chosen, self.spec.micro_batch_size)]
         tokens = [part.trained_tokens for part in parts]
         whole = torch.zeros((), device=self.tuned.device)
         for part, count in zip(parts, tokens, strict=True):
@@ -223,7 +243,9 @@ class _Run:
         every = self.spec.validate_every
         if every is None or not self.validation or (self.at.step % every and self.at.step != self.total):
             return None
-        loss = self._held_out_loss()
+        tokens = sum(len(row.input_ids) for row in self.validation)
+        with self.meter.measure("read", calls=len(self.validation), amount=tokens):
+            loss = self._held_out_loss()
         watch.check_finite(loss, step=self.at.step, total=self.total, rate=self.learning_rate)
         self.at.validation.append(ValidatedStep(step=self.at.step, loss=loss))
         if self.spec.patience is not None and self.at.best is self.at.validation[-1]:

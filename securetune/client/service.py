@@ -13,7 +13,8 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from core.schemas.data import ColumnMap
-from core.schemas.job import JobSpec
+from core.schemas.estimate import Estimate
+from core.schemas.job import CheckRequest, JobSpec
 from core.schemas.policy import Policy
 from core.schemas.preview import Preview, PreviewRequest
 from core.schemas.prompts import Layout
@@ -25,6 +26,7 @@ from core.schemas.replies import (
     JobReply,
     JobSummary,
     JudgeReply,
+    ModelCheckReply,
     ModelReply,
     Page,
     PolicyReply,
@@ -146,6 +148,15 @@ class SecureTune:
         """Order a job. The reply contains the order with all defaults filled in."""
         return self._call("POST", "/jobs", JobReply, spec)
 
+    def estimate(self, spec: JobSpec | dict[str, object]) -> Estimate:
+        """Estimate the size, the duration and the memory of a job without creating it.
+
+        Raises:
+            ApiError: any error of `create_job` for this order; `estimate_busy` if others are being computed.
+        """
+        json = spec.model_dump(mode="json") if isinstance(spec, BaseModel) else spec
+        return _read(Estimate, self._send(self._http.build_request("POST", "/jobs/estimate", json=json, timeout=_SLOW)))
+
     def job(self, job_id: str) -> JobReply:
         """Return one job with the figures measured so far."""
         return self._call("GET", f"/jobs/{job_id}", JobReply)
@@ -225,6 +236,18 @@ class SecureTune:
     def models(self) -> tuple[ModelReply, ...]:
         """Return the base models that jobs may name."""
         return self._call("GET", "/models", Page[ModelReply]).data
+
+    def check_model(self, name: str, request: CheckRequest | dict[str, object] | None = None) -> JobReply:
+        """Order a check of a base model, a job that trains nothing. Watch it, then call `model_check`."""
+        return self._call("POST", f"/models/{name}/check", JobReply, request or {})
+
+    def model_check(self, name: str) -> ModelCheckReply:
+        """Return the newest check of a base model.
+
+        Raises:
+            ApiError: code `model_not_checked`; it was not checked, or has changed since.
+        """
+        return self._call("GET", f"/models/{name}/check", ModelCheckReply)
 
     def judges(self) -> tuple[JudgeReply, ...]:
         """Return the judge models that jobs may name."""

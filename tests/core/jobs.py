@@ -11,9 +11,9 @@ from core.data import Conversation, validate
 from core.errors import Interrupted
 from core.lm.load import BaseModel
 from core.pipeline.context import Rows
+from core.pipeline.inputs import load_dataset
 from core.pipeline.prepare import encode_rows
 from core.pipeline.run import run
-from core.pipeline.screen import load_dataset
 from core.pipeline.stages import Stages
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation
 from core.schemas.evaluation import Figure

@@ -23,8 +23,8 @@ FIGURE = Figure(
 )
 
 
-def post(service: Service, body: str | bytes) -> tuple[int, dict[str, object]]:
-    reply = service.http.post("/jobs", content=body, headers={"content-type": "application/json"})
+def post(service: Service, body: str | bytes, path: str = "/jobs") -> tuple[int, dict[str, object]]:
+    reply = service.http.post(path, content=body, headers={"content-type": "application/json"})
     return reply.status_code, reply.json().get("error", {})
 
 
@@ -110,6 +110,8 @@ def test_a_bad_order_names_its_field(service: Service, changes: str, status: int
     body = f'{{"base_model": "testbed", "dataset": "{service.dataset("bad orders")}", {changes}}}'
     found, error = post(service, body)
     assert (found, error["code"], error["param"]) == (status, code, param), error
+    estimated, same = post(service, body, "/jobs/estimate")
+    assert (estimated, same | {"request_id": ""}) == (status, error | {"request_id": ""}), "rejected in the same way"
     if param is not None:
         assert param in str(error["message"]) or status == 404 or code == "model_not_allowed"
 
@@ -303,3 +305,27 @@ def test_a_job_that_has_ended_cannot_be_cancelled(service: Service, status: str)
 
 def test_a_job_that_is_not_there_cannot_be_cancelled(service: Service) -> None:
     assert service.http.post(f"/jobs/{NOBODY}/cancel").status_code == 404
+
+
+def test_an_estimate_makes_no_job(service: Service) -> None:
+    dataset = service.dataset("estimate")
+    sent, listed = queue.depth(service.celery), len(service.http.get("/jobs", params={"limit": 100}).json()["data"])
+    reply = service.http.post("/jobs/estimate", json={"base_model": "testbed", "dataset": dataset})
+    assert reply.status_code == 200, reply.text
+    body = reply.json()
+    assert body["spec"]["training"]["epochs"] == 3.0, "defaults are filled in"
+    assert body["data"]["training_rows"] + body["data"]["validation_rows"] == body["data"]["rows"]
+    assert body["data"]["all_rows"]
+    (run,) = body["runs"]
+    assert (run["run"], run["steps"]) == ("ml_lr", 3 * -(-body["data"]["training_rows"] // 16))
+    assert run["tokens"] >= 3 * body["data"]["tokens"]
+    assert [stage["stage"] for stage in body["stages"]] == [
+        "screening", "base_model", "dataset", "before", "robustness", "training", "after", "report",
+    ]  # fmt: skip
+    assert {stage["seconds"] for stage in body["stages"]} == {None}, "nothing has been measured, so nothing is invented"
+    assert (body["total"], body["memory"]["available_bytes"], body["memory"]["fits"]) == (None, None, None)
+    assert body["memory"]["needed"]["total"] > 0
+    assert body["warnings"][0]["code"] == "speed_unknown"
+    assert "securetune models check testbed" in body["warnings"][0]["message"]
+    assert queue.depth(service.celery) == sent
+    assert len(service.http.get("/jobs", params={"limit": 100}).json()["data"]) == listed

@@ -14,10 +14,11 @@ from core.data.encoded import IGNORED
 from core.lm import gguf
 from core.lm.load import BaseModel
 from core.pipeline.context import encode_for
-from core.pipeline.preview import answer
+from core.pipeline.tokenizer_orders import answer
 from core.schemas.data import ColumnMap
 from core.schemas.models import FolderSource, GgufSource
-from core.schemas.preview import Preview, PreviewAnswer, PreviewFailed, PreviewOrder, PreviewRequest
+from core.schemas.preview import Preview, PreviewOrder, PreviewRequest
+from core.schemas.tokenizing import TokenizerAnswer, TokenizerFailed
 from core.schemas.training import TrainingSpec
 from core.storage.store import digest
 
@@ -58,7 +59,7 @@ def shown(order: PreviewOrder) -> Preview:
     return found
 
 
-def failed(order: PreviewOrder) -> PreviewFailed:
+def failed(order: PreviewOrder) -> TokenizerFailed:
     found = answer(order).failed
     assert found is not None
     return found
@@ -136,10 +137,10 @@ def test_columns_are_those_of_the_upload(tmp_path: Path) -> None:
 
 def test_the_process_answers_on_stdout_only(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "core.pipeline.preview_process"],
+        [sys.executable, "-m", "core.pipeline.tokenizer_process"],
         input=order(path).model_dump_json(),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert PreviewAnswer.model_validate_json(done.stdout) == answer(order(path))
+    assert TokenizerAnswer.model_validate_json(done.stdout) == answer(order(path))

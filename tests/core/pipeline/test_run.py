@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,18 @@ from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel
 from core.judges.rules import judge
 from core.lm.load import BaseModel
+from core.pipeline.workload import count_work
 from core.quality.loss import row_losses
 from core.schemas.evaluation import DECIDED, Answer, TaskAnswer
-from core.schemas.events import Metrics, PipelineEvent, Progress
+from core.schemas.events import Metrics, PipelineEvent, Progress, SpeedsMeasured, StageFinished
+from core.schemas.job import JobInputs
 from core.schemas.models import FolderSource
 from core.schemas.results import Outcome, Report
 from core.schemas.robustness import RobustnessResult
+from core.schemas.speeds import StageSpeed
 from core.schemas.strategy import MlLrStrategy, SwatStrategy, UniformStrategy
 from core.schemas.training import LoraSpec
+from core.schemas.workload import PlannedWork, WorkloadOrder
 from core.storage import ArtifactStore
 from core.storage.store import digest
 from securetune.client.downloads import unpack
@@ -59,6 +64,53 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """One job from its beginning to its end without a stop."""
     store = ArtifactStore(tmp_path_factory.mktemp("store"))
     return Done(store, *run_job(store, assign(SPEC, upload(store, rows()))))
+
+
+def test_the_speed_of_every_stage_is_reported_and_adds_up(whole: Done) -> None:
+    events = whole.recorded.events
+    measured = [event for event in events if isinstance(event, SpeedsMeasured)]
+    assert {(event.model, event.parameters > 0, event.sha256) for event in measured} == {
+        ("testbed", True, whole.report.model.sha256)
+    }
+    speeds = [speed for event in measured for speed in event.speeds]
+    for stage in {event.stage for event in events if isinstance(event, StageFinished)}:
+        whole_stage = sum(each.seconds for each in events if isinstance(each, StageFinished) and each.stage == stage)
+        parts = sum(speed.seconds for speed in speeds if speed.stage == stage)
+        assert parts == pytest.approx(whole_stage, abs=0.05), stage
+    counts = {(speed.stage, speed.work): (speed.calls, speed.amount) for speed in speeds}
+    assert counts["screening", "screen"][0] == ROWS
+    assert counts["before", "answer"] == (16, 16 * 12), "three attacks and the look-alikes, with 4 prompts each"
+    assert counts["training", "train"][0] == SPEC.training.steps
+    assert counts["training", "train"][1] >= whole.report.data.tokens / ROWS * SPEC.training.batch_size
+    assert {work for stage, work in counts if stage == "robustness"} == {"analyse", "other"}, "noise trains no probe"
+
+
+def test_the_counted_work_of_a_job_is_what_it_then_does(whole: Done) -> None:
+    spec, dataset = whole.report.spec, whole.report.dataset
+    inputs = JobInputs(spec=spec, dataset=dataset, validation=None)
+    planned = count_work(WorkloadOrder(inputs=inputs, store=whole.store.root, max_rows=1000, entry=TESTBED))
+    data = whole.report.data
+    assert (planned.data.training_rows, planned.data.validation_rows) == (data.training_rows, data.validation_rows)
+    assert (planned.data.tokens, planned.data.trained_tokens) == (data.tokens, data.trained_tokens)
+    assert {run.run: run.steps for run in planned.runs} == {run.run: run.steps for run in whole.report.training}
+    events = [event for event in whole.recorded.events if isinstance(event, SpeedsMeasured)]
+    done = [speed for event in events for speed in event.speeds]
+    assert _sums([each for each in planned.work if each.work not in ("load", "analyse")]) == _sums(
+        [each for each in done if each.work not in ("load", "analyse")]
+    )
+    (analysis,) = [each for each in planned.work if each.work == "analyse"]
+    (measured,) = [each for each in done if each.work == "analyse"]
+    assert measured.calls <= analysis.calls <= 2 * measured.calls, "the search usually needs fewer than expected"
+
+
+def _sums(work: Sequence[PlannedWork | StageSpeed]) -> dict[tuple[str, str, str | None], tuple[int, float]]:
+    """Calls and amount by stage, kind and method."""
+    found: dict[tuple[str, str, str | None], tuple[int, float]] = {}
+    for each in work:
+        key = (each.stage, each.work, each.method)
+        calls, amount = found.get(key, (0, 0.0))
+        found[key] = (calls + each.calls, amount + each.amount)
+    return found
 
 
 def test_the_job_stores_exactly_the_documented_files(whole: Done) -> None:

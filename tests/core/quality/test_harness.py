@@ -12,7 +12,8 @@ from core.errors import InvalidInput, Unavailable
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
-from core.quality.harness import estimate_size, run_lm_eval
+from core.quality.harness import run_lm_eval
+from core.quality.tasks import estimate_size
 from core.schemas.quality import LmEval
 from core.schemas.training import LoraSpec
 from tests.core.helpers import ProgressLog, ignore

@@ -15,7 +15,6 @@ from core.data.template import encode
 from core.errors import TrainingFailed
 from core.judges.rules import judge
 from core.lm.load import BaseModel
-from core.safeguards import safety_mix
 from core.safeguards.framings import FRAMINGS
 from core.safeguards.safety_mix import (
     MIN_REFUSALS,
@@ -27,6 +26,7 @@ from core.safeguards.safety_mix import (
 )
 from core.schemas.data import Message
 from core.schemas.prompts import PromptSet
+from core.schemas.safeguards import SafetyMix
 from core.schemas.security import SecuritySpec
 from tests.core.helpers import ignore
 from tests.core.thinkers import REFUSAL, THOUGHT, load_thinker, make_thinker
@@ -165,7 +165,7 @@ def test_refusals_after_thinking_are_collected_with_their_thinking(tmp_path: Pat
 def test_answers_that_are_cut_inside_their_thinking_are_not_collected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safety_mix, "_MIN_ANSWER_TOKENS", 1)
+    monkeypatch.setattr(SafetyMix, "min_new_tokens", 1)
     base = load_thinker(make_thinker(tmp_path, f"{THOUGHT}</think>\n{REFUSAL}", prompt_end="<think>"))
     prompts = choose_prompts(SecuritySpec(), base.folder)
     short = Limits(max_new_tokens=6, max_length=1024)

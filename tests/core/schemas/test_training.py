@@ -1,6 +1,10 @@
 """A learning plan says which modules get the whole rate."""
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.schemas.events import JOB_EVENT
@@ -55,3 +59,21 @@ def test_what_was_stored_before_there_were_phases_is_read() -> None:
     assert (found.validation, found.best_step, found.stopped_early) == ((), None, False)
     metrics = {"type": "metrics", "run": "s", "step": 1, "total_steps": 2, "loss": 1.0, "learning_rate": 1e-3}
     assert JOB_EVENT.validate_python(metrics)
+
+
+def test_an_epoch_is_a_pass_over_all_rows() -> None:
+    def steps(rows: int, **spec: float) -> int:
+        return TrainingSpec.model_validate({"batch_size": 16} | spec).total_steps(rows)
+
+    assert steps(64) == 12
+    assert steps(64, epochs=1) == 4
+    assert steps(64, epochs=0.5) == 2
+    assert steps(17, epochs=3) == 6  # 16 rows and 1 row, three times
+    assert steps(1, epochs=0.01) == 1
+    assert steps(64, steps=7) == 7
+
+
+@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 5))
+def test_whole_epochs_end_with_their_last_batch(rows: int, batch_size: int, epochs: int) -> None:
+    spec = TrainingSpec(batch_size=batch_size, epochs=epochs)
+    assert spec.total_steps(rows) == epochs * math.ceil(rows / batch_size)

@@ -23,7 +23,7 @@ from core.quality.loss import mean_loss, row_losses
 from core.schemas.results import TrainedStep, ValidatedStep
 from core.schemas.training import LearningPlan, LoraSpec, Precision, TrainingSpec
 from core.training.idle import disable_idle_adapters
-from core.training.loop import Objective, OnStep, RefusalNll, Trained, is_logged, next_token_loss, total_steps, train
+from core.training.loop import Objective, OnStep, RefusalNll, Trained, is_logged, next_token_loss, train
 from tests.core.helpers import encoded, ignore, logits, module_of
 
 SPEC = TrainingSpec(steps=3, batch_size=4, lora=LoraSpec(rank=4, alpha=8), warmup_ratio=0.0, schedule="constant")
@@ -479,24 +479,6 @@ def test_an_exception_in_on_step_ends_the_run(bench: Bench) -> None:
         bench.run(on_step=stop)
     assert reported == [1, 2]
     assert not bench.base.model.training
-
-
-def test_an_epoch_is_a_pass_over_all_rows() -> None:
-    def steps(rows: int, **spec: float) -> int:
-        return total_steps(TrainingSpec.model_validate({"batch_size": 16} | spec), rows)
-
-    assert steps(64) == 12
-    assert steps(64, epochs=1) == 4
-    assert steps(64, epochs=0.5) == 2
-    assert steps(17, epochs=3) == 6  # 16 rows and 1 row, three times
-    assert steps(1, epochs=0.01) == 1
-    assert steps(64, steps=7) == 7
-
-
-@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 5))
-def test_whole_epochs_end_with_their_last_batch(rows: int, batch_size: int, epochs: int) -> None:
-    spec = TrainingSpec(batch_size=batch_size, epochs=epochs)
-    assert total_steps(spec, rows) == epochs * math.ceil(rows / batch_size)
 
 
 @given(st.integers(1, 20_000))

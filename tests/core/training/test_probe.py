@@ -9,8 +9,9 @@ from core.lm.adapter import factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.schemas.results import TrainedStep
+from core.schemas.training import PROBE_ROWS as ROWS
 from core.schemas.training import TrainingSpec
-from core.training.probe import ROWS, probe
+from core.training.probe import probe
 from tests.core.helpers import encoded, fingerprint, logits
 
 SPEC = TrainingSpec(steps=8, batch_size=2, validate_every=1, patience=1)

@@ -1,7 +1,7 @@
-"""The process of a preview: `python -m core.pipeline.preview_process`, an order on stdin, an answer on stdout.
+"""A process with a tokenizer: `python -m core.pipeline.tokenizer_process`, an order on stdin, an answer on stdout.
 
 The API starts it, because the API has no tokenizers and must keep answering whatever a file or a chat template does.
-Not here: starting it (api.previews), what it computes (core.pipeline.preview).
+Not here: starting it (api.tokenizers), what it computes (core.pipeline.tokenizer_orders).
 """
 
 import logging
@@ -11,7 +11,7 @@ import sys
 from types import ModuleType
 from typing import cast
 
-from core.schemas.preview import PreviewOrder
+from core.schemas.tokenizing import TOKENIZER_ORDER
 
 _MAX_BYTES = 4 * 2**30
 """Largest amount of memory that the process may fill with data."""
@@ -28,10 +28,10 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print goes to the log
     # Transformers would import torch where it is installed, for seconds, and use nothing of it.
     sys.modules["torch"] = cast("ModuleType", None)
-    from core.pipeline.preview import answer  # noqa: PLC0415
+    from core.pipeline.tokenizer_orders import answer  # noqa: PLC0415
 
     with out:
-        out.write(answer(PreviewOrder.model_validate_json(sys.stdin.buffer.read())).model_dump_json().encode())
+        out.write(answer(TOKENIZER_ORDER.validate_json(sys.stdin.buffer.read())).model_dump_json().encode())
 
 
 if __name__ == "__main__":
