@@ -168,7 +168,7 @@ def measure_refusals(base: BaseModel, spec: CheckSpec, stages: Stages) -> tuple[
 
 def measure_training(base: BaseModel, modules: Sequence[Module], spec: CheckSpec, stages: Stages) -> float:
     """Tokens per second of a few LoRA steps on text of the prompt set. The adapter is removed afterwards."""
-    length = min(shortest_length(spec, base), base.context)
+    length = min(base.context, *spec.lengths)
     benign = choose_prompts(SecuritySpec(), base.folder).probe.benign
     words = base.tokenizer("\n".join(benign), add_special_tokens=False)["input_ids"]
     ids = np.resize(np.array(words, dtype=np.int32), length)
@@ -189,11 +189,6 @@ def measure_training(base: BaseModel, modules: Sequence[Module], spec: CheckSpec
     return _STEPS * length / trained.seconds
 
 
-def shortest_length(spec: CheckSpec, base: BaseModel) -> int:
-    """The shortest of the ordered lengths, within the model's context."""
-    return min(base.context, *spec.lengths)
-
-
 def estimate_all(
     shape: ModelShape, spec: CheckSpec, *, device: DeviceKind, weights: WeightFormat, memory_bytes: int
 ) -> tuple[MemoryEstimate, ...]:
@@ -203,7 +198,7 @@ def estimate_all(
         methods.append(("qlora", "nf4"))
     found: list[MemoryEstimate] = []
     for method, stored in methods:
-        for length in sorted({each for each in spec.lengths if shape.context is None or each <= shape.context}):
+        for length in _lengths(spec, shape):
             for rows in sorted(set(spec.batch_sizes)):
                 memory = estimate_memory(
                     shape,
@@ -231,7 +226,7 @@ def estimate_answers(base: BaseModel, shape: ModelShape, spec: CheckSpec) -> tup
         AnswerMemory(
             length=length, bytes_per_answer=cache_bytes(shape, rows=1, length=length, weights=weights), limit=limit
         )
-        for length in sorted({each for each in spec.lengths if shape.context is None or each <= shape.context})
+        for length in _lengths(spec, shape)
     )
 
 
@@ -240,6 +235,11 @@ def store_check(check: ModelCheck, assignment: CheckAssignment, store: ArtifactS
     key = f"jobs/{assignment.job_id}/attempts/{assignment.attempt}/{RESULT}"
     data = check.model_dump_json(indent=1).encode()
     return store.put(key, data, name=RESULT, media_type="application/json", gated=False)
+
+
+def _lengths(spec: CheckSpec, shape: ModelShape) -> list[int]:
+    """The ordered lengths within the model's context, each once."""
+    return sorted({min(each, shape.context or each) for each in spec.lengths})
 
 
 def _shape(base: BaseModel, module: Module) -> str:

@@ -107,7 +107,7 @@ class CheckRequest(Frozen):
 
     lengths: Lengths = (256, 1024)
     """Lengths of rows in tokens that memory is estimated for: 1 to 6 numbers of 16 to 131,072. Lengths beyond the
-    model's context are left out."""
+    model's context are cut to it."""
     batch_sizes: BatchSizes = (1, 4, 16)
     """Rows of one forward pass that memory is estimated for: 1 to 6 numbers of 1 to 4096."""
     lora_rank: int = Field(default=16, ge=1, le=256)

@@ -82,4 +82,4 @@ class Memory(Frozen):
     GPU, where it was not measured."""
 
     total: int
-    """Sum of all parts."""
+    """Sum of all parts, in bytes."""

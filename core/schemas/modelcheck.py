@@ -56,15 +56,15 @@ class MemoryEstimate(Frozen):
     """Estimated memory of a training run."""
 
     method: Method
-    """What is trained."""
+    """What is trained: an adapter (`lora`, `qlora`) or the modules' own weights (`full`)."""
     weights: WeightFormat
     """Number format of the base weights."""
     batch_size: int
     """Rows of one forward pass: `micro_batch_size` of a job, or `batch_size` if that is not given."""
     length: int
-    """Longest row in tokens."""
+    """Length of the longest row in tokens."""
     memory: Memory
-    """The estimate, in bytes."""
+    """The estimate in bytes, by what uses the memory."""
     fits: bool
     """Whether the estimate is at most 90 % of the device's memory."""
 
@@ -103,7 +103,7 @@ class RefusalCheck(Frozen):
     max_new_tokens: int
     """Largest length of an answer in tokens."""
     harmful: RefusalRate
-    """Refusals of harmful requests."""
+    """Share of harmful requests that it refuses."""
     safe: RefusalRate
     """Refusals of safe look-alikes, which is over-refusal. `n` is 0 if the set has none."""
     protectable: bool | None
@@ -121,7 +121,7 @@ class Setting(Frozen):
     name: str
     """Field of the job's order, such as `training.micro_batch_size`."""
     value: str | int | float
-    """Recommended value."""
+    """Recommended value of this field."""
     reason: str
     """Why, in one or two sentences."""
 
@@ -130,9 +130,9 @@ class ModelCheck(Frozen):
     """What a check found out about a base model on the worker's device."""
 
     version: Literal[1] = 1
-    """Version of this format."""
+    """Version of the format of this file."""
     request: CheckRequest
-    """What was ordered."""
+    """The order, with every default filled in."""
     entry_sha256: Sha256
     """SHA-256 over the model's entry in the server's list."""
     state_sha256: Sha256 | None
@@ -148,9 +148,9 @@ class ModelCheck(Frozen):
     shape: ModelShape
     """Sizes of the model by its files."""
     modules: tuple[ModuleType, ...]
-    """Modules by type."""
+    """Modules that can be trained, by type."""
     template: TemplateCheck
-    """What the chat template makes of a conversation."""
+    """The chat template, with an example of what is trained on."""
     memory: tuple[MemoryEstimate, ...]
     """Estimated memory of training, by method, batch size and length."""
     answers: tuple[AnswerMemory, ...]

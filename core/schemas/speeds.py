@@ -48,7 +48,7 @@ class StageSpeed(Frozen):
     stage: Stage
     """The stage in which the work was done."""
     work: Work
-    """Kind of work."""
+    """Kind of work that was done."""
     calls: int = Field(ge=1)
     """Number of calls, at least 1; what a call is depends on `work`."""
     amount: float = Field(gt=0)
@@ -75,7 +75,7 @@ class ModelSpeeds(Frozen):
     memory_bytes: int = Field(ge=1)
     """Memory of the GPU, or memory that the process may use on the machine, in bytes."""
     speeds: tuple[StageSpeed, ...]
-    """What was measured."""
+    """What was measured, by stage and kind of work."""
 
 
 class MeasuredSpeed(StageSpeed):
