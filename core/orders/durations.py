@@ -29,10 +29,10 @@ _INSTEAD: dict[Work, tuple[Work, float]] = {
 }
 """Work that takes about as long, times a factor, if there is no measurement of the same work. Measurements of an
 analysis read rows; reading is a third of training, because a backward pass costs two forward passes."""
-_REUSABLE: frozenset[Stage] = frozenset({"screening", "model_screening", "before", "robustness"})
+_REUSABLE: frozenset[Stage] = frozenset({"screening", "model_screening", "before", "noise", "robustness"})
 _MODEL_FREE: frozenset[Stage] = frozenset({"screening", "dataset", "report"})
 """Stages whose duration does not depend on the number of parameters."""
-_SAME_WORK: dict[Stage, Stage] = {"before": "after", "after": "before"}
+_SAME_WORK: dict[Stage, Stage] = {"before": "after", "noise": "before", "after": "before"}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from core.quality.evaluate import evaluate as evaluate_task
 from core.schemas.evaluation import Evaluation
 from core.schemas.quality import QualitySpec
 from core.schemas.security import SecuritySpec, SuiteName
+from core.schemas.training import Precision
 from research.bench.figures import benchmark, ignore, timed
 from testbed import DATA_DIR
 
@@ -35,7 +36,7 @@ def main(
     state: Annotated[Path | None, typer.Option(help="Folder with models.toml and converted models.")] = None,
     suite: Annotated[SuiteName, typer.Option(help="How much is asked.")] = "quick",
     max_prompts: Annotated[int, typer.Option(min=0, help="Prompts of each kind; 0 for the suite's own.")] = 0,
-    bfloat16: Annotated[bool, typer.Option(help="Convert the weights to bfloat16.")] = False,
+    precision: Annotated[Precision, typer.Option(help="Number format of the weights.")] = "auto",
     rows: Annotated[int, typer.Option(min=1, help="Rows for the loss; a quarter of them are also answered.")] = 200,
     device: Annotated[str, typer.Option(help="Device of torch.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 leaves it the choice.")] = 0,
@@ -44,9 +45,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     listed = catalog.read(state and state / "models.toml", (state or Path()) / "converted").models
-    base = load(catalog.find(listed, model), choose_device(device))
-    if bfloat16:
-        base.model.bfloat16()
+    base = load(catalog.find(listed, model), choose_device(device), precision=precision)
     options: dict[str, object] = {"suite": suite}
     spec = SecuritySpec.model_validate(options | ({"max_prompts": max_prompts} if max_prompts else {}))
     prompts = choose_prompts(spec, base.folder).evaluation
