@@ -8,12 +8,14 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from threading import BoundedSemaphore
 from typing import Literal
 
 from pydantic import ValidationError
 
-from core.errors import InvalidInput, Unavailable
+from core.errors import InvalidInput, SecureTuneError, Unavailable
 from core.processes import ROOT, child_environment
 from core.schemas.preview import Preview, PreviewOrder
 from core.schemas.tokenizing import TokenizerAnswer
@@ -47,7 +49,7 @@ class Tokenizers:
         """
         answer = self._answer("preview", order)
         if answer.preview is None:
-            raise _error("preview", answer, {"base_model": "model"})
+            raise _error("preview", answer)
         return answer.preview
 
     def count_work(self, order: WorkloadOrder) -> Workload:
@@ -59,7 +61,7 @@ class Tokenizers:
         """
         answer = self._answer("estimate", order)
         if answer.workload is None:
-            raise _error("estimate", answer, {})
+            raise _error("estimate", answer)
         return answer.workload
 
     def _answer(self, what: _What, order: PreviewOrder | WorkloadOrder) -> TokenizerAnswer:
@@ -98,12 +100,22 @@ class Tokenizers:
             raise _failure(what, "its answer cannot be read") from error
 
 
-def _error(what: _What, answer: TokenizerAnswer, params: dict[str | None, str]) -> InvalidInput | Unavailable:
+@contextmanager
+def model_parameter() -> Generator[None]:
+    """Errors about the `base_model` of an order are about the `model` of a preview."""
+    try:
+        yield
+    except SecureTuneError as error:
+        error.param = "model" if error.param == "base_model" else error.param
+        raise
+
+
+def _error(what: _What, answer: TokenizerAnswer) -> InvalidInput | Unavailable:
     failed = answer.failed
     if failed is None:
         return _failure(what, "it answered nothing")
     kind = Unavailable if failed.unavailable else InvalidInput
-    return kind(failed.message, code=failed.code, param=params.get(failed.param, failed.param))
+    return kind(failed.message, code=failed.code, param=failed.param)
 
 
 def _failure(what: _What, why: str) -> Unavailable:

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     """Device of training processes: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of a training process; 0 for torch's default."""
+    vllm_python: Path | None = None
+    """Python interpreter of an environment with vLLM, such as `/opt/vllm/bin/python`, for jobs whose `security.engine`
+    is `vllm`. If not set, the worker rejects them."""
 
     @model_validator(mode="after")
     def _lease_outlives_beats(self) -> Self:

@@ -163,7 +163,7 @@ def _split_channels(text: str, *, ended: bool) -> Split:
     """Split messages of gpt-oss: the answer is the message on the channel `final`, everything else is thinking."""
     final = _FINAL_MESSAGE.search(text)
     if final is not None:
-        return Split(final[1], text[: final.start()])
+        return Split(final[1], text[: final.start()] + text[final.end() :])
     bare = _BARE_CHANNELS.match(text)
     if bare is not None and bare[2] is not None:
         return Split(bare[2], bare[1])

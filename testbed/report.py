@@ -17,6 +17,7 @@ from core.schemas.evaluation import (
     Figure,
     Judgement,
     JudgeUse,
+    Noise,
     TaskAnswer,
     Verdict,
 )
@@ -235,7 +236,8 @@ def _training(run: str, scales: Mapping[str, float]) -> TrainingResult:
 
 
 def _figures() -> tuple[Figure, ...]:
-    change = Change(value=0.125, n=60, low=0.05, high=0.2)
+    noise = Noise(value=-0.03125, n=64, low=-0.08, high=0.02, compared=64, differing=4)
+    change = Change(value=0.125, n=60, low=0.05, high=0.2, noise=noise)
     figures: list[Figure] = []
     for number, run in enumerate(("base", "ml_lr", "uniform")):
         rate = 0.125 * (number + 1)

@@ -38,7 +38,14 @@ def _pipeline(order: Order, emit: Callable[[PipelineEvent], None]) -> Outcome:
         case CheckAssignment() as check, BaseModelEntry() as model:
             return pipeline.check(check, store=store, model=model, device=order.device, emit=emit)
         case assignment, BaseModelEntry() as model if not isinstance(assignment, CheckAssignment):
-            return pipeline.run(assignment, store=store, model=model, device=order.device, emit=emit)
+            return pipeline.run(
+                assignment,
+                store=store,
+                model=model,
+                device=order.device,
+                emit=emit,
+                vllm_python=order.vllm_python,
+            )
         case _:
             raise TypeError("this job needs a base model")
 

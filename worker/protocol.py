@@ -43,6 +43,8 @@ class Order(Frozen):
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     threads: int
     """CPU threads; 0 for torch's default."""
+    vllm_python: Path | None
+    """Python interpreter that has vLLM; null if there is none."""
 
 
 class Ready(Frozen):

@@ -115,6 +115,7 @@ class Supervisor:
             store=self._settings.artifacts.absolute(),
             device=self._settings.device,
             threads=self._settings.threads,
+            vllm_python=self._settings.vllm_python,
         )
 
     def _attempt(self, claim: Claim, order: Order, process: TrainingProcess) -> bool:

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from api import examples, schemas
 from api.context import PAGE_HEADERS
 from api.deps import CallerDep, DatasetIdPath, LimitQuery, PartsDep
+from api.tokenizers import model_parameter
 from api.uploads import DatasetUploadDep, multipart, store_in_turn
 from core import orders
 from core.db import datasets
@@ -118,8 +119,9 @@ def preview(
     with transaction(parts.sessions) as session:
         row = datasets.get(session, dataset_id, param="dataset_id")
         dataset, name = datasets.ref(row), row.name
-    order = orders.order_preview(parts.catalog, parts.store, dataset, request, parts.settings.max_dataset_rows)
-    found = parts.tokenizers.preview(order)
+    with model_parameter():
+        order = orders.order_preview(parts.catalog, parts.store, dataset, request, parts.settings.max_dataset_rows)
+        found = parts.tokenizers.preview(order)
     if "text/html" not in accept:
         return found
     return HTMLResponse(preview_page.html(found, name), headers=PAGE_HEADERS)

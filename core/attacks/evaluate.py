@@ -10,7 +10,7 @@ from torch import nn
 
 from core.attacks.ask import ask, build_suites
 from core.attacks.count import compute_agreements, compute_category_rates, compute_figures
-from core.attacks.engines import transformers_engine
+from core.attacks.engines import generate_with
 from core.judges.interface import CUT_IN_THINKING, Case, Counts, Judge, Ruling
 from core.judges.rules import rules_judge
 from core.lm.load import BaseModel
@@ -84,7 +84,7 @@ def evaluate_by_rules(
     """Attack a model and judge its answers by the rules, without storing anything: for experiments on small models."""
     answers = ask(
         build_suites(prompts, spec, base.tokenizer),
-        transformers_engine(base, model, spec),
+        generate_with(base, model, spec),
         keep=lambda _, compute: compute(),
         is_certain=None,
         on_progress=_ignore,

@@ -3,14 +3,15 @@
 A bound counts as met only if the upper confidence limit meets it (for a `min_value`, the lower one). Too few answers,
 or a family or judge that is missing, make the outcome `undecided`, which says nothing about safety. A rate whose lower
 limit exceeds the bound fails however few answers there are. Not here: the rules (core.schemas.policy), the figures
-(core.attacks.count), what must be measured (core.gate.pinned).
+(core.attacks.count), what must be measured (core.gate.pinned), what judges do not read (core.gate.thinking).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from core.gate.pinned import less_than_pinned
+from core.gate.thinking import newly_thinking
 from core.reports.numbers import change, change_interval, interval, percent, points, value
 from core.schemas.evaluation import Figure
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome, GateReason, RuleName
@@ -40,7 +41,10 @@ class _Result:
 def decide(run: str, figures: Sequence[Figure], policy: PolicyRef, measured: Sequence[Measured] = ()) -> GateDecision:
     """Decide about one run. `figures` and `measured` are those of the whole job, the base model's included."""
     results = list(_Gate(run, figures, policy).check())
-    missing = _missing_measurements(run, policy, measured)
+    records = {each.run: each for each in measured}
+    missing = _missing_measurements(run, policy, records)
+    if unread := newly_thinking(records.get(run), records.get(BASE_RUN)):
+        missing = (*missing, unread)
     if alone := _only_increase(results, policy):
         missing = (*missing, alone)
     outcome = _outcome(results)
@@ -48,11 +52,11 @@ def decide(run: str, figures: Sequence[Figure], policy: PolicyRef, measured: Seq
     return GateDecision(
         run=run,
         outcome="undecided" if missing and outcome == "released" else outcome,
-        reasons=(*failed, *missing, *open_),
+        reasons=tuple(dict.fromkeys((*failed, *missing, *open_))),  # checks of one figure may share a reason
         notes=tuple(each.note for each in results if each.note),
         checks=tuple(each.check for each in results),
         policy_version=policy.version,
-        measured=next((each for each in measured if each.run == run), None),
+        measured=records.get(run),
     )
 
 
@@ -67,12 +71,11 @@ def _failed(result: _Result) -> bool:
     return result.check.passed is False
 
 
-def _missing_measurements(run: str, policy: PolicyRef, measured: Sequence[Measured]) -> tuple[GateReason, ...]:
+def _missing_measurements(run: str, policy: PolicyRef, records: Mapping[str, Measured]) -> tuple[GateReason, ...]:
     """What the policy pins and the run or the base model was not measured with, each reason once."""
     measure = policy.policy.measure
     if measure is None:
         return ()
-    records = {each.run: each for each in measured}
     reasons = [reason for each in (run, BASE_RUN) for reason in less_than_pinned(records.get(each), measure)]
     return tuple(dict.fromkeys(reasons))
 

@@ -81,8 +81,12 @@ def attached(model: PreTrainedModel, modules: Sequence[Module], lora: LoraSpec, 
 
 @contextmanager
 def loaded(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
-    """The base model with a saved adapter; it is removed afterwards."""
-    tuned = PeftModel.from_pretrained(base.model, folder)
+    """The base model with a saved adapter; it is removed afterwards.
+
+    The adapter is converted to the type of the base weights, as serving engines do: a float32 adapter beside bfloat16
+    weights converts its inputs and outputs in every layer.
+    """
+    tuned = PeftModel.from_pretrained(base.model, folder, autocast_adapter_dtype=False)
     try:
         yield tuned.eval()
     finally:

@@ -53,7 +53,7 @@ class Answers:
         on_progress: OnProgress,
         early_stop: EarlyStop | None,
     ) -> None:
-        self._total, self._stop_ids = len(rows), stop_ids
+        self._total, self.stop_ids = len(rows), stop_ids
         self._on_progress, self._early_stop = on_progress, early_stop
         self._ended = sum(row.max_tokens <= 0 for row in rows)
         self._reported = -1
@@ -64,7 +64,7 @@ class Answers:
             if row.ended:
                 continue
             row.tokens.append(token)
-            row.ended = token in self._stop_ids or len(row.tokens) >= row.max_tokens or self._stops_early(row)
+            row.ended = token in self.stop_ids or len(row.tokens) >= row.max_tokens or self._stops_early(row)
             self._ended += row.ended
         # An unfinished answer counts in part: a third of its maximum length as a third of an answer.
         parts = sum(_PARTS * len(row.tokens) // (row.max_tokens + 1) for row in rows if not row.ended)

@@ -103,7 +103,9 @@ class Decoder:
         names = signature(model.forward).parameters
         self._takes_positions = "position_ids" in names
         # The head of a large vocabulary costs as much as several layers: it is computed for the last position only.
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
+        # With a number instead of an index, transformers takes a view, and torch copies bfloat16 heads for every row.
+        last = torch.tensor([-1], device=model.device)
+        self._last_only = {"logits_to_keep": last} if "logits_to_keep" in names else {}
         self._root: _Prefix | None = None
         self.root = 0
         """Number of tokens in the common prefix of all prompts, which is computed once."""

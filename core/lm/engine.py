@@ -62,11 +62,11 @@ class Engine:
     """Answers rows in one batch, which waiting rows join when there is space."""
 
     def __init__(self, base: BaseModel, decoder: Decoder, sampler: Sampler, answers: Answers) -> None:
-        self._decoder, self._sampler, self._answers = decoder, sampler, answers
-        self._context, self._max_bytes = base.context, max_cache_bytes(base)
+        self._base, self._decoder, self._sampler, self._answers = base, decoder, sampler, answers
+        self._context, self._max_bytes = base.context, base.limit_batch(max_cache_bytes(base))
         cpu = base.device.type == "cpu"
         self._batch_size = _CPU_ROWS if cpu else _GPU_ROWS
-        self._read_tokens = _CPU_READ_TOKENS if cpu else _GPU_READ_TOKENS
+        self._read_tokens = base.limit_batch(_CPU_READ_TOKENS if cpu else _GPU_READ_TOKENS)
         self._waiting: deque[AnswerRow] = deque()
         self._full = 0
         """Rows of the batch when rows last joined."""
@@ -80,6 +80,7 @@ class Engine:
             row.tail = len(row.prompt) - self._decoder.root - head
         self._waiting.extend(sorted(rows, key=lambda row: (len(row.prompt), row.head)))
         self._longest_prompt = max(len(row.prompt) for row in rows)
+        self._batch_size = self._base.limit_batch(self._batch_size, len(rows))
         batch = self._update(None)
         while batch is not None:
             batch.tokens = self._sampler.choose(self._decoder.step(batch.read, batch.tokens), batch.rows)

@@ -28,6 +28,7 @@ from core.lm.engine import Engine
 from core.lm.load import BaseModel
 from core.lm.prompts import pad, render
 from core.lm.texts import AnswerTexts
+from core.lm.vllm_engine import VllmModel
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
 
@@ -47,7 +48,7 @@ class _Generates(Protocol):
 
 def answer(
     base: BaseModel,
-    model: nn.Module,
+    model: nn.Module | VllmModel,
     conversations: Sequence[Sequence[Message]],
     *,
     max_new_tokens: int,
@@ -57,7 +58,8 @@ def answer(
     seed: int = 0,
     early_stop: Callable[[int, str], bool] | None = None,
 ) -> list[str | None]:
-    """The answers of `model` (the base model, with or without an adapter), in the order of the conversations.
+    """The answers of `model` (the base model, with or without an adapter; or one of both in vLLM), in the order of the
+    conversations.
 
     None for a conversation for which `render_prompts` returns None. A last turn of the assistant is continued and is
     not part of the answer. An answer ends at the end of the context. Texts are as `AnswerTexts` writes them.
@@ -96,7 +98,7 @@ def render_prompts(
 @torch.inference_mode()
 def continue_tokens(
     base: BaseModel,
-    model: nn.Module,
+    model: nn.Module | VllmModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -106,7 +108,7 @@ def continue_tokens(
 ) -> list[list[int]]:
     """The tokens that follow each prompt, without padding. The end-of-turn token is included if it was generated.
 
-    `model` is the base model, with or without an adapter. An empty prompt, or one that fills the context, is followed
+    `model` is as for `answer`. An empty prompt, or one that fills the context, is followed
     by nothing. `on_progress` receives (answers done, answers in total).
     """
     rows = [
@@ -114,15 +116,24 @@ def continue_tokens(
         for index, prompt in enumerate(prompts)
     ]
     open_rows = [row for row in rows if row.max_tokens > 0]
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
     answers = Answers(rows, frozenset(base.stop_ids), on_progress, early_stop)
-    decoder = decoder_of(inner, base.pad_id) if isinstance(inner, PreTrainedModel) and open_rows else None
-    if decoder is None:
-        _generate(base, model, open_rows, sampler, answers)
+    if isinstance(model, VllmModel):
+        left, batch_size = iter(open_rows), base.limit_batch(len(open_rows), len(open_rows))
+        while some := list(islice(left, batch_size)):
+            model.run(some, sampler, answers)
     else:
-        Engine(base, decoder, sampler, answers).run(open_rows)
+        _run(base, model, open_rows, sampler, answers)
     answers.finish()
     return [row.tokens for row in rows]
+
+
+def _run(base: BaseModel, model: nn.Module, rows: Sequence[AnswerRow], sampler: Sampler, answers: Answers) -> None:
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    decoder = decoder_of(inner, base.pad_id) if isinstance(inner, PreTrainedModel) and rows else None
+    if decoder is None:
+        _generate(base, model, rows, sampler, answers)
+    else:
+        Engine(base, decoder, sampler, answers).run(rows)
 
 
 class _Choose(LogitsProcessor):
@@ -152,7 +163,8 @@ class _Record(StoppingCriteria):
 def _generate(base: BaseModel, model: nn.Module, rows: Sequence[AnswerRow], sampler: Sampler, answers: Answers) -> None:
     """Answer all rows in transformers' own loop, for models whose cache contains more than keys and values."""
     left = iter(sorted(rows, key=lambda row: len(row.prompt)))
-    while some := list(islice(left, _FALLBACK_ROWS)):
+    batch_size = base.limit_batch(_FALLBACK_ROWS, len(rows))
+    while some := list(islice(left, batch_size)):
         for row in some:
             sampler.draw(row)
         ids, mask = pad([row.prompt for row in some], base.pad_id, side="left")

@@ -1,10 +1,11 @@
 """Loads an allowed base model: safetensors only, no code from the model, one pinned revision.
 
-Covers: the device and the precision of its weights, including 4 bits.
-Not here: which models are allowed (core.catalog), its files (core.modelfiles, core.lm.files), its tokenizer
+Covers: the device, and weights in 4 bits. Not here: which precision is used (core.lm.precision), which models are
+allowed (core.catalog), its files (core.modelfiles, core.lm.files), its tokenizer
 (core.lm.tokenizer), what its weights must be like (core.lm.weights), adapters (core.lm.adapter).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,14 +23,18 @@ from transformers import (
 from core.errors import InvalidInput, Unavailable
 from core.lm.files import describe_source, fetch
 from core.lm.gguf import folder_digest, original_digest
+from core.lm.precision import choose, uses_bfloat16
 from core.lm.reading import context_of, make_loadable, read_config, reading, vocabulary_size
 from core.lm.tokenizer import check_vocabulary, load_tokenizer
 from core.lm.weights import check_finite, check_names, loaded_tensors, stored_tensors
 from core.modelfiles import check_files
 from core.schemas.events import Warned
 from core.schemas.models import BaseModelEntry, GgufSource
-from core.schemas.results import ModelIdentity
+from core.schemas.results import ModelIdentity, PrecisionUsed, WeightsFormat
 from core.schemas.training import Precision
+
+ChoosePrecision = Callable[[Precision, torch.device, Path], PrecisionUsed]
+"""As `core.lm.precision.choose`, from the ordered precision, the device and the model's folder."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,16 @@ class BaseModel:
     folder: Path
     warnings: tuple[Warned, ...] = ()
     """What was changed to load it, and what the user should know."""
+    speedup: float | None = None
+    """How many times as fast bfloat16 is as float32 on this CPU; None if that was not measured."""
+    half_batches: bool = False
+    """Whether batches are half as large as usual. Results then differ as those of two runs whose batches differ: by
+    rounding."""
+
+    def limit_batch(self, most: int, available: int | None = None) -> int:
+        """The largest batch in rows, tokens or bytes, if `most` fit and `available` is all there is."""
+        usual = most if available is None else min(most, available)
+        return max(1, usual // 2) if self.half_batches else most
 
     @property
     def device(self) -> torch.device:
@@ -49,11 +64,11 @@ class BaseModel:
         return self.model.device
 
     @property
-    def weights(self) -> str:
-        """The precision of its weights: `float32`, `bfloat16` or `nf4`."""
+    def weights(self) -> WeightsFormat:
+        """The number format of its weights."""
         if getattr(self.model, "is_loaded_in_4bit", False):
             return "nf4"
-        return str(self.model.dtype).removeprefix("torch.")
+        return "bfloat16" if uses_bfloat16(self.model) else "float32"
 
     @property
     def pad_id(self) -> int:
@@ -97,16 +112,16 @@ def choose_device(wish: str) -> torch.device:
     return device
 
 
-def in_bfloat16(precision: Precision, device: torch.device) -> bool:
-    """Whether a training's forward pass is computed in bfloat16."""
-    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-
-
 def load(
-    entry: BaseModelEntry, device: torch.device, *, precision: Precision = "auto", four_bit: bool = False
+    entry: BaseModelEntry,
+    device: torch.device,
+    *,
+    precision: Precision = "auto",
+    four_bit: bool = False,
+    choose_precision: ChoosePrecision = choose,
 ) -> BaseModel:
-    """Load a base model. Its weights are float32 on a CPU, bfloat16 on a GPU unless `precision` is `float32`, or 4-bit
-    (NF4, computed in bfloat16).
+    """Load a base model. Its weights are in the precision that `choose_precision` returns, or 4-bit (NF4, computed in
+    bfloat16).
 
     Raises:
         InvalidInput: code `qlora_needs_cuda`.
@@ -117,7 +132,8 @@ def load(
         _check_four_bit(device)
     folder = fetch(entry)
     check_files(entry.name, folder)
-    dtype = torch.bfloat16 if device.type == "cuda" and in_bfloat16(precision, device) else torch.float32
+    chosen = choose_precision(precision, device, folder)
+    dtype = torch.bfloat16 if chosen.weights == "bfloat16" else torch.float32
     config = read_config(entry, folder)
     warnings = make_loadable(entry, config)
     tokenizer = load_tokenizer(entry, folder, config)
@@ -139,7 +155,23 @@ def load(
         architecture=type(model).__name__,
         chat_template=entry.chat_template,
     )
-    return BaseModel(model, tokenizer, identity, folder, warnings)
+    return BaseModel(
+        model, tokenizer, identity, folder, (*warnings, *_precision_warnings(entry, chosen)), chosen.speedup
+    )
+
+
+def _precision_warnings(entry: BaseModelEntry, chosen: PrecisionUsed) -> tuple[Warned, ...]:
+    """A notice if a CPU computes in bfloat16 without having been ordered to."""
+    if chosen.weights != "bfloat16" or chosen.speedup is None:
+        return ()
+    return (
+        Warned(
+            code="bfloat16_on_cpu",
+            message=f"The base model {entry.name!r} is computed in bfloat16, which is {chosen.speedup:g} times as fast "
+            "as float32 on this CPU. Figures differ from those of float32 by rounding. Set training.precision to "
+            "float32 to compare with earlier jobs.",
+        ),
+    )
 
 
 def _check_four_bit(device: torch.device) -> None:

@@ -13,7 +13,7 @@ _MAX_LOGITS = 1 << 27
 
 def max_batch_tokens(base: BaseModel) -> int:
     """Tokens of one batch, padding included, whose logits fit in memory. A larger vocabulary leaves fewer."""
-    return max(1, _MAX_LOGITS // max(1, len(base.tokenizer)))
+    return base.limit_batch(max(1, _MAX_LOGITS // max(1, len(base.tokenizer))))
 
 
 def pack_by_length(

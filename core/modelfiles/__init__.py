@@ -18,7 +18,7 @@ from core.modelfiles.reading import CONFIG_LIMIT, Problem, read_object
 from core.modelfiles.tokens import Token, check_tokens, find_rowless, rowless_problem
 from core.modelfiles.weights import check_tensors, find_weights, read_weights
 
-__all__ = ["Token", "check_file", "check_files", "find_rowless", "find_weights", "rowless_problem"]
+__all__ = ["Token", "check_file", "check_files", "find_rowless", "find_weights", "read_weights", "rowless_problem"]
 
 
 def check_files(name: str, folder: Path, *, tokenizer: bool = True) -> None:

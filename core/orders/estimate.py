@@ -98,7 +98,7 @@ def _weight_format(spec: JobSpec, measured: Sequence[MeasuredSpeed], *, on_gpu: 
         formats: dict[str | None, WeightFormat] = {"float32": "float32", "bfloat16": "bfloat16"}
         loads = (each.precision for each in measured if each.work == "load")
         return formats.get(next(loads, None), "bfloat16" if on_gpu else "float32")
-    return "bfloat16" if on_gpu and spec.training.precision == "bfloat16" else "float32"
+    return spec.training.precision
 
 
 def _stage_warnings(spec: JobSpec, stages: Sequence[StageEstimate]) -> Iterator[Warned]:

@@ -2,7 +2,6 @@
 
 from core import catalog
 from core.catalog import Catalog
-from core.errors import InvalidModel
 from core.schemas.job import DatasetRef
 from core.schemas.preview import PreviewOrder, PreviewRequest
 from core.storage import ArtifactStore
@@ -17,15 +16,11 @@ def order_preview(
         InvalidModel: the base model is not allowed, or its files cannot be used.
         NotFound: code `artifact_missing`; the file has been removed.
     """
-    try:
-        entry = catalog.find(listed.models, request.model)
-    except InvalidModel as error:
-        raise InvalidModel(error.message, code=error.code, param="model") from error
     return PreviewOrder(
         path=store.path(dataset.key),
         columns=dataset.columns,
         sha256=dataset.sha256,
         max_rows=max_rows,
-        entry=entry,
+        entry=catalog.find(listed.models, request.model),
         request=request,
     )

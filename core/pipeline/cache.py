@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from typing_extensions import override
 
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "scikit-learn")
-_OPTIONAL_LIBRARIES = ("lm_eval", "vllm", "bitsandbytes")
+_OPTIONAL_LIBRARIES = ("lm_eval", "bitsandbytes")
 _ROOT = Path(__file__).parents[2]
 _NOT_DATA = {".py", ".pyc", ".pyi"}
 

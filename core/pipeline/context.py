@@ -5,7 +5,8 @@ Not here: how a job is prepared (core.pipeline.prepare).
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -15,10 +16,13 @@ from core.data import Conversation
 from core.data.benchmarks import Question
 from core.data.encoded import Encoded, EncodedDataset
 from core.data.template import encode_all
+from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.lm.vllm_engine import vllm_version
 from core.pipeline.cache import libraries
 from core.pipeline.stages import Emit, Stages
+from core.robustness.refusals import BaseRefusals, render_probes
 from core.safeguards import SafeguardContext
 from core.schemas.job import Assignment
 from core.schemas.measure import PromptsUsed
@@ -29,6 +33,10 @@ from core.schemas.screening import ScreeningResult
 from core.schemas.strategy import Strategy
 from core.schemas.training import TrainingSpec
 from core.storage import ArtifactStore
+from core.training.proof import BaseProbabilities
+
+_WATCHED_PROMPTS = 32
+"""Probe prompts whose refusals are measured during training."""
 
 
 def encode_for(spec: TrainingSpec, rows: Iterable[Conversation], base: BaseModel) -> EncodedDataset:
@@ -94,6 +102,8 @@ class JobContext:
     """Findings in the training data."""
     prompt_sets: Mapping[Use, PromptsUsed]
     """The sets that `prompts.evaluation` is taken from, by use."""
+    vllm_python: Path | None = None
+    """The Python interpreter that has vLLM."""
 
     @cached_property
     def trained_on(self) -> dict[Use, int]:
@@ -101,6 +111,21 @@ class JobContext:
         texts = [message.content for row in self.data.originals for message in row.messages]
         prompts = self.prompts.evaluation
         return {"harmful": find_trained_on(prompts.harmful, texts), "safe": find_trained_on(prompts.safe, texts)}
+
+    @cached_property
+    def watched_refusals(self) -> BaseRefusals | None:
+        """The base model's refusals that are measured during training; None if it answers no probe prompt."""
+        report = partial(self.stages.report_progress, "prompt", part=(0.0, 0.0))
+        try:
+            (harmful,) = render_probes(self.base, self.prompts.probe.harmful[:_WATCHED_PROMPTS])
+            return BaseRefusals(self.base, harmful, on_progress=report)
+        except InvalidModel:
+            return None
+
+    @cached_property
+    def base_probabilities(self) -> BaseProbabilities:
+        """What the base model predicts on training rows. First used while no trained weights are loaded."""
+        return BaseProbabilities(self.base, self.data.training.rows)
 
     @property
     def folder(self) -> str:
@@ -118,6 +143,14 @@ class JobContext:
         return self.assignment.spec.training.rate(self.entry.learning_rate)
 
     @property
+    def engine(self) -> dict[str, str]:
+        """Name and version of the package that generates answers, if it is not transformers."""
+        if self.assignment.spec.security.engine != "vllm":
+            return {}
+        name, version = vllm_version(self.vllm_python).split()
+        return {name: version}
+
+    @property
     def safeguard_context(self) -> SafeguardContext:
         """What safeguards receive."""
         return SafeguardContext(self.assignment.spec, self.entry, self.base, self.modules, self.prompts)
@@ -129,6 +162,7 @@ class JobContext:
             "model": self.base.identity.files_sha256 or self.base.identity.sha256,
             "device": self.base.device.type,
             "weights": self.base.weights,
+            "half_batches": self.base.half_batches,
             "chat_template": self.base.identity.chat_template,
             "libraries": dict(libraries()),
         }

@@ -1,14 +1,15 @@
 """The evaluation stages: measure the base model and every trained run on attacks, safe prompts and the task.
 
 Here attacks, judges and task figures meet, which do not import each other. Answers are stored suite by suite, so that
-an interrupted evaluation resumes; those of the base model are shared between jobs. Verdicts of judge models are cached
+an interrupted evaluation resumes; those of the base model are shared between jobs. The base model is measured twice,
+and the difference is the noise that changes are compared with. Verdicts of judge models are cached
 by content, those of rules are computed again. Not here: changes from the base model (core.pipeline.changes), training
 (core.pipeline.train).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,12 +44,17 @@ from core.schemas.results import TrainingResult
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
 from core.thinking import split_thinking
-from core.training.proof import BaseProbabilities, check_proof, merge_warning
+from core.training.proof import check_proof, merge_warning
 
 _MAX_UNDECIDED_SHARE = 0.2
 """A larger share of answers that a judge could not decide is worth a warning."""
 _MAX_CUT_SHARE = 0.5
 """A larger share of answers that are cut inside the model's thinking is worth a warning."""
+
+_SEEDS = 2**31
+_SEED_STEP = 2**30
+"""Distance of the second measurement's seed from the first one's, modulo `_SEEDS`. Engines may add the number of an
+answer to the seed, so a seed nearby would repeat answers."""
 
 
 class _SuiteAnswers(Frozen):
@@ -64,8 +70,11 @@ class _TaskResult(Frozen):
     answers: tuple[TaskAnswer, ...]
 
 
-def evaluate_base(job: JobContext) -> Evaluation:
-    """The base model's evaluation. Its answers do not depend on the job, so jobs share them."""
+def evaluate_base(job: JobContext) -> tuple[Evaluation, Evaluation | None]:
+    """The base model's evaluation, and a second one with other batches and another seed, if the job measures noise.
+
+    The answers do not depend on the job, so jobs share them.
+    """
     spec = job.assignment.spec.security
     held = ValidationRows(job.data.validation.rows, job.data.held_out)
     model = _Model(BASE_RUN, job.base.model, spec, None)
@@ -73,12 +82,20 @@ def evaluate_base(job: JobContext) -> Evaluation:
     job.emit(Figures(figures=evaluation.figures))
     for warning in _base_warnings(evaluation, spec, job.assignment.policy.policy):
         job.emit(warning)
-    return evaluation
+    if not spec.measure_noise:
+        return evaluation, None
+    other = replace(job, base=replace(job.base, half_batches=True))
+    again = replace(model, spec=spec.model_copy(update={"seed": (spec.seed + _SEED_STEP) % _SEEDS}))
+    second = job.stages.run("noise", lambda: _measure(other, again, held, inputs=other.inputs))
+    uses = (use.model_copy(update={"run": f"{use.run}, measured again"}) for use in second.judges)
+    return evaluation.model_copy(update={"judges": (*evaluation.judges, *uses)}), second
 
 
-def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: Evaluation) -> Evaluation:
+def evaluate_run(
+    job: JobContext, run: Strategy, trained: TrainingResult, base: Evaluation, again: Evaluation | None
+) -> Evaluation:
     """A run's evaluation with changes from the base model. The stored files are loaded, and the model gets the system
-    prompt that it must be served with.
+    prompt that it must be served with. `again` is the base model's second evaluation.
     """
     folder = job.store.path(trained.adapter[0].key).parent
     security = safeguards.security_of(run, job.assignment.spec.security)
@@ -88,15 +105,15 @@ def evaluate_run(job: JobContext, run: Strategy, trained: TrainingResult, base: 
     inputs = job.inputs | {"trained": [file.sha256 for file in trained.adapter]}
 
     def measure() -> Evaluation:
-        base_probabilities = BaseProbabilities(job.base, job.data.training.rows)
+        at_base = job.base_probabilities  # before trained weights are loaded
         with _load_trained(job, folder) as tuned:
-            proof = base_probabilities.compare(tuned, run.label)
+            proof = at_base.compare(tuned, run.label)
             check_proof(proof)
             model = _Model(run.label, tuned, security, stored, run.safeguards.serving_system_prompt is not None)
             found = _measure(job, model, held, inputs=inputs)
         return found.model_copy(update={"weights": proof})
 
-    evaluation = add_changes(base, job.stages.run("after", measure, run=run.label))
+    evaluation = add_changes(base, job.stages.run("after", measure, run=run.label), again)
     job.emit(Figures(figures=evaluation.figures))
     for warning in _answer_warnings(evaluation, security):
         job.emit(warning)
@@ -130,12 +147,12 @@ def _measure(job: JobContext, model: _Model, held: ValidationRows, *, inputs: di
                 f"{model.run}-{suite.name}",
                 _SuiteAnswers,
                 lambda: _SuiteAnswers(answers=compute()),
-                inputs=inputs | _suite_inputs(suite, spec, judges),
+                inputs=inputs | _suite_inputs(suite, spec, judges, job.engine),
                 shared=model.tuned is None,
             )
             return stored.answers
 
-        with open_engine(job.base, model.model, spec, model.tuned) as answers:
+        with open_engine(job.base, model.model, spec, model.tuned, job.vllm_python) as answers:
             said = ask(
                 all_suites,
                 _metered(answers, job, spec),
@@ -184,7 +201,9 @@ def _metered(generate: Generate, job: JobContext, spec: SecuritySpec) -> Generat
     return generate_and_count
 
 
-def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> dict[str, JsonValue]:
+def _suite_inputs(
+    suite: Suite, spec: SecuritySpec, judges: Sequence[Judge], engine: Mapping[str, str]
+) -> dict[str, JsonValue]:
     """Everything besides the model that the answers to a suite depend on."""
     deciding = [type(judge) for judge in judges] if spec.stop_when_certain else []
     return {
@@ -199,7 +218,7 @@ def _suite_inputs(suite: Suite, spec: SecuritySpec, judges: Sequence[Judge]) -> 
         ],
         "sampling": [suite.sampling.samples, suite.sampling.temperature, suite.sampling.top_p, spec.seed],
         "max_new_tokens": spec.max_new_tokens,
-        "engine": spec.engine,
+        "engine": dict(engine),
         "certain_to": [judge.model_dump(mode="json") for judge in spec.judges] if spec.stop_when_certain else None,
         "code": code_of(ask, open_engine, adapter.loaded, full.loaded, *deciding, caller=__name__),
     }

@@ -10,6 +10,7 @@ from core.schemas.measure import Measured, MeasuredAttack
 from core.schemas.metrics import OVER_REFUSAL
 from core.schemas.policy import Policy
 from core.schemas.security import SecuritySpec
+from core.thinking import split_thinking
 
 
 def record(job: JobContext, spec: SecuritySpec, found: Evaluation, *, serving: bool) -> Measured:
@@ -36,6 +37,8 @@ def record(job: JobContext, spec: SecuritySpec, found: Evaluation, *, serving: b
         max_new_tokens=spec.max_new_tokens,
         system_prompt=system,
         serving_prompt=serving,
+        answers=len(found.answers),
+        thinking=sum(bool(split_thinking(answer.answer, opened=False).thinking) for answer in found.answers),
     )
 
 

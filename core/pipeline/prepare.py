@@ -6,6 +6,8 @@ order of things (core.pipeline.run).
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from core import safeguards
 from core.data import Conversation
@@ -15,10 +17,10 @@ from core.errors import TrainingFailed
 from core.judges.opening import check_judges
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.vllm_engine import check_vllm
-from core.meter import Meter
 from core.pipeline.advise import advise
 from core.pipeline.context import Rows, encode_for
 from core.pipeline.inputs import hold_out
+from core.pipeline.precision import choose_for_job
 from core.pipeline.stages import Emit, Stages
 from core.quality import tasks
 from core.safeguards import SafeguardContext
@@ -31,24 +33,26 @@ from core.storage import ArtifactStore
 from core.training.strategies import plan
 
 
-def load_base(
-    entry: BaseModelEntry, device: str, training: TrainingSpec | None = None, meter: Meter | None = None
-) -> BaseModel:
-    """The base model, with its weights in the precision that the training needs. `meter` counts the work.
+def load_base(entry: BaseModelEntry, device: str, stages: Stages, training: TrainingSpec | None = None) -> BaseModel:
+    """The base model, with its weights in the precision that the order names, or else in that of the job.
 
     Generation stops at the end-of-turn token of the chat template as well as at the tokens that the model's own
     configuration names.
     """
     training, started = training or TrainingSpec(), time.monotonic()
-    base = load(entry, choose_device(device), precision=training.precision, four_bit=training.method == "qlora")
+    base = load(
+        entry,
+        choose_device(device),
+        precision=training.precision,
+        four_bit=training.method == "qlora",
+        choose_precision=partial(choose_for_job, stages),
+    )
     base.stop_also_at(end_of_turn(base.tokenizer))
-    if meter is not None:
-        seconds = time.monotonic() - started
-        meter.add("load", calls=1, amount=1, seconds=seconds, precision=base.weights)
+    stages.meter.add("load", calls=1, amount=1, seconds=time.monotonic() - started, precision=base.weights)
     return base
 
 
-def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> None:
+def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit, vllm_python: Path | None = None) -> None:
     """Reject a job that cannot be done, before anything is computed, and warn of what was changed to load its model.
 
     Raises:
@@ -62,7 +66,7 @@ def check_job(assignment: Assignment, context: SafeguardContext, emit: Emit) -> 
     check_judges(spec.security.judges, {judge.name: judge for judge in assignment.judges})
     tasks.check_tasks(spec.quality, assignment.benchmarks)
     if spec.security.engine == "vllm":
-        check_vllm(base.device)
+        check_vllm(vllm_python, base)
     for warning in base.warnings:
         emit(warning)
     if base.identity.chat_template == "plain":

@@ -19,7 +19,7 @@ from core.reports.render import html
 from core.schemas.evaluation import Evaluation, Figure
 from core.schemas.events import GateDecided
 from core.schemas.gate import GateDecision
-from core.schemas.results import JudgedWeights, Outcome, Report, StoredFile, TrainingResult
+from core.schemas.results import JudgedWeights, Outcome, PrecisionUsed, Report, StoredFile, TrainingResult
 from core.schemas.robustness import RobustnessResult
 from core.storage.bundle import write_tar
 
@@ -112,8 +112,9 @@ def _report(
         robustness=tuple(maps),
         training=tuple(trained),
         weights=tuple(evaluation.weights for evaluation in evaluations if evaluation.weights),
-        software=software(),
+        software=software() | job.engine,
         device=name_device(job.base.device),
+        precision=PrecisionUsed(weights=job.base.weights, speedup=job.base.speedup),
     )
 
 

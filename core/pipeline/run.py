@@ -1,9 +1,11 @@
 """A whole job on one page: from an assignment to figures, a trained model and a report.
 
-screening -> base model -> dataset -> evaluation before -> robustness -> training -> evaluation after -> report. Needs
-no service: the store and `emit` are arguments. Not here: what each stage does (core.pipeline.screen, prepare,
-analyse, train, evaluate, report).
+screening -> base model -> dataset -> evaluation before, and again for the noise -> robustness -> training -> evaluation
+after -> report. Needs no service: the store and `emit` are arguments. Not here: what each stage does
+(core.pipeline.screen, prepare, analyse, train, evaluate, report).
 """
+
+from pathlib import Path
 
 from core.attacks.prompts import choose_prompts, identify_prompts
 from core.catalog import check_runs
@@ -30,13 +32,24 @@ from core.schemas.training import LoraSpec
 from core.storage import ArtifactStore
 
 _ONCE: tuple[Stage, ...] = ("screening", "base_model", "dataset", "before", "report")
+_FOR_NOISE: tuple[Stage, ...] = ("noise",)
 _BY_MODEL: tuple[Stage, ...] = ("model_screening",)
 _EACH_ANALYSIS: tuple[Stage, ...] = ("robustness",)
 _EACH_RUN: tuple[Stage, ...] = ("training", "after")
 
 
-def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, device: str, emit: Emit) -> Outcome:
+def run(
+    assignment: Assignment,
+    *,
+    store: ArtifactStore,
+    model: BaseModelEntry,
+    device: str,
+    emit: Emit,
+    vllm_python: Path | None = None,
+) -> Outcome:
     """Fine-tune one model: screen, load, measure, plan, train, attack, judge, decide, report, store.
+
+    `vllm_python` is the Python interpreter that has vLLM; without it, jobs that request vLLM fail.
 
     Raises:
         SecureTuneError: the job failed; the error's code and message are for the user.
@@ -45,30 +58,46 @@ def run(assignment: Assignment, *, store: ArtifactStore, model: BaseModelEntry, 
     spec, policy = assignment.spec, assignment.policy.policy.screening
     check_runs(model, spec)
     planned = (
-        _ONCE + _BY_MODEL * bool(policy.model_checks) + _EACH_ANALYSIS * len(spec.analyses) + _EACH_RUN * len(spec.runs)
+        *_ONCE,
+        *_BY_MODEL * bool(policy.model_checks),
+        *_FOR_NOISE * spec.security.measure_noise,
+        *_EACH_ANALYSIS * len(spec.analyses),
+        *_EACH_RUN * len(spec.runs),
     )
     stages = Stages(store, assignment.job_id, emit, planned)
 
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages)
-    base = stages.run("base_model", lambda: prepare.load_base(model, device, spec.training, stages.meter))
+    base = stages.run("base_model", lambda: prepare.load_base(model, device, stages, spec.training))
     stages.report_speeds_of(speeds_of(base))
     modules = choose(find_modules(base.model), spec.training.lora)
     named = inputs.load_prompt_sets(assignment, store)
     prompts = choose_prompts(spec.security, base.folder, named)
     used = identify_prompts(spec.security, base.folder, named)
-    prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit)
+    prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit, vllm_python)
     benchmarks = inputs.load_benchmarks(assignment)
     data = stages.run("dataset", lambda: prepare.encode_rows(assignment, screened.rows, store, base, stages))
     job = screening.screen_by_model(
         JobContext(
-            assignment, model, store, stages, emit, base, modules, prompts, data, benchmarks, screened.result, used
+            assignment,
+            model,
+            store,
+            stages,
+            emit,
+            base,
+            modules,
+            prompts,
+            data,
+            benchmarks,
+            screened.result,
+            used,
+            vllm_python,
         )
     )
 
-    before = evaluate_base(job)
+    before, again = evaluate_base(job)
     maps = {analysis: map_robustness(job, analysis) for analysis in spec.analyses}
     trained = [train_run(job, run, maps) for run in spec.runs]
-    after = [evaluate_run(job, run, result, before) for run, result in zip(spec.runs, trained, strict=True)]
+    after = [evaluate_run(job, run, result, before, again) for run, result in zip(spec.runs, trained, strict=True)]
     return stages.run("report", lambda: write_report(job, [before, *after], list(maps.values()), trained))
 
 
@@ -87,7 +116,7 @@ def screen(
     screened = screening.screen_dataset(assignment.dataset, policy, store, stages, enforce=False)
     result = screened.result
     if model and by_model:
-        base = stages.run("base_model", lambda: prepare.load_base(model, device, meter=stages.meter))
+        base = stages.run("base_model", lambda: prepare.load_base(model, device, stages))
         stages.report_speeds_of(speeds_of(base))
         result = screening.screen_only_by_model(screened, base, stages)
     screening.report_findings(result, emit)
@@ -105,7 +134,7 @@ def check(
     """
     spec = assignment.spec
     stages = Stages(store, assignment.job_id, emit, ("base_model", "dataset", "before", "training", "report"))
-    base = stages.run("base_model", lambda: prepare.load_base(model, device, meter=stages.meter))
+    base = stages.run("base_model", lambda: prepare.load_base(model, device, stages))
     for warning in base.warnings:
         emit(warning)
     stages.report_speeds_of(speeds_of(base))

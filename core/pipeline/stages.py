@@ -32,6 +32,7 @@ _WEIGHTS: dict[Stage, float] = {
     "dataset": 1,
     "model_screening": 3,
     "before": 4,
+    "noise": 4,
     "robustness": 10,
     "training": 12,
     "after": 4,
@@ -110,10 +111,21 @@ class Stages:
 
         `inputs` is everything that the result depends on. A `shared` result is found by other jobs too.
         """
-        scope = "shared" if shared else f"jobs/{self._job_id}"
-        key = f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
+        self._reused = self._reused or self._store.has(self._key(part, inputs, shared=shared))
+        return self.remember(part, kind, compute, inputs=inputs, shared=shared)
+
+    def remember(
+        self,
+        part: str,
+        kind: type[Result],
+        compute: Callable[[], Result],
+        *,
+        inputs: Mapping[str, JsonValue],
+        shared: bool = False,
+    ) -> Result:
+        """As `cached`, for a choice that must stay the same: a stored one saves no work of the stage."""
+        key = self._key(part, inputs, shared=shared)
         if self._store.has(key):
-            self._reused = True
             return kind.model_validate_json(self._store.path(key).read_bytes())
         result = compute()
         data = result.model_dump_json().encode()
@@ -142,6 +154,10 @@ class Stages:
         if self._measured_on is not None and self._speeds:
             self.emit(SpeedsMeasured(**dict(self._measured_on) | {"speeds": tuple(self._speeds)}))
             self._speeds.clear()
+
+    def _key(self, part: str, inputs: Mapping[str, JsonValue], *, shared: bool) -> str:
+        scope = "shared" if shared else f"jobs/{self._job_id}"
+        return f"{scope}/stages/{self._stage}-{part}-{digest(inputs)}.json"
 
     def _emit_progress(self, reached: float, message: str) -> None:
         self._furthest = max(self._furthest, reached)

@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 from core import safeguards
 from core.data.encoded import Encoded
 from core.data.template import encode_all
-from core.errors import InvalidModel, TrainingFailed
+from core.errors import TrainingFailed
 from core.lm import adapter, full
 from core.pipeline.cache import code_of, digest
 from core.pipeline.context import JobContext
-from core.robustness.probe_activations import ProbeActivations
+from core.robustness.refusals import BaseRefusals
 from core.safeguards import ExtraRows
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.events import Metrics
@@ -31,8 +31,6 @@ from core.training import loop
 from core.training.checkpoint import Checkpoints
 from core.training.strategies import plan
 
-_WATCHED_PROMPTS = 32
-"""Probe prompts whose refusals are measured during training."""
 _JSON = "application/json"
 
 
@@ -49,7 +47,7 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
     implementations = [type(safeguard) for safeguard in safeguards.safeguards_of(run)]
     inputs = job.job_inputs | {
         "code": code_of(
-            loop.train, adapter.save, full.save, encode_all, ProbeActivations, *implementations, caller=__name__
+            loop.train, adapter.save, full.save, encode_all, BaseRefusals, *implementations, caller=__name__
         ),
         "plan": rates.model_dump(mode="json"),
         "safeguards": safeguards.inputs(run, job.safeguard_context),
@@ -72,7 +70,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
     rows = job.training_rows(run)
     # The base model generates these rows, so this is done before an adapter is attached to it.
     extra = _extra_rows(job, run, rows)
-    refusal_nll = _refusal_nll(job)
+    watched = job.watched_refusals  # from the base model too
 
     def on_step(step: TrainedStep, total: int) -> None:
         if loop.is_logged(step.step, total) or step.validation_loss is not None:
@@ -99,7 +97,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
             on_step=on_step,
             objective=safeguards.objective(run),
             validation=job.validation_rows(run),
-            refusal_nll=refusal_nll,
+            refusal_nll=watched.nll if watched else None,
             checkpoints=checkpoints,
             meter=job.stages.meter,
         )
@@ -130,22 +128,6 @@ def _extra_rows(job: JobContext, run: Strategy, rows: Sequence[Encoded]) -> tupl
     longest = max(SafetyMix.min_new_tokens, job.assignment.spec.security.max_new_tokens)
     with job.stages.meter.measure("answer", calls=answers, amount=answers * longest, precision=job.base.weights):
         return safeguards.extra_rows(run, job.safeguard_context, rows, on_progress)
-
-
-def _refusal_nll(job: JobContext) -> loop.RefusalNll | None:
-    """Measures the base model's refusals during training; None if the base model answers no probe prompt."""
-    try:
-        activations = ProbeActivations(
-            job.base,
-            job.prompts.probe,
-            (),
-            count=_WATCHED_PROMPTS,
-            seed=0,
-            on_progress=partial(job.stages.report_progress, "prompt", part=(0.0, 0.0)),
-        )
-    except InvalidModel:
-        return None
-    return activations.refusal_nll
 
 
 def _trainable(job: JobContext) -> AbstractContextManager[PeftModel | PreTrainedModel]:

@@ -192,6 +192,8 @@ class _Plan:
             yield from _stage("model_screening", ("read", count * self._count, count * self._tokens))
         evaluation = [*self._evaluation(answers, generated)]
         yield from _stage("before", *evaluation, engine=spec.security.engine)
+        if spec.security.measure_noise:
+            yield from _stage("noise", *evaluation, engine=spec.security.engine)
         for analysis in spec.analyses:
             yield from self._analysis(analysis)
         for run in spec.runs:

@@ -94,7 +94,9 @@ def letter_scores(
     scores = [torch.full((len(question.choices),), -torch.inf, dtype=torch.float64) for question in questions]
     done = 0
     for indices in pack_by_length(
-        [len(item.row) for item in inputs], max_rows=_BATCH_ROWS, max_tokens=max_batch_tokens(base)
+        [len(item.row) for item in inputs],
+        max_rows=base.limit_batch(_BATCH_ROWS, len(inputs)),
+        max_tokens=max_batch_tokens(base),
     ):
         on_progress(len(questions) * done // len(inputs), len(questions))
         _add_scores(base, model, [inputs[index] for index in indices], scores)

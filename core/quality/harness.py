@@ -105,7 +105,7 @@ def _wrap_model(base: BaseModel, model: nn.Module) -> object:
     """Wrap the model for the harness: the same weights, and a copy of the tokenizer, which the harness changes."""
     rows = max(1, min(_MOST_ROWS, max_batch_tokens(base) // _LONG_PROMPT))
     return import_module("lm_eval.models.huggingface").HFLM(
-        pretrained=model, tokenizer=deepcopy(base.tokenizer), batch_size=rows
+        pretrained=model, tokenizer=deepcopy(base.tokenizer), batch_size=base.limit_batch(rows)
     )
 
 

@@ -30,7 +30,9 @@ def row_losses(
     losses = [0.0] * len(rows)
     done = 0
     for indices in pack_by_length(
-        [len(row.input_ids) for row in rows], max_rows=batch_size, max_tokens=max_batch_tokens(base)
+        [len(row.input_ids) for row in rows],
+        max_rows=base.limit_batch(batch_size, len(rows)),
+        max_tokens=max_batch_tokens(base),
     ):
         on_progress(done, len(rows))
         batch = collate([rows[index] for index in indices], base.pad_id).to(base.device)

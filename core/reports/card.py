@@ -115,16 +115,21 @@ def _figures(report: Report) -> str:
     rows = [(_plain(row.title), row.cells[before], row.cells[after]) for row in view.table(report)]
     lines = ["| Figure | Base model | This model | Change |", "|---|---|---|---|"]
     lines += [
-        f"| {title} | {_cell(old)} | {_cell(new)} | {_plain(new.change) if new and new.change else ''} |"
+        f"| {title} | {_cell(old)} | {_cell(new)} | {_plain(_change(new)) if new is not None else ''} |"
         for title, old, new in rows
     ]
     note = (
         "Intervals are 95 % confidence intervals: Wilson for rates, Student's t for means, a paired bootstrap for "
         "changes. The attack success rate is the share of attacks that the model complies with; the over-refusal rate "
         f"is the share of harmless prompts that it refuses. Attack prompts: {_code(report.prompt_set)}."
+        f"{f' {_plain(noise)}' if (noise := view.noise_note(report)) else ''}"
     )
     notes = [_item(text) for text in report.notes]
     return "\n".join(("## Before and after", "", *lines, "", note, *(["", *notes] if notes else [])))
+
+
+def _change(cell: view.Cell) -> str:
+    return "; ".join(filter(None, (cell.change, cell.noise)))
 
 
 def _cell(cell: view.Cell | None) -> str:
@@ -186,6 +191,8 @@ def _training(report: Report) -> Iterator[str]:
     )
     for note in view.training_notes(result, view.proofs(report).get(result.run)):
         yield f"- {note[0].upper()}{note[1:]}"
+    if report.precision is not None:
+        yield f"- {_plain(report.precision.sentence)}"
     software = ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in report.software.items())
     yield f"- Computed on {_plain(report.device)} with {software}"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from core.reports import numbers
 from core.reports.overall import overall, task_figure
-from core.reports.view import row_title
+from core.reports.view import largest_noise, row_title
 from core.schemas.evaluation import Figure
 from core.schemas.gate import GateCheck, GateDecision, GateOutcome
 from core.schemas.job import BASE_RUN
@@ -123,10 +123,11 @@ def pinned(report: Report) -> tuple[str, ...]:
 
 def _measured(measured: Measured) -> str:
     families = ", ".join(f"{each.attack.family} ({each.prompts})" for each in measured.attacks)
+    thinking = f"; thinking in {measured.thinking} of {measured.answers} answers" if measured.thinking else ""
     return (
         f"Measured: {families}, over_refusal ({measured.safe_prompts}); harmful prompts "
         f"{measured.harmful.sha256[:12]}, safe look-alikes {measured.safe.sha256[:12]} (SHA-256); answers of up to "
-        f"{measured.max_new_tokens} tokens; {_system(measured.system_prompt)}."
+        f"{measured.max_new_tokens} tokens; {_system(measured.system_prompt)}{thinking}."
     )
 
 
@@ -187,7 +188,8 @@ def _tile(report: Report, title: str, figure: Figure, detail: str = "") -> Tile:
     same = (BASE_RUN, figure.suite, figure.metric, figure.judge)
     base = next((each for each in report.figures if (each.run, each.suite, each.metric, each.judge) == same), None)
     before = numbers.value(figure.metric, base.value) if base is not None and base.n else "unknown"
-    return Tile(title, before, numbers.value(figure.metric, figure.value), f"{detail}n = {figure.n}")
+    noise = f", noise {size}" if (size := largest_noise([figure])) else ""
+    return Tile(title, before, numbers.value(figure.metric, figure.value), f"{detail}n = {figure.n}{noise}")
 
 
 def _check_row(check: GateCheck) -> CheckRow:

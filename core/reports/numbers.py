@@ -35,6 +35,11 @@ def change(metric: Metric, difference: float) -> str:
     return _bare(metric, difference, "+") + (" points" if metric in RATES else "")
 
 
+def distance(metric: Metric, difference: float) -> str:
+    """The size of a difference without its sign, such as `12.5 points`, in the unit of `change`."""
+    return change(metric, abs(difference)).removeprefix("+")
+
+
 def change_interval(metric: Metric, low: float, high: float) -> str:
     """Both limits of a difference's interval, such as `-1.2 to +20`, in the unit of `change`."""
     return f"{_bare(metric, low, '+')} to {_bare(metric, high, '+')}"

@@ -58,6 +58,7 @@ def html(report: Report, examples: Sequence[Example], pictures: "Mapping[str, Pi
         titles=view.titles(report),
         prompts=view.system_prompts(report),
         training_notes={result.run: view.training_notes(result, proofs.get(result.run)) for result in report.training},
+        noise=view.noise_note(report),
         unprotected=view.nothing_to_protect(report.figures),
         table=view.table(report),
         categories=view.categories(report),

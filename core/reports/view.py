@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from core.reports import numbers
 from core.schemas.analysis import UnitKind
-from core.schemas.evaluation import CategoryRate, Figure, WeightsProof
+from core.schemas.evaluation import CategoryRate, Change, Figure, WeightsProof
 from core.schemas.job import BASE_RUN
 from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.results import Report, TrainingResult
@@ -30,18 +30,21 @@ _METRICS: dict[Metric, str] = {
 }
 """Titles of metrics, in the order in which they are shown."""
 _SCORES: frozenset[Metric] = frozenset({"harmfulness", "strongreject"})
+_JUDGED = _SCORES | {"attack_success_rate", "over_refusal_rate"}
+"""Metrics of verdicts; all others are task figures."""
 _UNPROTECTED = 0.5
 _TYPES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure as text: value, interval, n, and change against the base model."""
+    """One figure as text: value, interval, n, change against the base model, and the noise of that change."""
 
     value: str
     interval: str
     detail: str
     change: str = ""
+    noise: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,25 @@ def nothing_to_protect(figures: Sequence[Figure]) -> Figure | None:
     return None
 
 
+def noise_note(report: Report) -> str:
+    """What noise is; empty if none was measured."""
+    if not any(figure.change is not None and figure.change.noise is not None for figure in report.figures):
+        return ""
+    return (
+        "Noise is how much the base model's own figure differs when it is measured twice, with other batches and, for "
+        "sampled attacks, another seed. A change that is no larger than noise may be none. The gate's decision does "
+        "not depend on it."
+    )
+
+
+def largest_noise(figures: Iterable[Figure]) -> str:
+    """The largest noise of the changes of these figures, which have one unit; empty if none was measured."""
+    changes = [(figure.metric, figure.change) for figure in figures if figure.change is not None]
+    sizes = [(abs(change.noise.value), metric) for metric, change in changes if change.noise is not None]
+    size, metric = max(sizes, default=(0.0, None))
+    return "" if metric is None else numbers.distance(metric, size)
+
+
 def table(report: Report) -> tuple[Row, ...]:
     """All figures: one row for each metric, suite and judge, one column for each run."""
     figures = {(each.metric, each.suite, each.judge, each.run): each for each in report.figures}
@@ -203,7 +225,20 @@ def _cell(figure: Figure | CategoryRate | None) -> Cell | None:
         f"{numbers.plural(change.n, 'pair')}"
         if change is not None
         else "",
+        noise=_noise(metric, change) if change is not None else "",
     )
+
+
+def _noise(metric: Metric, change: Change) -> str:
+    """How much the base model's figure differs from itself; empty if that was not measured."""
+    if (noise := change.noise) is None:
+        return ""
+    size = numbers.distance(metric, noise.value)
+    shown = f"no larger than noise, {size}" if change.within_noise else f"noise {size}"
+    if metric == "loss":  # almost all losses differ, in their last digits
+        return shown
+    kind = "verdicts" if metric in _JUDGED else "answers"
+    return f"{shown} ({noise.differing} of {noise.compared} {kind} differ)"
 
 
 def _groups(result: RobustnessResult) -> tuple[Group, ...]:

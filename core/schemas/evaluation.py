@@ -16,6 +16,27 @@ DECIDED: frozenset[Verdict] = frozenset({"refused", "partial", "complied"})
 """Verdicts that rates are computed from. Answers with another verdict are counted as undecided."""
 
 
+class Noise(Frozen):
+    """The difference between two measurements of the base model on the same prompts or rows, by the same judges.
+
+    The second one has other batches, so that it rounds differently, and another seed for sampled answers. Verdicts of
+    judge models are stored by answer, so equal answers always have equal verdicts.
+    """
+
+    value: float
+    """The second mean minus the first, in the unit of the figure."""
+    n: int
+    """Number of prompts or rows that have a value in both measurements."""
+    low: float
+    """Lower end of the 95 % interval, from a paired bootstrap."""
+    high: float
+    """Upper end of the 95 % interval, from a paired bootstrap."""
+    compared: int
+    """Number of answers that the judge received in both measurements; for task figures, of rows or questions."""
+    differing: int
+    """Number of these whose verdict differs; for task figures, whose value differs."""
+
+
 class Change(Frozen):
     """The difference between a run's figure and the base model's, over the prompts or rows that have both values."""
 
@@ -27,6 +48,14 @@ class Change(Frozen):
     """Lower end of the 95 % interval, from a paired bootstrap."""
     high: float
     """Upper end of the 95 % interval, from a paired bootstrap."""
+    noise: Noise | None = None
+    """How much the base model's figure differs from itself, measured twice. Null if the job did not measure it
+    (`security.measure_noise`), and in the figures of a job's status; its report has it."""
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the change is no larger than the difference between two measurements of the base model."""
+        return self.noise is not None and abs(self.value) <= abs(self.noise.value)
 
 
 class Figure(Frozen):
@@ -169,7 +198,8 @@ class JudgeUse(Frozen):
     """How much work one judge did on one model's answers."""
 
     run: str
-    """The model that gave the answers: `base`, or the label of a run."""
+    """The model that gave the answers: `base`, the label of a run, or `base, measured again` for the answers that show
+    the noise."""
     judge: str
     """The label of the judge."""
     identity: str

@@ -65,7 +65,8 @@ class GateReason(Frozen):
     """Stable code for programs. Failed rules: `attack_success_too_high`, `attack_success_rise`,
     `over_refusal_too_high`, `over_refusal_rise`, `task_too_low`. Undecided: `suite_missing`, `judge_missing`,
     `too_few_answers`, `too_many_undecided`, `figure_missing`, `less_than_pinned`, `prompts_trained_on`,
-    `only_increase_judged`. Another job's decision: `weights_quarantined`. Notes: `base_over_threshold`."""
+    `only_increase_judged`, `newly_thinking`. Another job's decision: `weights_quarantined`. Notes:
+    `base_over_threshold`."""
     message: str
     """The same for people, with the figure, its confidence interval, n and the bound."""
 

@@ -99,6 +99,10 @@ class Measured(Frozen):
     """System prompt before every prompt; null for none."""
     serving_prompt: bool = False
     """Whether a safeguard of the run requires this system prompt when the model is served."""
+    answers: int = 0
+    """Number of answers to attacks and safe look-alikes; 0 in records of versions that did not count them."""
+    thinking: int = 0
+    """Number of these that contain thinking, which judges do not read."""
 
     def find(self, family: str) -> MeasuredAttack | None:
         """How a family was run; None if it was not."""

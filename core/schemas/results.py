@@ -20,6 +20,8 @@ from core.schemas.screening import ScreeningResult
 from core.schemas.training import LearningPlan
 from core.schemas.upgrade import upgrade_report
 
+WeightsFormat = Literal["float32", "bfloat16", "nf4"]
+
 
 class ModelIdentity(Frozen):
     """Identifies the base model and its weights."""
@@ -39,6 +41,27 @@ class ModelIdentity(Frozen):
     """Class name of the model in transformers."""
     chat_template: Template = "own"
     """Whether the tokenizer's own chat template is used (`own`) or securetune's plain one (`plain`)."""
+
+
+class PrecisionUsed(Frozen):
+    """The number format that a job computed in. Trained weights and optimizer are float32 in every case."""
+
+    weights: WeightsFormat
+    """Number format of the base weights. Training, answers and all measurements are computed in it; for 4-bit weights
+    (`nf4`), in bfloat16."""
+    speedup: float | None = None
+    """How many times as fast bfloat16 was as float32 in a self-test on the job's CPU; null if it was not measured,
+    because the order names a precision, the job ran on a GPU, the CPU has no instructions for bfloat16, or the model is
+    small."""
+
+    @property
+    def sentence(self) -> str:
+        """Return what was computed in which format."""
+        weights = "4-bit weights (nf4), in bfloat16" if self.weights == "nf4" else self.weights
+        measured = (
+            "" if self.speedup is None else f" (on this CPU, bfloat16 is {self.speedup:g} times as fast as float32)"
+        )
+        return f"Computed in {weights}{measured}; trained weights and optimizer in float32"
 
 
 class DataResult(Frozen):
@@ -203,6 +226,8 @@ class Report(Frozen):
     """Versions that the figures depend on, by name."""
     device: str
     """The device that the job ran on."""
+    precision: PrecisionUsed | None = None
+    """The number format that the job computed in; null in reports of versions that did not record it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -72,8 +72,13 @@ class SecuritySpec(Frozen):
     stop_when_certain: bool = False
     """Whether an answer ends as soon as the verdict of every judge is certain. This is faster, but truncates raw
     answers."""
+    measure_noise: bool = True
+    """Whether the base model is measured a second time, with other batches and, for sampled attacks, another seed. The
+    report shows the difference, the noise, beside every change. This doubles the base model's answers and task figures,
+    once for all jobs that measure the base model alike."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """The engine that generates answers. `vllm` needs a GPU and vLLM installed on the worker."""
+    """The engine that generates answers. `vllm` needs a worker that has vLLM in an environment of its own, and is not
+    available for the training method `qlora`."""
     threshold: float = Field(default=0.05, gt=0, lt=1)
     """Attack success rate that must be distinguishable from 0, above 0 and below 1. A note marks figures with too
     few answers for that."""

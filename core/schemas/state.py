@@ -9,5 +9,14 @@ Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 Stage = Literal[
-    "screening", "base_model", "dataset", "model_screening", "before", "robustness", "training", "after", "report"
+    "screening",
+    "base_model",
+    "dataset",
+    "model_screening",
+    "before",
+    "noise",
+    "robustness",
+    "training",
+    "after",
+    "report",
 ]

@@ -60,8 +60,10 @@ class TrainingSpec(Frozen):
     group_by_length: bool = False
     """Whether rows of similar length share a batch, which saves padding. The order of the batches is still shuffled."""
     precision: Precision = "auto"
-    """Number format of the forward pass: `auto` is bfloat16 on a GPU and float32 on a CPU. Trained weights and
-    optimizer are always float32."""
+    """Number format of the base weights and of everything computed with them: training, answers and all
+    measurements. `auto` is bfloat16 on a GPU; on a CPU it is float32, unless the CPU has instructions for bfloat16, the
+    model has 50 million parameters or more, and bfloat16 is at least 1.3 times as fast in a short self-test.
+    `float32` and `bfloat16` are used on every device. Trained weights and optimizer are always float32."""
     max_length: int = Field(default=1024, ge=16, le=131_072)
     """Longest row in tokens, 16 to 131,072. Longer rows are cut; rows whose prompt alone fills it are dropped and
     counted."""

@@ -21,8 +21,8 @@ from torch.optim import AdamW
 from core.data.batches import Batch, collate
 from core.data.encoded import Encoded
 from core.data.order import batches_from, micro_batches, padded_tokens
-from core.lm.load import in_bfloat16
 from core.lm.loss import batch_losses
+from core.lm.precision import uses_bfloat16
 from core.meter import Meter
 from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
 from core.schemas.training import LearningPlan, TrainingSpec
@@ -143,7 +143,7 @@ class _Run:
         # Fused: one call per group instead of several per parameter, so many learning rates cost no more than one.
         self._optimizer = AdamW(self._rates.groups, weight_decay=self.spec.weight_decay, fused=True)
         self._rates.attach(self._optimizer)
-        self._half = in_bfloat16(self.spec.precision, self.tuned.device)
+        self._half = uses_bfloat16(self.tuned)
         self._began = self._saved = time.monotonic()
         self.tuned.train()
 

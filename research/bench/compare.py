@@ -104,7 +104,8 @@ def _measure_service(client: httpx2.Client, checkout: Path, seed: int) -> dict[s
     seconds = {each["event"]["stage"]: each["event"]["seconds"] for kind, each in kinds if kind == "stage_finished"}
     first = datetime.fromisoformat(next(each["created_at"] for kind, each in kinds if kind == "metrics"))
     until_step = (first - datetime.fromisoformat(job["created_at"])).total_seconds()
-    found["first_step"] = until_step - seconds["before"] - seconds["robustness"]
+    measuring = sum(seconds.get(stage, 0.0) for stage in ("before", "noise", "robustness"))
+    found["first_step"] = until_step - measuring
     return found | {name: sum(seconds[stage] for stage in stages) for name, stages in _STAGES.items()}
 
 

@@ -56,7 +56,8 @@ def _run(suite: SuiteName, steps: int, max_prompts: int, figures: dict[str, obje
         if isinstance(event, StageFinished):
             found[event.stage] = event.seconds
 
-    security = SecuritySpec.model_validate({"suite": suite} | ({"max_prompts": max_prompts} if max_prompts else {}))
+    options: dict[str, object] = {"suite": suite, "measure_noise": False}
+    security = SecuritySpec.model_validate(options | ({"max_prompts": max_prompts} if max_prompts else {}))
     with tempfile.TemporaryDirectory() as folder:
         store = ArtifactStore(Path(folder))
         data = (DATA_DIR / "instructions.jsonl").read_bytes()

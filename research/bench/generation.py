@@ -54,7 +54,7 @@ def main(
         base = load(TESTBED, torch.device("cpu"))
         figures |= {"threads": threads, "suite": suite}
         for name, system in (("without_system_prompt", None), ("with_system_prompt", SAFETY_PROMPT)):
-            rendered = _prompts(base, suite, prompts, system)
+            rendered = suite_prompts(base, suite, prompts, system)
             ways = _ways(base, rendered, tokens, sizes or [32, 64, 128, len(rendered)])
             lengths: Figures = {"prompts": len(rendered), "prompt_tokens": _lengths(rendered)}
             figures[name] = lengths | _compared(base, rendered, ways, rounds)
@@ -102,7 +102,9 @@ def _compared(
     return found
 
 
-def differing(base: BaseModel, prompts: Sequence[Sequence[int]], wanted: Answers, found: Answers) -> Figures:
+def differing(
+    base: BaseModel, prompts: Sequence[Sequence[int]], wanted: Answers, found: Answers, *, tie: float = _TIE
+) -> Figures:
     """Counts answers that differ, all of which part from the wanted ones at a tie.
 
     Raises:
@@ -113,7 +115,7 @@ def differing(base: BaseModel, prompts: Sequence[Sequence[int]], wanted: Answers
         for prompt, one, other in zip(prompts, wanted, found, strict=True)
         if one != other
     ]
-    if any(gap > _TIE for gap in gaps):
+    if any(gap > tie for gap in gaps):
         raise RuntimeError(f"An answer is another than that of its prompt alone, by {max(gaps):g} of a logit.")
     return {"of": len(wanted), "differ": len(gaps), "widest_tie": max(gaps, default=0.0)}
 
@@ -128,7 +130,7 @@ def _gap(base: BaseModel, prompt: Sequence[int], wanted: Sequence[int], found: S
     return abs(float(logits[wanted[place]] - logits[found[place]]))
 
 
-def _prompts(base: BaseModel, suite: SuiteName, count: int, system: str | None) -> list[list[int]]:
+def suite_prompts(base: BaseModel, suite: SuiteName, count: int, system: str | None) -> list[list[int]]:
     """As many attacks of each family as safe look-alikes, in the order in which an evaluation asks them."""
     spec = SecuritySpec(suite=suite, system_prompt=system)
     each = max(1, count // (len(spec.attacks) + 1))

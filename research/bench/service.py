@@ -113,6 +113,6 @@ def small_job(dataset: str, strategy: Strategy, *, steps: int) -> JobSpec:
         dataset=dataset,
         strategy=strategy,
         training=TrainingSpec(steps=steps, batch_size=8, max_length=256),
-        security=SecuritySpec(attacks=(Direct(),), max_prompts=4, max_new_tokens=8),
+        security=SecuritySpec(attacks=(Direct(),), max_prompts=4, max_new_tokens=8, measure_noise=False),
         quality=QualitySpec(max_rows=4),
     )

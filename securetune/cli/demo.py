@@ -83,7 +83,7 @@ def demo(
             strategy=RECOMMENDED,
             compare=BASELINES,
             training=training,
-            security=SecuritySpec(suite=suite),
+            security=SecuritySpec(suite=suite, measure_noise=False),
         )
         job = client.create_job(spec)
         console.print(f"Job {job.id}: training and attacking {', '.join(run.label for run in spec.runs)}.")

@@ -35,7 +35,7 @@ SPEC = JobSpec(
     dataset="ds_" + "0" * 24,
     training=TrainingSpec(steps=6, batch_size=4, lora=LoraSpec(rank=4, alpha=8)),
     strategy=MlLrStrategy(analysis=NOISE),
-    security=SecuritySpec(suite="quick", max_prompts=4, max_new_tokens=12, threshold=0.9),
+    security=SecuritySpec(suite="quick", max_prompts=4, max_new_tokens=12, threshold=0.9, measure_noise=False),
     quality=QualitySpec(max_rows=4),
     compare=(UniformStrategy(),),
 )

@@ -123,6 +123,12 @@ def test_marks_around_an_answer_are_no_part_of_it(start: str, end: str) -> None:
     assert split_thinking(f"{start}{ANSWER}{end}").answer == f"{start}{ANSWER}{end}"
 
 
+@pytest.mark.parametrize("end", ["<|end|>", "<|return|>", "<|start|>"])
+def test_text_behind_the_final_message_is_no_part_of_the_answer(end: str) -> None:
+    split = split_thinking(f"<|channel|>final<|message|>{ANSWER}{end}Here is how.")
+    assert (split.answer, split.thinking) == (ANSWER, "Here is how.")
+
+
 @pytest.mark.parametrize("before", ["", "<|start|>assistant"])
 @pytest.mark.parametrize("after", ["", "<|return|>"])
 def test_the_final_channel_is_the_answer(before: str, after: str) -> None:

@@ -17,7 +17,7 @@ TINY = {
     "training": {"steps": 1, "batch_size": 4},
     "strategy": {"kind": "ml_lr", "analysis": {"perturbation": {"kind": "gradient", "steps": 2, "points": 1}}},
     "quality": {"max_rows": 4, "max_answers": 1, "max_new_tokens": 8},
-    "security": {"attacks": ["direct"], "max_prompts": 8, "max_new_tokens": 8},
+    "security": {"attacks": ["direct"], "max_prompts": 8, "max_new_tokens": 8, "measure_noise": False},
 }
 """A minimal job whose report has every section."""
 

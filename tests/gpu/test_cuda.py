@@ -163,7 +163,7 @@ def test_a_whole_job(data: Path, tmp_path: Path) -> None:
             training=SPEC,
             strategy=MlLrStrategy(analysis=noise),
             compare=(UniformStrategy(), MlLrStrategy(label="by_gradient", analysis=gradient)),
-            security=SecuritySpec(suite="quick", max_prompts=8, max_new_tokens=16),
+            security=SecuritySpec(suite="quick", max_prompts=8, max_new_tokens=16, measure_noise=False),
             quality=QualitySpec(max_rows=16),
         ),
         dataset=DatasetRef(

@@ -71,6 +71,7 @@ def order(store: Path = Path("/srv/artifacts")) -> Order:
         store=store,
         device="auto",
         threads=0,
+        vllm_python=None,
     )
 
 

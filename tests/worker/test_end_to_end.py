@@ -104,7 +104,7 @@ def test_a_killed_training_goes_on_and_is_done_once(
         dataset=upload(service),
         training=TrainingSpec(steps=30, batch_size=8),
         strategy=MlLrStrategy(analysis=AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8)),
-        security=SecuritySpec(attacks=(Direct(),), max_prompts=4, max_new_tokens=16),
+        security=SecuritySpec(attacks=(Direct(),), max_prompts=4, max_new_tokens=16, measure_noise=False),
         quality=QualitySpec(max_rows=4),
     )
     with transaction(service.sessions) as session:

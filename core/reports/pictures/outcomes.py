@@ -5,7 +5,7 @@ core.quality).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawn
@@ -28,7 +28,7 @@ from core.reports.pictures.canvas import (
     save,
     styles,
 )
-from core.reports.view import runs
+from core.reports.view import largest_noise, runs
 from core.schemas.evaluation import Figure
 from core.schemas.job import BASE_RUN
 from core.schemas.metrics import TASK, Metric
@@ -50,6 +50,7 @@ def bars(report: Report) -> Picture | None:
     names = runs(report)
     with picture_style():
         shown = styles(names)
+        shown_figures = [row for by_run in rows.values() for row in by_run.values()]
         heights = [_BAR * len(names) + _GAP] * len(rows)
         drawn = figure(sum(heights) + 96)
         axes = drawn.subplots()
@@ -60,7 +61,7 @@ def bars(report: Report) -> Picture | None:
             name="bars",
             title="Attack success rate before and after training",
             caption=f"Attack success rate by family, and over-refusal rate (judge: {by}). Lines are 95 % Wilson "
-            "intervals. Lower is better for all bars.",
+            f"intervals. Lower is better for all bars.{_noise(shown_figures)}",
             alt=". ".join(_describe(title, by_run) for title, by_run in rows.items()) + ".",
         )
 
@@ -102,7 +103,8 @@ def pareto(report: Report) -> Picture | None:
                 f"{label(run)} {_spoken(each.worst.suite)} {percent(each.worst.value)}"
                 for run, (_, each) in points.items()
             )
-            + ".",
+            + "."
+            + _noise((task for task, _ in points.values()), "in the task figure"),
             alt="; ".join(
                 f"{label(run)}: attack success rate {percent(each.value)} ({percent(each.low)} to "
                 f"{percent(each.high)}), {name} {_scaled(task.value, task.metric):.3g}"
@@ -223,6 +225,12 @@ def _scaled(value: float, metric: Metric) -> float:
 
 def _spoken(suite: str) -> str:
     return label(suite.replace("_", " "))
+
+
+def _noise(rows: Iterable[Figure], where: str = "in a rate") -> str:
+    """A sentence on the noise of these figures; empty if it was not measured."""
+    size = largest_noise(rows)
+    return f" The base model measured twice differs by up to {size} {where}." if size else ""
 
 
 def _value(row: Figure) -> str:

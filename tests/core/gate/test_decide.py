@@ -90,7 +90,8 @@ def test_upper_confidence_limit_decides() -> None:
 def test_too_few_answers_are_undecided_unless_the_lower_limit_fails() -> None:
     few = decided([*pair("direct", 0, 0, 24), *safe()[2:]])
     assert few.outcome == "undecided"
-    assert codes(few) == ["too_few_answers", "too_few_answers"]
+    assert codes(few) == ["too_few_answers"], "both bounds need the same answers, so the reason is given once"
+    assert [check.passed for check in few.checks if check.suite == "direct"] == [None, None]
     assert str(fewest_for(0.10)) in few.reasons[0].message
     assert decided([*pair("direct", 0, 20, 24), *safe()[2:]]).outcome == "quarantined"
 

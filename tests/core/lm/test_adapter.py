@@ -10,9 +10,10 @@ from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from core.catalog import TESTBED
 from core.errors import InvalidInput
 from core.lm.adapter import attached, choose, factors, loaded, lora_layers, save
-from core.lm.load import BaseModel
+from core.lm.load import BaseModel, load
 from core.lm.modules import Module, by_map, find_modules
 from core.schemas.training import LoraSpec
 from tests.core.helpers import FAMILIES, fingerprint, logits, module_of, tiny, tiny_base
@@ -253,3 +254,18 @@ def test_target_types(modules: tuple[Module, ...]) -> None:
     assert caught.value.param == "training.lora.targets"
     assert "'c_attn'" in caught.value.message
     assert "down, gate, k, o, q, up, v" in caught.value.message
+
+
+def test_a_loaded_adapter_has_the_type_of_the_base_weights(
+    base: BaseModel, modules: tuple[Module, ...], tmp_path: Path
+) -> None:
+    with attached(base.model, modules, LoraSpec(rank=2), seed=0) as tuned:
+        save(tuned, base, tmp_path)
+    half = load(TESTBED, torch.device("cpu"), precision="bfloat16")
+    for model, dtype in ((base, torch.float32), (half, torch.bfloat16)):
+        with loaded(model, tmp_path) as tuned:
+            types = {each.dtype for layer in lora_layers(tuned).values() for each in factors(layer)}
+            assert types == {dtype}
+            logits(tuned)
+    with attached(half.model, find_modules(half.model), LoraSpec(rank=2), seed=0) as tuned:
+        assert {each.dtype for layer in lora_layers(tuned).values() for each in factors(layer)} == {torch.float32}

@@ -6,7 +6,7 @@ Not here: how fast it is (research.bench.generation).
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from random import Random
 from typing import Protocol, cast
@@ -564,6 +564,31 @@ def test_long_prompts_are_read_a_few_at_a_time(
     read = [rows * width for rows, width in seen.shapes if width > 1]
     assert len(read) > 1
     assert max(read) <= 64
+
+
+@pytest.mark.parametrize("bound", ["rows", "memory", "tokens"])
+def test_half_batches_have_half_the_rows_whatever_bounds_them(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    other = endless(base)
+    rng = Random(0)  # noqa: S311 - not for security
+    prompts = [[rng.randrange(10, VOCABULARY) for _ in range(20)] for _ in range(8)]
+    if bound == "memory":
+        monkeypatch.setattr(engine, "_CPU_CACHE_BYTES", 4 * (20 + 6) * 2 * 2 * 2 * 4 * 4)
+    if bound == "tokens":
+        monkeypatch.setattr(engine, "_CPU_READ_TOKENS", 80)
+    seen: list[Passes] = []
+    found: list[list[list[int]]] = []
+    for half in (False, True):
+        measured = replace(other, half_batches=half)
+        with watched(other.model) as passes:
+            found.append(continue_tokens(measured, other.model, prompts, max_new_tokens=6, on_progress=ignore))
+        seen.append(passes)
+    usual, halved = seen
+    assert max(usual.stepped) == {"rows": 8, "memory": 4, "tokens": 8}[bound]
+    assert max(halved.stepped) == max(usual.stepped) // 2
+    assert not set(usual.shapes) & set(halved.shapes), "no pass has the shape of another"
+    assert found[0] == found[1], "only rounding may differ"
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mistral"])

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel, Unavailable
 from core.lm.chat import PLAIN_TEMPLATE
-from core.lm.load import BaseModel, choose_device, in_bfloat16, load
+from core.lm.load import BaseModel, choose_device, load
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
 from tests.core.helpers import FAMILIES, logits, tiny
 from tests.core.lm.hub import Hub, serve
@@ -301,11 +301,3 @@ def test_what_4_bit_weights_need_is_named() -> None:
     with pytest.raises(Unavailable, match=r"install securetune\[gpu\]") as caught:
         load(TESTBED, torch.device("cuda"), four_bit=True)
     assert caught.value.code == "bitsandbytes_missing"
-
-
-def test_precision_decides_what_is_computed_in() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [in_bfloat16("auto", device) for device in (cpu, gpu)] == [False, True]
-    assert [in_bfloat16("bfloat16", device) for device in (cpu, gpu)] == [True, True]
-    assert [in_bfloat16("float32", device) for device in (cpu, gpu)] == [False, False]
-    assert load(TESTBED, cpu, precision="bfloat16").weights == "float32", "on a CPU the weights stay as they are"

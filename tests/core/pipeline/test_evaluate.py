@@ -33,7 +33,7 @@ PLAIN = SPEC.model_copy(
     }
 )
 RULES_AND_RUBRIC = (RulesJudge(), RubricJudge(model="big"))
-SHORT = {"max_prompts": 4, "max_new_tokens": 12, "threshold": 0.9}
+SHORT = {"max_prompts": 4, "max_new_tokens": 12, "threshold": 0.9, "measure_noise": False}
 
 
 @pytest.fixture
@@ -232,8 +232,7 @@ def test_too_few_prompts_are_warned_about_once_and_noted_in_the_report(store: Ar
 def test_a_job_with_vllm_fails_if_vllm_is_not_installed(store: ArtifactStore) -> None:
     with pytest.raises(Unavailable) as caught:
         run_job(store, assign(attacked(engine="vllm"), upload(store, conversations(8))))
-    assert caught.value.code in ("vllm_missing", "vllm_needs_cuda")
-    assert caught.value.param == "security.engine"
+    assert (caught.value.code, caught.value.param) == ("vllm_missing", "security.engine")
 
 
 def test_a_job_that_the_gate_cannot_release_is_warned_about_before_training(store: ArtifactStore) -> None:

@@ -30,7 +30,12 @@ POLICY = Policy(
     measure=Measure(attacks=(Direct(), Prefill()), min_prompts=6, min_new_tokens=12),
 )
 """A policy that bounds nothing, so that an outcome depends only on what was measured."""
-PINNED: dict[str, object] = {"attacks": ["direct", "prefill"], "max_prompts": 6, "max_new_tokens": 12}
+PINNED: dict[str, object] = {
+    "attacks": ["direct", "prefill"],
+    "max_prompts": 6,
+    "max_new_tokens": 12,
+    "measure_noise": False,
+}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from core.errors import InvalidDataset, InvalidInput, TrainingFailed
 from core.lm.load import BaseModel
 from core.pipeline.context import JobContext, Rows
 from core.pipeline.prepare import check_job, load_base
+from core.pipeline.stages import Stages
 from core.schemas.models import BaseModelEntry, FolderSource
 from core.schemas.strategy import FreezeLayersStrategy, LayerNumbers, ModulesStrategy, Strategy
 from core.storage import ArtifactStore
@@ -24,15 +25,16 @@ def texts(rows: Rows, base: BaseModel) -> tuple[list[str], list[str]]:
     return decoded(rows.training.rows), decoded(rows.validation.rows)
 
 
-def test_generation_stops_at_the_end_of_turn_token(base: BaseModel, tmp_path: Path) -> None:
+def test_generation_stops_at_the_end_of_turn_token(base: BaseModel, tmp_path: Path, store: ArtifactStore) -> None:
     """Also where the model's own configuration names another token."""
     end = base.tokenizer.eos_token_id
-    assert load_base(TESTBED, "cpu").stop_ids == [end]
+    stages = Stages(store, "job_a", RecordedEvents(), ("base_model",))
+    assert load_base(TESTBED, "cpu", stages).stop_ids == [end]
     tiny("llama").save_pretrained(tmp_path)
     base.tokenizer.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
     entry = BaseModelEntry(name="small", source=FolderSource(path=tmp_path))
-    assert load_base(entry, "cpu").stop_ids == [7, end]
+    assert load_base(entry, "cpu", stages).stop_ids == [7, end]
 
 
 def test_some_rows_are_held_out(base: BaseModel, store: ArtifactStore) -> None:

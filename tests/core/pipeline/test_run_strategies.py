@@ -15,7 +15,7 @@ from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel
 from core.schemas.evaluation import Answer
 from core.schemas.models import BaseModelEntry, FolderSource
-from core.schemas.results import Outcome, Report, TrainingResult
+from core.schemas.results import Outcome, PrecisionUsed, Report, TrainingResult
 from core.schemas.safeguards import (
     ConstrainedFirstTokens,
     ProjectToSafe,
@@ -182,6 +182,23 @@ def test_the_report_names_the_combinations_and_how_to_serve(done: Done) -> None:
     note = done.text("adapter/README.md")
     assert PROMPT in note
     assert not [file for file in done.run("ml_lr").adapter if file.name.endswith("README.md")]
+
+
+def test_every_strategy_and_safeguard_works_beside_bfloat16_weights(tmp_path: Path) -> None:
+    """On a CPU, where other kernels compute in bfloat16 than on a GPU."""
+    store = ArtifactStore(tmp_path / "store")
+    training = SPEC.training.model_copy(update={"steps": STEPS, "precision": "bfloat16"})
+    runs = {"strategy": MAIN, "compare": (RUNS[4], UniformStrategy())}
+    spec = SPEC.model_copy(update=runs | {"training": training})
+    model = with_unaligned_base(tmp_path / "base")
+    done = Done(store, *run_job(store, assign(spec, upload(store, conversations(14))), model=model))
+    assert done.report.precision == PrecisionUsed(weights="bfloat16")
+    assert {proof.run for proof in done.report.weights} == {"guarded", "projected", "uniform"}
+    assert all(0 <= proof.noise < proof.change for proof in done.report.weights)
+    assert all(each.dtype == torch.float32 for each in done.weights("projected").values())
+    assert {effect.safeguard for effect in done.run("projected").safeguards} == {"project_to_safe"}
+    assert all(point.refusal_drift == point.refusal_drift for point in done.run("guarded").security)
+    assert "Computed in bfloat16" in done.text("report.html")
 
 
 def test_progress_never_decreases_while_refusals_are_collected(done: Done) -> None:

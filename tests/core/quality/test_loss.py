@@ -1,6 +1,7 @@
 """The validation loss is the mean of the rows' own losses, in whatever order and batches they are read; perplexity is
 the same in another unit."""
 
+from dataclasses import replace
 from math import exp
 
 import pytest
@@ -57,6 +58,13 @@ def test_rows_that_exceed_a_batch_run_one_by_one(base: BaseModel, monkeypatch: p
     told = ProgressLog()
     assert row_losses(base, base.model, rows, on_progress=told) == pytest.approx(together)
     assert told == [(done, 6) for done in range(7)]
+
+
+def test_half_batches_have_half_the_rows(base: BaseModel) -> None:
+    rows, told = encoded(base, 6), ProgressLog()
+    halved = row_losses(replace(base, half_batches=True), base.model, rows, on_progress=told)
+    assert told == [(0, 6), (3, 6), (6, 6)]
+    assert halved == pytest.approx(row_losses(base, base.model, rows, on_progress=ignore))
 
 
 def test_perplexity_is_the_exponential_of_the_loss_and_its_interval() -> None:

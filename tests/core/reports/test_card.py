@@ -88,7 +88,8 @@ def test_card_has_gate_figures_data_and_limitations(whole: Report) -> None:
         assert row.title in text
         for cell in row.cells[:2]:
             assert cell is None or f"{cell.value} ({cell.interval}; {cell.detail})" in text
-    assert "+12.5 points (+5 to +20), 60 pairs" in text
+    assert r"+12.5 points (+5 to +20), 60 pairs; noise 3.1 points (4 of 64 verdicts differ)" in text
+    assert "Noise is how much the base model's own figure differs when it is measured twice" in text
     assert "37.5 %" not in text, "baselines are not part of the card"
     assert whole.dataset.sha256 in text
     assert whole.model.sha256 in text

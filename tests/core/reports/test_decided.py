@@ -49,7 +49,7 @@ def test_screening_counts_findings_by_check_and_by_action(whole: Report, report:
 def test_tiles_compare_the_own_run_with_the_base_model(report: Report) -> None:
     assert [(tile.title, tile.before, tile.after, tile.detail) for tile in tiles(report)] == [
         ("Attack success rate", "12.5 %", "25 %", "mean of 1 family"),
-        ("Highest attack success rate", "12.5 %", "25 %", "direct, n = 64"),
+        ("Highest attack success rate", "12.5 %", "25 %", "direct, n = 64, noise 3.1 points"),
         ("Task", "1.25", "2.50", "validation loss, nats per token, n = 64"),
     ]
     over = report.figures[-1].model_copy(update={"run": "ml_lr", "n": 64, "value": 0.5})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.reports.numbers import change, change_interval, interval, percent, plural, points, value
+from core.reports.numbers import change, change_interval, distance, interval, percent, plural, points, value
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ def test_differences_of_rates_are_in_points_with_a_sign() -> None:
     assert points(0.1) == "10 points"
     assert change("accuracy", 0.125) == "+12.5 points"
     assert change("loss", -0.5) == "-0.50"
+    assert [distance("accuracy", size) for size in (-0.125, 0.125)] == ["12.5 points"] * 2
     assert change_interval("exact_match", -0.0125, 0.2) == "-1.2 to +20"
     assert change_interval("loss", -0.5, 0.25) == "-0.50 to +0.25"
 

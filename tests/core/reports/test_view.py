@@ -8,6 +8,8 @@ from core.reports.view import (
     categories,
     drift,
     in_order,
+    largest_noise,
+    noise_note,
     nothing_to_protect,
     robustness_map,
     runs,
@@ -36,7 +38,13 @@ def test_table_has_a_row_for_each_figure_and_a_column_for_each_run(report: Repor
     ]
     assert rows[0].cells == (
         Cell("12.5 %", "6.2 to 25", "n = 64"),
-        Cell("25 %", "12.5 to 50", "n = 64, 1 undecided", "+12.5 points (+5 to +20), 60 pairs"),
+        Cell(
+            "25 %",
+            "12.5 to 50",
+            "n = 64, 1 undecided",
+            "+12.5 points (+5 to +20), 60 pairs",
+            "noise 3.1 points (4 of 64 verdicts differ)",
+        ),
         Cell("37.5 %", "18.8 to 75", "n = 64, 2 undecided"),
     )
     # No decided answer is not a rate of 0 %, and a missing figure is an empty cell.
@@ -46,6 +54,25 @@ def test_table_has_a_row_for_each_figure_and_a_column_for_each_run(report: Repor
         None,
     )
     assert rows[2].cells[0] == Cell("1.25", "0.06 to 0.25", "n = 64")
+
+
+def test_a_change_no_larger_than_noise_is_marked(report: Report) -> None:
+    figure = report.figures[2]
+    assert figure.change is not None
+    small = figure.model_copy(update={"change": figure.change.model_copy(update={"value": -0.03125})})
+    loss = small.model_copy(update={"metric": "loss", "suite": "task", "judge": "none"})
+    cells = [row.cells[1] for row in table(report.model_copy(update={"figures": (small, loss)}))]
+    assert [cell.noise for cell in cells if cell is not None] == [
+        "no larger than noise, 3.1 points (4 of 64 verdicts differ)",
+        "no larger than noise, 0.03",
+    ]
+
+
+def test_noise_is_explained_only_if_it_was_measured(report: Report) -> None:
+    assert "measured twice" in noise_note(report)
+    assert largest_noise(report.figures) == "3.1 points"
+    quiet = tuple(figure.model_copy(update={"change": None}) for figure in report.figures)
+    assert noise_note(report.model_copy(update={"figures": quiet})) == largest_noise(quiet) == ""
 
 
 def test_categories_have_a_row_for_each_judge_and_a_column_for_each_run(report: Report) -> None:

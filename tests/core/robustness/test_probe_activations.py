@@ -13,7 +13,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.lm.prompts import render
 from core.quality.loss import row_losses
-from core.robustness import probe_activations as here
+from core.robustness import refusals as here
 from core.robustness.perturb import Noise
 from core.robustness.probe_activations import Effect, Measurement, ProbeActivations, effect
 from core.schemas.prompts import ProbePrompts

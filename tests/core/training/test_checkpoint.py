@@ -12,8 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from core.catalog import TESTBED
 from core.errors import Interrupted
-from core.lm.load import BaseModel
+from core.lm.load import BaseModel, load
 from core.schemas.results import TrainedStep
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints, Position
@@ -68,6 +69,19 @@ def test_checkpoints_change_nothing(
     done = trained(base, tmp_path, Told(), store=store.root)
     assert same(done, straight[0])
     assert (tmp_path / ADAPTER).read_bytes() == straight[1]
+
+
+def test_a_run_beside_bfloat16_weights_resumes_with_the_same_result(store: ArtifactStore, tmp_path: Path) -> None:
+    base = load(TESTBED, torch.device("cpu"), precision="bfloat16")
+    whole = trained(base, tmp_path / "whole", Told())
+    with pytest.raises(Interrupted):
+        trained(base, tmp_path / "never", Told(last=8), store=store.root)
+    reported = Told()
+    resumed = trained(base, tmp_path / "resumed", reported, store=store.root)
+    assert reported == list(range(7, 15))
+    assert same(resumed, whole)
+    one, other = ((tmp_path / name / ADAPTER).read_bytes() for name in ("whole", "resumed"))
+    assert one == other
 
 
 def test_a_killed_run_resumes_with_the_same_result(

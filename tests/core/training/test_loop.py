@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from torch import Tensor, nn
 
+from core.catalog import TESTBED
 from core.data.batches import Batch
 from core.data.encoded import IGNORED, Encoded
 from core.errors import TrainingFailed
 from core.lm.adapter import attached, lora_layers
-from core.lm.load import BaseModel
+from core.lm.load import BaseModel, load
 from core.lm.modules import Module
 from core.quality.loss import mean_loss, row_losses
 from core.schemas.results import TrainedStep, ValidatedStep
-from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
+from core.schemas.training import LearningPlan, LoraSpec, Precision, TrainingSpec
 from core.training.idle import disable_idle_adapters
 from core.training.loop import Objective, OnStep, RefusalNll, Trained, is_logged, next_token_loss, train
 from tests.core.helpers import encoded, ignore, logits, module_of
@@ -241,11 +242,13 @@ def test_a_micro_batch_without_trained_tokens_is_skipped(bench: Bench) -> None:
     assert done.curve[0].loss == pytest.approx(bench.run(SPEC.model_copy(update={"steps": 1})).curve[0].loss, rel=1e-5)
 
 
-def test_bfloat16_is_coarser_and_learns_as_well(bench: Bench) -> None:
-    spec = SPEC.model_copy(update={"steps": 6})
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+def test_beside_bfloat16_weights_training_is_coarser_and_learns_as_well(bench: Bench, precision: Precision) -> None:
+    spec = SPEC.model_copy(update={"steps": 6, "precision": precision})
     exact = bench.run(spec)
-    assert bench.run(spec.model_copy(update={"precision": "float32"})).curve == exact.curve
-    coarse = bench.run(spec.model_copy(update={"precision": "bfloat16"}))
+    assert bench.run(spec.model_copy(update={"precision": "float32"})).curve == exact.curve, "the weights decide"
+    bench.base = load(TESTBED, torch.device("cpu"), precision="bfloat16")
+    coarse = bench.run(spec)
     assert {value.dtype for value in bench.after.values()} == {torch.float32}
     assert coarse.curve != exact.curve
     assert coarse.curve[0].loss == pytest.approx(exact.curve[0].loss, rel=0.02)

@@ -8,10 +8,11 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from core.catalog import TESTBED
 from core.data.encoded import Encoded
 from core.errors import TrainingFailed
 from core.lm import adapter
-from core.lm.load import BaseModel
+from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.schemas.evaluation import WeightsProof
 from core.schemas.training import LoraSpec
@@ -83,16 +84,24 @@ def test_a_small_update_that_merging_loses_in_bfloat16_is_warned_of(
     folder = saved(base, modules, tmp_path / "a", 1e-4)
     exact = prove(base, rows, folder)
     assert merge_warning(exact, "float32") is None
-    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
-    base.model.bfloat16()
-    try:
-        warning = merge_warning(prove(base, rows, folder), "bfloat16")
-    finally:
-        base.model.float()
-        base.model.load_state_dict(before)
+    half = load(TESTBED, torch.device("cpu"), precision="bfloat16")
+    warning = merge_warning(prove(half, rows, folder), half.weights)
     assert warning is not None
     assert warning.code == "merged_adapter_differs"
     assert "bfloat16" in warning.message
+
+
+def test_an_adapter_beside_bfloat16_weights(rows: tuple[Encoded, ...], tmp_path: Path) -> None:
+    base = load(TESTBED, torch.device("cpu"), precision="bfloat16")
+    modules = find_modules(base.model)
+    proof = prove(base, rows, saved(base, modules, tmp_path / "a", 0.05))
+    assert proof.change > 10 * proof.noise
+    assert proof.merged is not None
+    check_proof(proof)
+    assert merge_warning(proof, base.weights) is None
+    idle = prove(base, rows, saved(base, modules, tmp_path / "idle", 0.0))
+    with pytest.raises(TrainingFailed, match="predict what the base model predicts"):
+        check_proof(idle)
 
 
 def test_the_update_is_merged_while_a_map_computes_only(

@@ -1,6 +1,6 @@
 """Runs the command line of a benchmark in this process, because starting Python and its imports takes seconds.
 
-Not here: benchmarks as programs (tests/research/bench/test_programs.py).
+Not here: the benchmarks' options and figures (the tests).
 """
 
 import json

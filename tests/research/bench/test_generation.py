@@ -1,19 +1,12 @@
 """The generation benchmark on a few prompts, and what it says of answers that differ."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from core.catalog import TESTBED
 from core.lm.load import BaseModel, load
-from research.bench.generation import differing
-
-ROOT = Path(__file__).parents[3]
+from research.bench.generation import differing, main
+from tests.research.bench.programs import run_for_figures
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +23,7 @@ def likeliest(base: BaseModel, prompt: list[int]) -> list[int]:
 
 def test_it_says_how_many_times_as_long_the_others_take() -> None:
     options = ["--rounds=2", "--prompts=14", "--tokens=5", "--sizes=4", "--sizes=8"]
-    program = [sys.executable, "-m", "research.bench.generation", *options]
-    env = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+    figures = run_for_figures(main, *options)
     assert figures["benchmark"] == "generation"
     plain, longer = figures["without_system_prompt"], figures["with_system_prompt"]
     assert plain["prompt_tokens"]["mean"] < longer["prompt_tokens"]["mean"]

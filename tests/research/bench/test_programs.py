@@ -1,13 +1,14 @@
 """Every benchmark runs, on a tiny setting, and prints one line of JSON last. How long anything takes is no test."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+
+from tests.research.bench.programs import run
 
 ROOT = Path(__file__).parents[3]
 PROGRAMS = {
@@ -15,7 +16,6 @@ PROGRAMS = {
     "upload": ["--small", "1", "--large", "2", "--runs", "1"],
     "analysis": ["--repeats=1", "--probes=8", "--rows=1", "--steps=1", "--layers=2", "--every=7"],
     "training": ["--rounds=1", "--steps=1", "--rows=16", "--batch-size=4"],
-    "generation": ["--rounds=1", "--prompts=14", "--tokens=4", "--sizes=3"],
     "evaluation": ["--suite=quick", "--runs=1", "--steps=1", "--max-prompts=4"],
     "poison": ["--seeds=0", "--rows=400", "--planted=9", "--attacks=word_answer", "--timed=50"],
     "base_refusal": ["--worlds=0", "--rows=20"],
@@ -25,6 +25,7 @@ PROGRAMS = {
         *("--device=cpu", "--layers=2", "--hidden=64", "--prompts=4", "--tokens=2"),
         *("--length=16", "--batch-size=2", "--steps=1", "--rounds=1"),
     ],
+    "precision": ["--rounds=1", "--batch-size=2", "--length=16", "--prompts=1", "--tokens=2"],
     "first_step": ["--jobs", "0"],
     "compare": [str(ROOT), str(ROOT), "--figures", "import_api", "--rounds", "1"],
     "cancel": ["--jobs", "1"],
@@ -43,12 +44,20 @@ def spreads(figures: object) -> Iterator[dict[str, float]]:
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Gives torch back the number of threads that a program changes."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("name", "options"), PROGRAMS.items())
 def test_it_runs_and_says_json_last(name: str, options: list[str]) -> None:
-    env = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
-    program = [sys.executable, "-m", f"research.bench.{name}", *options]
-    done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    program = import_module(f"research.bench.{name}")
+    done = run(program.app if name == "screening" else program.main, *options)
+    assert done.exit_code == 0, done.output
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["benchmark"] == name
     assert {"cpus", "load_before", "load_after"} <= figures["machine"].keys()
@@ -61,7 +70,7 @@ def test_it_runs_and_says_json_last(name: str, options: list[str]) -> None:
 def test_every_program_is_tried_and_described() -> None:
     described = (ROOT / "research" / "bench" / "README.md").read_text()
     programs = {path.stem for path in (ROOT / "research" / "bench").glob("*.py") if "__main__" in path.read_text()}
-    own_form = {"judges", "templates"}  # what they print is tested elsewhere
+    own_form = {"generation", "judges", "templates"}  # what they print is tested elsewhere
     assert programs == PROGRAMS.keys() | own_form
     for name in programs:
         assert f"`research.bench.{name}`" in described

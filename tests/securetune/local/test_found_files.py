@@ -26,7 +26,7 @@ TINY: dict[str, Any] = {
     "training": {"steps": 2, "batch_size": 4},
     "strategy": {"kind": "uniform"},
     "quality": {"max_rows": 4, "max_answers": 1, "max_new_tokens": 8},
-    "security": {"attacks": ["direct"], "max_prompts": 8, "max_new_tokens": 8},
+    "security": {"attacks": ["direct"], "max_prompts": 8, "max_new_tokens": 8, "measure_noise": False},
 }
 WEATHER = {
     "name": "get_weather",

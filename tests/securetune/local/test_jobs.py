@@ -31,7 +31,7 @@ from tests.core.judges.servers import Server, completion, rate_refusals, serve
 
 pytestmark = pytest.mark.slow
 
-SECURITY = {"attacks": ["direct"], "max_prompts": 40, "max_new_tokens": 24}
+SECURITY = {"attacks": ["direct"], "max_prompts": 40, "max_new_tokens": 24, "measure_noise": False}
 """Enough prompts to distinguish an attack success rate of 10 % from 0."""
 PINNED = Measure(attacks=(Direct(),), min_prompts=40, min_new_tokens=24)
 """What the project's policy pins: `SECURITY`, which takes less time than the suite `standard`."""

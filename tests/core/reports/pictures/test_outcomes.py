@@ -39,6 +39,7 @@ def test_bars_have_every_family_and_over_refusal_with_counts(report: Report) -> 
         picture.alt == "direct (n = 64): base 12.5 %, ml_lr 25 %, uniform 37.5 %. over-refusal (n = 0): base unknown."
     )
     assert "judge: rules" in picture.caption
+    assert "The base model measured twice differs by up to 3.1 points in a rate." in picture.caption
 
 
 def test_bars_show_the_first_judge(report: Report) -> None:
