@@ -32,7 +32,8 @@ analysis read rows; reading is a third of training, because a backward pass cost
 _REUSABLE: frozenset[Stage] = frozenset({"screening", "model_screening", "before", "noise", "robustness"})
 _MODEL_FREE: frozenset[Stage] = frozenset({"screening", "dataset", "report"})
 """Stages whose duration does not depend on the number of parameters."""
-_SAME_WORK: dict[Stage, Stage] = {"before": "after", "noise": "before", "after": "before"}
+_EVALUATIONS: frozenset[Stage] = frozenset({"before", "noise", "after"})
+"""Stages that measure a model, with the same work."""
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,17 @@ def _choose(work: PlannedWork, speeds: Sequence[MeasuredSpeed], subject: Subject
 def _by_likeness(
     work: PlannedWork, speeds: Sequence[MeasuredSpeed], subject: Subject
 ) -> Iterator[tuple[Sequence[MeasuredSpeed], bool]]:
-    """Measurements that are less and less like the work, and whether the comparison is rough: of the same stage, of its
-    twin, of any stage, of another method or number format; then those of other models.
+    """Measurements that are less and less like the work, and whether the comparison is rough: of the same stage, of
+    stages with the same work, of any stage, of another method or number format; then those of other models.
     """
-    twin = _SAME_WORK.get(work.stage)
-    stages = tuple(get_args(Stage)) if work.work != "other" else (work.stage, twin)
+    twins = _EVALUATIONS if work.stage in _EVALUATIONS else frozenset({work.stage})
+    stages = twins if work.work == "other" else frozenset(get_args(Stage))
     for model_is_own in (True, False):
         of_model = [each for each in speeds if (each.model == subject.model) == model_is_own]
         exact = [each for each in of_model if _is_done_alike(work, each, subject)]
         tiers = (
             ([each for each in exact if each.stage == work.stage], False),
-            ([each for each in exact if each.stage == twin], False),
+            ([each for each in exact if each.stage in twins], False),
             ([each for each in exact if each.stage in stages], True),
             ([each for each in of_model if each.stage in stages], True),
         )

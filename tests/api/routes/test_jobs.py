@@ -320,7 +320,7 @@ def test_an_estimate_makes_no_job(service: Service) -> None:
     assert (run["run"], run["steps"]) == ("ml_lr", 3 * -(-body["data"]["training_rows"] // 16))
     assert run["tokens"] >= 3 * body["data"]["tokens"]
     assert [stage["stage"] for stage in body["stages"]] == [
-        "screening", "base_model", "dataset", "before", "robustness", "training", "after", "report",
+        "screening", "base_model", "dataset", "before", "noise", "robustness", "training", "after", "report",
     ]  # fmt: skip
     assert {stage["seconds"] for stage in body["stages"]} == {None}, "nothing has been measured, so nothing is invented"
     assert (body["total"], body["memory"]["available_bytes"], body["memory"]["fits"]) == (None, None, None)
