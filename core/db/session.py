@@ -8,11 +8,12 @@ from contextlib import contextmanager
 
 import psycopg
 from sqlalchemy import URL, create_engine, event, make_url
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError, ProgrammingError, TimeoutError
+from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.errors import InvalidInput, Unavailable
 
+_IDLE_IN_TRANSACTION = "25P03"
 _UNDEFINED_TABLE = "42P01"
 _UNTRANSLATABLE = "22P05"
 # Detects a network that drops packets within seconds instead of the usual quarter of an hour.
@@ -67,9 +68,11 @@ def transaction(factory: Sessions) -> Generator[Session]:
         with factory.begin() as session:
             yield session
     except (OperationalError, InterfaceError, TimeoutError) as error:
-        raise Unavailable(
-            "The database cannot be reached. Nothing was changed. Try again in a moment.", code="database_unavailable"
-        ) from error
+        raise _unreachable() from error
+    except InternalError as error:  # a machine so busy that PostgreSQL gave up on the transaction
+        if getattr(error.orig, "sqlstate", None) != _IDLE_IN_TRANSACTION:
+            raise
+        raise _unreachable() from error
     except DataError as error:
         if not _has_nul(error):
             raise
@@ -80,6 +83,12 @@ def transaction(factory: Sessions) -> Generator[Session]:
         raise Unavailable(
             "The database has no tables. Run `securetune migrate`.", code="database_not_migrated"
         ) from error
+
+
+def _unreachable() -> Unavailable:
+    return Unavailable(
+        "The database cannot be reached. Nothing was changed. Try again in a moment.", code="database_unavailable"
+    )
 
 
 def _has_nul(error: DataError) -> bool:

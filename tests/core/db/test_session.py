@@ -69,6 +69,21 @@ def test_dropped_connections_are_replaced(sessions: Sessions, database_url: str)
         ping(session)
 
 
+def test_a_transaction_that_idled_too_long(sessions: Sessions, database_url: str) -> None:
+    here = "select count(*) from pg_stat_activity where application_name = 'securetune'"
+
+    def idle() -> None:
+        with transaction(sessions) as session, psycopg.connect(database_url, autocommit=True) as admin:
+            session.execute(text("set local idle_in_transaction_session_timeout = '20ms'"))
+            while admin.execute(here).fetchone() != (0,):
+                pass
+            ping(session)
+
+    with pytest.raises(Unavailable) as caught:
+        idle()
+    assert caught.value.code == "database_unavailable"
+
+
 def test_nobody_waits_for_a_row_for_ever(sessions: Sessions, spec: JobSpec) -> None:
     with transaction(sessions) as session:
         assert session.scalar(text("show lock_timeout")) == "5s"
