@@ -20,7 +20,7 @@ class Seconds(Frozen):
     low: float
     """Shortest duration that the measured speeds make likely."""
     expected: float
-    """Expected duration."""
+    """Duration that is expected, in seconds."""
     high: float
     """Longest duration that the measured speeds make likely."""
 
@@ -46,7 +46,7 @@ class StageEstimate(Frozen):
     """How long one stage will take."""
 
     stage: Stage
-    """The stage."""
+    """The stage that is estimated."""
     run: str | None
     """Label of the run that the stage belongs to; null for stages of the whole job."""
     seconds: Seconds | None

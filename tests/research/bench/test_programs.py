@@ -36,7 +36,7 @@ PROGRAMS = {
 def spreads(figures: object) -> Iterator[dict[str, float]]:
     """Every figure with a count, however deep."""
     if isinstance(figures, dict):
-        if "n" in figures:
+        if "median" in figures:
             yield figures
         for value in figures.values():
             yield from spreads(value)

@@ -57,7 +57,7 @@ def test_a_larger_job_takes_what_it_is_estimated_to_take(service: SecureTune, tm
         "dataset": upload(service, tmp_path, 600),
         "training": {"steps": 40, "batch_size": 16},
         "strategy": {"kind": "uniform"},
-        "security": {"suite": "quick", "max_prompts": 24, "max_new_tokens": 24},
+        "security": {"suite": "quick", "max_prompts": 24, "max_new_tokens": 24, "measure_noise": False},
         "quality": {"max_rows": 40, "max_answers": 8, "max_new_tokens": 32},
     }
     large: dict[str, object] = small | {
