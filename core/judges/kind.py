@@ -7,17 +7,19 @@ strongreject, classifier), opening all judges of a job (opening).
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
 from core.errors import InvalidInput
 from core.judges.cache import JudgementCache
-from core.judges.endpoint import Endpoint
 from core.judges.interface import Judge
 from core.judges.local import LocalModel
 from core.judges.model import JudgeModel, JudgePrompt, ModelJudge
 from core.schemas.judges import EndpointSource, JudgeEntry, JudgeOptions, ModelJudgeOptions
+
+if TYPE_CHECKING:
+    from core.judges.endpoint import Endpoint
 
 Options = TypeVar("Options", bound=JudgeOptions)
 
@@ -49,10 +51,11 @@ class Models:
             InvalidInput: as `find_entry`.
         """
         entry = self.entry(options)
-        model, source = self._open.get(entry.name), entry.source
+        model = self._open.get(entry.name)
         if model is None:
+            source = entry.source
             model = (
-                Endpoint(entry.name, source)
+                open_endpoint(entry.name, source)
                 if isinstance(source, EndpointSource)
                 else LocalModel(entry, source, self._device)
             )
@@ -63,6 +66,13 @@ class Models:
     def entry(self, options: ModelJudgeOptions) -> JudgeEntry:
         """Look up the model of `options`; see `find_entry`."""
         return find_entry(options, self._entries)
+
+
+def open_endpoint(name: str, source: EndpointSource) -> "Endpoint":
+    """A judge model behind a server."""
+    from core.judges.endpoint import Endpoint  # noqa: PLC0415 - OpenAI's client takes long to import, and few jobs use it
+
+    return Endpoint(name, source)
 
 
 def find_entry(options: ModelJudgeOptions, entries: Mapping[str, JudgeEntry]) -> JudgeEntry:

@@ -11,9 +11,8 @@ import torch
 
 from core.judges import classifier, rubric, rules, strongreject
 from core.judges.cache import JudgementCache
-from core.judges.endpoint import Endpoint
 from core.judges.interface import Judge
-from core.judges.kind import JudgeKind, Models, find_entry
+from core.judges.kind import JudgeKind, Models, find_entry, open_endpoint
 from core.judges.local import LocalModel
 from core.judges.model import Heartbeat
 from core.schemas.judges import JUDGES, EndpointSource, JudgeEntry, JudgeOptions, ModelJudgeOptions, RulesJudge
@@ -80,6 +79,6 @@ def check_judges(
     named = [find_entry(each, entries) for each in ordered if isinstance(each, ModelJudgeOptions)]
     for entry in {entry.name: entry for entry in named}.values():
         if isinstance(entry.source, EndpointSource):
-            Endpoint(entry.name, entry.source).check(heartbeat, raw=entry.template is not None)
+            open_endpoint(entry.name, entry.source).check(heartbeat, raw=entry.template is not None)
         elif isinstance(entry.source, FolderSource | GgufSource):
             LocalModel(entry, entry.source, torch.device("cpu")).check()
