@@ -63,7 +63,6 @@ def test_a_larger_job_takes_what_it_is_estimated_to_take(service: SecureTune, tm
     large: dict[str, object] = small | {
         "dataset": upload(service, tmp_path, 1200),
         "training": {"epochs": 1, "batch_size": 16},
-        "compare": [{"kind": "freeze_layers"}],
     }
     assert service.estimate(small).total is None, "nothing has been measured yet"
     first = finish(service, small)
