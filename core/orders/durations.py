@@ -30,7 +30,7 @@ _INSTEAD: dict[Work, tuple[Work, float]] = {
 """Work that takes about as long, times a factor, if there is no measurement of the same work. Measurements of an
 analysis read rows; reading is a third of training, because a backward pass costs two forward passes."""
 _REUSABLE: frozenset[Stage] = frozenset({"screening", "model_screening", "before", "noise", "robustness"})
-_MODEL_FREE: frozenset[Stage] = frozenset({"screening", "dataset", "report"})
+MODEL_FREE: frozenset[Stage] = frozenset({"screening", "dataset", "report"})
 """Stages whose duration does not depend on the number of parameters."""
 _EVALUATIONS: frozenset[Stage] = frozenset({"before", "noise", "after"})
 """Stages that measure a model, with the same work."""
@@ -152,7 +152,7 @@ def _comparable(found: Sequence[MeasuredSpeed]) -> Sequence[MeasuredSpeed]:
 
 def _scale(measured: MeasuredSpeed, work: PlannedWork, subject: Subject) -> float | None:
     """The factor between two models; None if the size of the job's model is not known."""
-    if work.stage in _MODEL_FREE:
+    if work.stage in MODEL_FREE:
         return 1.0
     if subject.parameters is None:
         return 1.0 if measured.model == subject.model else None

@@ -12,7 +12,7 @@ from core.db import speeds
 from core.db.session import Sessions, transaction
 from core.memory import estimate_memory
 from core.orders.check import complete
-from core.orders.durations import Subject, add_up, estimate_stages
+from core.orders.durations import MODEL_FREE, Subject, add_up, estimate_stages
 from core.orders.place import accept
 from core.schemas.estimate import Estimate, MemoryEstimate, StageEstimate
 from core.schemas.events import Warned
@@ -111,7 +111,8 @@ def _stage_warnings(spec: JobSpec, stages: Sequence[StageEstimate]) -> Iterator[
             f"({works}). Run `securetune models check {spec.base_model}`, or a first job.",
         )
     basis = [each for stage in stages for each in stage.basis]
-    if others := sorted({each.model for each in basis if each.model != spec.base_model and each.work not in _NO_MODEL}):
+    of_others = [each for stage in stages if stage.stage not in MODEL_FREE for each in stage.basis]
+    if others := sorted({each.model for each in of_others if each.model != spec.base_model and each.work != "judge"}):
         yield Warned(
             code="speed_of_another_model",
             message=f"{spec.base_model} has not been measured, so its times are those of {', '.join(others)}, scaled "
@@ -140,7 +141,3 @@ def _memory_warnings(spec: JobSpec, memory: MemoryEstimate | None) -> Iterator[W
         f"{memory.available_bytes / 2**30:.1f} GiB. To make it fit: {'; '.join(filter(None, advice))}; or choose a "
         "smaller model.",
     )
-
-
-_NO_MODEL = frozenset({"screen", "tokenise", "judge"})
-"""Kinds of work that another model does not do at another speed."""

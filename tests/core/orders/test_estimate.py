@@ -80,11 +80,17 @@ def codes(found: Estimate) -> Sequence[str]:
 
 
 def ordered(
-    sessions: Sessions, store: ArtifactStore, caller: Caller, spec: JobSpec, seen: list[WorkloadOrder]
+    sessions: Sessions,
+    store: ArtifactStore,
+    caller: Caller,
+    spec: JobSpec,
+    seen: list[WorkloadOrder],
+    *,
+    workload: Workload = WORKLOAD,
 ) -> Estimate:
     def count_work(order: WorkloadOrder) -> Workload:
         seen.append(order)
-        return WORKLOAD
+        return workload
 
     return estimate(sessions, LISTED, store, caller, spec, count_work=count_work, max_rows=100)
 
@@ -131,6 +137,18 @@ def test_another_model_on_the_same_worker(
     assert "those of large, scaled by" in found.warnings[0].message
     assert found.memory is not None
     assert found.memory.fits, "the worker is known by the other model"
+
+
+def test_work_without_a_model_may_be_measured_in_a_job_of_another(
+    sessions: Sessions, store: ArtifactStore, caller: Caller, spec: JobSpec
+) -> None:
+    record(sessions, LOAD, TRAIN)
+    record(sessions, StageSpeed(stage="screening", work="other", calls=1, amount=1, seconds=3), model="large")
+    screening = PlannedWork(stage="screening", work="other", calls=1, amount=1)
+    whole = WORKLOAD.model_copy(update={"work": (screening, *WORKLOAD.work)})
+    found = ordered(sessions, store, caller, spec, [], workload=whole)
+    assert [stage.seconds and stage.seconds.expected for stage in found.stages] == pytest.approx([3, 2, 15])
+    assert codes(found) == []
 
 
 def test_work_that_was_never_measured(sessions: Sessions, store: ArtifactStore, caller: Caller, spec: JobSpec) -> None:
