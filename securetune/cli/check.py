@@ -4,6 +4,7 @@ Not here: measuring (core.pipeline.modelcheck).
 """
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -105,7 +106,7 @@ def _describe_template(found: ModelCheck) -> list[str]:
     template = found.template
     answers = {True: "yes", False: "no"}
     return [
-        visible(template.example),
+        *visible(template.example).splitlines(),
         f"System turns: {answers[template.system_turns]}. Tools: {answers[template.tools]}. Thinking: "
         f"{answers[template.thinking]}. Answers end with: {' '.join(template.stop_tokens)}",
     ]
@@ -151,7 +152,8 @@ def _describe_speeds(found: ModelCheck) -> list[str]:
 
 
 def _modules(found: ModelCheck) -> Table:
-    table = Table(title=f"Modules: {plural(len(found.modules), 'type')}", title_justify="left")
+    title = f"Modules: {plural(len(found.modules), 'type')}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("type", "layers", "outputs x inputs", "parameters", "biases"):
         table.add_column(column, justify="left" if column == "type" else "right")
     for kind in found.modules:
@@ -160,18 +162,17 @@ def _modules(found: ModelCheck) -> Table:
 
 
 def _memory(found: ModelCheck) -> Table:
-    table = Table(
-        title=f"Estimated memory of training in GB, adapter of rank {found.request.lora_rank}", title_justify="left"
-    )
-    for column in ("method", "rows", "length", "weights", "trained", "activations", "logits", "overhead", "total", ""):
+    title = f"Estimated memory of training in GB, adapter of rank {found.request.lora_rank}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)  # within 80 columns
+    columns = ("method", "rows", "length", "weights", "trained", "activations", "logits", "overhead", "total", "fits")
+    for column in columns:
         table.add_column(column, justify="left" if column == "method" else "right")
     for each in found.memory:
         memory = each.memory
         trained = memory.adapter + memory.gradients + memory.optimizer
         parts = (memory.weights, trained, memory.activations, memory.logits, memory.overhead, memory.total)
         sizes = [f"{part / _GB:.1f}" for part in parts]
-        fits = "fits" if each.fits else "too large"
-        table.add_row(each.method, str(each.batch_size), f"{each.length:,}", *sizes, fits)
+        table.add_row(each.method, str(each.batch_size), f"{each.length:,}", *sizes, "yes" if each.fits else "no")
     return table
 
 
