@@ -37,12 +37,12 @@ from core.schemas.memory import DeviceKind, ModelShape, WeightFormat
 from core.schemas.modelcheck import (
     RESULT,
     AnswerMemory,
-    MemoryEstimate,
     ModelCheck,
     ModuleType,
     RefusalCheck,
     RefusalRate,
     TemplateCheck,
+    TrainingMemory,
 )
 from core.schemas.results import StoredFile
 from core.schemas.security import SecuritySpec
@@ -191,12 +191,12 @@ def measure_training(base: BaseModel, modules: Sequence[Module], spec: CheckSpec
 
 def estimate_all(
     shape: ModelShape, spec: CheckSpec, *, device: DeviceKind, weights: WeightFormat, memory_bytes: int
-) -> tuple[MemoryEstimate, ...]:
+) -> tuple[TrainingMemory, ...]:
     """Estimates for every method that the device can run, and every ordered batch size and length."""
     methods: list[tuple[Method, WeightFormat]] = [("lora", weights), ("full", weights)]
     if device == "cuda":
         methods.append(("qlora", "nf4"))
-    found: list[MemoryEstimate] = []
+    found: list[TrainingMemory] = []
     for method, stored in methods:
         for length in _lengths(spec, shape):
             for rows in sorted(set(spec.batch_sizes)):
@@ -212,7 +212,7 @@ def estimate_all(
                 )
                 fits = memory.total <= USABLE_SHARE * memory_bytes
                 found.append(
-                    MemoryEstimate(
+                    TrainingMemory(
                         method=method, weights=stored, batch_size=rows, length=length, memory=memory, fits=fits
                     )
                 )

@@ -6,7 +6,7 @@ Not here: measuring (core.pipeline.modelcheck), warnings about a job's data (cor
 from collections.abc import Sequence
 
 from core.schemas.measure import Measure
-from core.schemas.modelcheck import MemoryEstimate, RefusalCheck, Setting
+from core.schemas.modelcheck import RefusalCheck, Setting, TrainingMemory
 from core.schemas.safeguards import SafetyMix
 from core.schemas.training import Method, TrainingSpec
 
@@ -16,7 +16,7 @@ _MUCH_MORE = 1.1
 
 
 def recommend(
-    estimates: Sequence[MemoryEstimate], refusals: RefusalCheck, *, learning_rate: float, memory_bytes: int
+    estimates: Sequence[TrainingMemory], refusals: RefusalCheck, *, learning_rate: float, memory_bytes: int
 ) -> tuple[Setting, ...]:
     """The settings, each with its reason. Without a fitting estimate, those about memory are left out."""
     return (
@@ -31,7 +31,7 @@ def recommend(
     )
 
 
-def _memory(estimates: Sequence[MemoryEstimate], memory_bytes: int) -> list[Setting]:
+def _memory(estimates: Sequence[TrainingMemory], memory_bytes: int) -> list[Setting]:
     fitting = [each for each in estimates if each.fits]
     method = next((each for each in _METHODS if any(fit.method == each for fit in fitting)), None)
     if method is None:

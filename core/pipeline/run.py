@@ -136,15 +136,15 @@ def check(
     for warning in base.warnings:
         emit(warning)
     measured_on, kind, weights = speeds_of(base), modelcheck.kind_of(base), base.weights
-    shape, modules = modelcheck.shape_of(base), choose(find_modules(base.model), LoraSpec(rank=spec.lora_rank))
+    shape, modules = modelcheck.shape_of(base), find_modules(base.model)
     template = stages.run("dataset", lambda: modelcheck.describe_template(base))
     refusals, answering = stages.run("before", lambda: modelcheck.measure_refusals(base, spec, stages))
     estimates = modelcheck.estimate_all(
         shape, spec, device=kind, weights=weights, memory_bytes=measured_on.memory_bytes
     )
-    training = None
+    trained, training = choose(modules, LoraSpec(rank=spec.lora_rank)), None
     if any(each.fits and each.method == "lora" for each in estimates):
-        training = stages.run("training", lambda: modelcheck.measure_training(base, modules, spec, stages))
+        training = stages.run("training", lambda: modelcheck.measure_training(base, trained, spec, stages))
     found = ModelCheck(
         request=CheckRequest(**spec.model_dump(exclude={"kind", "base_model"})),
         entry_sha256=entry_digest(model),
@@ -154,7 +154,7 @@ def check(
         device=kind,
         warnings=base.warnings,
         shape=shape,
-        modules=modelcheck.list_modules(base, find_modules(base.model)),
+        modules=modelcheck.list_modules(base, modules),
         template=template,
         memory=estimates,
         answers=modelcheck.estimate_answers(base, shape, spec),

@@ -52,7 +52,7 @@ class TemplateCheck(Frozen):
     """Tokens that end an answer."""
 
 
-class MemoryEstimate(Frozen):
+class TrainingMemory(Frozen):
     """Estimated memory of a training run."""
 
     method: Method
@@ -151,7 +151,7 @@ class ModelCheck(Frozen):
     """Modules that can be trained, by type."""
     template: TemplateCheck
     """The chat template, with an example of what is trained on."""
-    memory: tuple[MemoryEstimate, ...]
+    memory: tuple[TrainingMemory, ...]
     """Estimated memory of training, by method, batch size and length."""
     answers: tuple[AnswerMemory, ...]
     """Estimated memory of answers, by length."""

@@ -6,13 +6,13 @@ from core.schemas.job import CheckRequest
 from core.schemas.memory import MapShape, Memory, ModelShape
 from core.schemas.modelcheck import (
     AnswerMemory,
-    MemoryEstimate,
     ModelCheck,
     ModuleType,
     RefusalCheck,
     RefusalRate,
     Setting,
     TemplateCheck,
+    TrainingMemory,
 )
 from core.schemas.results import ModelIdentity
 from core.schemas.speeds import ModelSpeeds
@@ -20,7 +20,7 @@ from core.schemas.speeds import ModelSpeeds
 MEMORY = Memory(
     weights=6_700_000, adapter=10, gradients=10, optimizer=20, activations=60, logits=0, overhead=0, total=6_700_100
 )
-ESTIMATE = MemoryEstimate(method="lora", weights="float32", batch_size=4, length=256, memory=MEMORY, fits=True)
+ESTIMATE = TrainingMemory(method="lora", weights="float32", batch_size=4, length=256, memory=MEMORY, fits=True)
 REFUSALS = RefusalCheck(
     prompts="testbed",
     max_new_tokens=64,

@@ -2,18 +2,18 @@
 
 from core.pipeline.recommend import recommend
 from core.schemas.memory import Memory
-from core.schemas.modelcheck import MemoryEstimate, RefusalCheck, Setting
+from core.schemas.modelcheck import RefusalCheck, Setting, TrainingMemory
 from core.schemas.training import Method
 from tests.core.checks import REFUSALS
 
 WITHOUT_REFUSALS = REFUSALS.model_copy(update={"protectable": False})
 
 
-def estimate(method: Method, rows: int, length: int, total: int, *, fits: bool) -> MemoryEstimate:
+def estimate(method: Method, rows: int, length: int, total: int, *, fits: bool) -> TrainingMemory:
     memory = Memory(
         weights=total, adapter=0, gradients=0, optimizer=0, activations=0, logits=0, overhead=0, total=total
     )
-    return MemoryEstimate(method=method, weights="float32", batch_size=rows, length=length, memory=memory, fits=fits)
+    return TrainingMemory(method=method, weights="float32", batch_size=rows, length=length, memory=memory, fits=fits)
 
 
 ESTIMATES = (
@@ -26,7 +26,7 @@ ESTIMATES = (
 )
 
 
-def settings(*estimates: MemoryEstimate, refusals: RefusalCheck = REFUSALS) -> dict[str, Setting]:
+def settings(*estimates: TrainingMemory, refusals: RefusalCheck = REFUSALS) -> dict[str, Setting]:
     found = recommend(estimates, refusals, learning_rate=1e-4, memory_bytes=100)
     assert all(each.reason.endswith(".") for each in found)
     return {each.name: each for each in found}
