@@ -19,6 +19,7 @@ _TRAINED_BYTES = 4
 """Trained weights, their gradients and the optimizer are float32."""
 _LOSS_COPIES = 3
 """Tensors of the size of the logits at the peak: log-probabilities, their gradient and the gradient of the logits."""
+_USABLE_SHARE = 0.9
 _ROUTER = "router"
 _TYPES = frozenset({"q", "k", "v", "o", "gate", "up", "down", _ROUTER})
 """Types of maps that are not fused."""
@@ -74,6 +75,11 @@ def estimate_memory(
         "overhead": int(_CPU_PROCESS + _CPU_SLACK * (activations + logits)) if device == "cpu" else 0,
     }
     return Memory(**parts, total=sum(parts.values()))
+
+
+def fits(memory: Memory, available_bytes: int) -> bool:
+    """Whether a training fits into a device's memory: a tenth is left for errors of the estimate."""
+    return memory.total <= _USABLE_SHARE * available_bytes
 
 
 def trained_parameters(

@@ -10,7 +10,7 @@ from core import catalog
 from core.catalog import Catalog
 from core.db import speeds
 from core.db.session import Sessions, transaction
-from core.memory import estimate_memory
+from core.memory import estimate_memory, fits
 from core.orders.check import complete
 from core.orders.durations import MODEL_FREE, Subject, add_up, estimate_stages
 from core.orders.place import accept
@@ -86,7 +86,7 @@ def _estimate_memory(spec: JobSpec, workload: Workload, measured: Sequence[Measu
     )
     available = newest.memory_bytes if newest else None
     return MemoryEstimate(
-        needed=needed, available_bytes=available, fits=None if available is None else needed.total <= available
+        needed=needed, available_bytes=available, fits=None if available is None else fits(needed, available)
     )
 
 
@@ -137,7 +137,7 @@ def _memory_warnings(spec: JobSpec, memory: MemoryEstimate | None) -> Iterator[W
     ]
     yield Warned(
         code="memory_exceeded",
-        message=f"The training needs about {memory.needed.total / 2**30:.1f} GiB, and the worker has "
+        message=f"The training needs about {memory.needed.total / 2**30:.1f} GiB, more than 90 % of the worker's "
         f"{memory.available_bytes / 2**30:.1f} GiB. To make it fit: {'; '.join(filter(None, advice))}; or choose a "
         "smaller model.",
     )

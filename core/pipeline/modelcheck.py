@@ -25,7 +25,7 @@ from core.lm.engine import max_cache_bytes
 from core.lm.generate import answer
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, own_parameters, weight_of
-from core.memory import cache_bytes, estimate_memory
+from core.memory import cache_bytes, estimate_memory, fits
 from core.modelfiles.reading import Problem
 from core.modelfiles.shape import read_shape
 from core.pipeline.stages import Stages
@@ -52,8 +52,6 @@ from core.storage import ArtifactStore
 from core.thinking import split_thinking
 from core.training import loop
 
-USABLE_SHARE = 0.9
-"""Share of the device's memory that an estimate may use; the rest is for errors of the estimate."""
 _MAX_NEW_TOKENS = 64
 """Length of an answer in tokens: a refusal shows in the first sentence."""
 _STEPS = 3
@@ -210,10 +208,14 @@ def estimate_all(
                     weights=stored,
                     device=device,
                 )
-                fits = memory.total <= USABLE_SHARE * memory_bytes
                 found.append(
                     TrainingMemory(
-                        method=method, weights=stored, batch_size=rows, length=length, memory=memory, fits=fits
+                        method=method,
+                        weights=stored,
+                        batch_size=rows,
+                        length=length,
+                        memory=memory,
+                        fits=fits(memory, memory_bytes),
                     )
                 )
     return tuple(found)

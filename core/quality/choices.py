@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from core.data.benchmarks import LETTERS, Question
 from core.lm.answer_start import find_answer_start
 from core.lm.load import BaseModel
+from core.lm.logits import logits_at
 from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render
 from core.quality.answers import AnsweredRow, TaskScores, score_rate
@@ -136,10 +137,11 @@ def _inputs(number: int, prompt: Tokens, question: Question, letters: Sequence[t
 def _add_scores(base: BaseModel, model: nn.Module, inputs: Sequence[_Input], scores: Sequence[torch.Tensor]) -> None:
     """Run the model, and add the probability of each spelling to that of its letter."""
     ids, mask = pad([item.row for item in inputs], base.pad_id, side="right")
-    logits = model(input_ids=ids.to(base.device), attention_mask=mask.to(base.device)).logits
-    for item, row in zip(inputs, logits, strict=True):
-        start, end = len(item.prompt) - 1, len(item.row)
-        log_probs = row[start:end].float().log_softmax(-1)
+    answers = [range(len(item.prompt) - 1, len(item.row)) for item in inputs]
+    positions = [(row, place) for row, answer in enumerate(answers) for place in answer]
+    logits = logits_at(model, ids.to(base.device), mask.to(base.device), torch.tensor(positions, device=base.device))
+    for item, own in zip(inputs, logits.split([len(answer) for answer in answers]), strict=True):
+        log_probs = own.float().log_softmax(-1)
         tokens = torch.tensor([tokens for _, tokens in item.spellings], device=log_probs.device)
         totals = log_probs.gather(1, tokens.T).sum(0).double().cpu()
         letters = scores[item.question]

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from core.data.batches import collate
-from core.data.encoded import IGNORED, Encoded
+from core.data.encoded import Encoded
 from core.lm.load import BaseModel
+from core.lm.logits import logits_only_at
+from core.lm.loss import find_labels
 from core.robustness.classifier import fit_direction, last_token_features
 from core.robustness.refusals import BaseRefusals, ProbeBatch, pack, render_probes
 from core.schemas.progress import OnProgress
@@ -129,10 +131,11 @@ class ProbeActivations:
     def run_batch(self, model: nn.Module, batch: ProbeBatch) -> tuple[Tensor | None, Tensor]:
         """Features of the batch's prompts (`batch width`, None for rows of data) and losses (`batch`)."""
         reads_features = batch.last_prompt is not None
-        output = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=reads_features
-        )
-        losses = batch.losses(output.logits)
+        with logits_only_at(model, batch.counted):
+            output = model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=reads_features
+            )
+        losses = batch.losses(output.logits[0])
         if not reads_features:
             return None, losses
         states = output.hidden_states[self.direction.quality.layer]
@@ -141,7 +144,5 @@ class ProbeActivations:
 
 def _of_rows(base: BaseModel, rows: Sequence[Encoded]) -> ProbeBatch:
     batch = collate(rows, base.pad_id).to(base.device)
-    shifted = batch.labels[:, 1:]
-    counted = (shifted != IGNORED).nonzero()
-    wanted = shifted[counted[:, 0], counted[:, 1]]
+    counted, wanted = find_labels(batch.labels)
     return ProbeBatch(batch.input_ids[:, :-1], batch.attention_mask[:, :-1], counted, wanted, last_prompt=None)

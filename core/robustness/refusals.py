@@ -15,6 +15,8 @@ from core.errors import InvalidModel
 from core.lm.answer_start import find_answer_start
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel
+from core.lm.logits import logits_at
+from core.lm.loss import row_means
 from core.lm.packing import pack_by_length
 from core.lm.prompts import pad, render
 from core.schemas.data import Message
@@ -50,12 +52,12 @@ class ProbeBatch:
         return torch.bincount(self.counted[:, 0], minlength=len(self.input_ids))
 
     def losses(self, logits: Tensor) -> Tensor:
-        """Mean negative log-likelihood of each row's counted tokens, for rows that have any, from all logits."""
-        counted = logits[self.counted[:, 0], self.counted[:, 1]]
-        each = cross_entropy(counted.float(), self.wanted, reduction="none")
-        counts = self.per_row
-        total = torch.zeros(len(counts), device=each.device).index_add(0, self.counted[:, 0], each)
-        return total[counts > 0] / counts[counts > 0]
+        """Mean negative log-likelihood of each row's counted tokens, for rows that have any.
+
+        `logits` are those of the counted positions alone, `tokens vocabulary`.
+        """
+        each = cross_entropy(logits.float(), self.wanted, reduction="none")
+        return row_means(each, self.counted, len(self.input_ids))[self.per_row > 0]
 
 
 class BaseRefusals:
@@ -85,7 +87,7 @@ class BaseRefusals:
     def nll(self, model: nn.Module) -> float:
         """Negative log-likelihood of the base model's answers by a model, nats per token."""
         found = [
-            batch.losses(model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits)
+            batch.losses(logits_at(model, batch.input_ids, batch.attention_mask, batch.counted))
             for batch in self.batches
         ]
         return float(torch.cat(found).mean())

@@ -15,6 +15,7 @@ from typing_extensions import override
 from core.data.batches import Batch
 from core.data.encoded import IGNORED
 from core.lm.adapter import keep_requires_grad
+from core.lm.loss import find_labels, token_losses
 from core.safeguards.interface import Safeguard
 from core.schemas.safeguards import ConstrainedFirstTokens
 from core.training.loop import Objective
@@ -77,8 +78,7 @@ def strengths_by_position(options: ConstrainedFirstTokens, labels: Tensor) -> Te
 
 def token_log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
     """Log-probability of each label, float32, `batch seq-1`; 0 at positions without a label."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    labels = batch.labels[:, 1:]
-    chosen = labels.masked_fill(labels == IGNORED, 0)[..., None]
-    found = logits[:, :-1].float().log_softmax(-1).gather(-1, chosen)[..., 0]
-    return found.masked_fill(labels == IGNORED, 0.0)
+    positions, wanted = find_labels(batch.labels)
+    losses = token_losses(model, batch.input_ids, batch.attention_mask, positions, wanted)
+    nothing = torch.zeros(batch.labels[:, 1:].shape, device=losses.device)
+    return nothing.index_put((positions[:, 0], positions[:, 1]), -losses)

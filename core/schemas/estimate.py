@@ -68,7 +68,7 @@ class MemoryEstimate(Frozen):
     available_bytes: int | None
     """Memory of the worker's device in bytes; null if no worker has measured a speed yet."""
     fits: bool | None
-    """Whether the training fits into it; null if it is not known."""
+    """Whether the training needs at most 90 % of it; null if it is not known."""
 
 
 class Estimate(Frozen):

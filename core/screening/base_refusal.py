@@ -19,6 +19,7 @@ from torch import Tensor
 from core.data.encoded import IGNORED, Encoded
 from core.lm.answer_start import AnswerStart, find_answer_start
 from core.lm.load import BaseModel
+from core.lm.logits import logits_at
 from core.lm.packing import max_batch_tokens, pack_by_length
 from core.lm.prompts import pad, render
 from core.lm.texts import TextDecoder
@@ -115,8 +116,8 @@ def _mean_probabilities(base: BaseModel, answer_start: AnswerStart, texts: Seque
 def _next_word_probabilities(base: BaseModel, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Probability of every word after each prompt, `batch vocabulary`, float32."""
     ids, mask = (each.to(base.device) for each in pad(prompts, base.pad_id, side="right"))
-    logits = base.model(input_ids=ids, attention_mask=mask).logits
-    return logits[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1].float().softmax(-1)
+    last = torch.stack([torch.arange(len(ids), device=ids.device), mask.sum(1) - 1], dim=1)
+    return logits_at(base.model, ids, mask, last).float().softmax(-1)
 
 
 def _batches(base: BaseModel, lengths: Sequence[int]) -> Iterator[list[int]]:

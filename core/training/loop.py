@@ -21,7 +21,7 @@ from torch.optim import AdamW
 from core.data.batches import Batch, collate
 from core.data.encoded import Encoded
 from core.data.order import batches_from, micro_batches, padded_tokens
-from core.lm.loss import batch_losses
+from core.lm.loss import batch_losses, find_labels, token_losses
 from core.lm.precision import uses_bfloat16
 from core.meter import Meter
 from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
@@ -48,7 +48,8 @@ token."""
 
 def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
     """The default objective: mean negative log-likelihood of the trained tokens, nats per token."""
-    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    positions, wanted = find_labels(batch.labels)
+    return token_losses(model, batch.input_ids, batch.attention_mask, positions, wanted).mean()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from core.data.encoded import IGNORED, Encoded
 from core.errors import TrainingFailed
 from core.lm.adapter import lora_layers
 from core.lm.load import BaseModel
+from core.lm.logits import logits_at
 from core.schemas.evaluation import WeightsProof
 from core.schemas.events import Warned
 
@@ -66,9 +67,9 @@ class BaseProbabilities:
         lengths = torch.tensor([len(self._ids[number]) for number in numbers])
         mask = torch.arange(ids.shape[1]) < lengths[:, None]  # on the right, where causal attention never looks
         device = self._base.device
-        logits: Tensor = model(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits
-        found = [logits[place, self._places[number]] for place, number in enumerate(numbers)]
-        return torch.cat(found).float().softmax(-1).cpu()
+        places = [(row, place) for row, number in enumerate(numbers) for place in self._places[number]]
+        logits = logits_at(model, ids.to(device), mask.long().to(device), torch.tensor(places, device=device))
+        return logits.float().softmax(-1).cpu()
 
 
 def check_proof(proof: WeightsProof) -> None:

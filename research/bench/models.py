@@ -17,7 +17,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.schemas.results import TrainedStep
 from core.schemas.training import LearningPlan, TrainingSpec
-from core.training.loop import train
+from core.training.loop import Objective, next_token_loss, train
 from core.training.probe import probe
 from research.bench.figures import ignore
 
@@ -52,6 +52,7 @@ def step_seconds(
     *,
     learning_rate: float,
     settling: int,
+    objective: Objective = next_token_loss,
 ) -> tuple[float, float]:
     """Wall and processor seconds of a training step, without the first `settling` steps."""
     moments: list[tuple[float, float]] = []
@@ -60,7 +61,16 @@ def step_seconds(
         moments.append((synchronised_now(base.device), time.process_time()))
 
     with attached(base.model, modules, spec.lora, seed=0) as tuned:
-        train(tuned, rows, plan, spec, learning_rate=learning_rate, pad_id=base.pad_id, on_step=record)
+        train(
+            tuned,
+            rows,
+            plan,
+            spec,
+            learning_rate=learning_rate,
+            pad_id=base.pad_id,
+            on_step=record,
+            objective=objective,
+        )
     first, last = moments[settling - 1], moments[-1]
     measured = len(moments) - settling
     return (last[0] - first[0]) / measured, (last[1] - first[1]) / measured

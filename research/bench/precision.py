@@ -1,25 +1,27 @@
 """What bfloat16 saves on a CPU: a training step, and the answers of an evaluation before and after training.
 
-The same model is in memory in both precisions, and the two take turns, round after round; each ratio is taken within a
-round. Prompts are a sample of the suite's, the same number of each family. The answers after training are those of an
-adapter with random weights, loaded from its file as an evaluation loads it.
+The same model is in memory in both precisions, and all ways take turns, round after round; each ratio is taken within a
+round. A training step is also measured in float32 with transformers' own loss, which is computed at every position; the
+service computes it only where a label is. Prompts are a sample of the suite's, the same number of each family. The
+answers after training are those of an adapter with random weights, loaded from its file as an evaluation loads it.
 Not here: what rounding does to figures, and other stages of a job.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
+from torch import Tensor, nn
 
 from core.attacks.ask import build_suites
 from core.attacks.prompts import choose_prompts
 from core.catalog import read
 from core.data import load as load_rows
+from core.data.batches import Batch, collate
 from core.data.encoded import Encoded
 from core.data.template import encode_all
 from core.lm.adapter import attached, factors, loaded, lora_layers, save
@@ -30,16 +32,19 @@ from core.lm.precision import main_shapes, measure_speedup
 from core.lm.prompts import render
 from core.schemas.security import SecuritySpec, SuiteName
 from core.schemas.training import LoraSpec, Precision, TrainingSpec
+from core.training.loop import Objective, next_token_loss
 from research.bench.figures import Figures, benchmark, ignore, ratios, spread, take_turns, timed
 from research.bench.models import learning_plan, step_seconds
 from testbed import DATA_DIR
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+_ALL_POSITIONS = "float32, loss at all positions"
 _TARGET = 2.0
 _RATE = 1e-4
-_MAX_LENGTH = 1024
 _SETTLING_STEPS = 1
 _PARTS = "training_step,answers"
+_Times = dict[str, tuple[float, float]]
+"""Wall and processor seconds of each part."""
 
 
 def main(
@@ -50,14 +55,15 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each precision.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Measured training steps of a round.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 8,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of a row.")] = 128,
+    length: Annotated[int, typer.Option(min=2, help="Most tokens of a row; longer ones are cut.")] = 128,
+    data: Annotated[Path, typer.Option(help="Rows to train on, as in a job.")] = DATA_DIR / "instructions.jsonl",
     suite: Annotated[SuiteName, typer.Option(help="Whose prompts.")] = "standard",
     prompts: Annotated[int, typer.Option(min=1, help="Prompts of each family; a sample of the suite's.")] = 4,
     tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 32,
     parts: Annotated[str, typer.Option(help="What is measured, separated by commas.")] = _PARTS,
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0 leaves it the choice.")] = 0,
 ) -> None:
-    """Seconds in float32 and bfloat16, and how many times as fast bfloat16 is."""
+    """Seconds of each way, and how many times as fast bfloat16 is."""
     with benchmark("precision") as figures, tempfile.TemporaryDirectory() as folder:
         if threads:
             torch.set_num_threads(threads)
@@ -68,48 +74,73 @@ def main(
         figures["self_test"] = measure_speedup(main_shapes(base.folder)) if main_shapes(base.folder) else None
 
         if "training_step" in parts.split(","):
-            rows = _rows(base, batch_size * (_SETTLING_STEPS + steps), length)
             spec = TrainingSpec(steps=_SETTLING_STEPS + steps, batch_size=batch_size, max_length=length)
-            ways = {each: partial(_step, bases[each], rows, spec) for each in bases}
-            figures["training_step"] = {"rows": batch_size, "row_tokens": length} | _compare(ways, rounds)
+            conversations = load_rows(data, None, max_rows=1_000_000)[: batch_size * spec.total_steps(1)]
+            rows = encode_all(conversations, base.tokenizer, max_length=length).rows
+            ways = {
+                _ALL_POSITIONS: partial(_step, bases["float32"], rows, spec, transformers_loss),
+                **{each: partial(_step, bases[each], rows, spec, next_token_loss) for each in bases},
+            }
+            figures["training_step"] = _describe(rows, batch_size) | _compare(ways, rounds)
         if "answers" in parts.split(","):
             adapter, asked = _adapter(base, Path(folder)), _prompts(base, suite, prompts)
-            ways = {each: partial(_answers, bases[each], adapter, asked, tokens) for each in bases}
+            ways = {str(each): partial(_answers, bases[each], adapter, asked, tokens) for each in bases}
             sizes: Figures = {"suite": suite, "prompts": len(asked), "max_new_tokens": tokens}
             figures["answers"] = sizes | _compare(ways, rounds)
 
 
-def _compare(ways: dict[Precision, Callable[[], dict[str, tuple[float, float]]]], rounds: int) -> Figures:
-    """Wall and processor seconds of each part in both precisions, and their ratios."""
-    runs = take_turns({str(name): partial(_printed, name, way) for name, way in ways.items()}, rounds)
-    found: Figures = {}
-    for part in runs["float32"][0]:
-        exact, half = ([run[part] for run in runs[name]] for name in ("float32", "bfloat16"))
-        found[part] = {
-            "float32_seconds": spread([wall for wall, _ in exact]),
-            "bfloat16_seconds": spread([wall for wall, _ in half]),
-            "speedup": ratios([wall for wall, _ in exact], [wall for wall, _ in half]) | {"target": _TARGET},
-            "cpu_speedup": ratios([cpu for _, cpu in exact], [cpu for _, cpu in half]),
-        }
-    return found
+def transformers_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Transformers' own loss, from logits of every position."""
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
 
 
-def _printed(name: str, way: Callable[[], dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+def _describe(rows: Sequence[Encoded], batch_size: int) -> Figures:
+    """Of the measured steps: how many tokens a batch has with its padding, and how many of them are trained on."""
+    measured = rows[_SETTLING_STEPS * batch_size :]
+    batches = [collate(measured[first : first + batch_size], 0) for first in range(0, len(measured), batch_size)]
+    return {
+        "rows": batch_size,
+        "batch_tokens": spread([batch.input_ids.numel() for batch in batches], 0),
+        "trained_tokens": spread([batch.trained_tokens for batch in batches], 0),
+    }
+
+
+def _compare(ways: Mapping[str, Callable[[], _Times]], rounds: int) -> Figures:
+    """Wall and processor seconds of each way and part, and how many times as long as bfloat16 the others take."""
+    runs = take_turns({name: partial(_printed, name, way) for name, way in ways.items()}, rounds)
+    return {
+        part: _compare_part({name: [run[part] for run in runs[name]] for name in runs}) for part in runs["float32"][0]
+    }
+
+
+def _compare_part(times: Mapping[str, Sequence[tuple[float, float]]]) -> Figures:
+    walls, cpus = ({name: [each[kind] for each in found] for name, found in times.items()} for kind in (0, 1))
+    return {
+        "seconds": {name: spread(found) for name, found in walls.items()},
+        "cpu_seconds": {name: spread(found) for name, found in cpus.items()},
+        "speedup": {name: ratios(walls[name], walls["bfloat16"]) for name in times if name != "bfloat16"},
+        "cpu_speedup": {name: ratios(cpus[name], cpus["bfloat16"]) for name in times if name != "bfloat16"},
+        "target": _TARGET,
+    }
+
+
+def _printed(name: str, way: Callable[[], _Times]) -> _Times:
     """Print each measurement as it is taken: a round of a large model takes minutes."""
     found = way()
     typer.echo(f"{name}: {found}")
     return found
 
 
-def _step(base: BaseModel, rows: Sequence[Encoded], spec: TrainingSpec) -> dict[str, tuple[float, float]]:
+def _step(base: BaseModel, rows: Sequence[Encoded], spec: TrainingSpec, objective: Objective) -> _Times:
     modules = find_modules(base.model)
     plan = learning_plan(modules, (), 1.0)
-    return {"step": step_seconds(base, modules, rows, plan, spec, learning_rate=_RATE, settling=_SETTLING_STEPS)}
+    seconds = step_seconds(
+        base, modules, rows, plan, spec, learning_rate=_RATE, settling=_SETTLING_STEPS, objective=objective
+    )
+    return {"step": seconds}
 
 
-def _answers(
-    base: BaseModel, adapter: Path, prompts: Sequence[Sequence[int]], tokens: int
-) -> dict[str, tuple[float, float]]:
+def _answers(base: BaseModel, adapter: Path, prompts: Sequence[Sequence[int]], tokens: int) -> _Times:
     answer = partial(continue_tokens, base, prompts=prompts, max_new_tokens=tokens, on_progress=ignore)
     before = timed(answer, model=base.model)[1:]
     with loaded(base, adapter) as tuned:
@@ -125,14 +156,6 @@ def _adapter(base: BaseModel, folder: Path) -> Path:
             factors(layer)[1].data.normal_(std=1e-3, generator=generator)
         save(tuned, base, folder)
     return folder
-
-
-def _rows(base: BaseModel, count: int, length: int) -> list[Encoded]:
-    """Rows of exactly `length` tokens, which are all trained on."""
-    conversations = load_rows(DATA_DIR / "instructions.jsonl", None, max_rows=1_000_000)
-    encoded = encode_all(conversations[: count * length // 8 + 1], base.tokenizer, max_length=_MAX_LENGTH).rows
-    stream = np.resize(np.concatenate([row.input_ids for row in encoded]), count * length).astype(np.int32)
-    return [Encoded(ids, ids, line) for line, ids in enumerate(stream.reshape(count, length), 1)]
 
 
 def _prompts(base: BaseModel, suite: SuiteName, count: int) -> list[list[int]]:

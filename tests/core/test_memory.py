@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from core.data.batches import Batch
 from core.lm.adapter import attached
 from core.lm.modules import find_modules
-from core.memory import cache_bytes, estimate_memory, trained_parameters, weight_bytes
+from core.memory import cache_bytes, estimate_memory, fits, trained_parameters, weight_bytes
 from core.modelfiles.shape import read_shape
 from core.schemas.memory import DeviceKind, MapShape, Memory, ModelShape
 from core.schemas.training import LoraSpec, Method
+from core.training.loop import next_token_loss
 from tests.core.helpers import tiny
 
 ROWS, LENGTH = 3, 40
@@ -69,7 +71,7 @@ def stored_bytes(family: str, folder: Path) -> tuple[int, ModelShape]:
     with attached(model, find_modules(model), LoraSpec(rank=4), seed=0) as tuned:
         own = {each.untyped_storage().data_ptr() for each in (*tuned.parameters(), *tuned.buffers())}
         with saved_tensors_hooks(store, lambda tensor: tensor):
-            loss = tuned(input_ids=ids, attention_mask=mask, labels=ids).loss
+            loss = next_token_loss(tuned, Batch(ids, mask, labels=ids))
         loss.backward()
     return sum(size for place, size in stored.items() if place not in own), shape
 
@@ -90,6 +92,12 @@ def test_activations_are_what_torch_stores(family: str, tmp_path: Path) -> None:
 
     # One of the three tensors of the size of the logits is stored; the others exist in the backward pass.
     assert found.activations + found.logits / 3 == pytest.approx(measured, rel=0.1)
+
+
+def test_a_tenth_of_the_memory_stays_free() -> None:
+    found = estimate()
+    assert fits(found, int(found.total / 0.9) + 10)
+    assert not fits(found, int(found.total / 0.9) - 10)
 
 
 def test_the_parts_of_an_adapter() -> None:

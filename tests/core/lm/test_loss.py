@@ -3,24 +3,31 @@
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
 from typing_extensions import override
 
 from core.data.batches import collate
 from core.lm.load import BaseModel
-from core.lm.loss import batch_losses
-from tests.core.helpers import encoded
+from core.lm.loss import batch_losses, find_labels, token_losses
+from core.lm.modules import find_modules
+from tests.core.helpers import FAMILIES, encoded, tiny_base
 
 
 class Fixed(nn.Module):
-    """A model with these logits, whatever it reads."""
+    """A model whose head is given these logits, whatever it reads."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
-        self.logits = logits
+        self.head = nn.Identity()
+        self.given = logits
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
 
     @override
-    def forward(self, **_inputs: torch.Tensor) -> "Fixed":
-        return self
+    def forward(self, **_inputs: torch.Tensor) -> CausalLMOutput:
+        return CausalLMOutput(logits=self.head(self.given))
 
 
 def row_losses(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
@@ -52,3 +59,24 @@ def test_rows_of_a_batch_do_not_touch_and_agree_with_transformers(base: BaseMode
                 input_ids=alone.input_ids, attention_mask=alone.attention_mask, labels=alone.labels
             ).loss.item()
         assert loss == pytest.approx(own, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_transformers(base: BaseModel, family: str) -> None:
+    here = tiny_base(family, base)
+    here.model.requires_grad_()
+    batch = collate(encoded(base, 6), base.pad_id)
+    positions, wanted = find_labels(batch.labels)
+    assert 0 < len(positions) < batch.attention_mask.sum() - 6, "every token is labelled: nothing is left out"
+
+    loss = token_losses(here.model, batch.input_ids, batch.attention_mask, positions, wanted).mean()
+    found = gradients(here.model, loss)
+    theirs = here.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert torch.allclose(found, gradients(here.model, theirs), rtol=1e-3, atol=1e-6)
+
+
+def gradients(model: PreTrainedModel, loss: torch.Tensor) -> torch.Tensor:
+    """Gradients of the weights of all modules, in one row."""
+    weights = [model.get_parameter(name) for name in {module.weight: None for module in find_modules(model)}]
+    return torch.cat([each.flatten() for each in torch.autograd.grad(loss, weights)])

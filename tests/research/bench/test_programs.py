@@ -26,7 +26,7 @@ PROGRAMS = {
         *("--length=16", "--batch-size=2", "--steps=1", "--rounds=1"),
     ],
     "noise": ["--max-prompts=4", "--rows=4"],
-    "precision": ["--rounds=1", "--batch-size=2", "--length=16", "--prompts=1", "--tokens=2"],
+    "precision": ["--rounds=1", "--batch-size=2", "--length=64", "--prompts=1", "--tokens=2"],
     "first_step": ["--jobs", "0"],
     "compare": [str(ROOT), str(ROOT), "--figures", "import_api", "--rounds", "1"],
     "cancel": ["--jobs", "1"],
