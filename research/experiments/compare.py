@@ -7,6 +7,7 @@ reached once. Not here: training (research.experiments.lab), other figures (rese
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from core.stats import mean_interval
 from research.experiments.spec import Comparison, Curve, Interval, Point
 
 Figure = Callable[[Point], float]
+Measured = TypeVar("Measured")
 Pairs = Sequence[tuple[Curve, Curve]]
 """A curve of uniform and one of another run with the same seed."""
 
@@ -91,16 +93,17 @@ def read_at_equal(pairs: Pairs, shortfall: Figure, figure: Figure) -> list[tuple
     found: list[tuple[float, float]] = []
     for one, other in pairs:
         level = max(min(map(shortfall, one.points)), min(map(shortfall, other.points)))
-        found.append((read_at(one, shortfall, level, figure), read_at(other, shortfall, level, figure)))
+        found.append((read_at(one.points, shortfall, level, figure), read_at(other.points, shortfall, level, figure)))
     return found
 
 
-def read_at(curve: Curve, shortfall: Figure, level: float, value: Figure) -> float:
-    """A figure where the run first comes down to a level, linear between the points on both sides.
+def read_at(
+    points: Sequence[Measured], shortfall: Callable[[Measured], float], level: float, value: Callable[[Measured], float]
+) -> float:
+    """A figure where a run first comes down to a level, linear between the points on both sides.
 
     A run that begins below the level is read at its first point, one that never reaches it at its last.
     """
-    points = curve.points
     so_far = np.minimum.accumulate([shortfall(point) for point in points])
     reached = int(np.argmax(so_far <= level)) if (so_far <= level).any() else len(points) - 1
     if reached == 0 or so_far[reached] > level:

@@ -40,19 +40,19 @@ FALLING = curve("a", 0, point(1, 2.0, 0.0), point(2, 1.0, 40.0), point(3, 0.5, 8
     ("level", "wanted"), [(2.0, 0.0), (1.5, 20.0), (1.0, 40.0), (0.75, 60.0), (0.5, 80.0), (0.1, 80.0), (3.0, 0.0)]
 )
 def test_a_curve_is_read_between_the_points_on_both_sides_of_a_level(level: float, wanted: float) -> None:
-    assert read_at(FALLING, loss, level, success) == pytest.approx(wanted)
+    assert read_at(FALLING.points, loss, level, success) == pytest.approx(wanted)
 
 
 def test_a_level_is_reached_where_it_is_first_reached() -> None:
     wavering = curve("a", 0, point(1, 2.0, 0.0), point(2, 1.0, 90.0), point(3, 1.8, 10.0), point(4, 0.9, 20.0))
-    assert read_at(wavering, loss, 1.0, success) == pytest.approx(90.0)
-    assert read_at(wavering, loss, 1.5, success) == pytest.approx(45.0)
+    assert read_at(wavering.points, loss, 1.0, success) == pytest.approx(90.0)
+    assert read_at(wavering.points, loss, 1.5, success) == pytest.approx(45.0)
 
 
 @given(st.lists(st.floats(0.01, 5.0), min_size=1, max_size=8), st.floats(0.01, 5.0))
 def test_what_is_read_lies_within_the_curve(losses: list[float], level: float) -> None:
     points = [point(step, loss, 10.0 * step) for step, loss in enumerate(losses, start=1)]
-    assert 10.0 <= read_at(curve("a", 0, *points), loss, level, success) <= 10.0 * len(losses) + 1e-9
+    assert 10.0 <= read_at(curve("a", 0, *points).points, loss, level, success) <= 10.0 * len(losses) + 1e-9
 
 
 def test_both_are_compared_at_the_best_task_score_that_both_reach() -> None:

@@ -1,0 +1,196 @@
+"""A real model and an experiment's data in memory: trains arms as a job does, and measures them on the way.
+
+Runs use what a job uses: the plan of a strategy, safeguards, the training loop. Not here: which runs there are
+(research.real.run), figures (research.real.measure).
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+from peft import PeftModel
+from torch import nn
+from transformers.utils.logging import disable_progress_bar
+
+from core import safeguards
+from core.attacks.prompts import choose_prompts
+from core.data import load as load_rows
+from core.data.template import encode_all, end_of_turn
+from core.lm.adapter import attached
+from core.lm.load import choose_device, load
+from core.lm.modules import find_modules
+from core.robustness.analyse import EarlyStop, analyse
+from core.safeguards import SafeguardContext
+from core.schemas.analysis import AnalysisSpec
+from core.schemas.job import JobSpec
+from core.schemas.models import BaseModelEntry
+from core.schemas.results import TrainedStep
+from core.schemas.robustness import RobustnessResult
+from core.schemas.security import SecuritySpec
+from core.schemas.training import TrainingSpec
+from core.training.loop import train
+from core.training.probe import probe
+from core.training.strategies import plan
+from research import ignore
+from research.real.arms import Arm
+from research.real.measure import Point, mark_answers, measure_loss, measure_rouge
+from research.real.plan import Plan
+
+_DATASET = "ds_" + "0" * 24
+Item = TypeVar("Item")
+
+
+class Lab:
+    """The base model, rows and requests of one experiment."""
+
+    def __init__(
+        self, settings: Plan, entry: BaseModelEntry, data: Path, harmful: Sequence[str], safe: Sequence[str]
+    ) -> None:
+        """Load the model and the rows. `harmful` and `safe` are requests in the order of their files."""
+        disable_progress_bar()  # lines of progress are the experiment's own
+        # peft asks transformers 5 by an old name, once in every process.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        self.settings, self.entry = settings, entry
+        self.base = load(entry, choose_device("auto"))
+        self.base.stop_also_at(end_of_turn(self.base.tokenizer))
+        self.modules = find_modules(self.base.model)
+        rows = shuffle(load_rows(data, None, max_rows=1_000_000), "rows")
+        held_out = settings.rows + settings.validation_rows
+        if len(rows) < held_out:
+            raise ValueError(f"{data} has {len(rows)} rows, and the plan needs {held_out}")
+        self._rows = rows[: settings.rows]
+        self._held_out = rows[settings.rows : held_out]
+        self._candidates = shuffle(harmful, "harmful")[settings.first_request :]
+        self._safe = shuffle(safe, "safe")[: settings.safe]
+
+    @cached_property
+    def harmful(self) -> tuple[str, ...]:
+        """Requests that the base model refuses by both judges, in a fixed random order."""
+        found: list[str] = []
+        size = self.settings.harmful
+        for first in range(0, len(self._candidates), size):
+            part = self._candidates[first : first + size]
+            marks = mark_answers(self.base, self.base.model, part, tokens=self.settings.answer_tokens).values()
+            found += [text for text, own in zip(part, zip(*marks, strict=True), strict=True) if set(own) == {"r"}]
+            if len(found) >= size:
+                break
+        return tuple(found[:size])
+
+    def measure(self, model: nn.Module, step: int, *, attacks: bool, answers: bool) -> Point:
+        """Figures of the model: always the loss; with `attacks` refusals, with `answers` ROUGE-L."""
+        tokens = self.settings.answer_tokens
+        return Point(
+            step=step,
+            loss=measure_loss(self.base, model, self._validation),
+            harmful=mark_answers(self.base, model, self.harmful, tokens=tokens) if attacks else {},
+            safe=mark_answers(self.base, model, self._safe, tokens=tokens)["rules"] if attacks else "",
+            rouge=measure_rouge(self.base, model, self._held_out[: self.settings.answered_rows]) if answers else None,
+        )
+
+    def train(
+        self,
+        arm: Arm,
+        *,
+        rate: float,
+        seed: int,
+        compute_map: Callable[[], RobustnessResult],
+        attacks: bool,
+        say: Callable[[Point], None],
+    ) -> tuple[tuple[Point, ...], float]:
+        """Train an arm. Returns its points and the seconds without measuring. `attacks` is as for `measure`."""
+        spec, run = self._training(seed), arm.strategy
+        context = self._context(spec, arm)
+        safeguards.check(run, context)
+        rows = encode_all(
+            safeguards.training_rows(run, self._rows), self.base.tokenizer, max_length=self.settings.max_length
+        ).rows
+        started, measuring, points = time.monotonic(), 0.0, list[Point]()
+        extra = safeguards.extra_rows(run, context, rows, ignore)
+        rates = plan(run, self.modules, compute_map() if hasattr(run, "analysis") else None)
+        steps = self.settings.steps
+        wanted = {round(steps * number / self.settings.points) for number in range(1, self.settings.points + 1)}
+
+        def measure(tuned: PeftModel, step: int, *, answers: bool) -> None:
+            nonlocal measuring
+            before = time.monotonic()
+            points.append(self.measure(tuned.eval(), step, attacks=attacks, answers=answers))
+            tuned.train()
+            say(points[-1])
+            measuring += time.monotonic() - before
+
+        with attached(self.base.model, self.modules, spec.lora, seed=seed) as tuned:
+
+            def on_step(step: TrainedStep, _total: int) -> None:
+                if step.step in wanted and step.step < steps:
+                    measure(tuned, step.step, answers=False)
+
+            train(
+                tuned,
+                [*rows, *(row for each in extra for row in each.rows)],
+                rates,
+                spec,
+                learning_rate=rate,
+                pad_id=self.base.pad_id,
+                on_step=on_step,
+                objective=safeguards.objective(run),
+            )
+            safeguards.after_training(run, context, tuned)
+            measure(tuned, steps, answers=attacks)
+        return tuple(points), time.monotonic() - started - measuring
+
+    def compute_map(self, analysis: AnalysisSpec, *, rate: float, seed: int) -> RobustnessResult:
+        """The robustness map, with a probe of this seed and rate."""
+        rows = encode_all(self._rows, self.base.tokenizer, max_length=self.settings.max_length).rows
+
+        def train_probe(steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
+            return probe(
+                self.base,
+                self.modules,
+                rows,
+                self._training(seed),
+                steps=steps,
+                seed=seed,
+                learning_rate=rate,
+                early_stop=early_stop,
+                on_step=ignore,
+            )
+
+        return analyse(
+            self.base,
+            self.modules,
+            analysis.model_copy(update={"seed": seed}),
+            self._prompts.probe,
+            rows[: analysis.rows],
+            train_probe=train_probe,
+            on_prepare=ignore,
+            on_progress=ignore,
+        )
+
+    @cached_property
+    def _validation(self):  # noqa: ANN202 - rows in tokens
+        return encode_all(self._held_out, self.base.tokenizer, max_length=self.settings.max_length).rows
+
+    @cached_property
+    def _prompts(self):  # noqa: ANN202 - a prompt set
+        """The prompts of safeguards and analysis: of the model or built in, none of which is reported here."""
+        return choose_prompts(SecuritySpec(), self.base.folder)
+
+    def _training(self, seed: int) -> TrainingSpec:
+        settings = self.settings
+        return TrainingSpec(
+            steps=settings.steps, batch_size=settings.batch_size, max_length=settings.max_length, seed=seed
+        )
+
+    def _context(self, spec: TrainingSpec, arm: Arm) -> SafeguardContext:
+        job = JobSpec(base_model=self.entry.name, dataset=_DATASET, training=spec, strategy=arm.strategy)
+        return SafeguardContext(spec=job, entry=self.entry, base=self.base, modules=self.modules, prompts=self._prompts)
+
+
+def shuffle(items: Sequence[Item], name: str) -> list[Item]:
+    """The items in a random order that is always the same."""
+    return Random(name).sample(list(items), len(items))  # noqa: S311 - reproducible, not secret
