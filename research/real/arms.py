@@ -90,11 +90,6 @@ def build_arm(name: ArmName, modules: Sequence[Module], compute_map: Maps, *, se
     return Arm(strategy, rate_of="ml_lr" if name.startswith("random_") else None)
 
 
-def sweeps(name: ArmName) -> bool:
-    """Whether the arm has a sweep of rates of its own; half rates and random sets use another arm's rate."""
-    return not name.startswith(("half_", "quarter_", "random_"))
-
-
 def needs_map(name: ArmName) -> bool:
     """Whether the arm depends on a robustness map."""
     return name in ("ml_lr", "ml_lr_continuous", "swat", "inverse") or name.startswith("random_")

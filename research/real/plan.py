@@ -20,11 +20,11 @@ _SETTINGS = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 class Plan(Frozen):
     """The settings of an experiment."""
 
-    arms: tuple[ArmName, ...]
+    arms: tuple[ArmName, ...] = Field(min_length=1)
     """What is trained, beside the base model."""
-    rates: tuple[float, ...]
+    rates: tuple[float, ...] = Field(min_length=1)
     """Learning rates of the sweep: each arm uses the one with its lowest validation loss."""
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = Field(min_length=1)
     """Seeds of the runs that are compared: order of rows, initial weights, random sets, probe of the map."""
     sweep_seed: int = 1000
     """Seed of the sweep, none of those that are compared."""

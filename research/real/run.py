@@ -1,10 +1,11 @@
-"""The runs of an experiment: a sweep of rates for each arm, then every arm on the first seed, on the second, and so on.
+"""The runs of an experiment: every arm on the first seed, each after a sweep of its rates, then on the second, and so on.
 
 Not here: one run (research.real.lab), figures (research.real.compare).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 
 from pydantic import Field, JsonValue
 
@@ -13,7 +14,7 @@ from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
 from core.schemas.results import ModelIdentity
 from core.schemas.robustness import RobustnessResult
-from research.real.arms import Arm, ArmName, build_arm, needs_map, sweeps
+from research.real.arms import Arm, ArmName, build_arm, needs_map
 from research.real.compare import Comparison, compare_arm, write_table
 from research.real.lab import Lab
 from research.real.measure import Point
@@ -41,7 +42,7 @@ class Result(Frozen):
     runs: tuple[FinishedRun, ...]
     """Every run that is compared."""
     compared: tuple[Comparison, ...]
-    """Every arm that ran on all seeds so far as uniform did."""
+    """Every arm, on the seeds that it has been trained with so far."""
     software: dict[str, str] = Field(default_factory=software)
 
     def table(self) -> str:
@@ -56,37 +57,39 @@ class Experiment:
     def __init__(self, lab: Lab, store: Store, say: Say) -> None:
         self._lab, self._store, self._say, self._settings = lab, store, say, lab.settings
         self._rates: dict[ArmName, float] = {}
+        self._sweeps: dict[str, dict[str, float]] = {}
 
-    def run(self, data: dict[str, str]) -> Result:
-        """All runs, and their comparison. `data` are digests of the files, by use."""
+    def run(self, data: dict[str, str]) -> Iterator[Result]:
+        """The figures after each run; the last ones are complete. `data` are digests of the files, by use."""
         lab, settings = self._lab, self._settings
         base = self._store.keep(Point, "base", None, lambda: lab.measure(lab.base.model, 0, attacks=True, answers=True))
         self._say(f"base model: {_describe(base)}")
         arms: tuple[ArmName, ...] = tuple(dict.fromkeys(("uniform", *settings.arms)))
-        sweep = {name: self._sweep(name) for name in arms if sweeps(name)}
-        runs = [self._train(name, self._rate(name, seed), seed) for seed in settings.seeds for name in arms]
-        return Result(
-            plan=settings,
-            model=lab.base.identity,
-            precision=lab.base.weights,
-            data=data,
-            requests=len(lab.harmful),
-            base=base,
-            sweep={name: {f"{rate:g}": loss for rate, loss in losses.items()} for name, losses in sweep.items()},
-            runs=tuple(runs),
-            compared=_compare(base, arms, runs),
-        )
+        runs: list[FinishedRun] = []
+        for seed, name in product(settings.seeds, arms):
+            runs.append(self._train(name, self._rate(name, seed), seed))
+            yield Result(
+                plan=settings,
+                model=lab.base.identity,
+                precision=lab.base.weights,
+                data=data,
+                requests=len(lab.harmful),
+                base=base,
+                sweep=dict(self._sweeps),
+                runs=tuple(runs),
+                compared=_compare(base, arms, runs),
+            )
 
-    def _sweep(self, name: ArmName) -> dict[float, float]:
-        """Validation loss at the end of a run at each rate; chooses the arm's rate."""
-        if len(self._settings.rates) == 1:
-            (self._rates[name],) = self._settings.rates
-            return {}
-        seed = self._settings.sweep_seed
-        losses = {rate: self._train(name, rate, seed, attacks=False).last.loss for rate in self._settings.rates}
+    def _sweep(self, name: ArmName) -> None:
+        """Choose the arm's rate by the validation loss at the end of a run at each rate."""
+        rates, seed = self._settings.rates, self._settings.sweep_seed
+        if len(rates) == 1:
+            (self._rates[name],) = rates
+            return
+        losses = {rate: self._train(name, rate, seed, attacks=False).last.loss for rate in rates}
         self._rates[name] = min(losses, key=losses.__getitem__)
+        self._sweeps[name] = {f"{rate:g}": loss for rate, loss in losses.items()}
         self._say(f"{name}: rate {self._rates[name]:g}")
-        return losses
 
     def _rate(self, name: ArmName, seed: int) -> float:
         """The rate that the arm's sweep chose, or that of the arm whose rate it uses, before its own factor."""
@@ -135,10 +138,8 @@ class Experiment:
 
 
 def _compare(base: Point, arms: Sequence[ArmName], runs: Sequence[FinishedRun]) -> tuple[Comparison, ...]:
-    def of(name: ArmName) -> list[FinishedRun]:
-        return [run for run in runs if run.arm == name]
-
-    return tuple(compare_arm(base, of("uniform"), of(name)) for name in arms)
+    of = {name: [run for run in runs if run.arm == name] for name in arms}
+    return tuple(compare_arm(base, of["uniform"][: len(own)], own) for own in of.values() if own)
 
 
 def _describe(point: Point) -> str:

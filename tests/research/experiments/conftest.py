@@ -5,21 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from core.catalog import TESTBED
-from core.lm.load import BaseModel, load
 from research.experiments import domains, extraction, poisoning, pool
 from testbed import DATA_DIR, MODEL_DIR
 
 _ROWS = 600
 """Rows of each tuning set: encoding all 9,000 takes longer than the rest of a short experiment."""
-
-
-@pytest.fixture(scope="session")
-def base() -> BaseModel:
-    """The shipped testbed model; tests do not change it."""
-    return load(TESTBED, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

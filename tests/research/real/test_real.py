@@ -1,0 +1,87 @@
+"""An experiment from its plan to its figures, on the testbed: every run once, also when it is started again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from core.schemas.prompts import PromptSet
+from research.__main__ import app
+from research.real.lab import Lab
+from research.real.plan import read_plan
+from research.real.run import Result
+from testbed import DATA_DIR
+
+MODEL = DATA_DIR.parent / "model"
+PLAN = """# Plan
+A hypothesis.
+
+```toml
+arms = ["uniform", "half_rate", "attention", "safety_mix"]
+rates = [1e-3, 4e-3]
+seeds = [0]
+steps = 4
+batch_size = 4
+points = 2
+rows = 24
+validation_rows = 6
+answered_rows = 2
+harmful = 5
+safe = 3
+answer_tokens = 12
+```
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "plan.md").write_text(PLAN)
+    prompts = PromptSet.model_validate_json((MODEL / "security_prompts.json").read_bytes()).evaluation
+    for name, own in (("harmful", prompts.harmful), ("safe", prompts.safe)):
+        lines = [json.dumps({"text": each.text}) for each in own[:12]]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def command(folder: Path) -> list[str]:
+    files = {"plan": "plan.md", "harmful": "harmful.jsonl", "safe": "safe.jsonl", "json": "out.json", "out": "runs"}
+    options = [part for name, file in files.items() for part in (f"--{name}", str(folder / file))]
+    layouts = ["--harmful-layout", "plain", "--safe-layout", "plain"]
+    return ["real", "testbed", "--data", str(DATA_DIR / "instructions.jsonl"), *options, *layouts]
+
+
+def test_an_experiment_is_continued_and_compares_its_arms(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(app, command(folder), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = Result.model_validate_json((folder / "out.json").read_bytes())
+
+    assert {arm: len(losses) for arm, losses in found.sweep.items()} == {"uniform": 2, "attention": 2, "safety_mix": 2}
+    assert [run.arm for run in found.runs] == list(found.plan.arms)
+    uniform, half, *_ = found.runs
+    assert half.rate == uniform.rate / 2
+    assert uniform.rate == float(min(found.sweep["uniform"], key=found.sweep["uniform"].__getitem__))
+    for run in found.runs:
+        assert [point.step for point in run.points] == [2, 4]
+        assert run.last.loss < found.base.loss, "nothing was learnt"
+        assert run.last.rouge is not None
+        assert all(len(point.harmful["rules"]) == found.requests for point in run.points)
+    assert found.requests == len(found.base.harmful["rules"]) == 5
+    assert found.base.attack_success() == found.base.attack_success("phrases") == 0, "only refused requests are asked"
+    assert "safety_mix" in done.output
+    reductions = {each.arm: each.reduction_at_equal_loss.mean for each in found.compared}
+    assert reductions["uniform"] == 0
+
+    files = {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    monkeypatch.delattr(Lab, "train")
+    again = CliRunner().invoke(app, command(folder), catch_exceptions=False)
+    assert again.exit_code == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()} == files
+
+
+@pytest.mark.parametrize("text", ["# no settings", PLAN + PLAN])
+def test_a_plan_has_one_block_of_settings(text: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.md").write_text(text)
+    with pytest.raises(ValueError, match="blocks of TOML"):
+        read_plan(tmp_path / "plan.md")
