@@ -1,4 +1,4 @@
-"""The runs of an experiment: every arm on the first seed, each after a sweep of its rates, then on the second, and so on.
+"""The runs of an experiment: every arm on the first seed, each after a sweep of its rates, then on the next seed.
 
 Not here: one run (research.real.lab), figures (research.real.compare).
 """
