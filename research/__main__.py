@@ -1,4 +1,4 @@
-"""`python -m research real MODEL --plan FILE --data FILE …`: an experiment on a real model.
+"""`python -m research real MODEL …`: an experiment on a real model; `align MODEL …`: teaches a model to refuse.
 
 Covers: the command line. Progress goes to the error stream. Not here: what is trained and measured (research.real);
 experiments on the testbed (research.experiments).
@@ -12,6 +12,8 @@ import typer
 from core.catalog import find, read
 from core.data import promptsets
 from core.schemas.prompts import Layout
+from research.real.align import AlignmentFiles, AlignmentSettings
+from research.real.align import align as real_align
 from research.real.lab import Lab
 from research.real.plan import digest_file, read_plan
 from research.real.run import Experiment
@@ -64,6 +66,33 @@ def real(
         _say(f"Stopped. The same command continues with the finished runs in {out}.")
         raise typer.Exit(130) from None
     typer.echo(table)
+
+
+@app.command()
+def align(
+    *,
+    model: Annotated[str, typer.Argument(help="Name of a model in the server's list.")],
+    requests: Annotated[list[Path], typer.Option(help="JSON file of harmful requests; may be repeated.", exists=True)],
+    refusals: Annotated[Path, typer.Option(help="CSV of labelled responses (Response, label).", exists=True)],
+    judged: Annotated[Path, typer.Option(help="CSV of judged completions, as XSTest's.", exists=True)],
+    helpful: Annotated[Path, typer.Option(help="Ordinary instructions.", exists=True)],
+    folder: Annotated[Path, typer.Option(help="New folder for the aligned model.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = AlignmentSettings().steps,
+    models: Annotated[Path | None, typer.Option(help="The server's list of models; none for the testbed.")] = None,
+    converted: Annotated[Path, typer.Option(help="Folder of converted GGUF models.")] = Path("converted"),
+) -> None:
+    """Teach a chat model to refuse harmful requests, by full fine-tuning on public data, and save it as a folder."""
+    entry = find(read(models, converted).models, model)
+    files = AlignmentFiles(requests=tuple(requests), refusals=refusals, judged=judged, helpful=helpful)
+    settings = AlignmentSettings(steps=steps)
+    folder.mkdir(parents=True)
+
+    def report(step: int, total: int, loss: float) -> None:
+        if step % 10 == 0 or step == total:
+            _say(f"step {step} of {total}: loss {loss:.3f}")
+
+    rows = real_align(entry, files, settings, folder, report)
+    _say(f"Trained on {rows} rows. To use the model, add it to the server's list with this folder as its source.")
 
 
 def _say(line: str) -> None:

@@ -4,14 +4,13 @@ Runs use what a job uses: the plan of a strategy, safeguards, the training loop.
 (research.real.run), figures (research.real.measure).
 """
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from random import Random
-from typing import TypeVar
 
 from peft import PeftModel
 from torch import nn
@@ -37,12 +36,12 @@ from core.training.loop import train
 from core.training.probe import probe
 from core.training.strategies import plan
 from research import ignore
+from research.real.align import ALIGNED_ON
 from research.real.arms import Arm
 from research.real.measure import Point, mark_answers, measure_loss, measure_rouge
-from research.real.plan import Plan
+from research.real.plan import Plan, shuffle
 
 _DATASET = "ds_" + "0" * 24
-Item = TypeVar("Item")
 
 
 class Lab:
@@ -65,8 +64,9 @@ class Lab:
             raise ValueError(f"{data} has {len(rows)} rows, and the plan needs {held_out}")
         self._rows = rows[: settings.rows]
         self._held_out = rows[settings.rows : held_out]
-        self._candidates = shuffle(harmful, "harmful")[settings.first_request :]
-        self._safe = shuffle(safe, "safe")[: settings.safe]
+        known = _aligned_on(self.base.folder)
+        self._candidates = shuffle([text for text in harmful if text not in known], "harmful")[settings.first_request :]
+        self._safe = shuffle([text for text in safe if text not in known], "safe")[: settings.safe]
 
     @cached_property
     def harmful(self) -> tuple[str, ...]:
@@ -191,6 +191,7 @@ class Lab:
         return SafeguardContext(spec=job, entry=self.entry, base=self.base, modules=self.modules, prompts=self._prompts)
 
 
-def shuffle(items: Sequence[Item], name: str) -> list[Item]:
-    """The items in a random order that is always the same."""
-    return Random(name).sample(list(items), len(items))  # noqa: S311 - reproducible, not secret
+def _aligned_on(folder: Path) -> frozenset[str]:
+    """The prompts that the model was aligned with by `research.real.align`."""
+    path = folder / ALIGNED_ON
+    return frozenset(json.loads(path.read_bytes())) if path.is_file() else frozenset()

@@ -6,14 +6,18 @@ settings. Not here: what the arms are (research.real.arms).
 
 import re
 import tomllib
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from random import Random
+from typing import TypeVar
 
 from pydantic import Field
 
 from core.schemas.base import Frozen
 from research.real.arms import ArmName
 
+Item = TypeVar("Item")
 _SETTINGS = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -69,3 +73,8 @@ def read_plan(path: Path) -> Plan:
 def digest_file(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     return sha256(path.read_bytes()).hexdigest()
+
+
+def shuffle(items: Sequence[Item], name: str) -> list[Item]:
+    """The items in a random order that is always the same."""
+    return Random(name).sample(list(items), len(items))  # noqa: S311 - reproducible, not secret
