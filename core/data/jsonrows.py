@@ -6,6 +6,7 @@ whatever the file's size. Not here: decoding a row (core.data.jsontext), what it
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from core.data.jsontext import JsonProblem, StrictDecoder
@@ -52,6 +53,7 @@ def read_objects(stream: BinaryIO) -> Iterator[Record | RowError]:
 
 def _read_elements(elements: "_Elements") -> Iterator[Record | RowError]:
     decoder = StrictDecoder()
+    last = 0
     for item in elements:
         if isinstance(item, RowError):
             yield item
@@ -60,6 +62,10 @@ def _read_elements(elements: "_Elements") -> Iterator[Record | RowError]:
         if lost and isinstance(record, RowError):
             yield record.model_copy(update={"reason": f"{record.reason}. {STOPPED}"})
             return
+        if isinstance(record, Record):
+            # Rows are told apart by their lines: of those that begin on one line, each has the number after the last.
+            last = max(record.line, last + 1)
+            record = replace(record, line=last)
         yield record
 
 

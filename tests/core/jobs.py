@@ -44,13 +44,15 @@ OPEN = Policy(attacks=RateRule(max_rate=1.0), over_refusal=None, measure=None)
 Stop = Callable[[PipelineEvent], bool]
 
 
-def upload(store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[str, str]]]) -> DatasetRef:
-    """Store rows as the service does, and return their reference."""
+def upload(
+    store: ArtifactStore, rows: Iterable[Conversation | Sequence[tuple[str, str]]], *, one_line: bool = False
+) -> DatasetRef:
+    """Store rows as the service does, and return their reference; `one_line` as an array without line breaks."""
     lines = []
     for row in rows:
         turns = [(turn.role, turn.content) for turn in row.messages] if isinstance(row, Conversation) else row
         lines.append(json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}))
-    content = "\n".join(lines).encode()
+    content = (f"[{', '.join(lines)}]" if one_line else "\n".join(lines)).encode()
     digest = sha256(content).hexdigest()
     stored = store.put(f"uploads/{digest}", content, name="rows.jsonl", media_type="application/jsonl", gated=False)
     return DatasetRef(

@@ -57,6 +57,16 @@ def test_lines_of_an_array_are_those_on_which_rows_begin(values: list[object], b
     assert [item.line for item in array("".join([*pieces, "]"]).encode())] == expected
 
 
+def test_rows_that_begin_on_one_line_have_different_numbers() -> None:
+    assert [item.line for item in array(b'[{"a": 1}, {"a": 2},\n{"a": 3}, {"a": 4},\n\n\n\n\n{"a": 5}]')] == [
+        1,
+        2,
+        3,
+        4,
+        7,
+    ]
+
+
 @given(st.lists(json_values, max_size=6), st.sampled_from(["\n", "\r\n", "\n\n \t\n"]))
 def test_jsonl_gives_one_record_a_line(values: list[object], end: str) -> None:
     found = jsonl("".join(json.dumps(value) + end for value in values).encode())

@@ -101,3 +101,10 @@ def test_a_job_that_only_screens_leaves_one_file_and_rejects_nothing(store: Arti
     assert outcome.gate is None
     (event,) = [event for event in events if isinstance(event, Screened)]
     assert event.lines["secrets"] == (10,)
+
+
+def test_one_row_of_a_file_in_one_line_is_dropped_alone(store: ArtifactStore) -> None:
+    screened, events = screen_rows(store, upload(store, [*conversations(9), SECRET], one_line=True), ScreeningPolicy())
+    assert len(screened.rows) == 9
+    (event,) = [event for event in events if isinstance(event, Screened)]
+    assert event.lines["secrets"] == (10,)
