@@ -31,8 +31,8 @@ class Record:
     """One row before anything is known of its layout."""
 
     line: int
-    """Line on which it begins, from 1. If several rows begin on one line, they are numbered on from there, so that no two
-    rows have the same number."""
+    """Line on which it begins, from 1. Rows that begin on one line are numbered on from there, so that no two have the
+    same number."""
     value: object
     """What stands there: any JSON value; of CSV always a dict of texts."""
 
