@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from core import safeguards
 from core.attacks.prompts import choose_prompts
 from core.data import load as load_rows
+from core.data.encoded import Encoded
 from core.data.template import encode_all, end_of_turn
 from core.lm.adapter import attached
 from core.lm.load import choose_device, load
@@ -28,9 +29,11 @@ from core.safeguards import SafeguardContext
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.job import JobSpec
 from core.schemas.models import BaseModelEntry
+from core.schemas.prompts import PromptSet
 from core.schemas.results import TrainedStep
 from core.schemas.robustness import RobustnessResult
 from core.schemas.security import SecuritySpec
+from core.schemas.strategy import analysis_of
 from core.schemas.training import TrainingSpec
 from core.training.loop import train
 from core.training.probe import probe
@@ -111,7 +114,7 @@ class Lab:
         ).rows
         started, measuring, points = time.monotonic(), 0.0, list[Point]()
         extra = safeguards.extra_rows(run, context, rows, ignore)
-        rates = plan(run, self.modules, compute_map() if hasattr(run, "analysis") else None)
+        rates = plan(run, self.modules, compute_map() if analysis_of(run) else None)
         steps = self.settings.steps
         wanted = {round(steps * number / self.settings.points) for number in range(1, self.settings.points + 1)}
 
@@ -172,11 +175,11 @@ class Lab:
         )
 
     @cached_property
-    def _validation(self):  # noqa: ANN202 - rows in tokens
+    def _validation(self) -> tuple[Encoded, ...]:
         return encode_all(self._held_out, self.base.tokenizer, max_length=self.settings.max_length).rows
 
     @cached_property
-    def _prompts(self):  # noqa: ANN202 - a prompt set
+    def _prompts(self) -> PromptSet:
         """The prompts of safeguards and analysis: of the model or built in, none of which is reported here."""
         return choose_prompts(SecuritySpec(), self.base.folder)
 
