@@ -1,0 +1,114 @@
+"""`kl_to_base`: adds the KL divergence from the base model's predictions to the loss.
+
+Sources: Kaczér et al. 2025, "In-Training Defenses against Emergent Misalignment in Language Models" (arXiv 2508.06249),
+on the job's own rows; logit replay as in continual learning (arXiv 2512.10150) on rows that show what to keep, here the
+base model's refusals. Not here: how refusals are collected (core.safeguards.safety_mix), the loop (core.training.loop).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from peft import PeftModel
+from pydantic import JsonValue
+from torch import Tensor, nn
+from torch.nn.functional import kl_div
+from typing_extensions import override
+
+from core.data.batches import Batch, collate
+from core.data.encoded import Encoded
+from core.data.frame import find_frame
+from core.errors import TrainingFailed
+from core.lm.adapter import adapter_off
+from core.lm.logits import logits_at
+from core.lm.loss import find_labels
+from core.safeguards.interface import ChangedLoss, Safeguard, SafeguardContext
+from core.safeguards.safety_mix import MIN_REFUSALS, Limits, collect_refusals, collecting_inputs
+from core.schemas.progress import OnProgress
+from core.schemas.results import SafeguardEffect
+from core.schemas.safeguards import KlToBase
+from core.training.loop import Objective
+
+
+class KlLoss(Safeguard[KlToBase]):
+    """Adds the divergence on the base model's refusals, on the job's own rows, or on both."""
+
+    options_class = KlToBase
+
+    @override
+    def inputs(self, context: SafeguardContext) -> JsonValue:
+        return None if self.options.rows == "own" else collecting_inputs(context)
+
+    @override
+    def objective(self, objective: Objective, context: SafeguardContext, on_progress: OnProgress) -> ChangedLoss:
+        """See the base class.
+
+        Raises:
+            TrainingFailed: code `no_safety_rows`.
+        """
+        refusals: Sequence[Encoded] = ()
+        if self.options.rows != "own":
+            refusals = collect_refusals(
+                context.base,
+                context.prompts,
+                framings=self.options.framings,
+                limits=Limits.of(context),
+                on_progress=on_progress,
+                frame=find_frame(context.rows),
+            )
+            _check_enough(refusals)
+        where = {"own": "the job's rows", "safety": f"{len(refusals)} refusals"}
+        where["both"] = f"{where['own']} and {where['safety']}"
+        effect = SafeguardEffect(
+            safeguard=self.options.name,
+            summary=f"KL divergence from the base model in the loss, on {where[self.options.rows]}",
+            counts={"refusals": len(refusals)},
+        )
+        return ChangedLoss(add_kl(objective, self.options, refusals, context.base.pad_id), effect)
+
+
+def add_kl(objective: Objective, options: KlToBase, refusals: Sequence[Encoded], pad_id: int) -> Objective:
+    """The loss with the divergence added.
+
+    The refusals of a batch are drawn with torch's generator, whose state is in every checkpoint.
+    """
+
+    def total(model: nn.Module, batch: Batch) -> Tensor:
+        loss = objective(model, batch)
+        if options.rows != "safety":
+            loss = loss + options.weight * kl_from_base(model, batch)
+        if refusals:
+            drawn = torch.randperm(len(refusals))[: options.safety_rows].tolist()
+            safety = collate([refusals[index] for index in drawn], pad_id).to(batch.input_ids.device)
+            loss = loss + options.weight * kl_from_base(model, safety)
+        return loss
+
+    return total
+
+
+def kl_from_base(model: nn.Module, batch: Batch) -> Tensor:
+    """KL(base || tuned), the mean over the positions that a label follows, nats.
+
+    The base is the same model with its adapter turned off, in a second forward pass without gradients and dropout.
+    """
+    if not isinstance(model, PeftModel):
+        raise TypeError("kl_to_base needs an adapter: core.catalog.check_runs rejects full fine-tuning")
+    positions, _ = find_labels(batch.labels)
+    with adapter_off(model) as base:
+        reference = _log_probabilities(base, batch, positions)
+    return kl_div(_log_probabilities(model, batch, positions), reference, log_target=True, reduction="batchmean")
+
+
+def _log_probabilities(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
+    """Log-probabilities of the token after each position, float32: `tokens vocabulary`."""
+    return logits_at(model, batch.input_ids, batch.attention_mask, positions).float().log_softmax(dim=-1)
+
+
+def _check_enough(refusals: Sequence[Encoded]) -> None:
+    if len(refusals) < MIN_REFUSALS:
+        raise TrainingFailed(
+            f"The base model refuses only {len(refusals)} of the prompt set's harmful probe prompts in a usable way, "
+            f"and kl_to_base needs {MIN_REFUSALS}. Use an aligned base model, choose a prompt set that it refuses, or "
+            "set kl_to_base.rows to own.",
+            code="no_safety_rows",
+            param="strategy.safeguards.kl_to_base",
+        )
