@@ -17,6 +17,7 @@ from core.schemas.data import Message
 
 MIN_ROWS = 8
 """Fewer rows than this have no frame: they may resemble each other by chance."""
+_MOST_ROWS = 10_000
 _SHARED = 0.8
 """Share of the rows that must have the frame."""
 _LABEL_END = re.compile(r"\n+|[^\w\s]\s+|[:>\])}]")
@@ -45,9 +46,9 @@ class Frame:
 def find_frame(rows: Sequence[Conversation]) -> Frame | None:
     """The frame that at least 80 % of the rows share; None if there is none, or if there are fewer than `MIN_ROWS`.
 
-    Looks at the system turn and the first user turn of each row. Rows without a user turn do not count.
+    Looks at the system turn and the first user turn of the first 10,000 rows. Rows without a user turn do not count.
     """
-    openings = [opening for row in rows if (opening := _opening(row)) is not None]
+    openings = [opening for row in rows[:_MOST_ROWS] if (opening := _opening(row)) is not None]
     if len(openings) < MIN_ROWS:
         return None
     needed = math.ceil(_SHARED * len(openings))

@@ -64,7 +64,7 @@ class RefusalMix(Safeguard[SafetyMix]):
         effect = SafeguardEffect(
             safeguard=self.options.name,
             summary=f"{len(added)} safety rows mixed in, {different} of them different"
-            + (", some in the format of the job's rows" if frame else ""),
+            + (", requests also put into the format of the job's rows" if frame else ""),
             counts={"rows": len(added), "distinct_rows": different},
         )
         return ExtraRows(added, effect)
@@ -181,7 +181,8 @@ def select_rows(
     most 1; with `safe_share`, which sets the share of safe answers in them, among refusals and among answers.
 
     Raises:
-        TrainingFailed: code `no_safety_rows`; there are fewer than `MIN_REFUSALS` refusals.
+        TrainingFailed: code `no_safety_rows`; there are fewer than `MIN_REFUSALS` refusals, or none of the safe answers
+            that `safe_share` asks for.
     """
     if len(refusals) < MIN_REFUSALS:
         raise TrainingFailed(
@@ -192,9 +193,16 @@ def select_rows(
             param="strategy.safeguards.safety_mix",
         )
     count, order = mixed_rows(len(rows), share), np.random.default_rng(seed)
-    if safe_share is None or not answers:
+    if safe_share is None:
         return _take_in_turn((*refusals, *answers), count, order)
     safe = round(count * safe_share)
+    if safe and not answers:
+        raise TrainingFailed(
+            "safety_mix.safe_share asks for answers to safe look-alikes, and the base model answers none of the prompt "
+            "set's safe probe prompts. Choose a prompt set that has some, or leave safe_share out.",
+            code="no_safety_rows",
+            param="strategy.safeguards.safety_mix",
+        )
     return (*_take_in_turn(refusals, count - safe, order), *_take_in_turn(answers, safe, order))
 
 

@@ -88,7 +88,7 @@ def test_what_was_done_is_reported_in_the_order_in_which_it_was_done(trained: di
     assert sum(counts.values()) == 13, "of 14 rows, one is held out"
     assert trained["previewed"].safeguards == trained["uniform"].safeguards == ()
     (mixed,) = trained["mixed"].safeguards
-    assert mixed.summary.endswith("some in the format of the job's rows")
+    assert mixed.summary.endswith("requests also put into the format of the job's rows")
     (distilled, alone, _) = trained["all"].safeguards
     assert distilled.summary.endswith("of 13 answers rewritten by the base model")
     assert "format" not in alone.summary, "safe_template has removed the system turn that the rows share"

@@ -185,7 +185,7 @@ def test_a_run_uses_the_frame_of_its_rows_unless_it_is_told_not_to(base: BaseMod
 
     share, summary = framed(SafetyMix(share=0.2))
     assert 0.1 < share < 0.5
-    assert summary.endswith("of them different, some in the format of the job's rows")
+    assert summary.endswith("of them different, requests also put into the format of the job's rows")
     share, summary = framed(SafetyMix(share=0.2, own_format=False))
     assert share == 0
     assert summary.endswith("of them different")
@@ -201,6 +201,9 @@ def test_the_share_of_safe_answers_can_be_set() -> None:
     assert len({one.line for one in found if one.line < 100}) == 8
     none = select_rows([row(99)] * 60, refusals, answers, share=0.25, seed=0, safe_share=0.0)
     assert all(one.line < 100 for one in none)
+    with pytest.raises(TrainingFailed, match="safe_share") as caught:
+        select_rows([row(99)] * 60, refusals, share=0.25, seed=0, safe_share=0.6)
+    assert caught.value.code == "no_safety_rows"
 
 
 def test_no_prompt_repeats_while_others_have_not_been_used(base: BaseModel, prompts: PromptSet) -> None:
