@@ -2,7 +2,8 @@
 
 Sources: Kaczér et al. 2025, "In-Training Defenses against Emergent Misalignment in Language Models" (arXiv 2508.06249),
 on the job's own rows; logit replay as in continual learning (arXiv 2512.10150) on rows that show what to keep, here the
-base model's refusals. Not here: how refusals are collected (core.safeguards.safety_mix), the loop (core.training.loop).
+base model's refusals and its answers to safe look-alikes. Not here: how these are collected
+(core.safeguards.safety_mix), the loop (core.training.loop).
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from core.lm.adapter import adapter_off
 from core.lm.logits import logits_at
 from core.lm.loss import find_labels
 from core.safeguards.interface import ChangedLoss, Safeguard, SafeguardContext
-from core.safeguards.safety_mix import MIN_REFUSALS, Limits, collect_refusals, collecting_inputs
+from core.safeguards.safety_mix import MIN_REFUSALS, Limits, collect_answers, collect_refusals, collecting_inputs
 from core.schemas.progress import OnProgress
 from core.schemas.results import SafeguardEffect
 from core.schemas.safeguards import KlToBase
@@ -30,7 +31,7 @@ from core.training.loop import Objective
 
 
 class KlLoss(Safeguard[KlToBase]):
-    """Adds the divergence on the base model's refusals, on the job's own rows, or on both."""
+    """Adds the divergence on safety rows of the base model, on the job's own rows, or on both."""
 
     options_class = KlToBase
 
@@ -45,40 +46,41 @@ class KlLoss(Safeguard[KlToBase]):
         Raises:
             TrainingFailed: code `no_safety_rows`.
         """
-        refusals: Sequence[Encoded] = ()
-        if self.options.rows != "own":
-            refusals = collect_refusals(
-                context.base,
-                context.prompts,
-                framings=self.options.framings,
-                limits=Limits.of(context),
-                on_progress=on_progress,
-                frame=find_frame(context.rows),
-            )
-            _check_enough(refusals)
-        where = {"own": "the job's rows", "safety": f"{len(refusals)} refusals"}
-        where["both"] = f"{where['own']} and {where['safety']}"
+        refusals, answers = ((), ()) if self.options.rows == "own" else self._collect(context, on_progress)
+        where = {"own": "the job's rows", "safety": f"{len(refusals)} refusals and {len(answers)} safe answers"}
+        where["both"] = f"{where['own']}, {where['safety']}"
         effect = SafeguardEffect(
             safeguard=self.options.name,
             summary=f"KL divergence from the base model in the loss, on {where[self.options.rows]}",
-            counts={"refusals": len(refusals)},
+            counts={"refusals": len(refusals), "safe_answers": len(answers)},
         )
-        return ChangedLoss(add_kl(objective, self.options, refusals, context.base.pad_id), effect)
+        return ChangedLoss(add_kl(objective, self.options, (*refusals, *answers), context.base.pad_id), effect)
+
+    def _collect(
+        self, context: SafeguardContext, on_progress: OnProgress
+    ) -> tuple[tuple[Encoded, ...], tuple[Encoded, ...]]:
+        """The base model's refusals, and its answers to safe look-alikes: without these it learns to refuse them."""
+        base, prompts, frame, limits = context.base, context.prompts, find_frame(context.rows), Limits.of(context)
+        refusals = collect_refusals(
+            base, prompts, framings=self.options.framings, limits=limits, on_progress=on_progress, frame=frame
+        )
+        _check_enough(refusals)
+        return refusals, collect_answers(base, prompts, limits=limits, on_progress=on_progress, frame=frame)
 
 
-def add_kl(objective: Objective, options: KlToBase, refusals: Sequence[Encoded], pad_id: int) -> Objective:
+def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Encoded], pad_id: int) -> Objective:
     """The loss with the divergence added.
 
-    The refusals of a batch are drawn with torch's generator, whose state is in every checkpoint.
+    The safety rows of a batch are drawn with torch's generator, whose state is in every checkpoint.
     """
 
     def total(model: nn.Module, batch: Batch) -> Tensor:
         loss = objective(model, batch)
         if options.rows != "safety":
             loss = loss + options.weight * kl_from_base(model, batch)
-        if refusals:
-            drawn = torch.randperm(len(refusals))[: options.safety_rows].tolist()
-            safety = collate([refusals[index] for index in drawn], pad_id).to(batch.input_ids.device)
+        if safety_rows:
+            drawn = torch.randperm(len(safety_rows))[: options.safety_rows].tolist()
+            safety = collate([safety_rows[index] for index in drawn], pad_id).to(batch.input_ids.device)
             loss = loss + options.weight * kl_from_base(model, safety)
         return loss
 

@@ -225,10 +225,11 @@ class KlToBase(SafeguardOptions):
     weight: float = Field(default=1.0, ge=0.001, le=100)
     """Weight of the divergence in the loss, 0.001 to 100."""
     rows: Literal["safety", "own", "both"] = "safety"
-    """Where the model is kept close to the base model: on the base model's refusals of harmful probe prompts
-    (`safety`), which the task does not need to change, on the job's `own` rows, or on `both`."""
+    """Where the model is kept close to the base model: on the base model's refusals of harmful probe prompts and its
+    answers to safe look-alikes (`safety`), which the task does not need to change, on the job's `own` rows, or on
+    `both`."""
     safety_rows: int = Field(default=4, ge=1, le=64)
-    """Number of refusals that are drawn for each batch, or for each micro-batch: 1 to 64."""
+    """Number of refusals and safe answers that are drawn for each batch, or for each micro-batch: 1 to 64."""
 
     @property
     @override
@@ -237,7 +238,9 @@ class KlToBase(SafeguardOptions):
 
     @override
     def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
-        return 0 if self.rows == "own" else count_refusals(prompts, self.framings, framed=framed)
+        if self.rows == "own":
+            return 0
+        return count_refusals(prompts, self.framings, framed=framed) + len(prompts.unreported_safe) * (1 + framed)
 
     @override
     def answer_length(self, max_new_tokens: int) -> int:

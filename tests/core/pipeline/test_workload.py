@@ -90,7 +90,8 @@ def test_answers_that_safeguards_need_are_counted_with_their_own_limits(store: A
     found = count_work(order(store, upload(store, rows), SPEC.model_copy(update={"compare": (own, replayed)})))
     answers = {each.run: each for each in work_of(found, "training") if each.work == "answer"}
     assert (answers["own"].calls, answers["own"].amount) == (36, 36 * 32)
-    assert answers["replayed"].calls == 112 * 5, "each harmful probe prompt bare, in 3 framings and in the rows' frame"
+    calls = answers["replayed"].calls
+    assert calls == 112 * (5 + 2), "harmful probe prompts bare, in 3 framings and in the rows' frame; safe ones in both"
     assert answers["replayed"].amount == answers["replayed"].calls * 128
 
 

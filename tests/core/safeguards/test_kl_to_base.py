@@ -175,7 +175,7 @@ def guarded(**options: object) -> UniformStrategy:
     return UniformStrategy(safeguards=Safeguards(KlToBase.model_validate(options)))
 
 
-def test_the_base_models_refusals_are_collected_also_in_the_frame_of_the_rows(
+def test_the_base_models_refusals_and_safe_answers_are_collected_also_in_the_frame_of_the_rows(
     base: BaseModel, prompts: PromptSet
 ) -> None:
     job = context(base, prompts)
@@ -183,7 +183,9 @@ def test_the_base_models_refusals_are_collected_also_in_the_frame_of_the_rows(
     _, (framed,) = safeguards.objective(guarded(), replace(job, rows=user_rows(REQUESTS, "Be brief.")), ignore)
     assert 20 <= bare.counts["refusals"] <= 32, "of 8 prompts, bare and in 3 framings"
     assert bare.counts["refusals"] < framed.counts["refusals"] <= 40
-    assert bare.summary == f"KL divergence from the base model in the loss, on {bare.counts['refusals']} refusals"
+    assert 4 <= bare.counts["safe_answers"] <= 6 < framed.counts["safe_answers"] <= 12
+    where = f"{bare.counts['refusals']} refusals and {bare.counts['safe_answers']} safe answers"
+    assert bare.summary == f"KL divergence from the base model in the loss, on {where}"
     assert safeguards.inputs(guarded(), job) != safeguards.inputs(guarded(rows="own"), job)
 
 
@@ -192,7 +194,7 @@ def test_on_own_rows_nothing_is_collected_and_without_refusals_the_run_fails(
 ) -> None:
     job = context(tiny_base("llama", base), prompts)
     _, (effect,) = safeguards.objective(guarded(rows="own"), job, ignore)
-    assert effect.counts == {"refusals": 0}
+    assert effect.counts == {"refusals": 0, "safe_answers": 0}
     with pytest.raises(TrainingFailed, match="refuses only 0") as caught:
         safeguards.objective(guarded(rows="both"), job, ignore)
     assert (caught.value.code, caught.value.param) == ("no_safety_rows", "strategy.safeguards.kl_to_base")

@@ -135,7 +135,7 @@ PROMPTS = PromptSet(
     [
         (SafetyMix(framings=2), 8 * 3 + 2, 8 * 4 + 4, 128),
         (SafetyMix(framings=2, own_format=False), 8 * 3 + 2, 8 * 3 + 2, 128),
-        (KlToBase(), 8 * 4, 8 * 5, 128),
+        (KlToBase(), 8 * 4 + 2, 8 * 5 + 4, 128),
         (KlToBase(rows="own"), 0, 0, 128),
         (SelfDistill(max_new_tokens=32), 40, 40, 32),
         (AnswerPreview(), None, None, 100),
