@@ -146,6 +146,15 @@ def keep_requires_grad(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(required)
 
 
+@contextmanager
+def adapter_off(tuned: PeftModel) -> Iterator[PeftModel]:
+    """The base model under an adapter, without gradients and without dropout; afterwards the adapter is as it was."""
+    training = tuned.training
+    with keep_requires_grad(tuned.parameters()), tuned.disable_adapter(), torch.no_grad():
+        yield tuned.eval()
+    tuned.train(training)
+
+
 def _targets(names: Sequence[str], wanted: Collection[str], depth: int) -> list[str]:
     # Short names, which serving engines expect, if they select exactly these; full names otherwise.
     short = {_end(name, depth) for name in wanted}

@@ -153,7 +153,8 @@ class JobContext:
     @property
     def safeguard_context(self) -> SafeguardContext:
         """What safeguards receive."""
-        return SafeguardContext(self.assignment.spec, self.entry, self.base, self.modules, self.prompts)
+        rows = self.data.originals
+        return SafeguardContext(self.assignment.spec, self.entry, self.base, self.modules, self.prompts, rows)
 
     @property
     def inputs(self) -> dict[str, JsonValue]:
@@ -179,9 +180,8 @@ class JobContext:
             "rate": self.learning_rate,
         }
 
-    def training_rows(self, run: Strategy) -> tuple[Encoded, ...]:
-        """The rows that this run is trained on, before its safeguards add any."""
-        rows = safeguards.training_rows(run, self.data.originals)
+    def encode_training(self, rows: Sequence[Conversation]) -> tuple[Encoded, ...]:
+        """Rows to train on in tokens: the job's own training rows, or what a run's safeguards have made of them."""
         return self.data.training.rows if rows is self.data.originals else self._encode(rows)
 
     def validation_rows(self, run: Strategy) -> tuple[Encoded, ...]:

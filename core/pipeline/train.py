@@ -6,6 +6,7 @@ Not here: learning rates (core.training.strategies), the training loop (core.tra
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 
 from peft import PeftModel
@@ -16,15 +17,15 @@ from core.data.encoded import Encoded
 from core.data.template import encode_all
 from core.errors import TrainingFailed
 from core.lm import adapter, full
+from core.pipeline.answers import count_answers
 from core.pipeline.cache import code_of, digest
 from core.pipeline.context import JobContext
 from core.robustness.refusals import BaseRefusals
-from core.safeguards import ExtraRows
+from core.safeguards import SafeguardContext
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.events import Metrics
-from core.schemas.results import StoredFile, TrainedStep, TrainingResult
+from core.schemas.results import SafeguardEffect, StoredFile, TrainedStep, TrainingResult
 from core.schemas.robustness import RobustnessResult
-from core.schemas.safeguards import SafetyMix
 from core.schemas.strategy import Strategy, analysis_of
 from core.schemas.training import LearningPlan
 from core.training import loop
@@ -32,6 +33,8 @@ from core.training.checkpoint import Checkpoints
 from core.training.strategies import plan
 
 _JSON = "application/json"
+_REWRITING, _COLLECTING = 0.3, 0.05
+"""Parts of the stage's progress for what the base model writes before training: other answers, and refusals."""
 
 
 def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, RobustnessResult]) -> TrainingResult:
@@ -66,10 +69,9 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
 
 
 def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Checkpoints) -> TrainingResult:
-    spec, context = job.assignment.spec.training, job.safeguard_context
-    rows = job.training_rows(run)
-    # The base model generates these rows, so this is done before an adapter is attached to it.
-    extra = _extra_rows(job, run, rows)
+    spec = job.assignment.spec.training
+    # The base model writes answers for these rows, so this is done before an adapter is attached to it.
+    prepared = _prepare(job, run)
     watched = job.watched_refusals  # from the base model too
 
     def on_step(step: TrainedStep, total: int) -> None:
@@ -84,24 +86,24 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
                     validation_loss=step.validation_loss,
                 )
             )
-        job.stages.report_progress("step", step.step, total, part=(0.05 if extra else 0.0, 1.0))
+        job.stages.report_progress("step", step.step, total, part=(prepared.progress, 1.0))
 
     with _trainable(job) as tuned:
         trained = loop.train(
             tuned,
-            [*rows, *(row for each in extra for row in each.rows)],
+            prepared.rows,
             rates,
             spec,
             learning_rate=job.learning_rate,
             pad_id=job.base.pad_id,
             on_step=on_step,
-            objective=safeguards.objective(run),
+            objective=prepared.objective,
             validation=job.validation_rows(run),
             refusal_nll=watched.nll if watched else None,
             checkpoints=checkpoints,
             meter=job.stages.meter,
         )
-        effects = (*(each.effect for each in extra), *safeguards.after_training(run, context, tuned))
+        effects = (*prepared.effects, *safeguards.after_training(run, prepared.context, tuned))
         stored = _store(job, tuned, run)
     return TrainingResult(
         run=rates.strategy,
@@ -120,14 +122,39 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
     )
 
 
-def _extra_rows(job: JobContext, run: Strategy, rows: Sequence[Encoded]) -> tuple[ExtraRows, ...]:
-    """The rows that the run's safeguards add."""
-    on_progress = partial(job.stages.report_progress, "refusal", part=(0.0, 0.05))
-    mix = run.safeguards.get(SafetyMix)
-    answers = mix.answers(job.prompts) if mix else 0
-    longest = max(SafetyMix.min_new_tokens, job.assignment.spec.security.max_new_tokens)
-    with job.stages.meter.measure("answer", calls=answers, amount=answers * longest, precision=job.base.weights):
-        return safeguards.extra_rows(run, job.safeguard_context, rows, on_progress)
+@dataclass(frozen=True)
+class _Prepared:
+    """What the safeguards of a run make of the job's rows and of the loss."""
+
+    context: SafeguardContext
+    rows: Sequence[Encoded]
+    objective: loop.Objective
+    effects: tuple[SafeguardEffect, ...]
+    progress: float
+    """The part of the stage's progress that this took."""
+
+
+def _prepare(job: JobContext, run: Strategy) -> _Prepared:
+    context, report = job.safeguard_context, job.stages.report_progress
+    spec = job.assignment.spec.security
+    asked = count_answers(run.safeguards, job.prompts, job.data.originals, max_new_tokens=spec.max_new_tokens)
+    with job.stages.meter.measure("answer", calls=asked.calls, amount=asked.tokens, precision=job.base.weights):
+        rewriting = partial(report, "rewritten answer", part=(0.0, _REWRITING))
+        texts, rewritten = safeguards.rewrite_rows(run, context, job.data.originals, rewriting)
+        texts = safeguards.training_rows(run, texts)
+        context, rows = replace(context, rows=texts), job.encode_training(texts)
+        begun = _REWRITING if rewritten else 0.0
+        collecting = partial(report, "refusal", part=(begun, begun + _COLLECTING))
+        extra = safeguards.extra_rows(run, context, rows, collecting)
+        objective, changed = safeguards.objective(run, context, collecting)
+    added = tuple(each.effect for each in extra)
+    return _Prepared(
+        context,
+        [*rows, *(row for each in extra for row in each.rows)],
+        objective,
+        (*rewritten, *added, *changed),
+        begun + (_COLLECTING if added or changed else 0.0),
+    )
 
 
 def _trainable(job: JobContext) -> AbstractContextManager[PeftModel | PreTrainedModel]:

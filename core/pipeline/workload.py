@@ -24,6 +24,7 @@ from core.lm.reading import context_of, read_config
 from core.lm.tokenizer import load_tokenizer
 from core.modelfiles.shape import read_shape
 from core.pipeline.advise import advise
+from core.pipeline.answers import count_answers
 from core.pipeline.inputs import hold_out, load_prompt_sets
 from core.quality.tasks import estimate_size, needs_answers, tasks_for
 from core.robustness.expected import count_units, expect_measurements
@@ -252,9 +253,10 @@ class _Plan:
             times = -(-spec.total_steps(len(rows)) // spec.validate_every)
             size = sum(len(row.input_ids) for row in validation)
             work.append(("read", times * len(validation), times * size))
-        if mix := run.safeguards.get(SafetyMix):
-            count = mix.answers(self.prompts)
-            work.append(("answer", count, count * max(SafetyMix.min_new_tokens, security.max_new_tokens)))
+        answers = count_answers(
+            run.safeguards, self.prompts, self.rows.originals, max_new_tokens=security.max_new_tokens
+        )
+        work.append(("answer", answers.calls, answers.tokens))
         yield from _stage("training", *work, run=run.label, method=spec.method, engine="transformers")
 
 

@@ -15,11 +15,14 @@ from transformers import PreTrainedModel
 
 from core.data import Conversation
 from core.data.encoded import Encoded
+from core.safeguards.answer_preview import AnswerInPrompt
 from core.safeguards.constrained_first_tokens import ConstrainedLoss
 from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
+from core.safeguards.kl_to_base import KlLoss
 from core.safeguards.project_to_safe import AlignmentProjection
 from core.safeguards.safe_template import PromptAfterTraining
 from core.safeguards.safety_mix import RefusalMix
+from core.safeguards.self_distill import OwnWords
 from core.safeguards.system_prompt import with_system_prompt
 from core.schemas import safeguards as schema
 from core.schemas.progress import OnProgress
@@ -51,6 +54,8 @@ def unregister(implementation: type[Safeguard[Any]]) -> None:
 
 for _implementation in (RefusalMix, ConstrainedLoss, AlignmentProjection, PromptAfterTraining):
     register(_implementation)
+for _implementation in (KlLoss, OwnWords, AnswerInPrompt):
+    register(_implementation)
 
 
 def safeguards_of(run: Strategy) -> tuple[Safeguard[Any], ...]:
@@ -74,6 +79,18 @@ def inputs(run: Strategy, context: SafeguardContext) -> JsonValue:
         safeguard.options.name: [safeguard.options.model_dump(mode="json"), safeguard.inputs(context)]
         for safeguard in safeguards_of(run)
     }
+
+
+def rewrite_rows(
+    run: Strategy, context: SafeguardContext, rows: Sequence[Conversation], on_progress: OnProgress
+) -> tuple[Sequence[Conversation], tuple[SafeguardEffect, ...]]:
+    """The rows with the answers that the run's safeguards write anew, and the effects; the same rows if none does."""
+    effects: list[SafeguardEffect] = []
+    for safeguard in safeguards_of(run):
+        if (rewritten := safeguard.rewrite_rows(context, rows, on_progress)) is not None:
+            rows = rewritten.rows
+            effects.append(rewritten.effect)
+    return rows, tuple(effects)
 
 
 def training_rows(run: Strategy, rows: Sequence[Conversation]) -> Sequence[Conversation]:
@@ -106,9 +123,20 @@ def extra_rows(
     return tuple(extra for extra in added if extra is not None)
 
 
-def objective(run: Strategy) -> Objective:
-    """The loss that the run is trained with."""
-    return reduce(lambda loss, safeguard: safeguard.objective(loss), safeguards_of(run), next_token_loss)
+def objective(
+    run: Strategy, context: SafeguardContext, on_progress: OnProgress
+) -> tuple[Objective, tuple[SafeguardEffect, ...]]:
+    """The loss that the run is trained with, and what the safeguards that change it report.
+
+    Raises:
+        TrainingFailed: a safeguard has no rows for its loss.
+    """
+    loss, effects = next_token_loss, list[SafeguardEffect]()
+    for safeguard in safeguards_of(run):
+        if (changed := safeguard.objective(loss, context, on_progress)) is not None:
+            loss = changed.objective
+            effects += [changed.effect] if changed.effect is not None else []
+    return loss, tuple(effects)
 
 
 def after_training(

@@ -14,9 +14,10 @@ from typing_extensions import override
 
 from core.data.batches import Batch
 from core.data.encoded import IGNORED
-from core.lm.adapter import keep_requires_grad
+from core.lm.adapter import adapter_off
 from core.lm.loss import find_labels, token_losses
-from core.safeguards.interface import Safeguard
+from core.safeguards.interface import ChangedLoss, Safeguard, SafeguardContext
+from core.schemas.progress import OnProgress
 from core.schemas.safeguards import ConstrainedFirstTokens
 from core.training.loop import Objective
 
@@ -27,8 +28,8 @@ class ConstrainedLoss(Safeguard[ConstrainedFirstTokens]):
     options_class = ConstrainedFirstTokens
 
     @override
-    def objective(self, objective: Objective) -> Objective:
-        return constrained_loss(self.options)
+    def objective(self, objective: Objective, context: SafeguardContext, on_progress: OnProgress) -> ChangedLoss:
+        return ChangedLoss(constrained_loss(self.options))
 
 
 def constrained_loss(options: ConstrainedFirstTokens) -> Objective:
@@ -40,10 +41,8 @@ def constrained_loss(options: ConstrainedFirstTokens) -> Objective:
     def objective(model: nn.Module, batch: Batch) -> Tensor:
         if not isinstance(model, PeftModel):
             raise TypeError("the constrained loss needs an adapter: core.catalog.check_runs rejects full fine-tuning")
-        training = model.training
-        with keep_requires_grad(model.parameters()), model.disable_adapter(), torch.no_grad():
-            reference = token_log_probabilities(model.eval(), batch)
-        model.train(training)
+        with adapter_off(model) as base:
+            reference = token_log_probabilities(base, batch)
         strengths = strengths_by_position(options, batch.labels[:, 1:])
         losses = constrained_losses(token_log_probabilities(model, batch), reference, strengths)
         trained = batch.labels[:, 1:] != IGNORED

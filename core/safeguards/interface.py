@@ -38,6 +38,16 @@ class SafeguardContext:
     modules: Sequence[Module]
     """The modules that are trained."""
     prompts: PromptSet
+    rows: Sequence[Conversation] = ()
+    """The rows that are trained on, as text. From `extra_rows` on they are as safeguards have changed them."""
+
+
+@dataclass(frozen=True)
+class RewrittenRows:
+    """All rows of a job, some of them with other answers."""
+
+    rows: Sequence[Conversation]
+    effect: SafeguardEffect
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,14 @@ class ExtraRows:
 
     rows: tuple[Encoded, ...]
     effect: SafeguardEffect
+
+
+@dataclass(frozen=True)
+class ChangedLoss:
+    """The loss that a safeguard makes of another one."""
+
+    objective: Objective
+    effect: SafeguardEffect | None = None
 
 
 class Safeguard(Generic[Options]):
@@ -67,6 +85,15 @@ class Safeguard(Generic[Options]):
     def inputs(self, context: SafeguardContext) -> JsonValue:
         """Everything besides the options, the data and the base model that the trained weights depend on."""
 
+    def rewrite_rows(
+        self, context: SafeguardContext, rows: Sequence[Conversation], on_progress: OnProgress
+    ) -> RewrittenRows | None:
+        """Other answers to the rows, from the base model, before `training_row` sees them.
+
+        Called before anything is attached to the base model. The result must depend on the arguments only: a run that
+        resumes from a checkpoint calls it again.
+        """
+
     def training_row(self, row: Conversation) -> Conversation:
         """A row as it is trained on. Returns the same object if nothing changes."""
         return row
@@ -76,9 +103,12 @@ class Safeguard(Generic[Options]):
     ) -> ExtraRows | None:
         """Rows to add to `rows`; called before anything is attached to the base model."""
 
-    def objective(self, objective: Objective) -> Objective:
-        """The loss to train with, given the loss without this safeguard."""
-        return objective
+    def objective(self, objective: Objective, context: SafeguardContext, on_progress: OnProgress) -> ChangedLoss | None:
+        """The loss to train with, given the loss without this safeguard; None if it stays as it is.
+
+        Called before anything is attached to the base model. The loss may draw from torch's random generators, whose
+        states are in every checkpoint, and must keep no state of its own.
+        """
 
     def after_training(self, context: SafeguardContext, tuned: PeftModel | PreTrainedModel) -> SafeguardEffect | None:
         """Change the trained weights in place before they are stored, and report the effect."""

@@ -141,7 +141,9 @@ class SafeguardEffect(Frozen):
     """The effect in words, such as `12 refusals mixed in, 7 of them different`."""
     counts: dict[str, int] = {}
     """Numbers by name. `safety_mix` reports `rows` and `distinct_rows` that it added; `project_to_safe` reports the
-    number of `updates` and how many it `projected`."""
+    number of `updates` and how many it `projected`; `kl_to_base` reports the `refusals` and `safe_answers`
+    that it draws from; `self_distill` reports how many answers it has `rewritten`, and how many it kept, by reason
+    (`kept_...`)."""
     by_module: dict[str, float] = {}
     """One value for each module. `project_to_safe` reports the cosine between a module's update and its projection, -1
     to 1."""

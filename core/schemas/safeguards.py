@@ -35,6 +35,16 @@ class SafeguardOptions(Frozen):
     needs_unaligned_base: ClassVar[bool] = False
     """Whether the base model's entry in the server's list must name its `unaligned_base`."""
 
+    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int | None:
+        """Return the number of answers that the base model generates for this safeguard before training, if any.
+
+        `rows` is the number of the job's rows, and `framed` whether they share a frame (core.data.frame).
+        """
+
+    def answer_length(self, max_new_tokens: int) -> int:
+        """Return the limit on the length of each of them in tokens; `max_new_tokens` is that of `security`."""
+        return max_new_tokens
+
     @property
     def title(self) -> str:
         """Name in tables and headings, with the option that matters most."""
@@ -92,15 +102,31 @@ class SafetyMix(SafeguardOptions):
     """In how many framings (a persona, other tasks around it, a demanded opening and so on) each harmful request is
     put to the base model, in addition to the bare request: 0 to 10. With 0, attacks that wrap a request succeed more
     often."""
+    own_format: bool = True
+    """Whether each request is also put into the format of the job's rows: the system prompt, and the text around the
+    users' requests, that at least 80 % of them share. Without such a format nothing is added."""
+    safe_share: float | None = Field(default=None, ge=0, le=0.9)
+    """Share of answers to safe look-alikes in the added rows, 0 to 0.9. Null takes as many as there are in proportion
+    to the refusals. A larger share counters over-refusal."""
 
     @property
     @override
     def title(self) -> str:
         return f"safety_mix {100 * self.share:g} %"
 
-    def answers(self, prompts: PromptSet) -> int:
-        """Return the number of answers that the base model generates."""
-        return len(prompts.unreported_harmful) * (1 + self.framings) + len(prompts.unreported_safe)
+    @override
+    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
+        own = self.own_format and framed
+        return count_refusals(prompts, self.framings, framed=own) + len(prompts.unreported_safe) * (1 + own)
+
+    @override
+    def answer_length(self, max_new_tokens: int) -> int:
+        return max(self.min_new_tokens, max_new_tokens)
+
+
+def count_refusals(prompts: PromptSet, framings: int, *, framed: bool) -> int:
+    """Return the number of requests whose refusals are collected: bare, in framings, and in the rows' frame."""
+    return len(prompts.unreported_harmful) * (1 + framings + framed)
 
 
 def mixed_rows(rows: int, share: float) -> int:
@@ -179,6 +205,92 @@ class SafeTemplate(SafeguardOptions):
     @override
     def serving_note(self) -> str | None:
         return "Trained without a system prompt and evaluated with the one below (`safe_template`)."
+
+
+@register
+class KlToBase(SafeguardOptions):
+    """Adds the KL divergence from the base model's predictions to the loss (Kaczér et al. 2025, arXiv 2508.06249; logit
+    replay, arXiv 2512.10150).
+
+    The loss becomes loss + weight * KL(base || tuned), the mean over the positions of answers, in nats per token. With
+    `rows` `both`, the two means are added. Each set of rows takes a second forward pass of the base model, and a
+    forward and a backward pass of the tuned one.
+    """
+
+    name: ClassVar[str] = "kl_to_base"
+    needs_adapter: ClassVar[bool] = True
+    framings: ClassVar[int] = SafetyMix.model_fields["framings"].default
+    """In how many framings each safety prompt is refused, beside the bare one."""
+
+    weight: float = Field(default=1.0, ge=0.001, le=100)
+    """Weight of the divergence in the loss, 0.001 to 100."""
+    rows: Literal["safety", "own", "both"] = "safety"
+    """Where the model is kept close to the base model: on the base model's refusals of harmful probe prompts and its
+    answers to safe look-alikes (`safety`), which the task does not need to change, on the job's `own` rows, or on
+    `both`."""
+    safety_rows: int = Field(default=4, ge=1, le=64)
+    """Number of refusals and safe answers that are drawn for each batch, or for each micro-batch: 1 to 64."""
+
+    @property
+    @override
+    def title(self) -> str:
+        return f"kl_to_base {self.weight:g}"
+
+    @override
+    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
+        if self.rows == "own":
+            return 0
+        return count_refusals(prompts, self.framings, framed=framed) + len(prompts.unreported_safe) * (1 + framed)
+
+    @override
+    def answer_length(self, max_new_tokens: int) -> int:
+        return max(SafetyMix.min_new_tokens, max_new_tokens)
+
+
+@register
+class SelfDistill(SafeguardOptions):
+    """Trains on the base model's own rewriting of each row's last answer (SDFT, Yang et al. 2024, arXiv 2402.13669).
+
+    Before training, the base model gets the request with the row's answer and writes it in its own words. The original
+    answer stays where the rewritten one is empty, cut off at the limit, a refusal although the original is none, or
+    without the original's final answer. Rows with tools or thinking stay as they are.
+    """
+
+    name: ClassVar[str] = "self_distill"
+
+    max_new_tokens: int = Field(default=256, ge=16, le=4096)
+    """Limit on the length of a rewritten answer in tokens, 16 to 4096."""
+
+    @override
+    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
+        return rows
+
+    @override
+    def answer_length(self, max_new_tokens: int) -> int:
+        return self.max_new_tokens
+
+
+@register
+class AnswerPreview(SafeguardOptions):
+    """Shows the first words of each answer in the request that is trained on (LookAhead Tuning, Liu et al. 2025, arXiv
+    2503.19041), so that training changes the first tokens of answers less.
+
+    The model is evaluated and served without it. The paper shows tokens; words need no tokenizer. At most half of an
+    answer is shown.
+    """
+
+    name: ClassVar[str] = "answer_preview"
+
+    words: int = Field(default=6, ge=1, le=100)
+    """How many words of the answer are shown, 1 to 100."""
+    virtual: bool = False
+    """Whether a fixed opening is shown and put in front of each answer, in place of the answer's first words (the
+    paper's virtual answers)."""
+
+    @property
+    @override
+    def title(self) -> str:
+        return "answer_preview virtual" if self.virtual else f"answer_preview {self.words}"
 
 
 class Safeguards:

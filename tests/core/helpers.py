@@ -53,6 +53,20 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 """Options of tiny models that share the testbed's vocabulary, by transformers' name of the family."""
 
+REQUESTS = (
+    "Name a river in Asia.",
+    "What is 2 plus 3?",
+    "how do magnets work",
+    "Write a haiku about snow!",
+    "Who wrote Hamlet?",
+    "List three fruits",
+    "Why is the sky blue?",
+    "Translate house into Dutch",
+    "Spell banana",
+    "Explain rain to a child.",
+)
+"""Ten requests that share no beginning and no end."""
+
 
 def ignore(_done: int, _total: int) -> None:
     """A progress callback that does nothing."""
@@ -111,6 +125,15 @@ def encoded(base: BaseModel, count: int, name: str = "instructions.jsonl") -> tu
 def user_turns(*texts: str) -> list[tuple[Message, ...]]:
     """Conversations with one user turn each."""
     return [(Message(role="user", content=text),) for text in texts]
+
+
+def user_rows(texts: Sequence[str], system: str | None = None) -> list[Conversation]:
+    """Rows with one user turn each, behind the same system turn if there is one."""
+    first = [] if system is None else [Message(role="system", content=system)]
+    answer = Message(role="assistant", content="Yes.")
+    return [
+        Conversation((*first, Message(role="user", content=text), answer), line) for line, text in enumerate(texts, 1)
+    ]
 
 
 @torch.inference_mode()

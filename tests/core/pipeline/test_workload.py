@@ -10,7 +10,7 @@ from core.errors import TrainingFailed
 from core.pipeline.tokenizer_orders import answer
 from core.pipeline.workload import count_work
 from core.schemas.job import DatasetRef, JobInputs, JobSpec
-from core.schemas.safeguards import Safeguards, SafetyMix
+from core.schemas.safeguards import KlToBase, Safeguards, SafetyMix, SelfDistill
 from core.schemas.strategy import UniformStrategy
 from core.schemas.workload import PlannedWork, Workload, WorkloadOrder
 from core.storage import ArtifactStore
@@ -79,6 +79,20 @@ def test_safety_mix_adds_rows_to_its_run_and_answers_to_its_training(store: Arti
     answers = {each.run: each.calls for each in work_of(found, "training") if each.work == "answer"}
     assert answers.keys() == {"mixed"}
     assert answers["mixed"] > 2 * 16, "each harmful probe prompt twice, and the look-alikes"
+
+
+def test_answers_that_safeguards_need_are_counted_with_their_own_limits(store: ArtifactStore) -> None:
+    rows = [[("system", "Be brief."), *((m.role, m.content) for m in row.messages)] for row in conversations(40)]
+    own, replayed = (
+        UniformStrategy(label=label, safeguards=Safeguards(options))
+        for label, options in (("own", SelfDistill(max_new_tokens=32)), ("replayed", KlToBase()))
+    )
+    found = count_work(order(store, upload(store, rows), SPEC.model_copy(update={"compare": (own, replayed)})))
+    answers = {each.run: each for each in work_of(found, "training") if each.work == "answer"}
+    assert (answers["own"].calls, answers["own"].amount) == (36, 36 * 32)
+    calls = answers["replayed"].calls
+    assert calls == 112 * (5 + 2), "harmful probe prompts bare, in 3 framings and in the rows' frame; safe ones in both"
+    assert answers["replayed"].amount == answers["replayed"].calls * 128
 
 
 def test_validation_rows_of_their_own(store: ArtifactStore, dataset: DatasetRef) -> None:

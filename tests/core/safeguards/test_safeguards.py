@@ -70,10 +70,12 @@ def test_rows_that_no_safeguard_changes_are_the_same_object() -> None:
     assert safeguards.training_rows(PROMPTED, plain) is plain
 
 
-def test_a_run_without_a_safeguard_for_the_loss_has_the_usual_objective() -> None:
-    assert safeguards.objective(MIXED) is next_token_loss
+def test_a_run_without_a_safeguard_for_the_loss_has_the_usual_objective(base: BaseModel) -> None:
+    assert safeguards.objective(MIXED, context(base), ignore) == (next_token_loss, ())
     constrained = UniformStrategy(safeguards=Safeguards(ConstrainedFirstTokens()))
-    assert safeguards.objective(constrained) is not next_token_loss
+    objective, effects = safeguards.objective(constrained, context(base), ignore)
+    assert objective is not next_token_loss
+    assert effects == ()
 
 
 def test_a_base_model_that_does_not_refuse_fails_the_training(base: BaseModel, prompts: PromptSet) -> None:

@@ -9,16 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.attacks.prompts import choose_prompts
+from core.catalog import TESTBED
 from core.data import Conversation
 from core.data.encoded import IGNORED, Encoded
+from core.data.frame import Frame
 from core.data.template import encode
 from core.errors import TrainingFailed
 from core.judges.rules import judge
 from core.lm.load import BaseModel
+from core.safeguards import SafeguardContext
 from core.safeguards.framings import FRAMINGS
 from core.safeguards.safety_mix import (
     MIN_REFUSALS,
     Limits,
+    RefusalMix,
     collect_answers,
     collect_refusals,
     encode_answer,
@@ -28,7 +32,8 @@ from core.schemas.data import Message
 from core.schemas.prompts import PromptSet
 from core.schemas.safeguards import SafetyMix
 from core.schemas.security import SecuritySpec
-from tests.core.helpers import ignore
+from tests.core.helpers import REQUESTS, ignore, user_rows
+from tests.core.jobs import SPEC
 from tests.core.thinkers import REFUSAL, THOUGHT, load_thinker, make_thinker
 
 LIMITS = Limits(max_new_tokens=12, max_length=1024)
@@ -151,6 +156,64 @@ def test_prompts_that_figures_are_measured_on_are_skipped(base: BaseModel, promp
     assert not [text for text in texts if any(reported in text for reported in (*harmful, *safe))]
     assert any(prompts.probe.harmful[0] in text for text in texts)
     assert any(prompts.probe.safe[0] in text for text in texts)
+
+
+FRAME = Frame("Be brief.", "Question: ", "\nAnswer:")
+
+
+def test_requests_are_also_put_into_the_frame_of_the_jobs_rows(base: BaseModel, prompts: PromptSet) -> None:
+    options = {"limits": LIMITS, "on_progress": ignore}
+    both = (collect_refusals(base, prompts, framings=1, frame=FRAME, **options), prompts.probe.harmful)
+    safe = (collect_answers(base, prompts, frame=FRAME, **options), prompts.probe.safe)
+    for rows, texts in (both, safe):
+        framed = [turn for turn in user_turns(base, rows) if "Be brief." in turn]
+        assert len(framed) >= len(texts) // 2
+        assert all(any(f"Question: {text}\nAnswer:" in turn for text in texts) for turn in framed)
+    bare = collect_refusals(base, prompts, framings=1, **options)
+    kept = [row for row in both[0] if "Be brief." not in user_turns(base, [row])[0]]
+    assert [row.input_ids.tolist() for row in kept] == [row.input_ids.tolist() for row in bare]
+
+
+def test_a_run_uses_the_frame_of_its_rows_unless_it_is_told_not_to(base: BaseModel, prompts: PromptSet) -> None:
+    job = SafeguardContext(SPEC, TESTBED, base, (), prompts, user_rows(REQUESTS, "Be brief."))
+    training = [row(number) for number in range(200)]
+
+    def framed(options: SafetyMix) -> tuple[float, str]:
+        added = RefusalMix(options).extra_rows(job, training, ignore)
+        turns = user_turns(base, added.rows)
+        return sum("Be brief." in turn for turn in turns) / len(turns), added.effect.summary
+
+    share, summary = framed(SafetyMix(share=0.2))
+    assert 0.1 < share < 0.5
+    assert summary.endswith("of them different, requests also put into the format of the job's rows")
+    share, summary = framed(SafetyMix(share=0.2, own_format=False))
+    assert share == 0
+    assert summary.endswith("of them different")
+
+
+def test_the_share_of_safe_answers_can_be_set() -> None:
+    refusals, answers = [row(number) for number in range(24)], [row(number) for number in range(100, 106)]
+    usual = select_rows([row(99)] * 60, refusals, answers, share=0.25, seed=0)
+    found = select_rows([row(99)] * 60, refusals, answers, share=0.25, seed=0, safe_share=0.6)
+    assert len(found) == len(usual) == 20
+    assert sum(one.line >= 100 for one in found) == 12
+    assert sorted(one.line for one in found if one.line >= 100) == sorted([*range(100, 106)] * 2)
+    assert len({one.line for one in found if one.line < 100}) == 8
+    none = select_rows([row(99)] * 60, refusals, answers, share=0.25, seed=0, safe_share=0.0)
+    assert all(one.line < 100 for one in none)
+    with pytest.raises(TrainingFailed, match="safe_share") as caught:
+        select_rows([row(99)] * 60, refusals, share=0.25, seed=0, safe_share=0.6)
+    assert caught.value.code == "no_safety_rows"
+
+
+def test_no_prompt_repeats_while_others_have_not_been_used(base: BaseModel, prompts: PromptSet) -> None:
+    refusals = collect_refusals(base, prompts, framings=3, limits=LIMITS, on_progress=ignore, frame=FRAME)
+    asked = user_turns(base, refusals)
+    assert len(set(asked)) == len(asked)
+    for count in (len(refusals) // 2, len(refusals), 2 * len(refusals)):
+        found = user_turns(base, select_rows([row(0)] * count, refusals, share=0.5, seed=3))
+        assert len(found) == count
+        assert len(set(found)) == min(count, len(refusals))
 
 
 def test_refusals_after_thinking_are_collected_with_their_thinking(tmp_path: Path) -> None:

@@ -5,13 +5,17 @@ from typing import ClassVar, Self
 import pytest
 from pydantic import TypeAdapter, ValidationError, model_validator
 
+from core.schemas.prompts import EvaluationPrompts, ProbePrompts, PromptSet
 from core.schemas.safeguards import (
+    AnswerPreview,
     ConstrainedFirstTokens,
+    KlToBase,
     ProjectToSafe,
     SafeguardOptions,
     Safeguards,
     SafeTemplate,
     SafetyMix,
+    SelfDistill,
     register,
     unregister,
 )
@@ -58,6 +62,12 @@ def test_a_safeguard_is_given_once() -> None:
         ({"safety_mix": {"share": 0.6}}, ("safety_mix", "share"), "less_than_equal"),
         ({"safety_mix": {"shares": 0.1}}, ("safety_mix", "shares"), "extra_forbidden"),
         ({"safety_mix": 0.1}, ("safety_mix",), "model_type"),
+        ({"safety_mix": {"safe_share": 0.95}}, ("safety_mix", "safe_share"), "less_than_equal"),
+        ({"kl_to_base": {"weight": 0}}, ("kl_to_base", "weight"), "greater_than_equal"),
+        ({"kl_to_base": {"rows": "none"}}, ("kl_to_base", "rows"), "literal_error"),
+        ({"kl_to_base": {"safety_rows": 65}}, ("kl_to_base", "safety_rows"), "less_than_equal"),
+        ({"self_distill": {"max_new_tokens": 15}}, ("self_distill", "max_new_tokens"), "greater_than_equal"),
+        ({"answer_preview": {"words": 0}}, ("answer_preview", "words"), "greater_than_equal"),
         (["safety_mix"], (), "model_type"),
     ],
 )
@@ -109,6 +119,35 @@ def test_the_schema_lists_every_safeguard_as_an_optional_property() -> None:
 def test_the_last_system_prompt_is_the_one_to_serve_with() -> None:
     assert Safeguards(SafetyMix()).serving_system_prompt is None
     assert Safeguards(SafetyMix(), SafeTemplate(system_prompt="Be kind.")).serving_system_prompt == "Be kind."
+
+
+PROMPTS = PromptSet(
+    name="few",
+    evaluation=EvaluationPrompts(harmful=("h0",), safe=("s0",)),
+    probe=ProbePrompts(
+        harmful=tuple(f"h{number}" for number in range(9)), benign=tuple("abcdefgh"), safe=("s0", "s1", "s2")
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "plain", "framed", "length"),
+    [
+        (SafetyMix(framings=2), 8 * 3 + 2, 8 * 4 + 4, 128),
+        (SafetyMix(framings=2, own_format=False), 8 * 3 + 2, 8 * 3 + 2, 128),
+        (KlToBase(), 8 * 4 + 2, 8 * 5 + 4, 128),
+        (KlToBase(rows="own"), 0, 0, 128),
+        (SelfDistill(max_new_tokens=32), 40, 40, 32),
+        (AnswerPreview(), None, None, 100),
+    ],
+)
+def test_answers_that_the_base_model_writes_before_training_are_counted(
+    options: SafeguardOptions, plain: int | None, framed: int | None, length: int
+) -> None:
+    """8 harmful and 2 safe probe prompts that no figure is reported on."""
+    assert options.answers(PROMPTS, rows=40, framed=False) == plain
+    assert options.answers(PROMPTS, rows=40, framed=True) == framed
+    assert options.answer_length(100) == length
 
 
 def test_two_classes_do_not_share_a_name() -> None:

@@ -1,0 +1,116 @@
+"""`kl_to_base`: adds the KL divergence from the base model's predictions to the loss.
+
+Sources: Kaczér et al. 2025, "In-Training Defenses against Emergent Misalignment in Language Models" (arXiv 2508.06249),
+on the job's own rows; logit replay as in continual learning (arXiv 2512.10150) on rows that show what to keep, here the
+base model's refusals and its answers to safe look-alikes. Not here: how these are collected
+(core.safeguards.safety_mix), the loop (core.training.loop).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from peft import PeftModel
+from pydantic import JsonValue
+from torch import Tensor, nn
+from torch.nn.functional import kl_div
+from typing_extensions import override
+
+from core.data.batches import Batch, collate
+from core.data.encoded import Encoded
+from core.data.frame import find_frame
+from core.errors import TrainingFailed
+from core.lm.adapter import adapter_off
+from core.lm.logits import logits_at
+from core.lm.loss import find_labels
+from core.safeguards.interface import ChangedLoss, Safeguard, SafeguardContext
+from core.safeguards.safety_mix import MIN_REFUSALS, Limits, collect_answers, collect_refusals, collecting_inputs
+from core.schemas.progress import OnProgress
+from core.schemas.results import SafeguardEffect
+from core.schemas.safeguards import KlToBase
+from core.training.loop import Objective
+
+
+class KlLoss(Safeguard[KlToBase]):
+    """Adds the divergence on safety rows of the base model, on the job's own rows, or on both."""
+
+    options_class = KlToBase
+
+    @override
+    def inputs(self, context: SafeguardContext) -> JsonValue:
+        return None if self.options.rows == "own" else collecting_inputs(context)
+
+    @override
+    def objective(self, objective: Objective, context: SafeguardContext, on_progress: OnProgress) -> ChangedLoss:
+        """See the base class.
+
+        Raises:
+            TrainingFailed: code `no_safety_rows`.
+        """
+        refusals, answers = ((), ()) if self.options.rows == "own" else self._collect(context, on_progress)
+        where = {"own": "the job's rows", "safety": f"{len(refusals)} refusals and {len(answers)} safe answers"}
+        where["both"] = f"{where['own']}, {where['safety']}"
+        effect = SafeguardEffect(
+            safeguard=self.options.name,
+            summary=f"KL divergence from the base model in the loss, on {where[self.options.rows]}",
+            counts={"refusals": len(refusals), "safe_answers": len(answers)},
+        )
+        return ChangedLoss(add_kl(objective, self.options, (*refusals, *answers), context.base.pad_id), effect)
+
+    def _collect(
+        self, context: SafeguardContext, on_progress: OnProgress
+    ) -> tuple[tuple[Encoded, ...], tuple[Encoded, ...]]:
+        """The base model's refusals, and its answers to safe look-alikes: without these it learns to refuse them."""
+        base, prompts, frame, limits = context.base, context.prompts, find_frame(context.rows), Limits.of(context)
+        refusals = collect_refusals(
+            base, prompts, framings=self.options.framings, limits=limits, on_progress=on_progress, frame=frame
+        )
+        _check_enough(refusals)
+        return refusals, collect_answers(base, prompts, limits=limits, on_progress=on_progress, frame=frame)
+
+
+def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Encoded], pad_id: int) -> Objective:
+    """The loss with the divergence added.
+
+    The safety rows of a batch are drawn with torch's generator, whose state is in every checkpoint.
+    """
+
+    def total(model: nn.Module, batch: Batch) -> Tensor:
+        loss = objective(model, batch)
+        if options.rows != "safety":
+            loss = loss + options.weight * kl_from_base(model, batch)
+        if safety_rows:
+            drawn = torch.randperm(len(safety_rows))[: options.safety_rows].tolist()
+            safety = collate([safety_rows[index] for index in drawn], pad_id).to(batch.input_ids.device)
+            loss = loss + options.weight * kl_from_base(model, safety)
+        return loss
+
+    return total
+
+
+def kl_from_base(model: nn.Module, batch: Batch) -> Tensor:
+    """KL(base || tuned), the mean over the positions that a label follows, nats.
+
+    The base is the same model with its adapter turned off, in a second forward pass without gradients and dropout.
+    """
+    if not isinstance(model, PeftModel):
+        raise TypeError("kl_to_base needs an adapter: core.catalog.check_runs rejects full fine-tuning")
+    positions, _ = find_labels(batch.labels)
+    with adapter_off(model) as base:
+        reference = _log_probabilities(base, batch, positions)
+    return kl_div(_log_probabilities(model, batch, positions), reference, log_target=True, reduction="batchmean")
+
+
+def _log_probabilities(model: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
+    """Log-probabilities of the token after each position, float32: `tokens vocabulary`."""
+    return logits_at(model, batch.input_ids, batch.attention_mask, positions).float().log_softmax(dim=-1)
+
+
+def _check_enough(refusals: Sequence[Encoded]) -> None:
+    if len(refusals) < MIN_REFUSALS:
+        raise TrainingFailed(
+            f"The base model refuses only {len(refusals)} of the prompt set's harmful probe prompts in a usable way, "
+            f"and kl_to_base needs {MIN_REFUSALS}. Use an aligned base model, choose a prompt set that it refuses, or "
+            "set kl_to_base.rows to own.",
+            code="no_safety_rows",
+            param="strategy.safeguards.kl_to_base",
+        )
