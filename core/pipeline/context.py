@@ -117,7 +117,7 @@ class JobContext:
         """The base model's refusals that are measured during training; None if it answers no probe prompt."""
         report = partial(self.stages.report_progress, "prompt", part=(0.0, 0.0))
         try:
-            (harmful,) = render_probes(self.base, self.prompts.probe.harmful[:_WATCHED_PROMPTS])
+            (harmful,) = render_probes(self.base, self.prompts.unreported_harmful[:_WATCHED_PROMPTS])
             return BaseRefusals(self.base, harmful, on_progress=report)
         except InvalidModel:
             return None

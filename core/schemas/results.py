@@ -141,7 +141,11 @@ class SafeguardEffect(Frozen):
     """The effect in words, such as `12 refusals mixed in, 7 of them different`."""
     counts: dict[str, int] = {}
     """Numbers by name. `safety_mix` reports `rows` and `distinct_rows` that it added; `project_to_safe` reports the
-    number of `updates` and how many it `projected`."""
+    number of `updates` and how many it `projected`; `keep_safe_weights` the `step` of the kept weights."""
+    values: dict[str, float] = {}
+    """Values by name. `scale_update` reports its `factor`, and the scaled model's `refusal_drift` in nats per token;
+    `keep_safe_weights` the `refusal_drift` of the kept weights; `average_weights` the base model's share in the
+    average, `base_share`, 0 to 1."""
     by_module: dict[str, float] = {}
     """One value for each module. `project_to_safe` reports the cosine between a module's update and its projection, -1
     to 1."""
@@ -172,8 +176,11 @@ class TrainingResult(Frozen):
     """Refusal drift during training."""
     best_step: int | None = None
     """Step with the lowest validation loss; if `patience` is set, the stored weights are from this step."""
+    end_step: int | None = None
+    """Step that the stored weights are from: the last one done, the best one if `patience` is set, or the one that
+    `keep_safe_weights` kept. Null in reports of versions that did not record it."""
     stopped_early: bool = False
-    """Whether `patience` ended training before the last step."""
+    """Whether the `patience` of the training or of `keep_safe_weights` ended training before the last step."""
     safeguards: tuple[SafeguardEffect, ...] = ()
     """Effects of the run's safeguards, in the order in which they took effect. A safeguard without a measured effect is
     not listed."""
