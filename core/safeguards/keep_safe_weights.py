@@ -1,9 +1,9 @@
 """`keep_safe_weights`: early stopping on the security curve.
 
-A run ends with the weights of its last measurement whose refusal drift is within a bound. Refusals are lost during
-training and not at its end (Qi et al. 2024, "Fine-tuning Aligned Language Models Compromises Safety"), so an earlier
-step can be safer; choosing it by the drift of refusals is this project's own rule. The drift is measured on few prompts
-and a few answer tokens: a small drift is no proof that attacks fail.
+A run ends with the weights of its last measurement whose refusal drift is within a bound. Source: early stopping
+(Prechelt 1998, "Early Stopping - But When?"), by the refusal drift instead of the validation loss; that figure and the
+rule are this project's own. The drift is measured on few prompts and on the first tokens of answers, so a small drift
+is no proof that attacks fail.
 Not here: measuring the drift (core.training.loop), the kept copy (core.training.kept).
 """
 
