@@ -111,7 +111,8 @@ class SecurityStep(Frozen):
     """Number of optimizer steps done before the measurement; 0 is the base model."""
     refusal_drift: float
     """Increase of the negative log-likelihood of the base model's own first answer tokens to harmful probe prompts,
-    nats per token; 0 for the base model. The probe prompts are not those that figures are measured on."""
+    every second one in a framing such as a persona or a story, nats per token; 0 for the base model. The probe prompts
+    are not those that figures are measured on."""
 
 
 class StoredFile(Frozen):

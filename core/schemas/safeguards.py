@@ -25,7 +25,7 @@ SAFETY_PROMPT = (
 """Default system prompt of `safe_template`."""
 
 
-MAX_REFUSAL_DRIFT = 0.5
+MAX_REFUSAL_DRIFT = 0.2
 """Default bound on the refusal drift, in nats per token."""
 
 
@@ -258,7 +258,7 @@ class ScaleUpdate(SafeguardOptions):
     factor: float | None = Field(default=None, gt=0, le=1)
     """Factor on the update, above 0 and at most 1. Null searches the largest one within `max_refusal_drift`."""
     max_refusal_drift: float | None = Field(default=None, ge=0, le=100)
-    """Largest refusal drift of the scaled model, in nats per token, 0 to 100; 0.5 if neither this nor `factor` is
+    """Largest refusal drift of the scaled model, in nats per token, 0 to 100; 0.2 if neither this nor `factor` is
     given."""
 
     @model_validator(mode="after")

@@ -83,8 +83,8 @@ def test_the_whole_update_has_the_drift_of_the_last_measurement(prepared: JobCon
 def test_a_bound_ends_the_run_with_an_earlier_step(prepared: JobContext) -> None:
     train = partial(run, prepared, method="full", rate=2e-3)
     drifts = [point.refusal_drift for point in train().security]
-    assert drifts == sorted(drifts), "this run drifts away step by step"
-    kept = train(KeepSafeWeights(max_refusal_drift=(drifts[3] + drifts[4]) / 2, patience=1))
+    assert max(drifts[:4]) < drifts[4] < drifts[5] < drifts[6], "this run drifts away"
+    kept = train(KeepSafeWeights(max_refusal_drift=(max(drifts[:4]) + drifts[4]) / 2, patience=1))
     assert (kept.end_step, kept.steps, kept.stopped_early) == (3, 4, True)
     assert kept.safeguards[0].values == {"refusal_drift": pytest.approx(drifts[3])}
     scaled = train(ScaleUpdate(max_refusal_drift=drifts[-1] / 2))

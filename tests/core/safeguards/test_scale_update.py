@@ -138,10 +138,10 @@ def test_without_a_factor_within_the_bound_the_smallest_is_used_and_named() -> N
     )
 
 
-def test_the_default_bound_is_half_a_nat() -> None:
-    effect = apply_factor(ScaleUpdate(), lambda factor: 2.0 + 0.7 * factor)
-    assert effect.values == {"factor": 0.7, "refusal_drift": pytest.approx(0.49)}
-    assert effect.summary == "update scaled by 0.7, with a refusal drift of 0.49 nats per token"
+def test_the_default_bound_is_a_fifth_of_a_nat() -> None:
+    effect = apply_factor(ScaleUpdate(), lambda factor: 2.0 + 0.27 * factor)
+    assert effect.values == {"factor": 0.7, "refusal_drift": pytest.approx(0.189)}
+    assert effect.summary == "update scaled by 0.7, with a refusal drift of 0.19 nats per token"
 
 
 def test_a_given_factor_reports_its_drift_if_there_are_refusals() -> None:

@@ -86,7 +86,7 @@ def test_errors_name_the_field(value: object, location: tuple[str, ...], kind: s
 
 def test_an_update_is_scaled_by_a_factor_or_by_a_search() -> None:
     for options, tried, bound in (
-        (ScaleUpdate(), ScaleUpdate.grid, 0.5),
+        (ScaleUpdate(), ScaleUpdate.grid, 0.2),
         (ScaleUpdate(max_refusal_drift=2.0), ScaleUpdate.grid, 2.0),
         (ScaleUpdate(factor=0.3), (0.3,), None),
     ):
@@ -96,7 +96,7 @@ def test_an_update_is_scaled_by_a_factor_or_by_a_search() -> None:
 
 def test_titles_name_the_option_that_matters_most() -> None:
     found = Safeguards(AverageWeights(decay=0.9), KeepSafeWeights(), ScaleUpdate(factor=0.5))
-    assert found.titles == ("average_weights 0.9", "keep_safe_weights 0.5", "scale_update x0.5")
+    assert found.titles == ("average_weights 0.9", "keep_safe_weights 0.2", "scale_update x0.5")
     assert ScaleUpdate(max_refusal_drift=0.25).title == "scale_update to drift 0.25"
 
 
