@@ -139,11 +139,11 @@ def _check_source(name: str, source: ModelSource, *, tokenizer: bool = True, own
 
 
 def check_runs(entry: BaseModelEntry, spec: JobSpec) -> None:
-    """Check that the safeguards of every run work with this base model and this training method.
+    """Check that the safeguards of every run work with this base model and these training settings.
 
     Raises:
         InvalidModel: code `no_unaligned_base`, or what `check_files` raises for its folder.
-        InvalidInput: code `safeguard_needs_adapter`.
+        InvalidInput: code `safeguard_needs_adapter` or `safeguard_excludes_patience`.
     """
     for run in spec.runs:
         for guard in run.safeguards:
@@ -157,6 +157,13 @@ def _check_safeguard(entry: BaseModelEntry, spec: JobSpec, label: str, guard: Sa
             "none: choose the method lora, or remove the safeguard.",
             code="safeguard_needs_adapter",
             param="training.method",
+        )
+    if spec.training.patience is not None and guard.excludes_patience:
+        raise InvalidInput(
+            f"The safeguard {guard.name} of run {label!r} decides when training ends, and so does training.patience: "
+            "remove one of them.",
+            code="safeguard_excludes_patience",
+            param="training.patience",
         )
     if not guard.needs_unaligned_base:
         return

@@ -6,7 +6,7 @@ Not here: training (core.training), adapters (core.lm.adapter).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,14 +19,20 @@ from core.lm.modules import Module, own_parameters
 
 _GENERATION = "generation_config.json"
 
+Originals = Mapping[nn.Parameter, Tensor]
+"""The base model's own values of parameters, in host memory and in the type of the base weights."""
+
 
 @contextmanager
-def opened(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[PreTrainedModel]:
-    """The base model with the weights and biases of these modules ready for training; restored afterwards."""
-    with _kept(model, modules) as parameters:
-        for parameter in parameters:
+def opened(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[Originals]:
+    """Make the weights and biases of these modules of the base model ready for training; they are restored afterwards.
+
+    Yields the originals of these parameters.
+    """
+    with _kept(model, modules) as originals:
+        for parameter in originals:
             parameter.data = parameter.data.float()
-        yield model
+        yield originals
 
 
 @contextmanager
@@ -59,14 +65,13 @@ def save(model: PreTrainedModel, base: BaseModel, modules: Sequence[Module], fol
 
 
 @contextmanager
-def _kept(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[list[nn.Parameter]]:
-    parameters = _own(model, modules)
-    originals: list[Tensor] = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
+def _kept(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[Originals]:
+    originals = {parameter: parameter.detach().to("cpu", copy=True) for parameter in _own(model, modules)}
     try:
-        yield parameters
+        yield originals
     finally:
         model.requires_grad_(False).eval()
-        for parameter, original in zip(parameters, originals, strict=True):
+        for parameter, original in originals.items():
             parameter.grad = None
             parameter.data = parameter.data.to(original.dtype).copy_(original)
 

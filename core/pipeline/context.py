@@ -24,6 +24,7 @@ from core.pipeline.cache import libraries
 from core.pipeline.stages import Emit, Stages
 from core.robustness.refusals import BaseRefusals, render_probes
 from core.safeguards import SafeguardContext
+from core.safeguards.framings import FRAMINGS
 from core.schemas.job import Assignment
 from core.schemas.measure import PromptsUsed
 from core.schemas.models import BaseModelEntry
@@ -36,13 +37,22 @@ from core.storage import ArtifactStore
 from core.training.proof import BaseProbabilities
 
 _WATCHED_PROMPTS = 32
-"""Probe prompts whose refusals are measured during training."""
+"""Probe prompts whose refusals are measured during training. Every second one is in a framing: on the testbed, bare
+requests are still refused when most of the framed ones succeed."""
 
 
 def encode_for(spec: TrainingSpec, rows: Iterable[Conversation], base: BaseModel) -> EncodedDataset:
     """Tokenise rows as the job trains on them. Raises what `core.data.template.encode_all` raises."""
     limit = min(spec.max_length, base.context)
     return encode_all(rows, base.tokenizer, max_length=limit, thinking=spec.thinking, turns=spec.turns)
+
+
+def watched_prompts(prompts: PromptSet) -> tuple[str, ...]:
+    """The harmful requests whose refusals are measured during training, without any that figures are measured on."""
+    chosen = prompts.unreported_harmful[:_WATCHED_PROMPTS]
+    return tuple(
+        FRAMINGS[number // 2 % len(FRAMINGS)].fill(text) if number % 2 else text for number, text in enumerate(chosen)
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ class JobContext:
         """The base model's refusals that are measured during training; None if it answers no probe prompt."""
         report = partial(self.stages.report_progress, "prompt", part=(0.0, 0.0))
         try:
-            (harmful,) = render_probes(self.base, self.prompts.probe.harmful[:_WATCHED_PROMPTS])
+            (harmful,) = render_probes(self.base, watched_prompts(self.prompts))
             return BaseRefusals(self.base, harmful, on_progress=report)
         except InvalidModel:
             return None

@@ -4,8 +4,8 @@ Not here: learning rates (core.training.strategies), the training loop (core.tra
 (core.safeguards).
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +21,7 @@ from core.pipeline.answers import count_answers
 from core.pipeline.cache import code_of, digest
 from core.pipeline.context import JobContext
 from core.robustness.refusals import BaseRefusals
-from core.safeguards import SafeguardContext
+from core.safeguards import SafeguardContext, TrainedContext
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.events import Metrics
 from core.schemas.results import SafeguardEffect, StoredFile, TrainedStep, TrainingResult
@@ -43,7 +43,7 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
     An interrupted run resumes from its newest checkpoint, which is removed once the result is stored.
 
     Raises:
-        TrainingFailed: see `core.training.loop.train`, or a safeguard has no rows to add.
+        TrainingFailed: see `core.training.loop.train`; or a safeguard has no rows to add, or no refusals to measure.
     """
     analysis = analysis_of(run)
     rates = plan(run, job.modules, maps[analysis] if analysis else None)
@@ -72,7 +72,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
     spec = job.assignment.spec.training
     # The base model writes answers for these rows, so this is done before an adapter is attached to it.
     prepared = _prepare(job, run)
-    watched = job.watched_refusals  # from the base model too
+    refusal_nll = _refusal_nll(job, run)  # from the base model too
 
     def on_step(step: TrainedStep, total: int) -> None:
         if loop.is_logged(step.step, total) or step.validation_loss is not None:
@@ -88,7 +88,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
             )
         job.stages.report_progress("step", step.step, total, part=(prepared.progress, 1.0))
 
-    with _trainable(job) as tuned:
+    with _trainable(job) as (tuned, originals):
         trained = loop.train(
             tuned,
             prepared.rows,
@@ -99,11 +99,15 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
             on_step=on_step,
             objective=prepared.objective,
             validation=job.validation_rows(run),
-            refusal_nll=watched.nll if watched else None,
+            refusal_nll=refusal_nll,
+            end_weights=safeguards.end_weights(run),
             checkpoints=checkpoints,
             meter=job.stages.meter,
         )
-        effects = (*prepared.effects, *safeguards.after_training(run, prepared.context, tuned))
+        context = TrainedContext(
+            **vars(prepared.context), trained=trained, originals=originals, refusal_nll=refusal_nll
+        )
+        effects = (*prepared.effects, *safeguards.after_training(run, context, tuned))
         stored = _store(job, tuned, run)
     return TrainingResult(
         run=rates.strategy,
@@ -117,6 +121,7 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
         validation=trained.validation,
         security=trained.security,
         best_step=trained.best_step,
+        end_step=trained.end_step,
         stopped_early=trained.stopped_early,
         safeguards=effects,
     )
@@ -157,12 +162,36 @@ def _prepare(job: JobContext, run: Strategy) -> _Prepared:
     )
 
 
-def _trainable(job: JobContext) -> AbstractContextManager[PeftModel | PreTrainedModel]:
-    """The base model with a new adapter, or with its modules' own weights trainable for full fine-tuning."""
+def _refusal_nll(job: JobContext, run: Strategy) -> loop.RefusalNll | None:
+    """What measures refusals during and after training; None if the base model answers no probe prompt.
+
+    Raises:
+        TrainingFailed: code `no_refusals_to_measure`; a safeguard of the run needs them.
+    """
+    if watched := job.watched_refusals:
+        return watched.nll
+    if needing := [each.name for each in run.safeguards if each.needs_refusals]:
+        raise TrainingFailed(
+            f"{needing[0]} measures how the base model's refusals change, and the base model answers no harmful probe "
+            "prompt. Choose a prompt set that it answers, or remove the safeguard.",
+            code="no_refusals_to_measure",
+            param=f"strategy.safeguards.{needing[0]}",
+        )
+    return None
+
+
+@contextmanager
+def _trainable(job: JobContext) -> Iterator[tuple[PeftModel | PreTrainedModel, full.Originals]]:
+    """The base model with a new adapter, or with its modules' own weights trainable for full fine-tuning; and the base
+    model's values of these weights, none for an adapter.
+    """
     spec = job.assignment.spec.training
     if spec.method == "full":
-        return full.opened(job.base.model, job.modules)
-    return adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed)
+        with full.opened(job.base.model, job.modules) as originals:
+            yield job.base.model, originals
+    else:
+        with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
+            yield tuned, {}
 
 
 def _store(job: JobContext, tuned: PeftModel | PreTrainedModel, run: Strategy) -> tuple[StoredFile, ...]:

@@ -115,7 +115,8 @@ def training_notes(result: TrainingResult, proof: WeightsProof | None = None) ->
         notes.append(f"{numbers.plural(frozen, 'module')} frozen")
     if result.best_step is not None:
         lowest = min(point.loss for point in result.validation)
-        early = "; stopped early and kept the weights of this step" if result.stopped_early else ""
+        kept = result.stopped_early and result.end_step in (None, result.best_step)
+        early = "; stopped early and kept the weights of this step" if kept else ""
         notes.append(f"lowest validation loss {lowest:.3f} at step {result.best_step}{early}")
     notes += [effect.summary for effect in result.safeguards]
     if proof is not None:

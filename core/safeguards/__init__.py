@@ -16,12 +16,15 @@ from transformers import PreTrainedModel
 from core.data import Conversation
 from core.data.encoded import Encoded
 from core.safeguards.answer_preview import AnswerInPrompt
+from core.safeguards.average_weights import WeightAverage
 from core.safeguards.constrained_first_tokens import ConstrainedLoss
-from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
+from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext, TrainedContext
+from core.safeguards.keep_safe_weights import LastSafeWeights
 from core.safeguards.kl_to_base import KlLoss
 from core.safeguards.project_to_safe import AlignmentProjection
 from core.safeguards.safe_template import PromptAfterTraining
 from core.safeguards.safety_mix import RefusalMix
+from core.safeguards.scale_update import UpdateScale
 from core.safeguards.self_distill import OwnWords
 from core.safeguards.system_prompt import with_system_prompt
 from core.schemas import safeguards as schema
@@ -29,6 +32,7 @@ from core.schemas.progress import OnProgress
 from core.schemas.results import SafeguardEffect
 from core.schemas.security import SecuritySpec
 from core.schemas.strategy import Strategy
+from core.training.kept import LAST_WEIGHTS, EndWeights
 from core.training.loop import Objective, next_token_loss
 
 _IMPLEMENTATIONS: dict[type[schema.SafeguardOptions], type[Safeguard[Any]]] = {}
@@ -54,7 +58,7 @@ def unregister(implementation: type[Safeguard[Any]]) -> None:
 
 for _implementation in (RefusalMix, ConstrainedLoss, AlignmentProjection, PromptAfterTraining):
     register(_implementation)
-for _implementation in (KlLoss, OwnWords, AnswerInPrompt):
+for _implementation in (KlLoss, OwnWords, AnswerInPrompt, WeightAverage, LastSafeWeights, UpdateScale):
     register(_implementation)
 
 
@@ -139,8 +143,13 @@ def objective(
     return loss, tuple(effects)
 
 
+def end_weights(run: Strategy) -> EndWeights:
+    """Which weights the run ends with, before `after_training` changes them."""
+    return reduce(lambda chosen, safeguard: safeguard.end_weights(chosen), safeguards_of(run), LAST_WEIGHTS)
+
+
 def after_training(
-    run: Strategy, context: SafeguardContext, tuned: PeftModel | PreTrainedModel
+    run: Strategy, context: TrainedContext, tuned: PeftModel | PreTrainedModel
 ) -> tuple[SafeguardEffect, ...]:
     """Apply what changes the trained weights, and return the effects."""
     effects = [safeguard.after_training(context, tuned) for safeguard in safeguards_of(run)]

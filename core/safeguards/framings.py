@@ -3,7 +3,8 @@
 Covers: short wrappers of the kinds that users and attackers put around a request: a persona, a story, other tasks
 around it, a demanded opening, a document, a claim of authority. They are written for training and share no run of five
 words with the attacks that figures are measured with: a model trained on the wording of an attack would only look
-safe. Not here: which requests are put into them (core.safeguards.safety_mix).
+safe. Refusals are also watched in them during training. Not here: which requests are put into them
+(core.safeguards.safety_mix, core.pipeline.context).
 """
 
 from core.attacks.family import Template

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from core.data import Conversation
 from core.data.encoded import Encoded
+from core.lm.full import Originals
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.schemas.job import JobSpec
@@ -22,7 +23,8 @@ from core.schemas.progress import OnProgress
 from core.schemas.prompts import PromptSet
 from core.schemas.results import SafeguardEffect
 from core.schemas.safeguards import SafeguardOptions
-from core.training.loop import Objective
+from core.training.kept import EndWeights
+from core.training.loop import Objective, RefusalNll, Trained
 
 Options = TypeVar("Options", bound=SafeguardOptions)
 
@@ -48,6 +50,17 @@ class RewrittenRows:
 
     rows: Sequence[Conversation]
     effect: SafeguardEffect
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedContext(SafeguardContext):
+    """The job after a run was trained and before its weights are stored."""
+
+    trained: Trained
+    originals: Originals
+    """The base model's values of the trained parameters after full fine-tuning; empty for an adapter."""
+    refusal_nll: RefusalNll | None
+    """Measures a model's refusals; None if the base model answers no probe prompt."""
 
 
 @dataclass(frozen=True)
@@ -110,5 +123,9 @@ class Safeguard(Generic[Options]):
         states are in every checkpoint, and must keep no state of its own.
         """
 
-    def after_training(self, context: SafeguardContext, tuned: PeftModel | PreTrainedModel) -> SafeguardEffect | None:
+    def end_weights(self, chosen: EndWeights) -> EndWeights:
+        """Which weights the run ends with, given the choice without this safeguard."""
+        return chosen
+
+    def after_training(self, context: TrainedContext, tuned: PeftModel | PreTrainedModel) -> SafeguardEffect | None:
         """Change the trained weights in place before they are stored, and report the effect."""

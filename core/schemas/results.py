@@ -111,7 +111,8 @@ class SecurityStep(Frozen):
     """Number of optimizer steps done before the measurement; 0 is the base model."""
     refusal_drift: float
     """Increase of the negative log-likelihood of the base model's own first answer tokens to harmful probe prompts,
-    nats per token; 0 for the base model. The probe prompts are not those that figures are measured on."""
+    every second one in a framing such as a persona or a story, nats per token; 0 for the base model. The probe prompts
+    are not those that figures are measured on."""
 
 
 class StoredFile(Frozen):
@@ -143,7 +144,11 @@ class SafeguardEffect(Frozen):
     """Numbers by name. `safety_mix` reports `rows` and `distinct_rows` that it added; `project_to_safe` reports the
     number of `updates` and how many it `projected`; `kl_to_base` reports the `refusals` and `safe_answers`
     that it draws from; `self_distill` reports how many answers it has `rewritten`, and how many it kept, by reason
-    (`kept_...`)."""
+    (`kept_...`); `keep_safe_weights` the `step` of the kept weights."""
+    values: dict[str, float] = {}
+    """Values by name. `scale_update` reports its `factor`, and the scaled model's `refusal_drift` in nats per token;
+    `keep_safe_weights` the `refusal_drift` of the kept weights; `average_weights` the base model's share in the
+    average, `base_share`, 0 to 1."""
     by_module: dict[str, float] = {}
     """One value for each module. `project_to_safe` reports the cosine between a module's update and its projection, -1
     to 1."""
@@ -174,8 +179,11 @@ class TrainingResult(Frozen):
     """Refusal drift during training."""
     best_step: int | None = None
     """Step with the lowest validation loss; if `patience` is set, the stored weights are from this step."""
+    end_step: int | None = None
+    """Step that the stored weights are from: the last one done, the best one if `patience` is set, or the one that
+    `keep_safe_weights` kept. Null in reports of versions that did not record it."""
     stopped_early: bool = False
-    """Whether `patience` ended training before the last step."""
+    """Whether the `patience` of the training or of `keep_safe_weights` ended training before the last step."""
     safeguards: tuple[SafeguardEffect, ...] = ()
     """Effects of the run's safeguards, in the order in which they took effect. A safeguard without a measured effect is
     not listed."""

@@ -1,8 +1,8 @@
 """The checkpoint of a training run: one file in the artifact store from which an interrupted run resumes exactly.
 
 The file is safetensors with the position as JSON in its header, so tensors and position always belong to the same step.
-It contains the trained weights, the optimizer state, the best weights so far and the states of torch's random
-generators, the only ones that the loop uses. Rates, phases and the order of rows follow from the step.
+It contains the trained weights, the optimizer state, the states of torch's random generators, the only ones that the
+loop uses, and the tensors of core.training.kept. Rates, phases and the order of rows follow from the step.
 Not here: when a checkpoint is saved (the loop), the key of the file (core.pipeline).
 """
 
@@ -21,7 +21,7 @@ from core.schemas.results import SecurityStep, TrainedStep, ValidatedStep
 from core.storage import ArtifactStore
 
 _VERSION = "1"
-_WEIGHT, _OPTIMIZER, _BEST, _RNG = "weight", "optimizer", "best", "chance"
+_WEIGHT, _OPTIMIZER, _RNG = "weight", "optimizer", "chance"
 """Kinds of tensors: the first part of their names in the file."""
 _log = logging.getLogger(__name__)
 
@@ -106,12 +106,9 @@ class Checkpoints:
         self.store.remove(self.key)
 
 
-def collect_tensors(
-    parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, best: Mapping[str, Tensor], device: torch.device
-) -> Tensors:
+def collect_tensors(parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, device: torch.device) -> Tensors:
     """The tensors of a run's current state. Some of them share memory with the run."""
     found = {f"{_WEIGHT}/{name}": parameter.detach().contiguous() for name, parameter in parameters.items()}
-    found |= {f"{_BEST}/{name}": weight for name, weight in best.items()}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             found[f"{_OPTIMIZER}/{key}/{name}"] = value
@@ -123,8 +120,8 @@ def collect_tensors(
 
 def restore(
     tensors: Tensors, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer, device: torch.device
-) -> Tensors:
-    """Restore the state of a run. Returns the best weights so far."""
+) -> None:
+    """Restore the state that `collect_tensors` collected."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"{_WEIGHT}/{name}"])
@@ -132,15 +129,15 @@ def restore(
     order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     number = {name: index for index, name in enumerate(order)}
     state: dict[int, Tensors] = {}
-    for path, value in _of_kind(tensors, _OPTIMIZER).items():
+    for path, value in of_kind(tensors, _OPTIMIZER).items():
         key, _, name = path.partition("/")
         state.setdefault(number[name], {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors[f"{_RNG}/cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors[f"{_RNG}/cuda"], device)
-    return _of_kind(tensors, _BEST)
 
 
-def _of_kind(tensors: Tensors, kind: str) -> Tensors:
+def of_kind(tensors: Tensors, kind: str) -> Tensors:
+    """The tensors whose names begin with `kind/`, by the rest of their names."""
     return {name.removeprefix(f"{kind}/"): value for name, value in tensors.items() if name.startswith(f"{kind}/")}

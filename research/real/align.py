@@ -85,9 +85,9 @@ def align(
         max_length=settings.max_length,
         seed=settings.seed,
     )
-    with full.opened(base.model, modules) as model:
+    with full.opened(base.model, modules):
         train(
-            model,
+            base.model,
             encoded,
             plan(UniformStrategy(), modules, None),
             spec,
@@ -95,7 +95,7 @@ def align(
             pad_id=base.pad_id,
             on_step=lambda step, total: say(step.step, total, step.loss),
         )
-        full.save(model, base, modules, folder)
+        full.save(base.model, base, modules, folder)
     (folder / ALIGNED_ON).write_text(json.dumps([row.messages[0].content for row in safety], indent=1))
     return len(encoded)
 

@@ -7,8 +7,9 @@ Runs use what a job uses: the plan of a strategy, safeguards, the training loop.
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,17 +25,21 @@ from core.data.template import encode_all, end_of_turn
 from core.lm.adapter import attached
 from core.lm.load import choose_device, load
 from core.lm.modules import find_modules
+from core.pipeline.context import watched_prompts
 from core.robustness.analyse import EarlyStop, analyse
-from core.safeguards import SafeguardContext
+from core.robustness.refusals import BaseRefusals, render_probes
+from core.safeguards import SafeguardContext, TrainedContext
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.job import JobSpec
 from core.schemas.models import BaseModelEntry
 from core.schemas.prompts import PromptSet
 from core.schemas.results import TrainedStep
 from core.schemas.robustness import RobustnessResult
+from core.schemas.safeguards import ScaleUpdate
 from core.schemas.security import SecuritySpec
-from core.schemas.strategy import analysis_of
+from core.schemas.strategy import Strategy, analysis_of
 from core.schemas.training import TrainingSpec
+from core.training.kept import LAST_WEIGHTS
 from core.training.loop import train
 from core.training.probe import probe
 from core.training.strategies import plan
@@ -107,32 +112,35 @@ class Lab:
     ) -> tuple[tuple[Point, ...], float]:
         """Train an arm. Returns its points and the seconds without measuring. `attacks` is as for `measure`."""
         spec, run = self._training(seed), arm.strategy
-        context = self._context(spec, arm)
+        job = JobSpec(base_model=self.entry.name, dataset=_DATASET, training=spec, strategy=run)
+        context = SafeguardContext(
+            spec=job, entry=self.entry, base=self.base, modules=self.modules, prompts=self._prompts, rows=self._rows
+        )
         safeguards.check(run, context)
-        rows = encode_all(
-            safeguards.training_rows(run, self._rows), self.base.tokenizer, max_length=self.settings.max_length
-        ).rows
-        started, measuring, points = time.monotonic(), 0.0, list[Point]()
+        clock = _Clock()
+        texts, _ = safeguards.rewrite_rows(run, context, self._rows, ignore)
+        context = replace(context, rows=safeguards.training_rows(run, texts))
+        rows = encode_all(context.rows, self.base.tokenizer, max_length=self.settings.max_length).rows
         extra = safeguards.extra_rows(run, context, rows, ignore)
+        objective, _ = safeguards.objective(run, context, ignore)
+        refusal_nll = self._refusals.nll if any(each.needs_refusals for each in run.safeguards) else None
         rates = plan(run, self.modules, compute_map() if analysis_of(run) else None)
-        steps = self.settings.steps
-        wanted = {round(steps * number / self.settings.points) for number in range(1, self.settings.points + 1)}
+        points: list[Point] = []
 
-        def measure(tuned: PeftModel, step: int, *, answers: bool) -> None:
-            nonlocal measuring
-            before = time.monotonic()
-            points.append(self.measure(tuned.eval(), step, attacks=attacks, answers=answers))
-            tuned.train()
-            say(points[-1])
-            measuring += time.monotonic() - before
+        def measure(tuned: PeftModel, step: int) -> None:
+            with clock.stopped():
+                last = step == self.settings.steps
+                points.append(self.measure(tuned.eval(), step, attacks=attacks, answers=attacks and last))
+                tuned.train()
+                say(points[-1])
 
         with attached(self.base.model, self.modules, spec.lora, seed=seed) as tuned:
 
             def on_step(step: TrainedStep, _total: int) -> None:
-                if step.step in wanted and step.step < steps:
-                    measure(tuned, step.step, answers=False)
+                if step.step in self._measured_steps(run):
+                    measure(tuned, step.step)
 
-            train(
+            trained = train(
                 tuned,
                 [*rows, *(row for each in extra for row in each.rows)],
                 rates,
@@ -140,11 +148,25 @@ class Lab:
                 learning_rate=rate,
                 pad_id=self.base.pad_id,
                 on_step=on_step,
-                objective=safeguards.objective(run),
+                objective=objective,
+                refusal_nll=refusal_nll,
+                end_weights=safeguards.end_weights(run),
             )
-            safeguards.after_training(run, context, tuned)
-            measure(tuned, steps, answers=attacks)
-        return tuple(points), time.monotonic() - started - measuring
+            ended = TrainedContext(**vars(context), trained=trained, originals={}, refusal_nll=refusal_nll)
+            safeguards.after_training(run, ended, tuned)
+            measure(tuned, self.settings.steps)
+        return tuple(points), clock.seconds
+
+    def _measured_steps(self, run: Strategy) -> frozenset[int]:
+        """The steps before the last at which a run is measured.
+
+        A run that ends with other weights than its last is measured at its end only: on the way, it has weights that it
+        would not end with.
+        """
+        if safeguards.end_weights(run) != LAST_WEIGHTS or run.safeguards.get(ScaleUpdate):
+            return frozenset()
+        steps, points = self.settings.steps, self.settings.points
+        return frozenset(round(steps * number / points) for number in range(1, points))
 
     def compute_map(self, analysis: AnalysisSpec, *, rate: float, seed: int) -> RobustnessResult:
         """The robustness map, with a probe of this seed and rate."""
@@ -189,9 +211,28 @@ class Lab:
             steps=settings.steps, batch_size=settings.batch_size, max_length=settings.max_length, seed=seed
         )
 
-    def _context(self, spec: TrainingSpec, arm: Arm) -> SafeguardContext:
-        job = JobSpec(base_model=self.entry.name, dataset=_DATASET, training=spec, strategy=arm.strategy)
-        return SafeguardContext(spec=job, entry=self.entry, base=self.base, modules=self.modules, prompts=self._prompts)
+    @cached_property
+    def _refusals(self) -> BaseRefusals:
+        """The base model's refusals that safeguards watch, as in a job."""
+        (prompts,) = render_probes(self.base, watched_prompts(self._prompts))
+        return BaseRefusals(self.base, prompts, on_progress=ignore)
+
+
+class _Clock:
+    """Seconds since it was made, without the time in which it was stopped."""
+
+    def __init__(self) -> None:
+        self._began, self._stopped = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began - self._stopped
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._stopped += time.monotonic() - began
 
 
 def _aligned_on(folder: Path) -> frozenset[str]:

@@ -140,7 +140,8 @@ def test_it_goes_on_from_a_checkpoint(
 def test_a_whole_model(base: BaseModel, modules: tuple[Module, ...], rows: EncodedDataset, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"method": "full", "steps": 40})
     before = fingerprint(base.model)
-    with full.opened(base.model, modules) as model:
+    model = base.model
+    with full.opened(model, modules):
         assert {weight_of(model, module).dtype for module in modules} == {torch.float32}
         assert learnt(trained(base, model, modules, rows, spec))
         full.save(model, base, modules, tmp_path)

@@ -92,9 +92,9 @@ def security(report: Report) -> Picture | None:
             name="security",
             title="Refusal drift during training",
             caption="Increase of the negative log-likelihood of the base model's first answer tokens on harmful probe "
-            f"prompts ({points} points per run). 0 is the base model; higher values are further from its refusals. The "
-            "probe prompts are not used for any other figure. Refusal drift shows when refusals change; it does not "
-            "always rank runs as attacks do.",
+            f"prompts, every second one in a framing ({points} points per run). 0 is the base model; higher values are "
+            "further from its refusals. The probe prompts are not used for any other figure. Refusal drift shows when "
+            "refusals change; it does not always rank runs as attacks do.",
             alt="; ".join(_describe(run, line) for run, line in lines.items() if line and run != BASE_RUN) + ".",
         )
 

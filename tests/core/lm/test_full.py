@@ -66,10 +66,10 @@ def test_the_base_comes_back_to_the_bit(base: BaseModel, modules: tuple[Module, 
 
 def test_what_is_stored_is_a_model_like_any_other(base: BaseModel, modules: tuple[Module, ...], tmp_path: Path) -> None:
     before = fingerprint(base.model)
-    with opened(base.model, modules) as model:
+    with opened(base.model, modules):
         tune(base, modules, {})
-        tuned = logits(model)
-        files = save(model, base, modules, tmp_path)
+        tuned = logits(base.model)
+        files = save(base.model, base, modules, tmp_path)
     assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"} <= {p.name for p in files}
     assert all(str(base.folder) not in path.read_text() for path in files if path.suffix == ".json")
     elsewhere = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -99,7 +99,8 @@ def test_in_bfloat16_small_updates_are_kept_while_training_and_files_are_as_the_
     small.model.bfloat16()
     modules = find_modules(small.model)
     before = fingerprint(small.model)
-    with opened(small.model, modules) as model:
+    model = small.model
+    with opened(model, modules):
         assert {weight_of(model, module).dtype for module in modules} == {torch.float32}
         plan = LearningPlan(strategy="test", scales=dict.fromkeys((module.name for module in modules), 1.0))
         spec = SPEC.model_copy(update={"precision": "bfloat16", "max_length": 32})
@@ -117,7 +118,8 @@ def test_biases_and_fused_maps(base: BaseModel, tmp_path: Path) -> None:
     modules = find_modules(small.model)
     before = fingerprint(small.model)
     rows = [row for row in encoded(base, 60) if len(row.input_ids) <= 64][:8]
-    with opened(small.model, modules) as model:
+    model = small.model
+    with opened(model, modules):
         plan = LearningPlan(strategy="test", scales=dict.fromkeys((module.name for module in modules), 1.0))
         done = train(model, rows, plan, SPEC, learning_rate=1e-3, pad_id=base.pad_id, on_step=nobody)
         tuned = logits(model)

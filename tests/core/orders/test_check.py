@@ -90,6 +90,18 @@ def test_safeguards_that_work_on_an_adapter_do_not_go_with_a_full_run(run: dict[
     complete(order(base_model="pair", compare=[run], training={"method": "qlora"}), LISTED)
 
 
+def test_safe_weights_and_early_stopping_do_not_both_choose_the_weights() -> None:
+    run: dict[str, object] = {"kind": "uniform", "label": "kept"}
+    kept = run | {"safeguards": {"keep_safe_weights": {"max_refusal_drift": 1}}}
+    moved = run | {"safeguards": {"average_weights": {"decay": 0.9}, "scale_update": {"factor": 0.5}}}
+    training = {"validate_every": 5, "patience": 2}
+    with pytest.raises(InvalidInput, match="keep_safe_weights") as caught:
+        complete(order(compare=[kept], training=training), LISTED)
+    assert (caught.value.code, caught.value.param) == ("safeguard_excludes_patience", "training.patience")
+    complete(order(compare=[kept], training={"validate_every": 5}), LISTED)
+    complete(order(compare=[moved], training=training | {"method": "full"}), LISTED)
+
+
 def test_models_that_are_not_allowed_or_not_safe(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel) as caught:
         complete(order(base_model="gpt-4"), LISTED)

@@ -160,6 +160,8 @@ def test_training_notes_cover_facts_without_a_column(report: Report) -> None:
     )
     (words,) = training_notes(measured)
     assert words == "lowest validation loss 0.500 at step 2; stopped early and kept the weights of this step"
+    (words,) = training_notes(measured.model_copy(update={"end_step": 6}))
+    assert words == "lowest validation loss 0.500 at step 2", "a safeguard kept the weights of step 6"
     effects = (
         SafeguardEffect(safeguard="safety_mix", summary="12 refusals mixed in, 7 of them different"),
         SafeguardEffect(safeguard="project_to_safe", summary="2 of 4 updates projected"),

@@ -120,6 +120,9 @@ def test_a_registered_safeguard_is_documented_and_its_options_are_validated(shri
         "kl_to_base",
         "self_distill",
         "answer_preview",
+        "average_weights",
+        "keep_safe_weights",
+        "scale_update",
         shrink.options_class.name,
     ]
     assert properties["shrink"]["description"] == "Makes the trained update smaller, and repeats the first rows."

@@ -8,13 +8,16 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from core.schemas.prompts import EvaluationPrompts, ProbePrompts, PromptSet
 from core.schemas.safeguards import (
     AnswerPreview,
+    AverageWeights,
     ConstrainedFirstTokens,
+    KeepSafeWeights,
     KlToBase,
     ProjectToSafe,
     SafeguardOptions,
     Safeguards,
     SafeTemplate,
     SafetyMix,
+    ScaleUpdate,
     SelfDistill,
     register,
     unregister,
@@ -40,13 +43,16 @@ def test_only_safeguards_that_are_on_are_written() -> None:
 
 
 def test_safeguards_take_effect_in_the_order_of_registration_however_they_are_given() -> None:
-    names = ("safety_mix", "constrained_first_tokens", "project_to_safe", "safe_template")
+    weights = ("average_weights", "keep_safe_weights", "scale_update")
+    names = ("safety_mix", "constrained_first_tokens", "project_to_safe", "safe_template", *weights)
+    first = (SafetyMix(), ConstrainedFirstTokens(), ProjectToSafe(), SafeTemplate())
+    last = (AverageWeights(), KeepSafeWeights(), ScaleUpdate())
     for found in (
-        Safeguards(SafeTemplate(), ProjectToSafe(), ConstrainedFirstTokens(), SafetyMix()),
+        Safeguards(*reversed(last), *reversed(first)),
         ADAPTER.validate_python({name: {} for name in reversed(names)}),
     ):
         assert tuple(each.name for each in found) == names
-        assert hash(found) == hash(Safeguards(SafetyMix(), ConstrainedFirstTokens(), ProjectToSafe(), SafeTemplate()))
+        assert hash(found) == hash(Safeguards(*first, *last))
 
 
 def test_a_safeguard_is_given_once() -> None:
@@ -68,6 +74,17 @@ def test_a_safeguard_is_given_once() -> None:
         ({"kl_to_base": {"safety_rows": 65}}, ("kl_to_base", "safety_rows"), "less_than_equal"),
         ({"self_distill": {"max_new_tokens": 15}}, ("self_distill", "max_new_tokens"), "greater_than_equal"),
         ({"answer_preview": {"words": 0}}, ("answer_preview", "words"), "greater_than_equal"),
+        ({"average_weights": {"decay": 1}}, ("average_weights", "decay"), "less_than"),
+        ({"average_weights": {"decay": -0.1}}, ("average_weights", "decay"), "greater_than_equal"),
+        ({"keep_safe_weights": {"patience": 0}}, ("keep_safe_weights", "patience"), "greater_than_equal"),
+        (
+            {"keep_safe_weights": {"max_refusal_drift": -1}},
+            ("keep_safe_weights", "max_refusal_drift"),
+            "greater_than_equal",
+        ),
+        ({"scale_update": {"factor": 0}}, ("scale_update", "factor"), "greater_than"),
+        ({"scale_update": {"factor": 1.01}}, ("scale_update", "factor"), "less_than_equal"),
+        ({"scale_update": {"factor": 0.5, "max_refusal_drift": 0.5}}, ("scale_update",), "value_error"),
         (["safety_mix"], (), "model_type"),
     ],
 )
@@ -75,6 +92,22 @@ def test_errors_name_the_field(value: object, location: tuple[str, ...], kind: s
     with pytest.raises(ValidationError) as caught:
         ADAPTER.validate_python(value)
     assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [(location, kind)]
+
+
+def test_an_update_is_scaled_by_a_factor_or_by_a_search() -> None:
+    for options, tried, bound in (
+        (ScaleUpdate(), ScaleUpdate.grid, 0.2),
+        (ScaleUpdate(max_refusal_drift=2.0), ScaleUpdate.grid, 2.0),
+        (ScaleUpdate(factor=0.3), (0.3,), None),
+    ):
+        assert (options.tried, options.bound, options.needs_refusals) == (tried, bound, bound is not None)
+    assert ScaleUpdate.grid == tuple(round(1 - tenth / 10, 1) for tenth in range(10))
+
+
+def test_titles_name_the_option_that_matters_most() -> None:
+    found = Safeguards(AverageWeights(decay=0.9), KeepSafeWeights(), ScaleUpdate(factor=0.5))
+    assert found.titles == ("average_weights 0.9", "keep_safe_weights 0.2", "scale_update x0.5")
+    assert ScaleUpdate(max_refusal_drift=0.25).title == "scale_update to drift 0.25"
 
 
 class Positive(SafeguardOptions):

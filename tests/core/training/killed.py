@@ -20,6 +20,7 @@ from core.schemas.results import TrainedStep
 from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints
+from core.training.kept import LAST_WEIGHTS, EndWeights
 from core.training.loop import OnStep, Trained, train
 from tests.core.helpers import encoded, ignore
 
@@ -57,8 +58,14 @@ def trained(
     spec: TrainingSpec = SPEC,
     rate: float = 5e-3,
     store: Path | None = None,
+    end_weights: EndWeights = LAST_WEIGHTS,
+    forgetting: bool = False,
 ) -> Trained:
-    """Train a fresh adapter and save it in `folder`. Checkpoints go to `store`, if there is one."""
+    """Train a fresh adapter and save it in `folder`. Checkpoints go to `store`, if there is one.
+
+    The drift is that of two training rows, which falls; `forgetting` turns its sign.
+    """
+    sign = -1 if forgetting else 1
     rows, rates, modules = encoded(base, 18), plan(base), find_modules(base.model)
     checkpoints = Checkpoints(ArtifactStore(store), KEY) if store else None
     with attached(base.model, modules, spec.lora, seed=spec.seed) as tuned:
@@ -71,7 +78,8 @@ def trained(
             pad_id=base.pad_id,
             on_step=on_step,
             validation=rows[13:],
-            refusal_nll=lambda model: mean(row_losses(base, model, rows[:2], on_progress=ignore)),
+            refusal_nll=lambda model: sign * mean(row_losses(base, model, rows[:2], on_progress=ignore)),
+            end_weights=end_weights,
             checkpoints=checkpoints,
         )
         save(tuned, base, folder)

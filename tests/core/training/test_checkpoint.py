@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from core.lm.load import BaseModel, load
 from core.schemas.results import TrainedStep
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints, Position
+from core.training.kept import EndWeights
 from core.training.loop import Trained
 from tests.core.training.killed import KEY, SPEC, trained
 
@@ -134,6 +136,25 @@ def test_the_best_weights_are_part_of_the_checkpoint(base: BaseModel, store: Art
     assert (tmp_path / "whole" / ADAPTER).read_bytes() == (tmp_path / "rest" / ADAPTER).read_bytes()
 
 
+@pytest.mark.parametrize("last", [4, 9, 13])
+def test_average_and_safe_weights_are_part_of_the_checkpoint(
+    base: BaseModel, store: ArtifactStore, tmp_path: Path, last: int
+) -> None:
+    """Killed before and after step 5, whose averaged weights the run ends with."""
+    spec = SPEC.model_copy(update={"patience": None})
+    run = partial(trained, base, spec=spec, end_weights=EndWeights(decay=0.8, max_refusal_drift=0.2), forgetting=True)
+    whole = run(tmp_path / "whole", Told())
+    assert (whole.steps, whole.end_step) == (14, 5)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "never", Told(last), store=store.root)
+    reported = Told()
+    done = run(tmp_path / "resumed", reported, store=store.root)
+    assert reported[0] == 1 + last // 3 * 3, "it goes on behind the newest checkpoint"
+    assert same(done, whole)
+    one, other = ((tmp_path / name / ADAPTER).read_bytes() for name in ("whole", "resumed"))
+    assert one == other
+
+
 def test_a_short_run_saves_no_checkpoint_by_default(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"checkpoint_every": None, "steps": 3})
     trained(base, tmp_path, Told(), spec=spec, store=store.root)
@@ -157,7 +178,7 @@ def test_a_checkpoint_is_one_safetensors_file(base: BaseModel, store: ArtifactSt
     assert [path for path in store.root.rglob("*") if path.is_file()] == [store.path(KEY)]
     with safe_open(store.path(KEY), framework="pt") as file:
         kinds = {name.partition("/")[0] for name in file.keys()}  # noqa: SIM118
-    assert kinds == {"weight", "optimizer", "best", "chance"}
+    assert kinds == {"weight", "optimizer", "kept", "chance"}
 
 
 def test_an_unreadable_checkpoint_is_ignored(store: ArtifactStore, tmp_path: Path) -> None:

@@ -151,9 +151,9 @@ def test_each_module_of_full_weights_moves_with_its_own_factor(rows: tuple[Encod
     model = tiny(family)
     before, found = fingerprint(model), find_modules(model)
     was = own_of(model, found)
-    with full.opened(model, found) as opened:
-        run(opened, rows, plan_of(found))
-        now = own_of(opened, found)
+    with full.opened(model, found):
+        run(model, rows, plan_of(found))
+        now = own_of(model, found)
     for module in found:
         for one, other in zip(was[module.name], now[module.name], strict=True):
             assert torch.equal(one, other) == (SHARES.get(module.type, 1.0) == 0), module.name

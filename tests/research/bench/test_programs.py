@@ -25,6 +25,7 @@ PROGRAMS = {
         *("--device=cpu", "--layers=2", "--hidden=64", "--prompts=4", "--tokens=2"),
         *("--length=16", "--batch-size=2", "--steps=1", "--rounds=1"),
     ],
+    "end_weights": ["--seeds=1", "--rows=8", "--steps=1", "--max-prompts=4"],
     "noise": ["--max-prompts=4", "--rows=4"],
     "precision": ["--rounds=1", "--batch-size=2", "--length=64", "--prompts=1", "--tokens=2"],
     "first_step": ["--jobs", "0"],
