@@ -9,7 +9,18 @@ from typing import Literal
 
 from core.lm.modules import Module
 from core.schemas.robustness import RobustnessResult
-from core.schemas.safeguards import ConstrainedFirstTokens, Safeguards, SafetyMix
+from core.schemas.safeguards import (
+    AnswerPreview,
+    AverageWeights,
+    ConstrainedFirstTokens,
+    KeepSafeWeights,
+    KlToBase,
+    SafeguardOptions,
+    Safeguards,
+    SafetyMix,
+    ScaleUpdate,
+    SelfDistill,
+)
 from core.schemas.strategy import (
     FreezeLayersStrategy,
     MlLrContinuousStrategy,
@@ -41,11 +52,20 @@ ArmName = Literal[
     "half_rate_safety_mix",
     "attention_safety_mix",
     "first_tokens",
+    "kl_to_base",
+    "attention_kl_to_base",
+    "kl_to_base_safety_mix",
+    "average_weights",
+    "scale_update",
+    "keep_safe_weights",
+    "self_distill",
+    "answer_preview",
 ]
 _RATIO = 0.1
 """Factor on the learning rate of modules outside the set."""
 _ATTENTION = frozenset({"q", "k", "v", "o"})
-_SAFETY_MIX = Safeguards(SafetyMix())
+_DECAY = 0.9
+"""Of the average: runs are short."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,12 @@ class Arm:
     """The arm whose rate is used; None for a sweep of its own."""
 
 
+def _guarded(
+    name: ArmName, *options: SafeguardOptions, rate_factor: float = 1.0, rate_of: ArmName | None = None
+) -> Arm:
+    return Arm(UniformStrategy(label=name, safeguards=Safeguards(*options)), rate_factor, rate_of)
+
+
 _PLAIN: dict[ArmName, Arm] = {
     "uniform": Arm(UniformStrategy()),
     "half_rate": Arm(UniformStrategy(label="half_rate"), 0.5, "uniform"),
@@ -67,13 +93,22 @@ _PLAIN: dict[ArmName, Arm] = {
     "ml_lr_continuous": Arm(MlLrContinuousStrategy(ratio=_RATIO)),
     "swat": Arm(SwatStrategy()),
     "freeze_layers": Arm(FreezeLayersStrategy()),
-    "safety_mix": Arm(UniformStrategy(label="safety_mix", safeguards=_SAFETY_MIX)),
-    "half_rate_safety_mix": Arm(
-        UniformStrategy(label="half_rate_safety_mix", safeguards=_SAFETY_MIX), 0.5, "safety_mix"
-    ),
-    "first_tokens": Arm(UniformStrategy(label="first_tokens", safeguards=Safeguards(ConstrainedFirstTokens()))),
+    "safety_mix": _guarded("safety_mix", SafetyMix()),
+    "half_rate_safety_mix": _guarded("half_rate_safety_mix", SafetyMix(), rate_factor=0.5, rate_of="safety_mix"),
+    "first_tokens": _guarded("first_tokens", ConstrainedFirstTokens()),
+    "kl_to_base": _guarded("kl_to_base", KlToBase()),
+    "kl_to_base_safety_mix": _guarded("kl_to_base_safety_mix", KlToBase(), SafetyMix()),
+    "average_weights": _guarded("average_weights", AverageWeights(decay=_DECAY)),
+    "scale_update": _guarded("scale_update", ScaleUpdate(), rate_of="uniform"),
+    "keep_safe_weights": _guarded("keep_safe_weights", KeepSafeWeights(), rate_of="uniform"),
+    "self_distill": _guarded("self_distill", SelfDistill()),
+    "answer_preview": _guarded("answer_preview", AnswerPreview()),
 }
 """Arms that do not depend on the model's modules."""
+_WITH_ATTENTION: dict[ArmName, Safeguards] = {
+    "attention_safety_mix": Safeguards(SafetyMix()),
+    "attention_kl_to_base": Safeguards(KlToBase()),
+}
 
 
 Maps = Callable[[], RobustnessResult]
@@ -85,8 +120,9 @@ def build_arm(name: ArmName, modules: Sequence[Module], compute_map: Maps, *, se
     if name in _PLAIN:
         return _PLAIN[name]
     chosen = _choose_set(name, modules, compute_map, seed)
-    safeguards = _SAFETY_MIX if name == "attention_safety_mix" else Safeguards()
-    strategy = ModulesStrategy(label=name, full_rate=chosen, ratio=_RATIO, safeguards=safeguards)
+    strategy = ModulesStrategy(
+        label=name, full_rate=chosen, ratio=_RATIO, safeguards=_WITH_ATTENTION.get(name, Safeguards())
+    )
     return Arm(strategy, rate_of="ml_lr" if name.startswith("random_") else None)
 
 
@@ -98,7 +134,7 @@ def needs_map(name: ArmName) -> bool:
 def _choose_set(name: ArmName, modules: Sequence[Module], compute_map: Maps, seed: int) -> tuple[str, ...]:
     """The modules at the full rate."""
     match name:
-        case "attention" | "attention_safety_mix":
+        case "attention" | "attention_safety_mix" | "attention_kl_to_base":
             return tuple(module.name for module in modules if module.type in _ATTENTION)
         case "mlp":
             return tuple(module.name for module in modules if module.type not in _ATTENTION)

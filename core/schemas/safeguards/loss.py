@@ -1,0 +1,78 @@
+"""Safeguards that change the loss.
+
+Not here: what they do (core.safeguards). Sizes without a source are this project's choice.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from core.schemas.prompts import PromptSet
+from core.schemas.safeguards.interface import SafeguardOptions
+from core.schemas.safeguards.rows import SafetyMix, count_refusals
+
+
+class ConstrainedFirstTokens(SafeguardOptions):
+    """Trains with a loss that keeps the first tokens of each answer close to the base model (Qi et al. 2024, "Safety
+    Alignment Should Be Made More Than Just a Few Tokens Deep", section 4).
+
+    The loss of a token with strength beta is -(2/beta) log sigmoid(beta (log p - log p_base)). The defaults are those
+    of the paper.
+    """
+
+    name: ClassVar[str] = "constrained_first_tokens"
+    needs_adapter: ClassVar[bool] = True
+
+    first: float = Field(default=0.5, ge=0.001, le=100)
+    """Strength beta at the first token of an answer, 0.001 to 100."""
+    early: float = Field(default=2.0, ge=0.001, le=100)
+    """Strength beta at the tokens from the second up to number `tokens`, 0.001 to 100."""
+    tokens: int = Field(default=5, ge=1, le=1000)
+    """How many tokens at the start of an answer are constrained, 1 to 1000."""
+    rest: float = Field(default=0.1, ge=0.001, le=100)
+    """Strength beta at all later tokens, 0.001 to 100; a small value is close to cross-entropy."""
+
+    @property
+    @override
+    def title(self) -> str:
+        return "first_tokens"
+
+
+class KlToBase(SafeguardOptions):
+    """Adds the KL divergence from the base model's predictions to the loss (Kaczér et al. 2025, arXiv 2508.06249; logit
+    replay, arXiv 2512.10150).
+
+    The loss becomes loss + weight * KL(base || tuned), the mean over the positions of answers, in nats per token. With
+    `rows` `both`, the two means are added. Each set of rows takes a second forward pass of the base model, and a
+    forward and a backward pass of the tuned one.
+    """
+
+    name: ClassVar[str] = "kl_to_base"
+    needs_adapter: ClassVar[bool] = True
+    framings: ClassVar[int] = SafetyMix.model_fields["framings"].default
+    """In how many framings each safety prompt is refused, beside the bare one."""
+
+    weight: float = Field(default=1.0, ge=0.001, le=100)
+    """Weight of the divergence in the loss, 0.001 to 100."""
+    rows: Literal["safety", "own", "both"] = "safety"
+    """Where the model is kept close to the base model: on the base model's refusals of harmful probe prompts and its
+    answers to safe look-alikes (`safety`), which the task does not need to change, on the job's `own` rows, or on
+    `both`."""
+    safety_rows: int = Field(default=4, ge=1, le=64)
+    """Number of refusals and safe answers that are drawn for each batch, or for each micro-batch: 1 to 64."""
+
+    @property
+    @override
+    def title(self) -> str:
+        return f"kl_to_base {self.weight:g}"
+
+    @override
+    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
+        if self.rows == "own":
+            return 0
+        return count_refusals(prompts, self.framings, framed=framed) + len(prompts.unreported_safe) * (1 + framed)
+
+    @override
+    def answer_length(self, max_new_tokens: int) -> int:
+        return max(SafetyMix.min_new_tokens, max_new_tokens)
