@@ -22,7 +22,7 @@ PLAN = """# Plan
 A hypothesis.
 
 ```toml
-arms = ["uniform", "half_rate", "attention", "safety_mix", "scale_update", "kl_to_base"]
+arms = ["uniform", "half_rate", "attention", "scale_update"]
 rates = [1e-3, 4e-3]
 seeds = [0]
 steps = 4
@@ -61,12 +61,7 @@ def test_an_experiment_is_continued_and_compares_its_arms(folder: Path, monkeypa
     assert done.exit_code == 0, done.output
     found = Result.model_validate_json((folder / "out.json").read_bytes())
 
-    assert {arm: len(losses) for arm, losses in found.sweep.items()} == {
-        "uniform": 2,
-        "attention": 2,
-        "safety_mix": 2,
-        "kl_to_base": 2,
-    }
+    assert {arm: len(losses) for arm, losses in found.sweep.items()} == {"uniform": 2, "attention": 2}
     assert [run.arm for run in found.runs] == list(found.plan.arms)
     uniform, half, *_ = found.runs
     assert half.rate == uniform.rate / 2
@@ -79,7 +74,7 @@ def test_an_experiment_is_continued_and_compares_its_arms(folder: Path, monkeypa
         assert all(len(point.harmful["rules"]) == found.requests for point in run.points)
     assert found.requests == len(found.base.harmful["rules"]) == 5
     assert found.base.attack_success() == found.base.attack_success("phrases") == 0, "only refused requests are asked"
-    assert "safety_mix" in done.output
+    assert "scale_update" in done.output
     reductions = {each.arm: each.reduction_at_equal_loss.mean for each in found.compared}
     assert reductions["uniform"] == 0
 
