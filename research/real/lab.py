@@ -117,6 +117,8 @@ class Lab:
             spec=job, entry=self.entry, base=self.base, modules=self.modules, prompts=self._prompts, rows=self._rows
         )
         safeguards.check(run, context)
+        # Arms share maps, so none is charged for one.
+        rates = plan(run, self.modules, compute_map() if analysis_of(run) else None)
         clock = _Clock()
         texts, _ = safeguards.rewrite_rows(run, context, self._rows, ignore)
         context = replace(context, rows=safeguards.training_rows(run, texts))
@@ -124,7 +126,6 @@ class Lab:
         extra = safeguards.extra_rows(run, context, rows, ignore)
         objective, _ = safeguards.objective(run, context, ignore)
         refusal_nll = self._refusals.nll if any(each.needs_refusals for each in run.safeguards) else None
-        rates = plan(run, self.modules, compute_map() if analysis_of(run) else None)
         points: list[Point] = []
 
         def measure(tuned: PeftModel, step: int) -> None:

@@ -28,7 +28,7 @@ class FinishedRun(Frozen):
     points: tuple[Point, ...]
     """In the order of steps."""
     seconds: float
-    """Training without measuring, with what safeguards did before it."""
+    """Training without measuring and without the map, with what safeguards did before it."""
     software: dict[str, str] = Field(default_factory=software)
     """Versions that the figures depend on."""
 

@@ -22,7 +22,7 @@ PLAN = """# Plan
 A hypothesis.
 
 ```toml
-arms = ["uniform", "half_rate", "attention", "scale_update"]
+arms = ["uniform", "half_rate", "attention", "scale_update", "ml_lr"]
 rates = [1e-3, 4e-3]
 seeds = [0]
 steps = 4
@@ -61,7 +61,7 @@ def test_an_experiment_is_continued_and_compares_its_arms(folder: Path, monkeypa
     assert done.exit_code == 0, done.output
     found = Result.model_validate_json((folder / "out.json").read_bytes())
 
-    assert {arm: len(losses) for arm, losses in found.sweep.items()} == {"uniform": 2, "attention": 2}
+    assert {arm: len(losses) for arm, losses in found.sweep.items()} == {"uniform": 2, "attention": 2, "ml_lr": 2}
     assert [run.arm for run in found.runs] == list(found.plan.arms)
     uniform, half, *_ = found.runs
     assert half.rate == uniform.rate / 2
