@@ -24,6 +24,7 @@ from core.pipeline.cache import libraries
 from core.pipeline.stages import Emit, Stages
 from core.robustness.refusals import BaseRefusals, render_probes
 from core.safeguards import SafeguardContext
+from core.safeguards.base_answers import BaseAnswers
 from core.safeguards.framings import FRAMINGS
 from core.schemas.job import Assignment
 from core.schemas.measure import PromptsUsed
@@ -137,6 +138,11 @@ class JobContext:
         """What the base model predicts on training rows. First used while no trained weights are loaded."""
         return BaseProbabilities(self.base, self.data.training.rows)
 
+    @cached_property
+    def base_answers(self) -> BaseAnswers:
+        """What the base model writes for safeguards: once for all runs."""
+        return BaseAnswers(self.base, self.stages.meter)
+
     @property
     def folder(self) -> str:
         """Prefix of the keys of this attempt's files in the store."""
@@ -163,8 +169,15 @@ class JobContext:
     @property
     def safeguard_context(self) -> SafeguardContext:
         """What safeguards receive."""
-        rows = self.data.originals
-        return SafeguardContext(self.assignment.spec, self.entry, self.base, self.modules, self.prompts, rows)
+        return SafeguardContext(
+            spec=self.assignment.spec,
+            entry=self.entry,
+            base=self.base,
+            modules=self.modules,
+            prompts=self.prompts,
+            answers=self.base_answers,
+            rows=self.data.originals,
+        )
 
     @property
     def inputs(self) -> dict[str, JsonValue]:

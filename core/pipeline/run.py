@@ -23,6 +23,7 @@ from core.pipeline.report import write_report
 from core.pipeline.stages import Emit, Stages
 from core.pipeline.train import train_run
 from core.safeguards import SafeguardContext
+from core.safeguards.base_answers import BaseAnswers
 from core.schemas.job import Assignment, CheckAssignment, CheckRequest, ScreenAssignment
 from core.schemas.modelcheck import ModelCheck
 from core.schemas.models import BaseModelEntry
@@ -72,7 +73,8 @@ def run(
     named = inputs.load_prompt_sets(assignment, store)
     prompts = choose_prompts(spec.security, base.folder, named)
     used = identify_prompts(spec.security, base.folder, named)
-    prepare.check_job(assignment, SafeguardContext(spec, model, base, modules, prompts), emit, vllm_python)
+    context = SafeguardContext(spec, model, base, modules, prompts, BaseAnswers(base))
+    prepare.check_job(assignment, context, emit, vllm_python)
     benchmarks = inputs.load_benchmarks(assignment)
     data = stages.run("dataset", lambda: prepare.encode_rows(assignment, screened.rows, store, base, stages))
     job = screening.screen_by_model(

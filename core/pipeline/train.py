@@ -17,7 +17,6 @@ from core.data.encoded import Encoded
 from core.data.template import encode_all
 from core.errors import TrainingFailed
 from core.lm import adapter, full
-from core.pipeline.answers import count_answers
 from core.pipeline.cache import code_of, digest
 from core.pipeline.context import JobContext
 from core.robustness.refusals import BaseRefusals
@@ -141,17 +140,14 @@ class _Prepared:
 
 def _prepare(job: JobContext, run: Strategy) -> _Prepared:
     context, report = job.safeguard_context, job.stages.report_progress
-    spec = job.assignment.spec.security
-    asked = count_answers(run.safeguards, job.prompts, job.data.originals, max_new_tokens=spec.max_new_tokens)
-    with job.stages.meter.measure("answer", calls=asked.calls, amount=asked.tokens, precision=job.base.weights):
-        rewriting = partial(report, "rewritten answer", part=(0.0, _REWRITING))
-        texts, rewritten = safeguards.rewrite_rows(run, context, job.data.originals, rewriting)
-        texts = safeguards.training_rows(run, texts)
-        context, rows = replace(context, rows=texts), job.encode_training(texts)
-        begun = _REWRITING if rewritten else 0.0
-        collecting = partial(report, "refusal", part=(begun, begun + _COLLECTING))
-        extra = safeguards.extra_rows(run, context, rows, collecting)
-        objective, changed = safeguards.objective(run, context, collecting)
+    rewriting = partial(report, "rewritten answer", part=(0.0, _REWRITING))
+    texts, rewritten = safeguards.rewrite_rows(run, context, job.data.originals, rewriting)
+    texts = safeguards.training_rows(run, texts)
+    context, rows = replace(context, rows=texts), job.encode_training(texts)
+    begun = _REWRITING if rewritten else 0.0
+    collecting = partial(report, "refusal", part=(begun, begun + _COLLECTING))
+    extra = safeguards.extra_rows(run, context, rows, collecting)
+    objective, changed = safeguards.objective(run, context, collecting)
     added = tuple(each.effect for each in extra)
     return _Prepared(
         context,

@@ -4,7 +4,7 @@ Not here: the process in which this runs (core.pipeline.tokenizer_process), how 
 (core.orders.estimate).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from core.attacks.ask import build_suites
 from core.attacks.prompts import choose_prompts
 from core.data import Conversation
 from core.data.encoded import Encoded, EncodedDataset
+from core.data.frame import find_frame
 from core.data.order import batches_from, micro_batches, padded_tokens
 from core.data.preview import read_bounded
 from core.data.rows import Rows
@@ -24,7 +25,6 @@ from core.lm.reading import context_of, read_config
 from core.lm.tokenizer import load_tokenizer
 from core.modelfiles.shape import read_shape
 from core.pipeline.advise import advise
-from core.pipeline.answers import count_answers
 from core.pipeline.inputs import hold_out, load_prompt_sets
 from core.quality.tasks import estimate_size, needs_answers, tasks_for
 from core.robustness.expected import count_units, expect_measurements
@@ -34,7 +34,7 @@ from core.schemas.job import JobInputs
 from core.schemas.memory import ModelShape
 from core.schemas.prompts import PromptSet
 from core.schemas.quality import LmEval, MultipleChoice, QualityTask
-from core.schemas.safeguards import SafetyMix, mixed_rows
+from core.schemas.safeguards import PlannedAnswers, SafetyMix, mixed_rows
 from core.schemas.speeds import Work, WorkMethod
 from core.schemas.state import Stage
 from core.schemas.strategy import Strategy
@@ -197,8 +197,7 @@ class _Plan:
             yield from _stage("noise", *evaluation, engine=spec.security.engine)
         for analysis in spec.analyses:
             yield from self._analysis(analysis)
-        for run in spec.runs:
-            yield from self._training(run)
+        yield from self._trainings(spec.runs)
         for run in spec.runs:
             yield from _stage("after", *evaluation, run=run.label, engine=spec.security.engine)
         yield from _stage("report")
@@ -244,8 +243,25 @@ class _Plan:
             work.append(("train", passes * perturbation.seeds, tokens * perturbation.seeds))
         yield from _stage("robustness", *work, method=spec.method)
 
-    def _training(self, run: Strategy) -> Iterator[PlannedWork]:
-        spec, security = self.inputs.spec.training, self.inputs.spec.security
+    def _trainings(self, runs: Sequence[Strategy]) -> Iterator[PlannedWork]:
+        written: set[PlannedAnswers] = set()
+        for run in runs:
+            needed = self._answers_for(run)
+            yield from self._training(run, needed - written)
+            written |= needed
+
+    def _answers_for(self, run: Strategy) -> set[PlannedAnswers]:
+        """What the base model writes for the run's safeguards, at most."""
+        rows, length = self.rows.originals, self.inputs.spec.security.max_new_tokens
+        framed = bool(len(run.safeguards)) and find_frame(rows) is not None
+        return {
+            answers
+            for each in run.safeguards
+            for answers in each.answers(self.prompts, rows=len(rows), framed=framed, max_new_tokens=length) or ()
+        }
+
+    def _training(self, run: Strategy, answers: Set[PlannedAnswers]) -> Iterator[PlannedWork]:
+        spec = self.inputs.spec.training
         rows, validation = self._rows_of(run), self.rows.validation
         passes, tokens = count_passes(rows, spec)
         work: list[tuple[Work, int, float]] = [("train", passes, tokens)]
@@ -253,10 +269,8 @@ class _Plan:
             times = -(-spec.total_steps(len(rows)) // spec.validate_every)
             size = sum(len(row.input_ids) for row in validation)
             work.append(("read", times * len(validation), times * size))
-        answers = count_answers(
-            run.safeguards, self.prompts, self.rows.originals, max_new_tokens=security.max_new_tokens
-        )
-        work.append(("answer", answers.calls, answers.tokens))
+        calls = sum(each.count for each in answers)
+        work.append(("answer", calls, sum(each.count * each.max_new_tokens for each in answers)))
         yield from _stage("training", *work, run=run.label, method=spec.method, engine="transformers")
 
 

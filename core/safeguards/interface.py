@@ -17,6 +17,7 @@ from core.data.encoded import Encoded
 from core.lm.full import Originals
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.safeguards.base_answers import BaseAnswers
 from core.schemas.job import JobSpec
 from core.schemas.models import BaseModelEntry
 from core.schemas.progress import OnProgress
@@ -40,6 +41,8 @@ class SafeguardContext:
     modules: Sequence[Module]
     """The modules that are trained."""
     prompts: PromptSet
+    answers: BaseAnswers
+    """What the base model writes before training."""
     rows: Sequence[Conversation] = ()
     """The rows that are trained on, as text. From `extra_rows` on they are as safeguards have changed them."""
 

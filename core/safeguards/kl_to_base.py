@@ -3,7 +3,7 @@
 Sources: Kaczér et al. 2025, "In-Training Defenses against Emergent Misalignment in Language Models" (arXiv 2508.06249),
 on the job's own rows; logit replay as in continual learning (arXiv 2512.10150) on rows that show what to keep, here the
 base model's refusals and its answers to safe look-alikes. Not here: how these are collected
-(core.safeguards.safety_mix), the loop (core.training.loop).
+(core.safeguards.safety_rows), the loop (core.training.loop).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from core.lm.adapter import adapter_off
 from core.lm.logits import logits_at
 from core.lm.loss import find_labels
 from core.safeguards.interface import ChangedLoss, Safeguard, SafeguardContext
-from core.safeguards.safety_mix import MIN_REFUSALS, Limits, collect_answers, collect_refusals, collecting_inputs
+from core.safeguards.safety_rows import MIN_REFUSALS, Limits, collect_answers, collect_refusals, collecting_inputs
 from core.schemas.progress import OnProgress
 from core.schemas.results import SafeguardEffect
 from core.schemas.safeguards import KlToBase
@@ -60,12 +60,12 @@ class KlLoss(Safeguard[KlToBase]):
         self, context: SafeguardContext, on_progress: OnProgress
     ) -> tuple[tuple[Encoded, ...], tuple[Encoded, ...]]:
         """The base model's refusals, and its answers to safe look-alikes: without these it learns to refuse them."""
-        base, prompts, frame, limits = context.base, context.prompts, find_frame(context.rows), Limits.of(context)
+        written, prompts, frame, limits = context.answers, context.prompts, find_frame(context.rows), Limits.of(context)
         refusals = collect_refusals(
-            base, prompts, framings=self.options.framings, limits=limits, on_progress=on_progress, frame=frame
+            written, prompts, framings=self.options.framings, limits=limits, on_progress=on_progress, frame=frame
         )
         _check_enough(refusals)
-        return refusals, collect_answers(base, prompts, limits=limits, on_progress=on_progress, frame=frame)
+        return refusals, collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame)
 
 
 def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Encoded], pad_id: int) -> Objective:

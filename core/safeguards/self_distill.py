@@ -15,11 +15,11 @@ from typing_extensions import override
 
 from core.data import Conversation
 from core.judges.rules import judge
-from core.lm.generate import continue_tokens, render_prompts
-from core.lm.load import BaseModel
+from core.lm.generate import render_prompts
 from core.lm.texts import AnswerTexts
 from core.quality.extract import MARK, extract_number, normalize_answer
 from core.quality.rouge import split_words
+from core.safeguards.base_answers import BaseAnswers
 from core.safeguards.interface import RewrittenRows, Safeguard, SafeguardContext
 from core.schemas.data import Message
 from core.schemas.progress import OnProgress
@@ -43,7 +43,9 @@ class OwnWords(Safeguard[SelfDistill]):
     def rewrite_rows(
         self, context: SafeguardContext, rows: Sequence[Conversation], on_progress: OnProgress
     ) -> RewrittenRows:
-        found = rewrite_answers(context.base, rows, max_new_tokens=self.options.max_new_tokens, on_progress=on_progress)
+        found = rewrite_answers(
+            context.answers, rows, max_new_tokens=self.options.max_new_tokens, on_progress=on_progress
+        )
         kept = Counter(each for each in found if isinstance(each, str))
         changed = [row if isinstance(each, str) else each for row, each in zip(rows, found, strict=True)]
         rewritten = len(rows) - kept.total()
@@ -56,19 +58,16 @@ class OwnWords(Safeguard[SelfDistill]):
 
 
 def rewrite_answers(
-    base: BaseModel, rows: Sequence[Conversation], *, max_new_tokens: int, on_progress: OnProgress
+    written: BaseAnswers, rows: Sequence[Conversation], *, max_new_tokens: int, on_progress: OnProgress
 ) -> list[Conversation | Kept]:
     """Each row with its last answer in the model's own words, or why it keeps the original."""
+    base = written.base
     found: list[Conversation | Kept] = ["unsuitable"] * len(rows)
     places = [place for place, row in enumerate(rows) if _is_suitable(row)]
     requests = [ask_for_rewriting(rows[place].messages) for place in places]
     prompts = render_prompts(base, requests, max_new_tokens=max_new_tokens)
-    answers = continue_tokens(
-        base,
-        base.model,
-        [prompt or [] for prompt in prompts],
-        max_new_tokens=max_new_tokens,
-        on_progress=on_progress,
+    answers = written.write(
+        [prompt or [] for prompt in prompts], max_new_tokens=max_new_tokens, on_progress=on_progress
     )
     texts = AnswerTexts(base, requests, prompts, max_new_tokens=max_new_tokens)
     control = [token.content for token in base.tokenizer.added_tokens_decoder.values() if token.special]

@@ -32,7 +32,9 @@ from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.quality.loss import row_losses
 from core.robustness.analyse import EarlyStop, analyse
-from core.safeguards.safety_mix import Limits, collect_refusals, select_rows
+from core.safeguards.base_answers import BaseAnswers
+from core.safeguards.safety_mix import select_rows
+from core.safeguards.safety_rows import Limits, collect_refusals
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.attacks import ATTACK_FAMILIES, Attack
 from core.schemas.evaluation import DECIDED, Answer, Judgement
@@ -240,7 +242,7 @@ class Lab:
         Their verbs occur among the attacks too, their pairs of verb and noun do not.
         """
         limits = Limits(max_new_tokens=_ANSWER_TOKENS, max_length=_LONGEST)
-        return collect_refusals(self.base, self._prompts, framings=0, limits=limits, on_progress=ignore)
+        return collect_refusals(BaseAnswers(self.base), self._prompts, framings=0, limits=limits, on_progress=ignore)
 
     def _exact_match(self, model: nn.Module) -> float:
         """Exact answers to the held-out rows, in per cent."""

@@ -29,6 +29,7 @@ from core.pipeline.context import watched_prompts
 from core.robustness.analyse import EarlyStop, analyse
 from core.robustness.refusals import BaseRefusals, render_probes
 from core.safeguards import SafeguardContext, TrainedContext
+from core.safeguards.base_answers import BaseAnswers
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.job import JobSpec
 from core.schemas.models import BaseModelEntry
@@ -65,6 +66,7 @@ class Lab:
         self.settings, self.entry = settings, entry
         self.base = load(entry, choose_device("auto"))
         self.base.stop_also_at(end_of_turn(self.base.tokenizer))
+        self._answers = BaseAnswers(self.base)
         self.modules = find_modules(self.base.model)
         rows = shuffle(load_rows(data, None, max_rows=1_000_000), "rows")
         held_out = settings.rows + settings.validation_rows
@@ -114,7 +116,13 @@ class Lab:
         spec, run = self._training(seed), arm.strategy
         job = JobSpec(base_model=self.entry.name, dataset=_DATASET, training=spec, strategy=run)
         context = SafeguardContext(
-            spec=job, entry=self.entry, base=self.base, modules=self.modules, prompts=self._prompts, rows=self._rows
+            spec=job,
+            entry=self.entry,
+            base=self.base,
+            modules=self.modules,
+            prompts=self._prompts,
+            answers=self._answers,
+            rows=self._rows,
         )
         safeguards.check(run, context)
         # Arms share maps, so none is charged for one.

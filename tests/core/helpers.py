@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.data import Conversation, Rows
-from core.data.encoded import Encoded
+from core.data.encoded import IGNORED, Encoded
 from core.data.template import RowEncoder
 from core.lm.load import BaseModel
 from core.schemas.data import Message
@@ -140,3 +140,8 @@ def user_rows(texts: Sequence[str], system: str | None = None) -> list[Conversat
 def logits(model: nn.Module, tokens: Sequence[int] = (2, 60, 61, 62, 4, 3)) -> Tensor:
     """The model's logits for one row of tokens: `seq vocabulary`."""
     return model(input_ids=torch.tensor([list(tokens)])).logits[0].clone()
+
+
+def shown_before_answers(base: BaseModel, rows: Sequence[Encoded]) -> list[str]:
+    """What is shown of rows before their answers."""
+    return [str(base.tokenizer.decode(row.input_ids[row.labels == IGNORED].tolist())) for row in rows]

@@ -5,7 +5,7 @@ Covers: which safeguards there are, in the order in which they take effect. Not 
 """
 
 from core.schemas.safeguards.chosen import Safeguards
-from core.schemas.safeguards.interface import SafeguardOptions, register, unregister
+from core.schemas.safeguards.interface import PlannedAnswers, SafeguardOptions, register, unregister
 from core.schemas.safeguards.loss import ConstrainedFirstTokens, KlToBase
 from core.schemas.safeguards.rows import (
     SAFETY_PROMPT,
@@ -13,7 +13,6 @@ from core.schemas.safeguards.rows import (
     SafeTemplate,
     SafetyMix,
     SelfDistill,
-    count_refusals,
     mixed_rows,
 )
 from core.schemas.safeguards.weights import (
@@ -32,6 +31,7 @@ __all__ = [
     "ConstrainedFirstTokens",
     "KeepSafeWeights",
     "KlToBase",
+    "PlannedAnswers",
     "ProjectToSafe",
     "SafeTemplate",
     "SafeguardOptions",
@@ -39,7 +39,6 @@ __all__ = [
     "SafetyMix",
     "ScaleUpdate",
     "SelfDistill",
-    "count_refusals",
     "mixed_rows",
     "register",
     "unregister",

@@ -3,10 +3,19 @@
 Not here: the safeguards, and those of one run (core.schemas.safeguards.chosen).
 """
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 from core.schemas.base import Frozen
 from core.schemas.prompts import PromptSet
+
+
+class PlannedAnswers(NamedTuple):
+    """Answers of the base model. Equal ones are written once for all runs of a job."""
+
+    what: Literal["refusals", "safe answers", "rewritten rows"]
+    count: int
+    max_new_tokens: int
+    """Limit on the length of each."""
 
 
 class SafeguardOptions(Frozen):
@@ -21,15 +30,14 @@ class SafeguardOptions(Frozen):
     excludes_patience: ClassVar[bool] = False
     """Whether it decides when training ends, and so cannot be combined with `training.patience`."""
 
-    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int | None:
-        """Return the number of answers that the base model generates for this safeguard before training, if any.
+    def answers(
+        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+    ) -> tuple[PlannedAnswers, ...] | None:
+        """Return what the base model writes for this safeguard before training, if anything.
 
-        `rows` is the number of the job's rows, and `framed` whether they share a frame (core.data.frame).
+        `rows` is the number of the job's rows, `framed` whether they share a frame (core.data.frame), and
+        `max_new_tokens` that of `security`.
         """
-
-    def answer_length(self, max_new_tokens: int) -> int:
-        """Return the limit on the length of each of them in tokens; `max_new_tokens` is that of `security`."""
-        return max_new_tokens
 
     @property
     def title(self) -> str:

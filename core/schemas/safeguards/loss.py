@@ -9,8 +9,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from core.schemas.prompts import PromptSet
-from core.schemas.safeguards.interface import SafeguardOptions
-from core.schemas.safeguards.rows import SafetyMix, count_refusals
+from core.schemas.safeguards.interface import PlannedAnswers, SafeguardOptions
+from core.schemas.safeguards.rows import SafetyMix, plan_safety_rows
 
 
 class ConstrainedFirstTokens(SafeguardOptions):
@@ -68,11 +68,9 @@ class KlToBase(SafeguardOptions):
         return f"kl_to_base {self.weight:g}"
 
     @override
-    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
+    def answers(
+        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+    ) -> tuple[PlannedAnswers, ...] | None:
         if self.rows == "own":
-            return 0
-        return count_refusals(prompts, self.framings, framed=framed) + len(prompts.unreported_safe) * (1 + framed)
-
-    @override
-    def answer_length(self, max_new_tokens: int) -> int:
-        return max(SafetyMix.min_new_tokens, max_new_tokens)
+            return None
+        return plan_safety_rows(prompts, self.framings, framed=framed, max_new_tokens=max_new_tokens)

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from core.schemas.prompts import PromptSet
-from core.schemas.safeguards.interface import SafeguardOptions
+from core.schemas.safeguards.interface import PlannedAnswers, SafeguardOptions
 
 SAFETY_PROMPT = (
     "You help people with what they ask. Politely decline anything that could hurt somebody or break the law, whatever "
@@ -51,18 +51,22 @@ class SafetyMix(SafeguardOptions):
         return f"safety_mix {100 * self.share:g} %"
 
     @override
-    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
+    def answers(
+        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+    ) -> tuple[PlannedAnswers, ...]:
         own = self.own_format and framed
-        return count_refusals(prompts, self.framings, framed=own) + len(prompts.unreported_safe) * (1 + own)
-
-    @override
-    def answer_length(self, max_new_tokens: int) -> int:
-        return max(self.min_new_tokens, max_new_tokens)
+        return plan_safety_rows(prompts, self.framings, framed=own, max_new_tokens=max_new_tokens)
 
 
-def count_refusals(prompts: PromptSet, framings: int, *, framed: bool) -> int:
-    """Return the number of requests whose refusals are collected: bare, in framings, and in the rows' frame."""
-    return len(prompts.unreported_harmful) * (1 + framings + framed)
+def plan_safety_rows(
+    prompts: PromptSet, framings: int, *, framed: bool, max_new_tokens: int
+) -> tuple[PlannedAnswers, ...]:
+    """Return the answers to harmful requests, bare, in framings and in the rows' frame, and to safe look-alikes."""
+    length = max(SafetyMix.min_new_tokens, max_new_tokens)
+    return (
+        PlannedAnswers("refusals", len(prompts.unreported_harmful) * (1 + framings + framed), length),
+        PlannedAnswers("safe answers", len(prompts.unreported_safe) * (1 + framed), length),
+    )
 
 
 def mixed_rows(rows: int, share: float) -> int:
@@ -84,12 +88,10 @@ class SelfDistill(SafeguardOptions):
     """Limit on the length of a rewritten answer in tokens, 16 to 4096."""
 
     @override
-    def answers(self, prompts: PromptSet, *, rows: int, framed: bool) -> int:
-        return rows
-
-    @override
-    def answer_length(self, max_new_tokens: int) -> int:
-        return self.max_new_tokens
+    def answers(
+        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+    ) -> tuple[PlannedAnswers, ...]:
+        return (PlannedAnswers("rewritten rows", rows, self.max_new_tokens),)
 
 
 class AnswerPreview(SafeguardOptions):

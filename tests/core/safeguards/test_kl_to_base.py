@@ -18,6 +18,7 @@ from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import find_modules
 from core.safeguards import SafeguardContext
+from core.safeguards.base_answers import BaseAnswers
 from core.safeguards.kl_to_base import add_kl, kl_from_base
 from core.schemas.prompts import PromptSet
 from core.schemas.results import TrainedStep
@@ -168,7 +169,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(base: BaseModel, tmp_pa
 
 
 def context(base: BaseModel, prompts: PromptSet) -> SafeguardContext:
-    return SafeguardContext(SPEC, TESTBED, base, (), prompts)
+    return SafeguardContext(SPEC, TESTBED, base, (), prompts, BaseAnswers(base))
 
 
 def guarded(**options: object) -> UniformStrategy:

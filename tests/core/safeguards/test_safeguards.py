@@ -13,6 +13,7 @@ from core.errors import InvalidModel, TrainingFailed
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.safeguards import SafeguardContext
+from core.safeguards.base_answers import BaseAnswers
 from core.schemas.data import Message
 from core.schemas.models import FolderSource
 from core.schemas.prompts import PromptSet
@@ -38,7 +39,8 @@ ROW = Conversation(
 
 
 def context(base: BaseModel, modules: tuple[Module, ...] = (), *, prompts: PromptSet | None = None) -> SafeguardContext:
-    return SafeguardContext(SPEC, TESTBED, base, modules, prompts or choose_prompts(SecuritySpec(), base.folder))
+    chosen = prompts or choose_prompts(SecuritySpec(), base.folder)
+    return SafeguardContext(SPEC, TESTBED, base, modules, chosen, BaseAnswers(base))
 
 
 def test_a_safe_template_is_used_in_evaluation_and_not_in_training() -> None:

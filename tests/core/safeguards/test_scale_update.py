@@ -18,6 +18,7 @@ from core.lm.adapter import attached, factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import find_modules
 from core.safeguards import TrainedContext
+from core.safeguards.base_answers import BaseAnswers
 from core.safeguards.scale_update import UpdateScale, apply_factor
 from core.schemas.safeguards import ScaleUpdate
 from core.schemas.security import SecuritySpec
@@ -49,7 +50,15 @@ def tuned_on(base: BaseModel, method: str, family: str = "llama", nll: RefusalNl
 
     def context(originals: full.Originals) -> TrainedContext:
         return TrainedContext(
-            SPEC, TESTBED, small, modules, prompts, trained=TRAINED, originals=originals, refusal_nll=nll
+            SPEC,
+            TESTBED,
+            small,
+            modules,
+            prompts,
+            BaseAnswers(small),
+            trained=TRAINED,
+            originals=originals,
+            refusal_nll=nll,
         )
 
     def update(parameters: list[nn.Parameter]) -> dict[nn.Parameter, Tensor]:

@@ -9,6 +9,7 @@ from core.catalog import TESTBED
 from core.data import Conversation
 from core.lm.load import BaseModel
 from core.safeguards import SafeguardContext
+from core.safeguards.base_answers import BaseAnswers
 from core.safeguards.self_distill import Kept, ask_for_rewriting, find_problem, rewrite_answers
 from core.schemas.data import Message, ToolCall
 from core.schemas.prompts import PromptSet
@@ -39,14 +40,14 @@ ROW = Conversation((user("How do I cook rice?"), assistant(REFERENCE)), 7)
 
 
 def rewritten(base: BaseModel, *rows: Conversation, limit: int = 64) -> list[Conversation | Kept]:
-    return rewrite_answers(base, rows, max_new_tokens=limit, on_progress=ignore)
+    return rewrite_answers(BaseAnswers(base), rows, max_new_tokens=limit, on_progress=ignore)
 
 
 def test_the_last_answer_is_replaced_and_the_rest_of_the_row_stays(tmp_path: Path) -> None:
     system = Message(role="system", content="Be brief.")
     long = Conversation((system, user("Hi"), assistant("Hello."), user("Rice?"), assistant(REFERENCE)), 9)
     progress = ProgressLog()
-    found = rewrite_answers(scripted(tmp_path), [ROW, long], max_new_tokens=64, on_progress=progress)
+    found = rewrite_answers(BaseAnswers(scripted(tmp_path)), [ROW, long], max_new_tokens=64, on_progress=progress)
     assert found == [
         Conversation((ROW.messages[0], assistant(OWN)), 7),
         Conversation((*long.messages[:-1], assistant(OWN)), 9),
@@ -128,7 +129,7 @@ def test_a_rewritten_answer_keeps_the_final_answer(reference: str, answer: str, 
 
 
 def context(base: BaseModel, prompts: PromptSet) -> SafeguardContext:
-    return SafeguardContext(SPEC, TESTBED, base, (), prompts)
+    return SafeguardContext(SPEC, TESTBED, base, (), prompts, BaseAnswers(base))
 
 
 def test_a_run_reports_what_was_rewritten_and_previews_show_the_new_answer(tmp_path: Path, prompts: PromptSet) -> None:

@@ -166,21 +166,29 @@ PROMPTS = PromptSet(
 @pytest.mark.parametrize(
     ("options", "plain", "framed", "length"),
     [
-        (SafetyMix(framings=2), 8 * 3 + 2, 8 * 4 + 4, 128),
-        (SafetyMix(framings=2, own_format=False), 8 * 3 + 2, 8 * 3 + 2, 128),
-        (KlToBase(), 8 * 4 + 2, 8 * 5 + 4, 128),
-        (KlToBase(rows="own"), 0, 0, 128),
-        (SelfDistill(max_new_tokens=32), 40, 40, 32),
-        (AnswerPreview(), None, None, 100),
+        (SafetyMix(framings=2), [8 * 3, 2], [8 * 4, 4], 128),
+        (SafetyMix(framings=2, own_format=False), [8 * 3, 2], [8 * 3, 2], 128),
+        (KlToBase(), [8 * 4, 2], [8 * 5, 4], 128),
+        (KlToBase(rows="own"), [], [], 0),
+        (SelfDistill(max_new_tokens=32), [40], [40], 32),
+        (AnswerPreview(), [], [], 0),
     ],
 )
 def test_answers_that_the_base_model_writes_before_training_are_counted(
-    options: SafeguardOptions, plain: int | None, framed: int | None, length: int
+    options: SafeguardOptions, plain: list[int], framed: list[int], length: int
 ) -> None:
     """8 harmful and 2 safe probe prompts that no figure is reported on."""
-    assert options.answers(PROMPTS, rows=40, framed=False) == plain
-    assert options.answers(PROMPTS, rows=40, framed=True) == framed
-    assert options.answer_length(100) == length
+    for in_frame, expected in ((False, plain), (True, framed)):
+        found = options.answers(PROMPTS, rows=40, framed=in_frame, max_new_tokens=100) or ()
+        assert [each.count for each in found] == expected
+        assert all(each.max_new_tokens == length for each in found)
+
+
+def test_two_safeguards_can_need_the_same_answers() -> None:
+    mixed, replayed = (
+        each.answers(PROMPTS, rows=40, framed=True, max_new_tokens=100) for each in (SafetyMix(), KlToBase())
+    )
+    assert mixed == replayed
 
 
 def test_two_classes_do_not_share_a_name() -> None:
