@@ -39,6 +39,8 @@ def real(
     out: Annotated[Path, typer.Option(help="Folder of finished runs; what is there is not repeated.")],
     models: Annotated[Path | None, typer.Option(help="The server's list of models; none for the testbed.")] = None,
     converted: Annotated[Path, typer.Option(help="Folder of converted GGUF models.")] = Path("converted"),
+    arms: Annotated[str, typer.Option(help="Arms to train now, with commas; all of the plan without it.")] = "",
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many of the plan's seeds to train now.")] = None,
     harmful_layout: Annotated[Layout, typer.Option(help="Columns of --harmful.")] = "advbench",
     safe_layout: Annotated[Layout, typer.Option(help="Columns of --safe.")] = "xstest",
 ) -> None:
@@ -48,6 +50,9 @@ def real(
     and the table is printed at the end.
     """
     settings = read_plan(plan)
+    chosen = [name for name in settings.arms if name in arms.split(",")]
+    if unknown := set(filter(None, arms.split(","))) - set(settings.arms):
+        raise typer.BadParameter(f"The plan has no arm {', '.join(sorted(unknown))}.", param_hint="--arms")
     digests = {"rows": digest_file(data), "harmful": digest_file(harmful), "safe": digest_file(safe)}
     entry = find(read(models, converted).models, model)
     requests = [each.full_text for each in promptsets.read(harmful, harmful_layout, "harmful")]
@@ -57,7 +62,8 @@ def real(
         lab = Lab(settings, entry, data, requests, look_alikes)
         common = settings.model_dump(mode="json", exclude={"arms", "seeds", "rates", "sweep_seed"})
         store = Store(out, {"plan": common, "model": lab.base.identity.sha256, "data": dict(digests)})
-        for found in Experiment(lab, store, _say).run(digests):
+        experiment = Experiment(lab, store, _say, arms=chosen or None, seeds=seeds)
+        for found in experiment.run(digests):
             fresh = json.with_suffix(json.suffix + ".part")
             fresh.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
             fresh.replace(json)

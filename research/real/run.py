@@ -54,63 +54,115 @@ class Result(Frozen):
 class Experiment:
     """Does the runs that are not in the store."""
 
-    def __init__(self, lab: Lab, store: Store, say: Say) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        store: Store,
+        say: Say,
+        *,
+        arms: Sequence[ArmName] | None = None,
+        seeds: int | None = None,
+    ) -> None:
+        """`arms` and `seeds` limit what is done now: some of the plan's arms, and its first seeds."""
         self._lab, self._store, self._say, self._settings = lab, store, say, lab.settings
+        self._arms: tuple[ArmName, ...] = tuple(
+            dict.fromkeys(("uniform", *(lab.settings.arms if arms is None else arms)))
+        )
+        self._seeds = lab.settings.seeds[:seeds]
         self._rates: dict[ArmName, float] = {}
         self._sweeps: dict[str, dict[str, float]] = {}
 
     def run(self, data: dict[str, str]) -> Iterator[Result]:
-        """The figures after each run; the last ones are complete. `data` are digests of the files, by use."""
-        lab, settings = self._lab, self._settings
+        """The figures after each run, of all finished runs of the plan. `data` are digests of the files, by use."""
+        lab = self._lab
         base = self._store.keep(Point, "base", None, lambda: lab.measure(lab.base.model, 0, attacks=True, answers=True))
         self._say(f"base model: {_describe(base)}")
+        for seed, name in product(self._seeds, self._arms):
+            self._make(name, seed)
+            yield self._collect(base, data)
+
+    def _collect(self, base: Point, data: dict[str, str]) -> Result:
+        """All finished runs, also of arms and seeds that are not done now."""
+        lab, settings = self._lab, self._settings
         arms: tuple[ArmName, ...] = tuple(dict.fromkeys(("uniform", *settings.arms)))
-        runs: list[FinishedRun] = []
-        for seed, name in product(settings.seeds, arms):
-            runs.append(self._train(name, self._rate(name, seed), seed))
-            yield Result(
-                plan=settings,
-                model=lab.base.identity,
-                precision=lab.base.weights,
-                data=data,
-                requests=len(lab.harmful),
-                base=base,
-                sweep=dict(self._sweeps),
-                runs=tuple(runs),
-                compared=_compare(base, arms, runs),
-            )
+        found = [self._find(name, seed) for seed, name in product(settings.seeds, arms)]
+        runs = [run for run in found if run is not None]
+        return Result(
+            plan=settings,
+            model=lab.base.identity,
+            precision=lab.base.weights,
+            data=data,
+            requests=len(lab.harmful),
+            base=base,
+            sweep=dict(self._sweeps),
+            runs=tuple(runs),
+            compared=_compare(base, arms, runs),
+        )
 
-    def _sweep(self, name: ArmName) -> None:
-        """Choose the arm's rate by the validation loss at the end of a run at each rate."""
-        rates, seed = self._settings.rates, self._settings.sweep_seed
-        if len(rates) == 1:
-            (self._rates[name],) = rates
-            return
-        losses = {rate: self._train(name, rate, seed, attacks=False).last.loss for rate in rates}
-        self._rates[name] = min(losses, key=losses.__getitem__)
-        self._sweeps[name] = {f"{rate:g}": loss for rate, loss in losses.items()}
-        self._say(f"{name}: rate {self._rates[name]:g}")
+    def _make(self, name: ArmName, seed: int) -> FinishedRun:
+        """The run of an arm and a seed, after the sweep of its rate."""
+        chosen_by = self._rated_by(name, seed)
+        if not self._has_rate(chosen_by):
+            for rate in self._settings.rates:
+                self._train(chosen_by, rate, self._settings.sweep_seed, attacks=False)
+            self._has_rate(chosen_by)
+            self._say(f"{chosen_by}: rate {self._rates[chosen_by]:g}")
+        return self._train(name, self._rates[chosen_by], seed)
 
-    def _rate(self, name: ArmName, seed: int) -> float:
-        """The rate that the arm's sweep chose, or that of the arm whose rate it uses, before its own factor."""
-        chosen_by = self._arm(name, seed).rate_of or name
-        if chosen_by not in self._rates:
-            self._sweep(chosen_by)
-        return self._rates[chosen_by]
+    def _find(self, name: ArmName, seed: int) -> FinishedRun | None:
+        """The same, if it is stored."""
+        if needs_map(name) and not self._has_map(seed):
+            return None
+        chosen_by = self._rated_by(name, seed)
+        return self._stored(name, self._rates[chosen_by], seed) if self._has_rate(chosen_by) else None
+
+    def _has_rate(self, name: ArmName) -> bool:
+        """Whether the sweep of the arm is finished. Its rate is the one with the lowest validation loss."""
+        if name not in self._rates:
+            rates, seed = self._settings.rates, self._settings.sweep_seed
+            if len(rates) == 1:
+                (self._rates[name],) = rates
+                return True
+            if needs_map(name) and not self._has_map(seed):
+                return False
+            ends = {rate: self._stored(name, rate, seed, attacks=False) for rate in rates}
+            losses = {rate: run.last.loss for rate, run in ends.items() if run is not None}
+            if len(losses) < len(rates):
+                return False
+            self._rates[name] = min(losses, key=losses.__getitem__)
+            self._sweeps[name] = {f"{rate:g}": loss for rate, loss in losses.items()}
+        return True
+
+    def _rated_by(self, name: ArmName, seed: int) -> ArmName:
+        """The arm whose sweep chooses the rate."""
+        return self._arm(name, seed).rate_of or name
 
     def _arm(self, name: ArmName, seed: int) -> Arm:
         return build_arm(name, self._lab.modules, partial(self._map, seed), seed=seed)
 
     def _map(self, seed: int) -> RobustnessResult:
         """The map of a seed. Its probe is trained at uniform's rate, which is chosen first."""
-        analysis = AnalysisSpec()
-        rate = self._rates["uniform"]
+        analysis, rate = AnalysisSpec(), self._rates["uniform"]
         return self._store.keep(
             RobustnessResult,
             f"map-{seed}",
-            [analysis.model_dump(mode="json"), rate],
+            self._map_inputs(),
             lambda: self._lab.compute_map(analysis, rate=rate, seed=seed),
         )
+
+    def _has_map(self, seed: int) -> bool:
+        return self._store.find(RobustnessResult, f"map-{seed}", self._map_inputs()) is not None
+
+    def _map_inputs(self) -> JsonValue:
+        return [AnalysisSpec().model_dump(mode="json"), self._rates["uniform"]]
+
+    def _stored(self, name: ArmName, rate: float, seed: int, *, attacks: bool = True) -> FinishedRun | None:
+        return self._store.find(FinishedRun, _title(name, seed, attacks=attacks), self._run_inputs(name, rate, seed))
+
+    def _run_inputs(self, name: ArmName, rate: float, seed: int) -> JsonValue:
+        arm = self._arm(name, seed)
+        mapped = self._rates["uniform"] if needs_map(name) else None
+        return [arm.strategy.model_dump(mode="json"), rate * arm.rate_factor, seed, mapped]
 
     def _train(self, name: ArmName, rate: float, seed: int, *, attacks: bool = True) -> FinishedRun:
         arm = self._arm(name, seed)
@@ -129,17 +181,21 @@ class Experiment:
             )
             return FinishedRun(arm=name, rate=used, seed=seed, points=points, seconds=seconds)
 
-        inputs: JsonValue = [
-            arm.strategy.model_dump(mode="json"), used, seed, self._rates["uniform"] if needs_map(name) else None
-        ]  # fmt: skip
-        found = self._store.keep(FinishedRun, f"{name}-{seed}" + ("" if attacks else "-sweep"), inputs, train)
+        inputs = self._run_inputs(name, rate, seed)
+        found = self._store.keep(FinishedRun, _title(name, seed, attacks=attacks), inputs, train)
         self._say(f"{title}: {_describe(found.last)}, {found.seconds:.0f} s")
         return found
 
 
+def _title(name: ArmName, seed: int, *, attacks: bool) -> str:
+    return f"{name}-{seed}" + ("" if attacks else "-sweep")
+
+
 def _compare(base: Point, arms: Sequence[ArmName], runs: Sequence[FinishedRun]) -> tuple[Comparison, ...]:
-    of = {name: [run for run in runs if run.arm == name] for name in arms}
-    return tuple(compare_arm(base, of["uniform"][: len(own)], own) for own in of.values() if own)
+    """Every arm with the seeds that `uniform` has been trained with too."""
+    uniform = {run.seed: run for run in runs if run.arm == "uniform"}
+    of = {name: [run for run in runs if run.arm == name and run.seed in uniform] for name in arms}
+    return tuple(compare_arm(base, [uniform[run.seed] for run in own], own) for own in of.values() if own)
 
 
 def _describe(point: Point) -> str:

@@ -48,12 +48,20 @@ class Store:
 
     def keep(self, kind: type[Stored], name: str, inputs: JsonValue, compute: Callable[[], Stored]) -> Stored:
         """The stored result, or the computed one, which is stored. `name` is for people who look into the folder."""
-        key = json.dumps([self._common, name, inputs], sort_keys=True)
-        path = self._folder / f"{name}-{sha256(key.encode()).hexdigest()[:12]}.json"
-        if path.exists():
-            return kind.model_validate_json(path.read_bytes())
+        if (stored := self.find(kind, name, inputs)) is not None:
+            return stored
         found = compute()
+        path = self._path(name, inputs)
         fresh = path.with_suffix(".part")
         fresh.write_text(found.model_dump_json() + "\n", encoding="utf-8")
         fresh.replace(path)
         return found
+
+    def find(self, kind: type[Stored], name: str, inputs: JsonValue) -> Stored | None:
+        """The stored result, if there is one."""
+        path = self._path(name, inputs)
+        return kind.model_validate_json(path.read_bytes()) if path.exists() else None
+
+    def _path(self, name: str, inputs: JsonValue) -> Path:
+        key = json.dumps([self._common, name, inputs], sort_keys=True)
+        return self._folder / f"{name}-{sha256(key.encode()).hexdigest()[:12]}.json"

@@ -80,9 +80,16 @@ def test_an_experiment_is_continued_and_compares_its_arms(folder: Path, monkeypa
 
     files = {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     monkeypatch.delattr(Lab, "train")
-    again = CliRunner().invoke(app, command(folder), catch_exceptions=False)
+    again = CliRunner().invoke(app, [*command(folder), "--arms", "half_rate", "--seeds", "1"], catch_exceptions=False)
     assert again.exit_code == 0
+    assert Result.model_validate_json((folder / "out.json").read_bytes()).runs == found.runs, "also those not asked for"
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()} == files
+
+
+def test_an_arm_that_the_plan_does_not_have_is_an_error(folder: Path) -> None:
+    done = CliRunner().invoke(app, [*command(folder), "--arms", "uniform,unifrom"])
+    assert done.exit_code == 2
+    assert "no arm unifrom" in done.output
 
 
 @pytest.mark.parametrize("text", ["# no settings", PLAN + PLAN])
