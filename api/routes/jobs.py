@@ -16,6 +16,7 @@ from core.db.rows import newest_first
 from core.db.session import transaction
 from core.schemas.estimate import Estimate
 from core.schemas.job import JobId, JobSpec
+from core.schemas.repair import RepairRequest
 from core.schemas.replies import EventReply, JobReply, JobSummary, Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -60,6 +61,12 @@ _ORDERS = {
     },
 }
 
+_REPAIRS = {
+    "all": {"summary": "Both ways", "value": {"steps": 20}},
+    "scaled": {"summary": "Without any training", "value": {"steps": 0}},
+    "longer": {"summary": "More steps, no scaling", "value": {"steps": 60, "scale": False}},
+}
+
 
 @router.post(
     "",
@@ -99,6 +106,33 @@ def estimate(spec: Annotated[JobSpec, Body(openapi_examples=_ORDERS)], caller: C
         count_work=parts.tokenizers.count_work,
         max_rows=parts.settings.max_dataset_rows,
     )
+
+
+@router.post(
+    "/{job_id}/repair",
+    status_code=201,
+    summary="Repair a quarantined adapter",
+    response_description="The repair is queued, as a job of its own",
+    responses=examples.errors(400, 404, 409, 413),
+)
+def repair(
+    job_id: JobIdPath,
+    caller: CallerDep,
+    parts: PartsDep,
+    response: Response,
+    request: Annotated[RepairRequest | None, Body(openapi_examples=_REPAIRS)] = None,
+) -> JobReply:
+    """Tries to make quarantined weights pass the gate: by some more steps with refusals of the base model among the
+    rows, and by scaling the update down. Rows, model and evaluation are those of the repaired job; the policy is
+    today's.
+
+    Each way is a run of the new job, and the whole gate decides about each. The job offers the first one that is
+    released. The repaired job does not change: its weights stay in quarantine.
+    """
+    order = request or RepairRequest()
+    row = orders.repair(parts.sessions, parts.catalog, caller, job_id, order, send=parts.send)
+    response.headers["location"] = f"/jobs/{row.id}"
+    return schemas.new_job(row)
 
 
 @router.get("", summary="List jobs", response_description="Newest first", responses=examples.errors(400))

@@ -89,16 +89,18 @@ def check_released(session: Session, job: Job) -> None:
     decided = held.decision
     if decided is None or held.released:
         return
+    repair = ""
     if decided.outcome == "quarantined":
         code = "adapter_quarantined"
+        repair = f"A repair may make it pass: POST /jobs/{job.id}/repair. "
         what = "is quarantined, because it does not meet the policy"
     else:
         code = "gate_undecided"
         what = "is withheld, because the evaluation is inconclusive. This does not mean that it is unsafe"
     reasons = " ".join(reason.message for reason in decided.reasons)
     raise Withheld(
-        f"The model of job {job.id} {what}. {reasons} The report has every figure. A key with the right `override` can "
-        f"release it: POST /jobs/{job.id}/gate/override.",
+        f"The model of job {job.id} {what}. {reasons} The report has every figure. {repair}A key with the "
+        f"right `override` can release it: POST /jobs/{job.id}/gate/override.",
         code=code,
         reasons=decided.reasons,
     )

@@ -93,6 +93,17 @@ def loaded(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
         _remove(tuned)
 
 
+@contextmanager
+def reopened(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
+    """The base model with a saved adapter, ready for further training: in float32, as a new one. It is removed
+    afterwards."""
+    tuned = PeftModel.from_pretrained(base.model, folder, is_trainable=True)
+    try:
+        yield tuned
+    finally:
+        _remove(tuned)
+
+
 def save(tuned: PeftModel, base: BaseModel, folder: Path) -> tuple[Path, ...]:
     """Save the adapter with the tokenizer and chat template it was trained with. Returns the files, sorted.
 

@@ -36,15 +36,18 @@ def opened(model: PreTrainedModel, modules: Sequence[Module]) -> Iterator[Origin
 
 
 @contextmanager
+def reopened(base: BaseModel, modules: Sequence[Module], folder: Path) -> Iterator[Originals]:
+    """The same with the weights that a saved model has for these modules."""
+    with opened(base.model, modules) as originals:
+        _copy(base, modules, folder)
+        yield originals
+
+
+@contextmanager
 def loaded(base: BaseModel, modules: Sequence[Module], folder: Path) -> Iterator[PreTrainedModel]:
     """The base model with the weights that a saved model has for these modules; restored afterwards."""
-    stored = AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=base.model.dtype
-    )
-    with _kept(base.model, modules), torch.no_grad():
-        for mine, saved in zip(_own(base.model, modules), _own(stored, modules), strict=True):
-            mine.copy_(saved)
-        del stored
+    with _kept(base.model, modules):
+        _copy(base, modules, folder)
         yield base.model
 
 
@@ -62,6 +65,16 @@ def save(model: PreTrainedModel, base: BaseModel, modules: Sequence[Module], fol
     # The model's own generation settings, with the token that ends a trained turn.
     (folder / _GENERATION).write_text(json.dumps(options | {"eos_token_id": base.stop_ids}, indent=2))
     return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
+@torch.no_grad()
+def _copy(base: BaseModel, modules: Sequence[Module], folder: Path) -> None:
+    """Give the base model's modules the weights of a saved model."""
+    stored = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=base.model.dtype
+    )
+    for mine, saved in zip(_own(base.model, modules), _own(stored, modules), strict=True):
+        mine.copy_(saved)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Orders: everything that a user may do with jobs and uploads, for every entry point (HTTP API, command line, pages).
 
-Covers: storing and previewing uploads, placing, estimating, screening, checking models, cancelling and overriding, and
-the assignment that a worker gives to its training process. Not here: single queries (core.db), HTTP (api), running a
-job (worker).
+Covers: storing and previewing uploads, placing, estimating, repairing, screening, checking models, cancelling and
+overriding, and the assignment that a worker gives to its training process. Not here: single queries (core.db), HTTP
+(api), running a job (worker).
 """
 
 from core.orders.assign import assign
@@ -11,6 +11,7 @@ from core.orders.estimate import estimate
 from core.orders.modelcheck import check_model, latest_check
 from core.orders.place import Send, place
 from core.orders.preview import order_preview
+from core.orders.repair import repair
 from core.orders.screen import screen
 from core.orders.upload import Upload, store_dataset, store_prompts
 
@@ -26,6 +27,7 @@ __all__ = [
     "order_preview",
     "override",
     "place",
+    "repair",
     "screen",
     "store_dataset",
     "store_prompts",

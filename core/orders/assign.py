@@ -15,6 +15,7 @@ from core.db.jobs import Claim
 from core.db.session import Session
 from core.errors import InvalidInput
 from core.orders.check import check_evaluation
+from core.orders.repaired import trained_files
 from core.schemas.job import (
     Assignment,
     CheckAssignment,
@@ -56,8 +57,8 @@ def gather(session: Session, listed: Catalog, spec: JobSpec, policy: PolicyRef) 
     """An order with everything that it names. `spec` must have been checked by `check_evaluation`.
 
     Raises:
-        InvalidInput: code `invalid_prompt_set`; an uploaded prompt set has no prompts for its use.
-        NotFound: an upload does not exist.
+        InvalidInput: code `invalid_prompt_set`; an uploaded prompt set has no prompts for its use. `repair_mismatch`.
+        NotFound: an upload or the repaired job does not exist.
     """
     dataset = datasets.ref(datasets.get(session, spec.dataset, param="dataset"))
     validation, prompts = spec.validation_dataset, spec.security.prompts
@@ -72,6 +73,7 @@ def gather(session: Session, listed: Catalog, spec: JobSpec, policy: PolicyRef) 
         harmful=files.get("harmful"),
         safe=files.get("safe"),
         policy=policy,
+        repaired=trained_files(session, spec),
     )
 
 

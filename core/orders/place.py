@@ -13,6 +13,7 @@ from core.db.session import Session, Sessions, transaction
 from core.errors import Unavailable
 from core.orders.assign import gather
 from core.orders.check import check_policy, check_rows, complete
+from core.orders.repaired import quarantined_order
 from core.schemas.events import StatusChanged
 from core.schemas.job import JobInputs, JobOrder, JobSpec
 from core.schemas.keys import Caller
@@ -30,7 +31,8 @@ def place(sessions: Sessions, listed: Catalog, caller: Caller, spec: JobSpec, *,
     Raises:
         InvalidInput: the order breaks a rule (core.orders.check), its policy or the policy's limits.
         InvalidModel: the base model cannot be used.
-        NotFound: a dataset or an uploaded prompt set does not exist.
+        NotFound: a dataset, an uploaded prompt set or the repaired job does not exist.
+        Conflict: code `nothing_to_repair`; the order repairs a job without quarantined weights.
         Unavailable: the database cannot be reached. A broker that is away is only logged: the sweep sends the job.
     """
     spec = complete(spec, listed)
@@ -46,12 +48,15 @@ def accept(session: Session, listed: Catalog, caller: Caller, spec: JobSpec) -> 
 
     Raises:
         InvalidInput: the order breaks its policy or the policy's limits, or an upload cannot be used for it.
-        NotFound: a dataset or an uploaded prompt set does not exist.
+        NotFound: a dataset, an uploaded prompt set or the repaired job does not exist.
+        Conflict: code `nothing_to_repair`.
     """
     policy = policies.for_job(session, caller.project, spec.policy)
     check_policy(spec, policy.policy)
     inputs = gather(session, listed, spec, policy)
     check_rows(inputs.dataset.summary, spec)
+    if spec.repairs is not None:
+        quarantined_order(session, spec.repairs)
     return inputs
 
 

@@ -19,6 +19,7 @@ from core.reports.render import html
 from core.schemas.evaluation import Evaluation, Figure
 from core.schemas.events import GateDecided
 from core.schemas.gate import GateDecision
+from core.schemas.job import JobSpec
 from core.schemas.results import JudgedWeights, Outcome, PrecisionUsed, Report, StoredFile, TrainingResult
 from core.schemas.robustness import RobustnessResult
 from core.storage.bundle import write_tar
@@ -37,13 +38,18 @@ def write_report(
     """Write the report, model card, robustness maps, screening findings, raw answers, and the adapter of the job's own
     run, or its whole model after full fine-tuning.
 
-    The adapters of baselines are not offered for download: they only serve for comparison.
+    The adapters of baselines are not offered for download: they only serve for comparison. A repair tries several ways,
+    and offers the first one that the gate releases.
     """
     figures = [figure for evaluation in evaluations for figure in evaluation.figures]
     measured = [evaluation.measured for evaluation in evaluations if evaluation.measured is not None]
     gate = tuple(decide(result.run, figures, job.assignment.policy, measured) for result in trained)
     for decision in gate:
         job.emit(GateDecided(run=decision.run, outcome=decision.outcome, reasons=decision.reasons))
+    if job.assignment.spec.repairs is not None:
+        order = sorted(range(len(gate)), key=lambda place: gate[place].outcome != "released")
+        gate, trained = tuple(gate[place] for place in order), [trained[place] for place in order]
+        evaluations = [evaluations[0], *(evaluations[place + 1] for place in order)]
     document = _report(job, evaluations, maps, trained, gate)
     # Imported here so that training does not wait for matplotlib.
     from core.reports.pictures import draw  # noqa: PLC0415
@@ -95,7 +101,7 @@ def _report(
     note = power_note(figures, spec.security.threshold)
     return Report(
         job_id=job.assignment.job_id,
-        spec=spec.model_copy(update={"training": rates}),
+        spec=_in_order(spec, trained).model_copy(update={"training": rates}),
         model=job.base.identity,
         dataset=job.assignment.dataset,
         data=job.data.summary,
@@ -116,6 +122,13 @@ def _report(
         device=name_device(job.base.device),
         precision=PrecisionUsed(weights=job.base.weights, speedup=job.base.speedup),
     )
+
+
+def _in_order(spec: JobSpec, trained: Sequence[TrainingResult]) -> JobSpec:
+    """The order with its runs as the report has them: a repair's first one is the one that it offers."""
+    runs = {run.label: run for run in spec.runs}
+    first, *others = (runs[result.run] for result in trained)
+    return spec.model_copy(update={"strategy": first, "compare": tuple(others)})
 
 
 def _tables(job: JobContext, evaluations: Sequence[Evaluation]) -> tuple[StoredFile, StoredFile]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ from core.schemas.results import SafeguardEffect, StoredFile, TrainedStep, Train
 from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import Strategy, analysis_of
 from core.schemas.training import LearningPlan
+from core.storage import check_digest
 from core.training import loop
 from core.training.checkpoint import Checkpoints
 from core.training.strategies import plan
@@ -48,6 +50,7 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
     rates = plan(run, job.modules, maps[analysis] if analysis else None)
     implementations = [type(safeguard) for safeguard in safeguards.safeguards_of(run)]
     inputs = job.job_inputs | {
+        "repaired": [file.sha256 for file in job.assignment.repaired],
         "code": code_of(
             loop.train, adapter.save, full.save, encode_all, BaseRefusals, *implementations, caller=__name__
         ),
@@ -68,7 +71,7 @@ def train_run(job: JobContext, run: Strategy, maps: Mapping[AnalysisSpec, Robust
 
 
 def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Checkpoints) -> TrainingResult:
-    spec = job.assignment.spec.training
+    spec = job.assignment.spec.training_of(run)
     # The base model writes answers for these rows, so this is done before an adapter is attached to it.
     prepared = _prepare(job, run)
     refusal_nll = _refusal_nll(job, run)  # from the base model too
@@ -88,21 +91,24 @@ def _train(job: JobContext, run: Strategy, rates: LearningPlan, checkpoints: Che
         job.stages.report_progress("step", step.step, total, part=(prepared.progress, 1.0))
 
     with _trainable(job) as (tuned, originals):
-        trained = loop.train(
-            tuned,
-            prepared.rows,
-            rates,
-            spec,
-            learning_rate=job.learning_rate,
-            pad_id=job.base.pad_id,
-            on_step=on_step,
-            objective=prepared.objective,
-            validation=job.validation_rows(run),
-            refusal_nll=refusal_nll,
-            end_weights=safeguards.end_weights(run),
-            checkpoints=checkpoints,
-            meter=job.stages.meter,
-        )
+        if spec.steps == 0:
+            trained = _untrained(tuned)
+        else:
+            trained = loop.train(
+                tuned,
+                prepared.rows,
+                rates,
+                spec,
+                learning_rate=job.learning_rate,
+                pad_id=job.base.pad_id,
+                on_step=on_step,
+                objective=prepared.objective,
+                validation=job.validation_rows(run),
+                refusal_nll=refusal_nll,
+                end_weights=safeguards.end_weights(run),
+                checkpoints=checkpoints,
+                meter=job.stages.meter,
+            )
         context = TrainedContext(
             **vars(prepared.context), trained=trained, originals=originals, refusal_nll=refusal_nll
         )
@@ -179,15 +185,36 @@ def _refusal_nll(job: JobContext, run: Strategy) -> loop.RefusalNll | None:
 @contextmanager
 def _trainable(job: JobContext) -> Iterator[tuple[PeftModel | PreTrainedModel, full.Originals]]:
     """The base model with a new adapter, or with its modules' own weights trainable for full fine-tuning; and the base
-    model's values of these weights, none for an adapter.
+    model's values of these weights, none for an adapter. In a repair, with the weights to begin with.
+
+    Raises:
+        InvalidInput: code `file_changed`; the weights to begin with have changed on disk.
     """
-    spec = job.assignment.spec.training
+    spec, folder = job.assignment.spec.training, _repaired_folder(job)
     if spec.method == "full":
-        with full.opened(job.base.model, job.modules) as originals:
+        begun = full.reopened(job.base, job.modules, folder) if folder else full.opened(job.base.model, job.modules)
+        with begun as originals:
             yield job.base.model, originals
     else:
-        with adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed) as tuned:
+        new = adapter.attached(job.base.model, job.modules, spec.lora, seed=spec.seed)
+        with adapter.reopened(job.base, folder) if folder else new as tuned:
             yield tuned, {}
+
+
+def _repaired_folder(job: JobContext) -> Path | None:
+    """The folder of the adapter or model that the job repairs; None if it repairs none."""
+    paths: list[Path] = []
+    for file in job.assignment.repaired:
+        paths.append(job.store.path(file.key))
+        check_digest(paths[-1], file.sha256)
+    return paths[0].parent if paths else None
+
+
+def _untrained(tuned: PeftModel | PreTrainedModel) -> loop.Trained:
+    """What a repair without steps has trained: nothing."""
+    tuned.eval()
+    trainable = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
+    return loop.Trained(steps=0, curve=(), trainable_parameters=trainable, seconds=0.0)
 
 
 def _store(job: JobContext, tuned: PeftModel | PreTrainedModel, run: Strategy) -> tuple[StoredFile, ...]:

@@ -178,7 +178,7 @@ class _Plan:
     def size_of(self, run: Strategy) -> RunSize:
         """The size of a training run."""
         rows = self._rows_of(run)
-        spec = self.inputs.spec.training
+        spec = self.inputs.spec.training_of(run)
         _, tokens = count_passes(rows, spec)
         return RunSize(run=run.label, rows=len(rows), steps=spec.total_steps(len(rows)), tokens=round(tokens))
 
@@ -261,7 +261,7 @@ class _Plan:
         }
 
     def _training(self, run: Strategy, answers: Set[PlannedAnswers]) -> Iterator[PlannedWork]:
-        spec = self.inputs.spec.training
+        spec = self.inputs.spec.training_of(run)
         rows, validation = self._rows_of(run), self.rows.validation
         passes, tokens = count_passes(rows, spec)
         work: list[tuple[Work, int, float]] = [("train", passes, tokens)]
@@ -276,7 +276,8 @@ class _Plan:
 
 def count_passes(rows: Sequence[Encoded], spec: TrainingSpec) -> tuple[int, float]:
     """The number of forward and backward passes of a run, and of the tokens in them, with padding."""
-    total = spec.total_steps(len(rows))
+    if not (total := spec.total_steps(len(rows))):
+        return 0, 0.0
     steps = min(total, _SIMULATED_STEPS)
     batches = islice(batches_from(0, rows, spec.batch_size, seed=spec.seed, by_length=spec.group_by_length), steps)
     parts = [padded_tokens(part) for chosen in batches for part in micro_batches(chosen, spec.micro_batch_size)]

@@ -20,7 +20,7 @@ from core.schemas.prompts import HubFileSource, Layout, PromptFileSource
 from core.schemas.quality import BenchmarkEntry, QualitySpec
 from core.schemas.screening import ScreeningPolicy
 from core.schemas.security import SecuritySpec
-from core.schemas.strategy import Mapped, MlLrStrategy, Strategy, analysis_of
+from core.schemas.strategy import Mapped, MlLrStrategy, RepairStrategy, Strategy, analysis_of
 from core.schemas.training import TrainingSpec
 
 BASE_RUN = "base"
@@ -53,11 +53,18 @@ class JobSpec(Frozen):
     """Changes of the policy for this job: stricter without limit, looser only within the policy's `job_limits`."""
     compare: tuple[Strategy, ...] = Field(default=(), max_length=8)
     """At most 8 baselines: strategies that are also trained, on the same data with the same seed, for comparison."""
+    repairs: JobId | None = None
+    """Id of the job whose withheld weights this job repairs, as `POST /jobs/{id}/repair` orders it. Every run then is a
+    `repair`, and the job offers the one that the gate releases, instead of the first."""
 
     @property
     def runs(self) -> tuple[Strategy, ...]:
         """The job's strategy, then its baselines."""
         return (self.strategy, *self.compare)
+
+    def training_of(self, run: Strategy) -> TrainingSpec:
+        """The training settings of a run."""
+        return self.training.for_repair(run.steps) if isinstance(run, RepairStrategy) else self.training
 
     @property
     def analyses(self) -> tuple[AnalysisSpec, ...]:
@@ -70,6 +77,15 @@ class JobSpec(Frozen):
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two runs have the label {label!r}: give each strategy a different label")
+        return self
+
+    @model_validator(mode="after")
+    def _repairs_only(self) -> Self:
+        repairing = [run.kind == "repair" for run in self.runs]
+        if self.repairs is None and any(repairing):
+            raise ValueError("a repair begins with the weights of another job: use POST /jobs/{id}/repair")
+        if self.repairs is not None and not all(repairing):
+            raise ValueError("every run of a job that repairs another one is a repair")
         return self
 
     @model_validator(mode="after")
@@ -176,6 +192,15 @@ class PromptFile(Frozen):
     """Where the file is: uploaded, or named by the server's list."""
 
 
+class TrainedFile(Frozen):
+    """A file of trained weights in the artifact store, or one that belongs to them."""
+
+    key: str
+    """Key of the file in the artifact store."""
+    sha256: str
+    """SHA-256 of the file, in hex."""
+
+
 class JobInputs(Frozen):
     """An order that has been checked, with everything that it names."""
 
@@ -195,6 +220,8 @@ class JobInputs(Frozen):
     """The safe look-alikes; null for those of the base model, or the built-in ones."""
     policy: PolicyRef = PolicyRef()
     """The policy that the gate decides by."""
+    repaired: tuple[TrainedFile, ...] = ()
+    """The adapter or model that the job repairs, all files in one folder; empty for any other job."""
 
 
 class Assignment(JobInputs):

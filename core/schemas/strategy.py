@@ -141,8 +141,29 @@ class ModulesStrategy(Frozen):
     safeguards: RunSafeguards = Safeguards()
 
 
+class RepairStrategy(Frozen):
+    """Begins with the weights that another job trained: trains a few more steps, or none, and applies safeguards.
+
+    Only in a job that names the other job in `repairs`.
+    """
+
+    kind: Literal["repair"] = "repair"
+    """Selects the repair of trained weights."""
+    label: Label = "repair"
+    steps: int = Field(ge=0, le=1000)
+    """Number of further optimizer steps, 0 to 1000, at the job's learning rate for every module. With 0, only
+    safeguards that change trained weights have an effect."""
+    safeguards: RunSafeguards = Safeguards()
+
+
 Strategy = Annotated[
-    UniformStrategy | MlLrStrategy | MlLrContinuousStrategy | SwatStrategy | FreezeLayersStrategy | ModulesStrategy,
+    UniformStrategy
+    | MlLrStrategy
+    | MlLrContinuousStrategy
+    | SwatStrategy
+    | FreezeLayersStrategy
+    | ModulesStrategy
+    | RepairStrategy,
     Field(discriminator="kind"),
 ]
 Mapped = MlLrStrategy | MlLrContinuousStrategy | SwatStrategy

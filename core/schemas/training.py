@@ -132,6 +132,10 @@ class TrainingSpec(Frozen):
             }
         )
 
+    def for_repair(self, steps: int) -> Self:
+        """Return the settings of `steps` further steps, which end with their last weights."""
+        return self.model_copy(update={"steps": steps, "epochs": None, "validate_every": None, "patience": None})
+
     def total_steps(self, rows: int) -> int:
         """Return the number of optimizer steps of a run on `rows` rows. The last, smaller batch of an epoch is a step
         as well.

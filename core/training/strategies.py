@@ -17,6 +17,7 @@ from core.schemas.strategy import (
     MlLrContinuousStrategy,
     MlLrStrategy,
     ModulesStrategy,
+    RepairStrategy,
     Strategy,
     SwatStrategy,
     UniformStrategy,
@@ -29,7 +30,7 @@ _SHOWN = 3
 def plan(strategy: Strategy, modules: Sequence[Module], result: RobustnessResult | None) -> LearningPlan:
     """Compute the learning plan of a strategy: a factor for each module.
 
-    `uniform`: 1 everywhere. `ml_lr`: 1 for robust modules, `ratio` for the others (arXiv 2410.04524).
+    `uniform` and `repair`: 1 everywhere. `ml_lr`: 1 for robust modules, `ratio` for the others (arXiv 2410.04524).
     `ml_lr_continuous`: see `continuous`. `swat`: as `ml_lr` in the first steps, then 1 everywhere. `freeze_layers`: 0
     in a range of layers, 1 elsewhere. `modules`: as `ml_lr`, with a set that the user names.
 
@@ -45,7 +46,7 @@ def plan(strategy: Strategy, modules: Sequence[Module], result: RobustnessResult
     warmup: dict[str, float] | None = None
     share = 0.0
     match strategy:
-        case UniformStrategy():
+        case UniformStrategy() | RepairStrategy():
             scales = dict.fromkeys(names, 1.0)
         case MlLrStrategy(ratio=ratio):
             scales = _split(names, _required(result).robust, ratio)

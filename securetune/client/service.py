@@ -18,6 +18,7 @@ from core.schemas.job import CheckRequest, JobSpec
 from core.schemas.policy import Policy
 from core.schemas.preview import Preview, PreviewRequest
 from core.schemas.prompts import Layout
+from core.schemas.repair import RepairRequest
 from core.schemas.replies import (
     ArtifactReply,
     BenchmarkReply,
@@ -143,6 +144,14 @@ class SecureTune:
             ApiError: code `missing_right` or `nothing_to_override`.
         """
         return self._call("POST", f"/jobs/{job_id}/gate/override", JobReply, {"reason": reason})
+
+    def repair(self, job_id: str, request: RepairRequest | dict[str, object] | None = None) -> JobReply:
+        """Order a job that repairs the quarantined weights of another one.
+
+        Raises:
+            ApiError: code `nothing_to_repair`.
+        """
+        return self._call("POST", f"/jobs/{job_id}/repair", JobReply, request or RepairRequest())
 
     def create_job(self, spec: JobSpec | dict[str, object]) -> JobReply:
         """Order a job. The reply contains the order with all defaults filled in."""

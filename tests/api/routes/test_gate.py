@@ -6,7 +6,10 @@ from sqlalchemy import text
 
 from core.db import gate
 from core.db.session import transaction
+from core.orders.assign import gather
 from core.schemas.gate import GateOutcome
+from core.schemas.job import JobSpec
+from core.schemas.policy import PolicyRef
 from tests.api.conftest import Service
 
 FILES = {
@@ -107,6 +110,42 @@ def test_an_override_takes_a_right_and_a_reason(service: Service) -> None:
         assert service.http.get(f"{job}/{path}").status_code == 200
     events = [each["event"] for each in service.http.get(f"{job}/events").json()["data"]]
     assert [each["reason"] for each in events if each["type"] == "gate_overridden"] == [WHY["reason"]]
+
+
+def test_a_repair_is_a_job_of_its_own_and_the_repaired_one_stays_in_quarantine(service: Service) -> None:
+    job = ended(service, "to be repaired", "quarantined")
+    before = service.http.get(job).json()
+    reply = service.http.post(f"{job}/repair", json={"steps": 7})
+    assert reply.status_code == 201, reply.text
+    made = reply.json()
+    spec, old = made["spec"], before["spec"]
+    assert reply.headers["location"] == f"/jobs/{made['id']}"
+    assert (made["status"], spec["repairs"], f"/jobs/{made['id']}" == job) == ("queued", before["id"], False)
+    assert (spec["strategy"]["kind"], spec["strategy"]["steps"]) == ("repair", 7)
+    assert [run["label"] for run in spec["compare"]] == ["scaled"]
+    kept = ("base_model", "dataset", "training", "security", "quality", "policy")
+    assert {name: spec[name] for name in kept} == {name: old[name] for name in kept}
+    assert service.http.get(job).json() == before
+    assert service.http.get(f"{job}/adapter").status_code == 403
+    with transaction(service.sessions) as session:
+        inputs = gather(session, service.parts.catalog, JobSpec.model_validate(spec), PolicyRef())
+    (file,) = inputs.repaired
+    assert service.store.path(file.key).read_bytes() == FILES["adapter/adapter_model.safetensors"][0]
+
+    again = service.http.post("/jobs", json=spec)
+    assert again.status_code == 201, "the same order by hand"
+    other = service.http.post("/jobs", json=spec | {"training": spec["training"] | {"lora": {"rank": 4}}})
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "repair_mismatch")
+    assert other.json()["error"]["param"] == "training.lora"
+
+
+@pytest.mark.parametrize("outcome", ["released", "undecided"])
+def test_only_what_is_in_quarantine_is_repaired(service: Service, outcome: GateOutcome) -> None:
+    jobs = [ended(service, f"not to be repaired {outcome}", outcome), f"/jobs/{service.job('waits for its repair')}"]
+    for job in jobs:
+        reply = service.http.post(f"{job}/repair")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "nothing_to_repair")
+    assert service.http.post(f"/jobs/job_{'e' * 24}/repair").status_code == 404
 
 
 def test_a_reason_that_cannot_be_kept_is_refused(service: Service) -> None:

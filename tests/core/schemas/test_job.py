@@ -143,6 +143,18 @@ def test_an_analysis_that_cannot_be_done_is_refused(analysis: dict[str, object],
 LABELS = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True).filter(lambda label: label != "base")
 
 
+def test_repairs_and_other_runs_are_not_mixed() -> None:
+    plain = {"base_model": "testbed", "dataset": "ds_" + "0" * 24}
+    repair, other = {"kind": "repair", "steps": 0}, "job_" + "1" * 24
+    found = JobSpec.model_validate(plain | {"strategy": repair, "repairs": other})
+    assert (found.repairs, found.training_of(found.strategy).steps) == (other, 0)
+    for part in ({"strategy": repair}, {"compare": [repair]}):
+        with pytest.raises(ValidationError, match="use POST /jobs"):
+            JobSpec.model_validate(plain | part)
+    with pytest.raises(ValidationError, match="every run"):
+        JobSpec.model_validate(plain | {"strategy": repair, "repairs": other, "compare": [{"kind": "uniform"}]})
+
+
 @given(st.lists(LABELS, min_size=1, max_size=9, unique=True))
 def test_runs_are_the_strategy_then_its_baselines(labels: list[str]) -> None:
     strategies = [UniformStrategy(label=label) for label in labels]
