@@ -23,7 +23,7 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PLACEHOLDER = re.compile(r"^export [A-Z]+=\w+_\.\.\..*$|^export URL=.*$", re.MULTILINE)
 _ELSEWHERE = re.compile(r"^(docker |uvicorn |celery |printf 'POSTGRES|pip install pre-commit)")
 _PRELUDE = """set -euo pipefail
-curl() { command curl --fail-with-body --max-time 60 "$@" || case "$*" in */cancel | */repair) true ;; *) return 1 ;; esac; }
+curl() { command curl --fail-with-body --max-time 60 "$@" || case "$*" in */cancel | */repair) ;; *) return 1 ;; esac; }
 """
 _JOB_IN_PYTHON = '"compare": [{"kind": "uniform"}]}'
 
