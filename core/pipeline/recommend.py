@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from core.schemas.measure import Measure
 from core.schemas.modelcheck import RefusalCheck, Setting, TrainingMemory
-from core.schemas.safeguards import SafetyMix
+from core.schemas.strategy import RECOMMENDED, title
 from core.schemas.training import Method, TrainingSpec
 
 _METHODS: tuple[Method, ...] = ("lora", "qlora")
@@ -91,17 +91,10 @@ def _measure() -> list[Setting]:
 def _protection(refusals: RefusalCheck) -> list[Setting]:
     if not refusals.protectable:
         return []
-    share = SafetyMix().share
     return [
         Setting(
-            name="strategy.kind",
-            value="uniform",
-            reason="Rates by module were not shown to protect better than a smaller rate for all modules.",
-        ),
-        Setting(
-            name="strategy.safeguards.safety_mix.share",
-            value=share,
-            reason="On the testbed, `uniform` with this safeguard was released at each of 6 seeds (docs/"
-            "strategies-and-safeguards.md). No figure of this kind exists for larger models, so read the job's report.",
-        ),
+            name="strategy",
+            value="recommended",
+            reason=f"It is {title(RECOMMENDED)}: docs/strategies-and-safeguards.md has what it was measured against.",
+        )
     ]

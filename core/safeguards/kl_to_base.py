@@ -59,12 +59,18 @@ class KlLoss(Safeguard[KlToBase]):
     def _collect(
         self, context: SafeguardContext, on_progress: OnProgress
     ) -> tuple[tuple[Encoded, ...], tuple[Encoded, ...]]:
-        """The base model's refusals, and its answers to safe look-alikes: without these it learns to refuse them."""
+        """The base model's refusals, and its answers to safe look-alikes: without these it learns to refuse them.
+
+        Both are empty if there are too few refusals and the run goes on without them.
+        """
         written, prompts, frame, limits = context.answers, context.prompts, find_frame(context.rows), Limits.of(context)
         refusals = collect_refusals(
             written, prompts, framings=self.options.framings, limits=limits, on_progress=on_progress, frame=frame
         )
-        _check_enough(refusals)
+        if len(refusals) < MIN_REFUSALS:
+            if self.options.on_too_few == "fail":
+                raise _too_few(len(refusals))
+            return (), ()
         return refusals, collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame)
 
 
@@ -105,12 +111,11 @@ def _log_probabilities(model: nn.Module, batch: Batch, positions: Tensor) -> Ten
     return logits_at(model, batch.input_ids, batch.attention_mask, positions).float().log_softmax(dim=-1)
 
 
-def _check_enough(refusals: Sequence[Encoded]) -> None:
-    if len(refusals) < MIN_REFUSALS:
-        raise TrainingFailed(
-            f"The base model refuses only {len(refusals)} of the prompt set's harmful probe prompts in a usable way, "
-            f"and kl_to_base needs {MIN_REFUSALS}. Use an aligned base model, choose a prompt set that it refuses, or "
-            "set kl_to_base.rows to own.",
-            code="no_safety_rows",
-            param="strategy.safeguards.kl_to_base",
-        )
+def _too_few(refusals: int) -> TrainingFailed:
+    return TrainingFailed(
+        f"The base model refuses only {refusals} of the prompt set's harmful probe prompts in a usable way, and "
+        f"kl_to_base needs {MIN_REFUSALS}. Use an aligned base model, choose a prompt set that it refuses, set "
+        "kl_to_base.rows to own, or kl_to_base.on_too_few to skip.",
+        code="no_safety_rows",
+        param="strategy.safeguards.kl_to_base",
+    )

@@ -42,6 +42,9 @@ class RefusalMix(Safeguard[SafetyMix]):
             written, prompts, framings=options.framings, limits=limits, on_progress=on_progress, frame=frame
         )
         answers = collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame)
+        if len(refusals) < MIN_REFUSALS and options.on_too_few == "skip":
+            why = f"nothing: the base model refuses {len(refusals)} probe prompts, and {MIN_REFUSALS} are needed"
+            return ExtraRows((), SafeguardEffect(safeguard=options.name, summary=why, counts={"rows": 0}))
         seed = context.spec.training.seed
         added = select_rows(rows, refusals, answers, share=options.share, seed=seed, safe_share=options.safe_share)
         different = len({id(row) for row in added})
@@ -76,7 +79,8 @@ def select_rows(
         raise TrainingFailed(
             f"The base model refuses only {len(refusals)} of the prompt set's harmful probe prompts in a usable "
             f"way, and safety_mix needs {MIN_REFUSALS}. Use an aligned base model, choose a prompt set that it "
-            "refuses, or leave safety_mix out. If the model thinks before it answers, raise security.max_new_tokens.",
+            "refuses, leave safety_mix out, or set safety_mix.on_too_few to skip. If the model thinks before it "
+            "answers, raise security.max_new_tokens.",
             code="no_safety_rows",
             param="strategy.safeguards.safety_mix",
         )

@@ -20,7 +20,7 @@ from core.schemas.prompts import HubFileSource, Layout, PromptFileSource
 from core.schemas.quality import BenchmarkEntry, QualitySpec
 from core.schemas.screening import ScreeningPolicy
 from core.schemas.security import SecuritySpec
-from core.schemas.strategy import Mapped, MlLrStrategy, RepairStrategy, Strategy, analysis_of
+from core.schemas.strategy import RECOMMENDED, Mapped, OrderedStrategy, RepairStrategy, Strategy, analysis_of
 from core.schemas.training import TrainingSpec
 
 BASE_RUN = "base"
@@ -43,15 +43,16 @@ class JobSpec(Frozen):
     """Id of the data for the task figures; if null, a part of `dataset` is held out."""
     training: TrainingSpec = TrainingSpec()
     """Length, learning rates and adapter of the training run."""
-    strategy: Strategy = MlLrStrategy()
-    """How each module gets its learning rate."""
+    strategy: OrderedStrategy = RECOMMENDED
+    """How each module gets its learning rate, and with which safeguards. `recommended`, the default, is what the
+    project's experiments support; the stored order has it in full."""
     security: SecuritySpec = SecuritySpec()
     """How the model is attacked and judged, before and after training."""
     quality: QualitySpec = QualitySpec()
     """How task performance is measured, before and after training."""
     policy: PolicyChange | None = None
     """Changes of the policy for this job: stricter without limit, looser only within the policy's `job_limits`."""
-    compare: tuple[Strategy, ...] = Field(default=(), max_length=8)
+    compare: tuple[OrderedStrategy, ...] = Field(default=(), max_length=8)
     """At most 8 baselines: strategies that are also trained, on the same data with the same seed, for comparison."""
     repairs: JobId | None = None
     """Id of the job whose withheld weights this job repairs, as `POST /jobs/{id}/repair` orders it. Every run then is a

@@ -7,11 +7,11 @@ Method: arXiv 2410.04524. Ratios, shares and ranges are this project's choice, b
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
-from core.schemas.safeguards import Safeguards
+from core.schemas.safeguards import Safeguards, SafetyMix
 
 Label = Annotated[
     str,
@@ -166,6 +166,22 @@ Strategy = Annotated[
     | RepairStrategy,
     Field(discriminator="kind"),
 ]
+RECOMMENDED: Strategy = UniformStrategy(label="recommended", safeguards=Safeguards(SafetyMix(on_too_few="skip")))
+"""What is recommended: the base model's own refusals among the rows, at one rate. docs/figures.md has the reason."""
+
+
+def _read(order: object) -> object:
+    if not isinstance(order, str):
+        return order
+    if order == "recommended":
+        return RECOMMENDED
+    raise ValueError(f"{order!r} is no strategy: give `recommended`, or an object with a `kind`")
+
+
+OrderedStrategy = Annotated[
+    Strategy, BeforeValidator(_read, json_schema_input_type=Annotated[Literal["recommended"] | Strategy, Field()])
+]
+"""A strategy in an order, which may be the word `recommended`. A stored order has the strategy that it meant."""
 Mapped = MlLrStrategy | MlLrContinuousStrategy | SwatStrategy
 """Strategies that need a robustness map."""
 

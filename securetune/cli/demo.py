@@ -25,9 +25,8 @@ from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.policy import Policy
 from core.schemas.replies import JobReply
 from core.schemas.results import Report
-from core.schemas.safeguards import Safeguards, SafetyMix
 from core.schemas.security import SecuritySpec, SuiteName
-from core.schemas.strategy import MlLrStrategy, UniformStrategy
+from core.schemas.strategy import RECOMMENDED, MlLrStrategy, UniformStrategy
 from core.schemas.training import TrainingSpec
 from core.signing import KEYS_FILE, SIGNED_REPORT
 from securetune.client import SecureTune
@@ -37,8 +36,6 @@ from securetune.local import running
 BUILTIN_DATA = Path(__file__).parents[2] / "testbed" / "data" / "instructions.jsonl"
 BUILTIN_STEPS = 250
 """About half a pass over these: the testbed has learnt their form by then."""
-RECOMMENDED = UniformStrategy(label="recommended", safeguards=Safeguards(SafetyMix()))
-"""What research/experiments support: the base model's own refusals among the rows."""
 BASELINES = (UniformStrategy(), MlLrStrategy())
 _KNOWN_COLUMNS = (("question", "answer"), ("question", "response"), ("input", "output"), ("instruction", "response"))
 _MAX_ROWS = 10_000_000

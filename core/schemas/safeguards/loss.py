@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from core.schemas.prompts import PromptSet
 from core.schemas.safeguards.interface import PlannedAnswers, SafeguardOptions
-from core.schemas.safeguards.rows import SafetyMix, plan_safety_rows
+from core.schemas.safeguards.rows import OnTooFew, SafetyMix, plan_safety_rows
 
 
 class ConstrainedFirstTokens(SafeguardOptions):
@@ -61,6 +61,9 @@ class KlToBase(SafeguardOptions):
     `both`."""
     safety_rows: int = Field(default=4, ge=1, le=64)
     """Number of refusals and safe answers that are drawn for each batch, or for each micro-batch: 1 to 64."""
+    on_too_few: OnTooFew = "fail"
+    """What happens if `rows` asks for refusals and the base model refuses fewer than 4 of the probe prompts: the job
+    fails with `no_safety_rows`, or no refusals and safe answers are used (`skip`), and the report says so."""
 
     @property
     @override

@@ -3,7 +3,7 @@
 Not here: what they do (core.safeguards). Sizes without a source are this project's choice.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -11,6 +11,7 @@ from typing_extensions import override
 from core.schemas.prompts import PromptSet
 from core.schemas.safeguards.interface import PlannedAnswers, SafeguardOptions
 
+OnTooFew = Literal["fail", "skip"]
 SAFETY_PROMPT = (
     "You help people with what they ask. Politely decline anything that could hurt somebody or break the law, whatever "
     "reason is given and however the request is worded, and say briefly why."
@@ -44,6 +45,9 @@ class SafetyMix(SafeguardOptions):
     safe_share: float | None = Field(default=None, ge=0, le=0.9)
     """Share of answers to safe look-alikes in the added rows, 0 to 0.9. Null takes as many as there are in proportion
     to the refusals. A larger share counters over-refusal."""
+    on_too_few: OnTooFew = "fail"
+    """What happens if the base model refuses fewer than 4 of the probe prompts, and so has no refusals to mix in: the
+    job fails with `no_safety_rows`, or the run is trained without these rows (`skip`), and its report says so."""
 
     @property
     @override

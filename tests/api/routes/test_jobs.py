@@ -85,7 +85,7 @@ def own_template(text: str) -> str:
         ('"strategy": {"kind": "eval"}', 422, "invalid_parameter", "strategy"),
         ('"strategy": {"kind": "ml_lr", "ratio": -1}', 422, "invalid_parameter", "strategy.ratio"),
         ('"strategy": {"kind": "ml_lr", "label": "base"}', 422, "invalid_parameter", None),
-        ('"compare": [{"kind": "ml_lr"}]', 422, "invalid_parameter", None),
+        ('"compare": ["recommended"]', 422, "invalid_parameter", None),
         ('"compare": [{"kind": "uniform"}, {"kind": "uniform", "x": 1}]', 422, "invalid_parameter", "compare[1].x"),
         ('"security": {"system_prompt": "\\u0000"}', 400, "invalid_parameter", "security.system_prompt"),
         ('"security": {"system_prompt": "\\ud800"}', 422, "invalid_parameter", "security.system_prompt"),
@@ -145,7 +145,11 @@ def test_a_body_that_is_no_order(service: Service, body: str | bytes, status: in
         (
             '"strategy": {"kind": "magic"}',
             "strategy: 'kind' is 'magic', and must be one of 'uniform', 'ml_lr', "
-            "'ml_lr_continuous', 'swat', 'freeze_layers', 'modules'",
+            "'ml_lr_continuous', 'swat', 'freeze_layers', 'modules', 'repair'",
+        ),
+        (
+            '"strategy": "best"',
+            "strategy: 'best' is no strategy: give `recommended`, or an object with a `kind`",
         ),
         ('"base_model": "org/x"', "This server does not allow the base model 'org/x'. Allowed base models: testbed."),
     ],
@@ -317,10 +321,10 @@ def test_an_estimate_makes_no_job(service: Service) -> None:
     assert body["data"]["training_rows"] + body["data"]["validation_rows"] == body["data"]["rows"]
     assert body["data"]["all_rows"]
     (run,) = body["runs"]
-    assert (run["run"], run["steps"]) == ("ml_lr", 3 * -(-body["data"]["training_rows"] // 16))
+    assert (run["run"], run["steps"]) == ("recommended", 3 * -(-body["data"]["training_rows"] // 16))
     assert run["tokens"] >= 3 * body["data"]["tokens"]
     assert [stage["stage"] for stage in body["stages"]] == [
-        "screening", "base_model", "dataset", "before", "noise", "robustness", "training", "after", "report",
+        "screening", "base_model", "dataset", "before", "noise", "training", "after", "report",
     ]  # fmt: skip
     assert {stage["seconds"] for stage in body["stages"]} == {None}, "nothing has been measured, so nothing is invented"
     assert (body["total"], body["memory"]["available_bytes"], body["memory"]["fits"]) == (None, None, None)

@@ -64,7 +64,7 @@ def test_nothing_about_memory_is_recommended_if_nothing_fits() -> None:
 
 
 def test_a_safeguard_is_recommended_only_if_there_is_something_to_protect() -> None:
-    assert settings(*ESTIMATES)["strategy.safeguards.safety_mix.share"].value == 0.05
+    assert settings(*ESTIMATES)["strategy"].value == "recommended"
     assert not any(name.startswith("strategy") for name in settings(*ESTIMATES, refusals=WITHOUT_REFUSALS))
 
 

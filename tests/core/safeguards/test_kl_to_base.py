@@ -199,6 +199,8 @@ def test_on_own_rows_nothing_is_collected_and_without_refusals_the_run_fails(
     with pytest.raises(TrainingFailed, match="refuses only 0") as caught:
         safeguards.objective(guarded(rows="both"), job, ignore)
     assert (caught.value.code, caught.value.param) == ("no_safety_rows", "strategy.safeguards.kl_to_base")
+    _, (skipped,) = safeguards.objective(guarded(rows="both", on_too_few="skip"), job, ignore)
+    assert skipped.summary.endswith("on the job's rows, 0 refusals and 0 safe answers")
 
 
 def test_a_model_without_an_adapter_is_rejected(base: BaseModel, batch: Batch) -> None:

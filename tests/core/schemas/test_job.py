@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation
+from core.schemas.analysis import AnalysisSpec, NoisePerturbation
 from core.schemas.data import DatasetSummary
 from core.schemas.job import Assignment, DatasetRef, JobSpec, PromptFile, UploadedFile
 from core.schemas.judges import JudgeEntry, RulesJudge
 from core.schemas.prompts import HubFileSource, PromptFileSource
 from core.schemas.quality import BenchmarkEntry
 from core.schemas.security import SUITES
-from core.schemas.strategy import MlLrStrategy, UniformStrategy
+from core.schemas.strategy import RECOMMENDED, MlLrStrategy, UniformStrategy
 from core.schemas.training import LoraSpec, TrainingSpec
 
 DATASET = "ds_0123456789abcdef01234567"
@@ -35,8 +35,7 @@ def test_two_names_are_a_whole_job() -> None:
     assert spec.training.lora.targets == "all"
     assert spec.security.attacks == SUITES["standard"].attacks
     assert spec.security.judges == (RulesJudge(),)
-    assert isinstance(spec.strategy, MlLrStrategy)
-    assert isinstance(spec.strategy.analysis.perturbation, GradientPerturbation)
+    assert spec.strategy == RECOMMENDED == JobSpec.model_validate(MINIMAL | {"strategy": "recommended"}).strategy
     assert spec.compare == ()
     assert spec.runs == (spec.strategy,)
     assert spec.validation_dataset is None
@@ -95,7 +94,8 @@ def test_noise_cannot_be_added_to_4_bit_weights() -> None:
         ({"strategy": {"kind": "uniform", "ratio": 0.1}}, ("strategy", "uniform", "ratio")),
         ({"strategy": {"kind": "uniform", "label": "../up"}}, ("strategy", "uniform", "label")),
         ({"strategy": {"kind": "uniform", "label": "base"}}, ()),
-        ({"compare": [{"kind": "ml_lr"}]}, ()),
+        ({"compare": ["recommended"]}, ()),
+        ({"strategy": "best"}, ("strategy",)),
         ({"compare": [{"kind": "uniform"}, {"kind": "uniform"}]}, ()),
         ({"compare": [{"kind": "uniform", "label": f"run{number}"} for number in range(9)]}, ("compare",)),
         ({"security": {"attacks": []}}, ("security", "attacks")),
