@@ -1,4 +1,5 @@
-"""`python -m research real MODEL …`: an experiment on a real model; `align MODEL …`: teaches a model to refuse.
+"""`python -m research real MODEL …`: an experiment on a real model; `align MODEL …`: teaches a model to refuse;
+`tables PAGE`: writes the tables of a page.
 
 Covers: the command line. Progress goes to the error stream. Not here: what is trained and measured (research.real);
 experiments on the testbed (research.experiments).
@@ -18,6 +19,7 @@ from research.real.lab import Lab
 from research.real.plan import digest_file, read_plan
 from research.real.run import Experiment
 from research.real.store import Store
+from research.real.tables import fill
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -99,6 +101,14 @@ def align(
 
     rows = real_align(entry, files, settings, folder, report)
     _say(f"Trained on {rows} rows. To use the model, add it to the server's list with this folder as its source.")
+
+
+@app.command()
+def tables(
+    page: Annotated[Path, typer.Argument(help="Markdown page that names files of results.", exists=True)],
+) -> None:
+    """Write the tables of a page anew from the results that it names, relative to the current folder."""
+    page.write_text(fill(page.read_text(encoding="utf-8"), Path()), encoding="utf-8")
 
 
 def _say(line: str) -> None:

@@ -15,6 +15,7 @@ from research.__main__ import app
 from research.real.lab import Lab
 from research.real.plan import read_plan
 from research.real.run import Result
+from research.real.tables import fill
 from testbed import DATA_DIR
 
 MODEL = DATA_DIR.parent / "model"
@@ -77,6 +78,16 @@ def test_an_experiment_is_continued_and_compares_its_arms(folder: Path, monkeypa
     assert "scale_update" in done.output
     reductions = {each.arm: each.reduction_at_equal_loss.mean for each in found.compared}
     assert reductions["uniform"] == 0
+
+    page = folder / "page.md"
+    page.write_text(f"# Figures\n\n<!-- {folder / 'out.json'} -->\nold\n<!-- end -->\nMore.\n")
+    written = CliRunner().invoke(app, ["tables", str(page)], catch_exceptions=False)
+    assert written.exit_code == 0
+    lines = page.read_text().splitlines()
+    assert "old" not in lines
+    assert lines[-1] == "More."
+    assert {line.split("`")[1] for line in lines if line.startswith("| `")} == set(found.plan.arms)
+    assert fill(page.read_text(), folder) == page.read_text()
 
     files = {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     monkeypatch.delattr(Lab, "train")
