@@ -64,14 +64,22 @@ class KlLoss(Safeguard[KlToBase]):
         Both are empty if there are too few refusals and the run goes on without them.
         """
         written, prompts, frame, limits = context.answers, context.prompts, find_frame(context.rows), Limits.of(context)
+        asked = self.options.asked(prompts, framed=frame is not None)
         refusals = collect_refusals(
-            written, prompts, framings=self.options.framings, limits=limits, on_progress=on_progress, frame=frame
+            written,
+            prompts,
+            framings=self.options.framings,
+            limits=limits,
+            on_progress=on_progress,
+            frame=frame,
+            asked=asked.harmful,
         )
         if len(refusals) < MIN_REFUSALS:
             if self.options.on_too_few == "fail":
                 raise _too_few(len(refusals))
             return (), ()
-        return refusals, collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame)
+        safe = collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame, asked=asked.safe)
+        return refusals, safe
 
 
 def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Encoded], pad_id: int) -> Objective:

@@ -38,10 +38,19 @@ class RefusalMix(Safeguard[SafetyMix]):
         """
         options, written, prompts, limits = self.options, context.answers, context.prompts, Limits.of(context)
         frame = find_frame(context.rows) if options.own_format else None
+        asked = options.asked(prompts, rows=len(rows), framed=frame is not None)
         refusals = collect_refusals(
-            written, prompts, framings=options.framings, limits=limits, on_progress=on_progress, frame=frame
+            written,
+            prompts,
+            framings=options.framings,
+            limits=limits,
+            on_progress=on_progress,
+            frame=frame,
+            asked=asked.harmful,
         )
-        answers = collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame)
+        answers = collect_answers(
+            written, prompts, limits=limits, on_progress=on_progress, frame=frame, asked=asked.safe
+        )
         if len(refusals) < MIN_REFUSALS and options.on_too_few == "skip":
             why = f"nothing: the base model refuses {len(refusals)} probe prompts, and {MIN_REFUSALS} are needed"
             return ExtraRows((), SafeguardEffect(safeguard=options.name, summary=why, counts={"rows": 0}))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Self
 
+import numpy as np
 from pydantic import JsonValue
 
 from core.data.encoded import IGNORED, Encoded
@@ -63,13 +64,15 @@ def collect_refusals(
     limits: Limits,
     on_progress: OnProgress,
     frame: Frame | None = None,
+    asked: int | None = None,
 ) -> tuple[Encoded, ...]:
     """The base model's own refusals of the harmful probe prompts, as training rows.
 
     Each prompt is put to the model as it is, in `framings` of the framings, which take turns, and in the frame of the
-    job's rows, if they have one. Prompts that figures are measured on are skipped.
+    job's rows, if they have one; with `asked`, only so many of these requests. Prompts that figures are measured on
+    are skipped.
     """
-    turns = _write_turns(prompts.unreported_harmful, framings, frame)
+    turns = _draw(_write_turns(prompts.unreported_harmful, framings, frame), asked)
     return _collect(answers, turns, "refused", limits, on_progress)
 
 
@@ -80,6 +83,7 @@ def collect_answers(
     limits: Limits,
     on_progress: OnProgress,
     frame: Frame | None = None,
+    asked: int | None = None,
 ) -> tuple[Encoded, ...]:
     """The base model's own answers to the safe look-alikes of the probe half, as training rows.
 
@@ -87,7 +91,17 @@ def collect_answers(
     make it refuse what stands in that frame, so look-alikes are put into it too. Prompts that figures are measured on
     are skipped.
     """
-    return _collect(answers, _write_turns(prompts.unreported_safe, 0, frame), "complied", limits, on_progress)
+    turns = _draw(_write_turns(prompts.unreported_safe, 0, frame), asked)
+    return _collect(answers, turns, "complied", limits, on_progress)
+
+
+def _draw(turns: Iterable[tuple[str, Turns]], count: int | None) -> list[tuple[str, Turns]]:
+    """All of them, or `count` in the same order: always the same ones, from all prompts and framings."""
+    every = list(turns)
+    if count is None or count >= len(every):
+        return every
+    places = np.random.default_rng(0).choice(len(every), size=count, replace=False)
+    return [every[place] for place in np.sort(places)]
 
 
 def _write_turns(texts: Iterable[str], framings: int, frame: Frame | None) -> Iterator[tuple[str, Turns]]:
@@ -102,7 +116,7 @@ def _write_turns(texts: Iterable[str], framings: int, frame: Frame | None) -> It
 
 def _collect(
     answers: BaseAnswers,
-    turns: Iterable[tuple[str, Turns]],
+    turns: Sequence[tuple[str, Turns]],
     verdict: Verdict,
     limits: Limits,
     on_progress: OnProgress,

@@ -12,6 +12,7 @@ from core.schemas.safeguards.rows import (
     AnswerPreview,
     SafeTemplate,
     SafetyMix,
+    SafetyRequests,
     SelfDistill,
     mixed_rows,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "SafeguardOptions",
     "Safeguards",
     "SafetyMix",
+    "SafetyRequests",
     "ScaleUpdate",
     "SelfDistill",
     "mixed_rows",

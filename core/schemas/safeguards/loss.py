@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from core.schemas.prompts import PromptSet
 from core.schemas.safeguards.interface import PlannedAnswers, SafeguardOptions
-from core.schemas.safeguards.rows import OnTooFew, SafetyMix, plan_safety_rows
+from core.schemas.safeguards.rows import OnTooFew, SafetyMix, SafetyRequests
 
 
 class ConstrainedFirstTokens(SafeguardOptions):
@@ -52,6 +52,8 @@ class KlToBase(SafeguardOptions):
     needs_adapter: ClassVar[bool] = True
     framings: ClassVar[int] = SafetyMix.model_fields["framings"].default
     """In how many framings each safety prompt is refused, beside the bare one."""
+    most_asked: ClassVar[tuple[int, int]] = (256, 128)
+    """Most harmful requests and safe look-alikes that the base model answers before training."""
 
     weight: float = Field(default=1.0, ge=0.001, le=100)
     """Weight of the divergence in the loss, 0.001 to 100."""
@@ -76,4 +78,8 @@ class KlToBase(SafeguardOptions):
     ) -> tuple[PlannedAnswers, ...] | None:
         if self.rows == "own":
             return None
-        return plan_safety_rows(prompts, self.framings, framed=framed, max_new_tokens=max_new_tokens)
+        return self.asked(prompts, framed=framed).planned(max(SafetyMix.min_new_tokens, max_new_tokens))
+
+    def asked(self, prompts: PromptSet, *, framed: bool) -> SafetyRequests:
+        """Return how many requests the base model answers: a few hundred, which the steps draw from."""
+        return SafetyRequests.of(prompts, self.framings, framed=framed).at_most(*self.most_asked)

@@ -3,7 +3,8 @@
 Not here: what they do (core.safeguards). Sizes without a source are this project's choice.
 """
 
-from typing import ClassVar, Literal
+from math import ceil
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 from typing_extensions import override
@@ -58,19 +59,48 @@ class SafetyMix(SafeguardOptions):
     def answers(
         self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
     ) -> tuple[PlannedAnswers, ...]:
-        own = self.own_format and framed
-        return plan_safety_rows(prompts, self.framings, framed=own, max_new_tokens=max_new_tokens)
+        asked = self.asked(prompts, rows=rows, framed=self.own_format and framed)
+        return asked.planned(max(self.min_new_tokens, max_new_tokens))
+
+    def asked(self, prompts: PromptSet, *, rows: int, framed: bool) -> "SafetyRequests":
+        """Return how many requests the base model answers: enough for the rows to be added to `rows`, with a reserve
+        for answers that cannot be used."""
+        there, added = SafetyRequests.of(prompts, self.framings, framed=framed), mixed_rows(rows, self.share)
+        share = there.safe / max(1, sum(there)) if self.safe_share is None else self.safe_share
+        return there.at_most(_reserve(added * (1 - share)), _reserve(added * share))
 
 
-def plan_safety_rows(
-    prompts: PromptSet, framings: int, *, framed: bool, max_new_tokens: int
-) -> tuple[PlannedAnswers, ...]:
-    """Return the answers to harmful requests, bare, in framings and in the rows' frame, and to safe look-alikes."""
-    length = max(SafetyMix.min_new_tokens, max_new_tokens)
-    return (
-        PlannedAnswers("refusals", len(prompts.unreported_harmful) * (1 + framings + framed), length),
-        PlannedAnswers("safe answers", len(prompts.unreported_safe) * (1 + framed), length),
-    )
+class SafetyRequests(NamedTuple):
+    """Requests that the base model answers, so that its answers can be trained on."""
+
+    harmful: int
+    """Harmful requests, bare, in framings and in the frame of the job's rows."""
+    safe: int
+    """Safe look-alikes, bare and in the frame."""
+
+    @classmethod
+    def of(cls, prompts: PromptSet, framings: int, *, framed: bool) -> Self:
+        """Return all that a prompt set has."""
+        return cls(
+            len(prompts.unreported_harmful) * (1 + framings + framed), len(prompts.unreported_safe) * (1 + framed)
+        )
+
+    def at_most(self, harmful: int, safe: int) -> Self:
+        """Return the same with limits."""
+        return self._replace(harmful=min(self.harmful, harmful), safe=min(self.safe, safe))
+
+    def planned(self, max_new_tokens: int) -> tuple[PlannedAnswers, ...]:
+        """Return the answers to these requests."""
+        return (
+            PlannedAnswers("refusals", self.harmful, max_new_tokens),
+            PlannedAnswers("safe answers", self.safe, max_new_tokens),
+        )
+
+
+def _reserve(rows: float) -> int:
+    """How many requests are answered for so many rows: an aligned model refuses at least a third of them in most
+    framings."""
+    return 3 * ceil(rows) + 16
 
 
 def mixed_rows(rows: int, share: float) -> int:

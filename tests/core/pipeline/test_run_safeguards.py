@@ -83,7 +83,7 @@ def test_each_safeguard_changes_the_trained_weights(trained: dict[str, TrainingR
 def test_what_was_done_is_reported_in_the_order_in_which_it_was_done(trained: dict[str, TrainingResult]) -> None:
     assert list(effects(trained["all"])) == ["self_distill", "safety_mix", "kl_to_base"]
     assert list(effects(trained["replayed"])) == ["kl_to_base"]
-    assert effects(trained["replayed"])["kl_to_base"]["refusals"] > 112 * 4, "also in the frame of the rows"
+    assert 200 < effects(trained["replayed"])["kl_to_base"]["refusals"] <= 256, "of as many requests"
     counts = effects(trained["distilled"])["self_distill"]
     assert sum(counts.values()) == 13, "of 14 rows, one is held out"
     assert trained["previewed"].safeguards == trained["uniform"].safeguards == ()

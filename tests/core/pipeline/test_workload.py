@@ -83,21 +83,23 @@ def test_safety_mix_adds_rows_to_its_run_and_answers_to_its_training(store: Arti
 
 def test_answers_that_safeguards_need_are_counted_with_their_own_limits(store: ArtifactStore) -> None:
     rows = [[("system", "Be brief."), *((m.role, m.content) for m in row.messages)] for row in conversations(40)]
-    own, replayed, mixed = (
+    own, replayed, stronger = (
         UniformStrategy(label=label, safeguards=Safeguards(options))
         for label, options in (
             ("own", SelfDistill(max_new_tokens=32)),
             ("replayed", KlToBase()),
-            ("mixed", SafetyMix()),
+            ("stronger", KlToBase(weight=2)),
         )
     )
-    found = count_work(order(store, upload(store, rows), SPEC.model_copy(update={"compare": (own, replayed, mixed)})))
+    found = count_work(
+        order(store, upload(store, rows), SPEC.model_copy(update={"compare": (own, replayed, stronger)}))
+    )
     answers = {each.run: each for each in work_of(found, "training") if each.work == "answer"}
     assert (answers["own"].calls, answers["own"].amount) == (36, 36 * 32)
     calls = answers["replayed"].calls
-    assert calls == 112 * (5 + 2), "harmful probe prompts bare, in 3 framings and in the rows' frame; safe ones in both"
+    assert calls == 256 + 128, "of harmful probe prompts bare, in framings and in the rows' frame; of safe ones"
     assert answers["replayed"].amount == answers["replayed"].calls * 128
-    assert "mixed" not in answers, "it uses those of the run before"
+    assert "stronger" not in answers, "it uses those of the run before"
 
 
 def test_validation_rows_of_their_own(store: ArtifactStore, dataset: DatasetRef) -> None:

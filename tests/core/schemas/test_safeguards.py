@@ -166,8 +166,10 @@ PROMPTS = PromptSet(
 @pytest.mark.parametrize(
     ("options", "plain", "framed", "length"),
     [
-        (SafetyMix(framings=2), [8 * 3, 2], [8 * 4, 4], 128),
-        (SafetyMix(framings=2, own_format=False), [8 * 3, 2], [8 * 3, 2], 128),
+        (SafetyMix(framings=2), [3 * 2 + 16, 2], [3 * 2 + 16, 4], 128),
+        (SafetyMix(framings=2, own_format=False), [3 * 2 + 16, 2], [3 * 2 + 16, 2], 128),
+        (SafetyMix(framings=2, share=0.5), [8 * 3, 2], [8 * 4, 4], 128),
+        (SafetyMix(safe_share=0.9, share=0.5), [3 * 4 + 16, 2], [3 * 4 + 16, 4], 128),
         (KlToBase(), [8 * 4, 2], [8 * 5, 4], 128),
         (KlToBase(rows="own"), [], [], 0),
         (SelfDistill(max_new_tokens=32), [40], [40], 32),
@@ -177,7 +179,7 @@ PROMPTS = PromptSet(
 def test_answers_that_the_base_model_writes_before_training_are_counted(
     options: SafeguardOptions, plain: list[int], framed: list[int], length: int
 ) -> None:
-    """8 harmful and 2 safe probe prompts that no figure is reported on."""
+    """8 harmful and 2 safe probe prompts that no figure is reported on. Of the 40 rows of the job, 5 % are 2."""
     for in_frame, expected in ((False, plain), (True, framed)):
         found = options.answers(PROMPTS, rows=40, framed=in_frame, max_new_tokens=100) or ()
         assert [each.count for each in found] == expected
@@ -186,7 +188,7 @@ def test_answers_that_the_base_model_writes_before_training_are_counted(
 
 def test_two_safeguards_can_need_the_same_answers() -> None:
     mixed, replayed = (
-        each.answers(PROMPTS, rows=40, framed=True, max_new_tokens=100) for each in (SafetyMix(), KlToBase())
+        each.answers(PROMPTS, rows=40, framed=True, max_new_tokens=100) for each in (SafetyMix(share=0.5), KlToBase())
     )
     assert mixed == replayed
 
