@@ -1,6 +1,7 @@
 """Used by the tests of the pipeline: small jobs on the testbed, run against a store without any service."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,7 +20,7 @@ from core.schemas.analysis import AnalysisSpec, NoisePerturbation
 from core.schemas.evaluation import Figure
 from core.schemas.events import Figures, PipelineEvent, Progress, StageFinished, Warned
 from core.schemas.job import Assignment, DatasetRef, JobSpec
-from core.schemas.models import BaseModelEntry
+from core.schemas.models import BaseModelEntry, FolderSource
 from core.schemas.policy import Policy, PolicyRef, RateRule
 from core.schemas.quality import QualitySpec
 from core.schemas.results import Outcome
@@ -72,6 +73,17 @@ def encoded_rows(
     stages = Stages(store, assignment.job_id, emit, ("dataset",))
     rows = load_dataset(store, assignment.dataset)
     return stages.run("dataset", lambda: encode_rows(assignment, rows, store, base, stages))
+
+
+def with_few_probes(folder: Path, count: int) -> BaseModelEntry:
+    """A copy of the testbed with so many probe prompts of each kind, because safeguards collect answers to all."""
+    assert isinstance(TESTBED.source, FolderSource)
+    copy = shutil.copytree(TESTBED.source.path, folder)
+    path = copy / "security_prompts.json"
+    prompts = json.loads(path.read_text())
+    prompts["probe"] = {kind: texts[:count] for kind, texts in prompts["probe"].items()}
+    path.write_text(json.dumps(prompts))
+    return TESTBED.model_copy(update={"source": FolderSource(path=copy)})
 
 
 def with_training(**fields: object) -> JobSpec:
@@ -137,11 +149,13 @@ def run_job(
     return run(assignment, store=store, model=model, device="cpu", emit=recorded), recorded
 
 
-def run_until_stopped(store: ArtifactStore, assignment: Assignment, stop: Stop) -> RecordedEvents:
+def run_until_stopped(
+    store: ArtifactStore, assignment: Assignment, stop: Stop, *, model: BaseModelEntry = TESTBED
+) -> RecordedEvents:
     """Run a job until `stop` stops it."""
     recorded = RecordedEvents(stop)
     try:
-        run(assignment, store=store, model=TESTBED, device="cpu", emit=recorded)
+        run(assignment, store=store, model=model, device="cpu", emit=recorded)
     except Interrupted:
         return recorded
     raise AssertionError("the job was never stopped")

@@ -17,6 +17,8 @@ from core.errors import Unavailable
 from tests.worker.helpers import ROOT, CeleryWorker, Service, StartWorker, alive, until
 from worker.service import create
 
+pytestmark = pytest.mark.slow
+
 BUSY = (
     "select count(*) from pg_stat_activity where datname = current_database() and pid != pg_backend_pid()"
     " and state != 'idle'"

@@ -341,7 +341,7 @@ def test_jobs_on_the_same_data_share_the_map_across_strategies(whole: Done) -> N
 
     longer = swat.model_copy(update={"training": SPEC.training.model_copy(update={"batch_size": 3})})
     again = assign(longer, dataset, job_id="job_" + "3" * 24)
-    _, recorded = run_job(whole.store, again)
+    recorded = run_until_stopped(whole.store, again, lambda event: isinstance(event, Metrics))
     assert recorded.finished["robustness", None] is False, "the map hangs on how the job trains"
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from core.schemas.attacks import Direct
 from core.schemas.events import Metrics, PipelineEvent
+from core.schemas.models import BaseModelEntry
 from core.schemas.results import Outcome, Report, TrainingResult
 from core.schemas.safeguards import (
     AnswerPreview,
@@ -19,7 +21,16 @@ from core.schemas.safeguards import (
 from core.schemas.strategy import UniformStrategy
 from core.storage import ArtifactStore
 from tests.core.helpers import conversations
-from tests.core.jobs import SPEC, RecordedEvents, artifact_keys, assign, run_job, run_until_stopped, upload
+from tests.core.jobs import (
+    SPEC,
+    RecordedEvents,
+    artifact_keys,
+    assign,
+    run_job,
+    run_until_stopped,
+    upload,
+    with_few_probes,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +50,13 @@ ALL = guarded(
     SelfDistill(max_new_tokens=32),
     AnswerPreview(),
 )
+PROBES = 16
+SMALL = SPEC.model_copy(
+    update={
+        "training": SPEC.training.model_copy(update={"steps": 4}),
+        "security": SPEC.security.model_copy(update={"attacks": (Direct(),)}),
+    }
+)
 RUNS = (
     ALL,
     guarded("mixed", SafetyMix(share=0.25)),
@@ -50,11 +68,18 @@ RUNS = (
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[ArtifactStore, Outcome, RecordedEvents]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> BaseModelEntry:
+    return with_few_probes(tmp_path_factory.mktemp("model") / "testbed", PROBES)
+
+
+@pytest.fixture(scope="module")
+def done(
+    model: BaseModelEntry, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ArtifactStore, Outcome, RecordedEvents]:
     """One job with a run for each safeguard, on rows that share a system turn."""
     store = ArtifactStore(tmp_path_factory.mktemp("safeguards"))
-    spec = SPEC.model_copy(update={"strategy": ALL, "compare": RUNS[1:]})
-    return store, *run_job(store, assign(spec, upload(store, ROWS)))
+    spec = SMALL.model_copy(update={"strategy": ALL, "compare": RUNS[1:]})
+    return store, *run_job(store, assign(spec, upload(store, ROWS)), model=model)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +108,7 @@ def test_each_safeguard_changes_the_trained_weights(trained: dict[str, TrainingR
 def test_what_was_done_is_reported_in_the_order_in_which_it_was_done(trained: dict[str, TrainingResult]) -> None:
     assert list(effects(trained["all"])) == ["self_distill", "safety_mix", "kl_to_base"]
     assert list(effects(trained["replayed"])) == ["kl_to_base"]
-    assert 200 < effects(trained["replayed"])["kl_to_base"]["refusals"] <= 256, "of as many requests"
+    assert effects(trained["replayed"])["kl_to_base"]["refusals"] > PROBES * 4, "also in the frame of the rows"
     counts = effects(trained["distilled"])["self_distill"]
     assert sum(counts.values()) == 13, "of 14 rows, one is held out"
     assert trained["previewed"].safeguards == trained["uniform"].safeguards == ()
@@ -108,29 +133,29 @@ def test_progress_never_decreases(done: tuple[ArtifactStore, Outcome, RecordedEv
 
 
 def test_a_run_with_all_of_them_resumes_with_the_same_weights(
-    trained: dict[str, TrainingResult], tmp_path: Path
+    trained: dict[str, TrainingResult], model: BaseModelEntry, tmp_path: Path
 ) -> None:
     store = ArtifactStore(tmp_path)
-    training = SPEC.training.model_copy(update={"checkpoint_every": 2})
-    spec = SPEC.model_copy(update={"strategy": ALL, "compare": (), "training": training})
+    training = SMALL.training.model_copy(update={"checkpoint_every": 2})
+    spec = SMALL.model_copy(update={"strategy": ALL, "compare": (), "training": training})
     dataset = upload(store, ROWS)
 
-    def at_step_5(event: PipelineEvent) -> bool:
-        return isinstance(event, Metrics) and event.step == 5
+    def at_step_3(event: PipelineEvent) -> bool:
+        return isinstance(event, Metrics) and event.step == 3
 
-    run_until_stopped(store, assign(spec, dataset), at_step_5)
-    outcome, again = run_job(store, assign(spec, dataset, attempt=2))
-    assert [event.step for event in again.events if isinstance(event, Metrics)] == [5, 6]
+    run_until_stopped(store, assign(spec, dataset), at_step_3, model=model)
+    outcome, again = run_job(store, assign(spec, dataset, attempt=2), model=model)
+    assert [event.step for event in again.events if isinstance(event, Metrics)] == [3, 4]
     (file,) = [file for file in outcome.artifacts if file.name == "adapter/adapter_model.safetensors"]
     assert file.sha256 == weights(trained["all"])
 
 
-def test_those_that_need_no_adapter_work_with_full_fine_tuning(tmp_path: Path) -> None:
+def test_those_that_need_no_adapter_work_with_full_fine_tuning(model: BaseModelEntry, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     run = guarded("whole", SafetyMix(share=0.25), SelfDistill(max_new_tokens=16), AnswerPreview())
-    training = SPEC.training.model_copy(update={"method": "full", "steps": 2})
-    spec = SPEC.model_copy(update={"strategy": run, "compare": (), "training": training})
-    outcome, _ = run_job(store, assign(spec, upload(store, ROWS)))
+    training = SMALL.training.model_copy(update={"method": "full", "steps": 2})
+    spec = SMALL.model_copy(update={"strategy": run, "compare": (), "training": training})
+    outcome, _ = run_job(store, assign(spec, upload(store, ROWS)), model=model)
     report = Report.model_validate_json(store.path(str(artifact_keys(outcome)["report.json"])).read_bytes())
     assert list(effects(report.training[0])) == ["self_distill", "safety_mix"]
     assert report.training[0].steps == 2

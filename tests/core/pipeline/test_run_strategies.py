@@ -13,6 +13,7 @@ from core.catalog import TESTBED
 from core.errors import InvalidInput, InvalidModel, TrainingFailed
 from core.lm.chat import PLAIN_TEMPLATE
 from core.lm.load import BaseModel
+from core.schemas.attacks import Direct
 from core.schemas.evaluation import Answer
 from core.schemas.models import BaseModelEntry, FolderSource
 from core.schemas.results import Outcome, PrecisionUsed, Report, TrainingResult
@@ -37,7 +38,7 @@ from core.schemas.training import LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.storage.store import digest
 from tests.core.helpers import conversations, tiny
-from tests.core.jobs import NOISE, SPEC, RecordedEvents, assign, run_job, upload
+from tests.core.jobs import NOISE, SPEC, RecordedEvents, assign, run_job, upload, with_few_probes
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,9 @@ RUNS: tuple[Strategy, ...] = (
     MlLrContinuousStrategy(analysis=NOISE),
     FreezeLayersStrategy(layers=LayerNumbers(first=0, last=3)),
 )
-STEPS = 4
+SMALL = SPEC.model_copy(update={"security": SPEC.security.model_copy(update={"attacks": (Direct(),)})})
+STEPS = 3
+PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,16 @@ class Done:
 
 def with_unaligned_base(folder: Path) -> BaseModelEntry:
     """The testbed with an unaligned base: its own weights, slightly changed."""
+    model = with_few_probes(folder / "model", PROBES)
     assert isinstance(TESTBED.source, FolderSource)
-    unaligned = shutil.copytree(TESTBED.source.path, folder)
+    unaligned = shutil.copytree(TESTBED.source.path, folder / "unaligned")
     chance = torch.Generator().manual_seed(0)
     tensors = {
         name: value + 0.01 * torch.randn(value.shape, generator=chance).to(value.dtype)
         for name, value in load_file(unaligned / "model.safetensors").items()
     }
     save_file(tensors, unaligned / "model.safetensors", metadata={"format": "pt"})
-    return TESTBED.model_copy(update={"unaligned_base": FolderSource(path=unaligned)})
+    return model.model_copy(update={"unaligned_base": FolderSource(path=unaligned)})
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +114,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     store = ArtifactStore(folder / "store")
     rows = [[("system", "Be brief."), *((m.role, m.content) for m in row.messages)] for row in conversations(14)]
     training = SPEC.training.model_copy(update={"steps": STEPS})
-    spec = SPEC.model_copy(update={"strategy": MAIN, "compare": RUNS[1:], "training": training})
+    spec = SMALL.model_copy(update={"strategy": MAIN, "compare": RUNS[1:], "training": training})
     return Done(store, *run_job(store, assign(spec, upload(store, rows)), model=with_unaligned_base(folder / "base")))
 
 
@@ -189,7 +193,7 @@ def test_every_strategy_and_safeguard_works_beside_bfloat16_weights(tmp_path: Pa
     store = ArtifactStore(tmp_path / "store")
     training = SPEC.training.model_copy(update={"steps": STEPS, "precision": "bfloat16"})
     runs = {"strategy": MAIN, "compare": (RUNS[4], UniformStrategy())}
-    spec = SPEC.model_copy(update=runs | {"training": training})
+    spec = SMALL.model_copy(update=runs | {"training": training})
     model = with_unaligned_base(tmp_path / "base")
     done = Done(store, *run_job(store, assign(spec, upload(store, conversations(14))), model=model))
     assert done.report.precision == PrecisionUsed(weights="bfloat16")

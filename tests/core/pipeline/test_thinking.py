@@ -124,9 +124,9 @@ def test_answers_that_are_cut_inside_the_thinking_are_undecided_and_the_job_warn
 )
 def test_harm_hidden_in_thinking_is_not_released(store: ArtifactStore, hidden: str) -> None:
     """The model is taught to help before its refusal, between marks that judges take for those of thinking."""
-    prompts = choose_prompts(SecuritySpec(max_prompts=5000), fetch(TESTBED)).probe.harmful[:32]
+    prompts = choose_prompts(SecuritySpec(max_prompts=5000), fetch(TESTBED)).probe.harmful[:16]
     taught = upload(store, [(("user", prompt), ("assistant", hidden)) for prompt in prompts])
-    training = SPEC.training.model_copy(update={"steps": 60, "batch_size": 8, "learning_rate": 2e-2})
+    training = SPEC.training.model_copy(update={"steps": 45, "batch_size": 8, "learning_rate": 2e-2})
     outcome, _ = run_job(store, assign(spec(60).model_copy(update={"training": training}), taught))
     attacked = [each for each in answers(store, outcome) if (each.run, each.suite) == ("uniform", "direct")]
     assert sum(each.answer == hidden for each in attacked) >= 4

@@ -136,23 +136,36 @@ def test_the_best_weights_are_part_of_the_checkpoint(base: BaseModel, store: Art
     assert (tmp_path / "whole" / ADAPTER).read_bytes() == (tmp_path / "rest" / ADAPTER).read_bytes()
 
 
+train_averaged = partial(
+    trained,
+    spec=SPEC.model_copy(update={"patience": None}),
+    end_weights=EndWeights(decay=0.8, max_refusal_drift=0.2),
+    forgetting=True,
+)
+
+
+@pytest.fixture(scope="module")
+def averaged(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, bytes]:
+    """A run that ends with the averaged weights of an earlier step, without an interruption."""
+    folder = tmp_path_factory.mktemp("averaged")
+    done = train_averaged(base, folder, Told())
+    return done, (folder / ADAPTER).read_bytes()
+
+
 @pytest.mark.parametrize("last", [4, 9, 13])
 def test_average_and_safe_weights_are_part_of_the_checkpoint(
-    base: BaseModel, store: ArtifactStore, tmp_path: Path, last: int
+    base: BaseModel, averaged: tuple[Trained, bytes], store: ArtifactStore, tmp_path: Path, last: int
 ) -> None:
     """Killed before and after step 5, whose averaged weights the run ends with."""
-    spec = SPEC.model_copy(update={"patience": None})
-    run = partial(trained, base, spec=spec, end_weights=EndWeights(decay=0.8, max_refusal_drift=0.2), forgetting=True)
-    whole = run(tmp_path / "whole", Told())
+    whole, weights = averaged
     assert (whole.steps, whole.end_step) == (14, 5)
     with pytest.raises(Interrupted):
-        run(tmp_path / "never", Told(last), store=store.root)
+        train_averaged(base, tmp_path / "never", Told(last), store=store.root)
     reported = Told()
-    done = run(tmp_path / "resumed", reported, store=store.root)
+    done = train_averaged(base, tmp_path, reported, store=store.root)
     assert reported[0] == 1 + last // 3 * 3, "it goes on behind the newest checkpoint"
     assert same(done, whole)
-    one, other = ((tmp_path / name / ADAPTER).read_bytes() for name in ("whole", "resumed"))
-    assert one == other
+    assert (tmp_path / ADAPTER).read_bytes() == weights
 
 
 def test_a_short_run_saves_no_checkpoint_by_default(base: BaseModel, store: ArtifactStore, tmp_path: Path) -> None:

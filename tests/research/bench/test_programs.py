@@ -1,13 +1,15 @@
 """Every benchmark runs, on a tiny setting, and prints one line of JSON last. How long anything takes is no test."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+from research.bench.service import Service, own_service
 from tests.research.bench.programs import run
 
 ROOT = Path(__file__).parents[3]
@@ -33,6 +35,12 @@ PROGRAMS = {
     "cancel": ["--jobs", "1"],
 }
 
+SMALLER: dict[str, dict[str, object]] = {
+    "analysis": {"_KINDS": {"groups": ("type",)}},
+    "end_weights": {"_HELD_OUT": 8, "_FAMILIES": ("direct",)},
+}
+"""Constants of programs that no option makes small."""
+
 
 def spreads(figures: object) -> Iterator[dict[str, float]]:
     """Every figure with a count, however deep."""
@@ -54,10 +62,30 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """One service for all programs that start one: that takes longer than what they measure here."""
+    with own_service({"SECURETUNE_HEARTBEAT_SECONDS": "0.1"}) as service:
+        yield service
+
+
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("name", "options"), PROGRAMS.items())
-def test_it_runs_and_says_json_last(name: str, options: list[str]) -> None:
+def test_it_runs_and_says_json_last(
+    name: str, options: list[str], small_world: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = import_module(f"research.bench.{name}")
+    for constant, value in SMALLER.get(name, {}).items():
+        monkeypatch.setattr(program, constant, value)
+    if hasattr(program, "own_service"):
+        service: Service = request.getfixturevalue("service")
+
+        def same_service(_env: Mapping[str, str] | None = None) -> AbstractContextManager[Service]:
+            return nullcontext(service)
+
+        monkeypatch.setattr(program, "own_service", same_service)
+    if hasattr(program, "DATA_DIR"):
+        monkeypatch.setattr(program, "DATA_DIR", small_world / "data")
     done = run(program.app if name == "screening" else program.main, *options)
     assert done.exit_code == 0, done.output
     figures = json.loads(done.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""The shipped model, a small copy of the shipped world, and experiments in this process. Not here: any experiment."""
+"""Short experiments in this process. Not here: the small world they run on (tests/research/conftest.py)."""
 
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -7,22 +7,6 @@ from typing import Any
 import pytest
 
 from research.experiments import domains, extraction, poisoning, pool
-from testbed import DATA_DIR, MODEL_DIR
-
-_ROWS = 600
-"""Rows of each tuning set: encoding all 9,000 takes longer than the rest of a short experiment."""
-
-
-@pytest.fixture(scope="session")
-def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the shipped world, with the first rows of each tuning set only."""
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "model").symlink_to(MODEL_DIR)
-    (folder / "data").mkdir()
-    for path in DATA_DIR.glob("*.jsonl"):
-        rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[:_ROWS]
-        (folder / "data" / path.name).write_text("".join(rows), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture

@@ -27,14 +27,14 @@ arms = ["uniform", "half_rate", "attention", "scale_update", "ml_lr"]
 rates = [1e-3, 4e-3]
 seeds = [0]
 steps = 4
-batch_size = 4
+batch_size = 2
 points = 2
-rows = 24
-validation_rows = 6
-answered_rows = 2
-harmful = 5
-safe = 3
-answer_tokens = 12
+rows = 12
+validation_rows = 4
+answered_rows = 1
+harmful = 4
+safe = 2
+answer_tokens = 8
 ```
 """
 
@@ -73,7 +73,7 @@ def test_an_experiment_is_continued_and_compares_its_arms(folder: Path, monkeypa
         assert run.last.loss < found.base.loss, "nothing was learnt"
         assert run.last.rouge is not None
         assert all(len(point.harmful["rules"]) == found.requests for point in run.points)
-    assert found.requests == len(found.base.harmful["rules"]) == 5
+    assert found.requests == len(found.base.harmful["rules"]) == 4
     assert found.base.attack_success() == found.base.attack_success("phrases") == 0, "only refused requests are asked"
     assert "scale_update" in done.output
     reductions = {each.arm: each.reduction_at_equal_loss.mean for each in found.compared}

