@@ -23,8 +23,8 @@ PROBE_ROWS = 12
 (research/experiments/README.md)."""
 
 
-SHARED_PROBE_ROWS = 5
-"""The same for each of several probes, whose mean is the map. Maps of half the rows agree as well with each other
+SHARED_PROBE_ROWS = 4
+"""The same for each of several probes, whose mean is the map. Maps of fewer rows agree as well with each other
 (docs/decisions/0042)."""
 
 
@@ -56,7 +56,7 @@ class ProbeSpec(Frozen):
     `update_scale`."""
     seeds: int = Field(default=1, ge=1, le=8)
     """Number of probes, each with its own order of rows, 1 to 8; mean, spread and agreement are reported. A step has
-    at most 12 rows with one probe, and at most 5 with several."""
+    at most 12 rows with one probe, and at most 4 with several."""
 
     @property
     def step_rows(self) -> int:
@@ -83,7 +83,7 @@ class GradientPerturbation(ProbeSpec):
     """Kind of perturbation: the update of a probe, to first order along its path."""
     seeds: int = Field(default=2, ge=1, le=8)
     """Number of probes, each with its own order of rows, 1 to 8; mean, spread and agreement are reported. A step has
-    at most 12 rows with one probe, and at most 5 with several."""
+    at most 12 rows with one probe, and at most 4 with several."""
     points: int = Field(default=2, ge=1, le=64)
     """Number of points of the Gauss-Legendre quadrature, 1 to 64; each costs a forward and a backward pass."""
 
