@@ -6,7 +6,7 @@ Used by the tests of core.reports, and scaled up by research.bench.report. Not h
 
 from collections.abc import Mapping, Sequence
 
-from core.schemas.analysis import AnalysisSpec, UnitKind
+from core.schemas.analysis import AnalysisSpec, GradientPerturbation, UnitKind
 from core.schemas.data import DatasetSummary, Message
 from core.schemas.evaluation import (
     Agreement,
@@ -37,13 +37,14 @@ from core.schemas.results import (
 from core.schemas.robustness import (
     Classifier,
     GroupRobustness,
+    MapStability,
     ModuleRobustness,
     RobustCount,
     RobustnessResult,
     SearchStep,
 )
 from core.schemas.screening import CheckSummary, Finding, ScreeningPolicy, ScreeningResult, Trigger
-from core.schemas.strategy import UniformStrategy
+from core.schemas.strategy import MlLrStrategy, UniformStrategy
 from core.schemas.training import LearningPlan
 
 _DATASET = "ds_" + "a" * 24
@@ -54,7 +55,9 @@ def small_report() -> Report:
     """A report of two runs with one usable and one unusable robustness map; without gate and screening."""
     usable = _robustness_map()
     classifier = usable.classifier.model_copy(update={"auroc": 0.53125})
-    empty: dict[str, object] = dict.fromkeys(("modules", "groups", "chosen", "probe_steps", "order", "trace"), ())
+    empty: dict[str, object] = dict.fromkeys(
+        ("modules", "groups", "chosen", "stability", "probe_steps", "order", "trace"), ()
+    )
     summary = DatasetSummary(
         file_format="jsonl",
         row_format="messages",
@@ -67,7 +70,7 @@ def small_report() -> Report:
     agreement = Agreement(run="base", judges=("rules", "rubric:big"), n=60, agree=0.9, kappa=0.8)
     return Report(
         job_id="job_" + "b" * 24,
-        spec=JobSpec(base_model="small", dataset=_DATASET, compare=(UniformStrategy(),)),
+        spec=JobSpec(base_model="small", dataset=_DATASET, strategy=MlLrStrategy(), compare=(UniformStrategy(),)),
         model=ModelIdentity(
             name="small", source="folder small", sha256="c" * 64, parameters=1_400_000, architecture="LlamaForCausalLM"
         ),
@@ -198,7 +201,7 @@ def _group(kind: UnitKind, name: str, drift: float) -> GroupRobustness:
 def _robustness_map() -> RobustnessResult:
     first, second, third, fourth = _MODULES
     return RobustnessResult(
-        analysis=AnalysisSpec(),
+        analysis=AnalysisSpec(perturbation=GradientPerturbation(seeds=1)),
         classifier=Classifier(layer=3, accuracy=0.96875, auroc=0.984375, n_train=32, n_test=32),
         usable=True,
         modules=tuple(module(name, drift) for name, drift in _MODULES.items()),
@@ -208,6 +211,20 @@ def _robustness_map() -> RobustnessResult:
         joint_task_gain=2.0,
         order=(third, first, fourth, second),
         robust=(third, first),
+        stability=(
+            MapStability(
+                between="halves",
+                at="break",
+                modules=4,
+                spearman=0.8125,
+                p_value=0.0004,
+                overlap=1.0,
+                overlap_by_chance=0.5,
+            ),
+            MapStability(
+                between="halves", at="end", modules=4, spearman=0.25, p_value=0.125, overlap=0.5, overlap_by_chance=0.5
+            ),
+        ),
         probe_steps=(45,),
         update_scale=2.5,
         chosen=(

@@ -15,7 +15,7 @@ from core.pipeline.cache import code_of
 from core.pipeline.context import JobContext
 from core.robustness.analyse import EarlyStop, analyse
 from core.robustness.map_warnings import check_map
-from core.schemas.analysis import AnalysisSpec
+from core.schemas.analysis import AnalysisSpec, ProbeSpec
 from core.schemas.results import TrainedStep
 from core.schemas.robustness import RobustnessResult
 from core.schemas.training import FULL_RATE_SHARE
@@ -67,7 +67,9 @@ def _analyse(job: JobContext, analysis: AnalysisSpec) -> RobustnessResult:
     return result
 
 
-def _train_probe(job: JobContext, steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
+def _train_probe(
+    job: JobContext, wanted: ProbeSpec, seed: int, early_stop: EarlyStop
+) -> AbstractContextManager[PeftModel]:
     """An adapter trained for the analysis, with an adapter's learning rate even if the job trains full weights."""
     spec = job.assignment.spec.training
 
@@ -79,7 +81,7 @@ def _train_probe(job: JobContext, steps: int, seed: int, early_stop: EarlyStop) 
         job.modules,
         job.data.training.rows,
         spec,
-        steps=steps,
+        wanted,
         seed=seed,
         learning_rate=job.learning_rate / FULL_RATE_SHARE if spec.method == "full" else job.learning_rate,
         early_stop=early_stop,

@@ -238,7 +238,7 @@ class _Plan:
         work: list[tuple[Work, int, float]] = [("analyse", measurements, measurements * analysis.size)]
         perturbation = analysis.perturbation
         if not isinstance(perturbation, NoisePerturbation):
-            probe = spec.for_probe(steps=perturbation.steps, seed=analysis.seed, rows=self._count)
+            probe = spec.for_probe(perturbation, seed=analysis.seed, rows=self._count)
             passes, tokens = count_passes(self.rows.training, probe)
             work.append(("train", passes * perturbation.seeds, tokens * perturbation.seeds))
         yield from _stage("robustness", *work, method=spec.method)

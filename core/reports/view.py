@@ -13,7 +13,14 @@ from core.schemas.evaluation import CategoryRate, Change, Figure, WeightsProof
 from core.schemas.job import BASE_RUN
 from core.schemas.metrics import OVER_REFUSAL, TASK, Metric
 from core.schemas.results import Report, TrainingResult
-from core.schemas.robustness import ModuleRobustness, RobustCount, RobustnessResult
+from core.schemas.robustness import (
+    Compared,
+    MapStability,
+    MeasuredAt,
+    ModuleRobustness,
+    RobustCount,
+    RobustnessResult,
+)
 from core.schemas.strategy import title
 
 _METRICS: dict[Metric, str] = {
@@ -34,6 +41,13 @@ _JUDGED = _SCORES | {"attack_success_rate", "over_refusal_rate"}
 """Metrics of verdicts; all others are task figures."""
 _UNPROTECTED = 0.5
 _TYPES = ("q", "k", "v", "o", "gate", "up", "down")
+
+_COMPARED: dict[Compared, str] = {
+    "seeds": "seeds",
+    "halves": "halves of the prompts and rows",
+    "break_and_end": "the break and the end",
+}
+_MEASURED_AT: dict[MeasuredAt, str] = {"break": "where refusals break", "end": "at the end of the probe"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,17 @@ class Group:
 
 
 @dataclass(frozen=True)
+class StabilityRow:
+    """How far two maps of the same modules agree."""
+
+    between: str
+    at: str
+    spearman: str
+    p_value: str
+    overlap: str
+
+
+@dataclass(frozen=True)
 class Map:
     """The text and tables of a robustness map."""
 
@@ -74,6 +99,7 @@ class Map:
     robust: frozenset[str]
     by_type: tuple[tuple[str, int, int], ...]
     groups: tuple[Group, ...]
+    agreements: tuple[StabilityRow, ...]
     probe: str
 
 
@@ -202,6 +228,7 @@ def robustness_map(result: RobustnessResult) -> Map:
         robust=robust,
         by_type=tuple((kind, len(robust.intersection(names)), len(names)) for kind, names in types.items()),
         groups=_groups(result),
+        agreements=tuple(_agreement(each) for each in result.stability),
         probe=_probe(result),
     )
 
@@ -256,6 +283,16 @@ def _groups(result: RobustnessResult) -> tuple[Group, ...]:
         shown = f"{drift:.3f} \N{PLUS-MINUS SIGN} {spread:.3f}" if seeds > 1 else f"{drift:.3f}"
         groups.append(Group(row.name, shown, f"{row.task_gain:.3f}", f"{count.robust} of {count.modules}"))
     return tuple(groups)
+
+
+def _agreement(each: MapStability) -> StabilityRow:
+    return StabilityRow(
+        between=_COMPARED[each.between],
+        at=_MEASURED_AT[each.at],
+        spearman=f"{each.spearman:.2f}",
+        p_value="below 0.001" if each.p_value < 0.001 else f"{each.p_value:.3f}",
+        overlap=f"{numbers.percent(each.overlap)} (by chance {numbers.percent(each.overlap_by_chance)})",
+    )
 
 
 def _probe(result: RobustnessResult) -> str:

@@ -24,7 +24,7 @@ from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.robustness.expected import FEW_UNITS, expect_measurements
-from core.robustness.gradient import attribute
+from core.robustness.gradient import Halves, attribute
 from core.robustness.perturb import Noise, PerturbedModel, Swap
 from core.robustness.probe_activations import NO_EFFECT, Effect, ProbeActivations, effect
 from core.robustness.search import (
@@ -35,9 +35,19 @@ from core.robustness.search import (
     search_robust_set,
     select_by_parameter_share,
 )
+from core.robustness.stability import SeedMap, measure_stability
 from core.robustness.summary import build_result, mean_effect, no_signal_result
-from core.robustness.units import Unit, module_names, units
-from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, SwapPerturbation, UnitKind
+from core.robustness.units import module_names, units
+from core.robustness.watch import Attribute, ProbeWatch
+from core.schemas.analysis import (
+    AnalysisSpec,
+    GradientPerturbation,
+    NoisePerturbation,
+    ProbeSpec,
+    Proxy,
+    SwapPerturbation,
+    UnitKind,
+)
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.schemas.robustness import RobustnessResult
@@ -46,12 +56,10 @@ MeasureSet = Callable[[frozenset[str]], Effect]
 """Returns the effect of perturbing exactly the modules with these names."""
 EarlyStop = Callable[[nn.Module, int], bool]
 """Called after each step of a probe with (model, step from 1). Returns whether the probe ends now."""
-TrainProbe = Callable[[int, int, EarlyStop], AbstractContextManager[PeftModel]]
-"""Called with (maximum steps, seed, early_stop). Trains a temporary adapter on the job's data; the base model is
-unchanged when the context ends."""
+TrainProbe = Callable[[ProbeSpec, int, EarlyStop], AbstractContextManager[PeftModel]]
+"""Called with (options, seed, early_stop). Trains a temporary adapter on the job's data; the base model is unchanged
+when the context ends."""
 
-_CHECK_EVERY = 10
-"""Probe steps between two checks for an early stop."""
 _SCALE_STEP, _MAX_SCALE = 1.2, 10.0
 
 
@@ -68,8 +76,9 @@ def analyse(
 ) -> RobustnessResult:
     """Measure every module and group on the probe prompts and on `rows` of the job's data, and search the robust set.
 
-    With several seeds, the map is their mean; the search uses the update of the first seed. `on_prepare` reports the
-    progress of the base model's own features and answers, `on_progress` that of the measurements.
+    With several seeds, the map is their mean; the search uses the update of the first seed, whose probe runs last, so
+    that it is still there. `on_prepare` reports the progress of the base model's own features and answers,
+    `on_progress` that of the measurements.
 
     Raises:
         InvalidModel: code `no_security_feature`; the base model does not separate harmful from benign prompts, and
@@ -84,14 +93,14 @@ def analyse(
             raise _no_security_feature(quality.auroc, analysis.min_auroc)
         return no_signal_result(analysis, quality, modules)
     run = _Run(base.model, tuple(modules), analysis, activations, train_probe=train_probe, on_progress=on_progress)
-    first, *others = range(analysis.seed, analysis.seed + analysis.perturbation.seeds)
-    maps: list[dict[Unit, Effect]] = []
-    for seed in others:
-        with run.perturbation(seed) as perturbation:
+    maps: list[SeedMap] = []
+    for number in range(1, analysis.perturbation.seeds):
+        with run.perturbation(number) as perturbation:
             maps.append(run.map_units(perturbation))
-    with run.perturbation(first) as perturbation:
+    with run.perturbation(0) as perturbation:
         maps.append(run.map_units(perturbation))
-        of_kind = [(unit, mean_effect(maps, unit)) for unit in run.units if unit.kind == analysis.unit]
+        effects = [each.effects for each in maps]
+        of_kind = [(unit, mean_effect(effects, unit)) for unit in run.units if unit.kind == analysis.unit]
         ordered, joint = order_units(of_kind, analysis), run.joint(perturbation)
         if len(ordered) <= FEW_UNITS:
             ordered = order_by_growth(ordered, joint)
@@ -103,10 +112,11 @@ def analyse(
     return build_result(
         analysis,
         quality,
-        maps,
+        effects,
         everything=everything,
         ordered=ordered,
         found=found,
+        stability=measure_stability(maps, analysis),
         probe_steps=[*run.steps[-1:], *run.steps[:-1]],  # the probe of the first seed ran last
         update_scale=run.update_scale,
     )
@@ -121,6 +131,8 @@ class _Perturbation:
     """Effect of a set, with the change as it is."""
     measure_scaled: MeasureSet
     """Security effect of a set with the change scaled up for the search. Its task gain may be NaN."""
+    watch: ProbeWatch | None = None
+    """What was measured while the probe was trained; None for noise."""
 
     def share(self, names: frozenset[str], everything: frozenset[str]) -> Effect:
         """What the set contributes to the whole change: the mean of both ends, or noise on the base model alone."""
@@ -153,37 +165,49 @@ class _Run:
         """Factor on the update that the search moves."""
         self._names = frozenset(module.name for module in modules)
         self._at_base = activations.measure(model)
-        self._last_step = 0
         self._done, self._expected = 0, expect_measurements(analysis, Counter(unit.kind for unit in self.units))
 
     @contextmanager
-    def perturbation(self, seed: int) -> Iterator[_Perturbation]:
-        """The perturbation of this seed; a probe is trained for it if it needs one."""
+    def perturbation(self, number: int) -> Iterator[_Perturbation]:
+        """The perturbation of a seed, by its number from 0; a probe is trained for it if it needs one."""
+        seed = self._analysis.seed + number
         match self._analysis.perturbation:
             case NoisePerturbation(relative_norm=norm):
                 noise = Noise(self._model, self._modules, relative_norm=norm, seed=seed)
                 measure_set = self._measuring(noise, self._activations)
                 yield _Perturbation(noise, measure_set, measure_scaled=measure_set)
             case (SwapPerturbation() | GradientPerturbation()) as probe:
-                with self._train_probe(probe.steps, seed, self._early_stop) as tuned:
-                    self.steps.append(self._last_step)
+                watch = ProbeWatch(probe, self._analysis.proxy, self._refusal_drift, self._attribution(probe, number))
+                with self._train_probe(probe, seed, watch.early_stop) as tuned:
+                    self.steps.append(watch.last_step)
                     swap = Swap(tuned)
                     measure_set = self._measuring(swap, self._activations)
-                    yield _Perturbation(swap, measure_set, self._measuring_scaled(swap, probe))
+                    yield _Perturbation(swap, measure_set, self._measuring_scaled(swap, probe), watch)
             case _:
                 assert_never(self._analysis.perturbation)
 
-    def map_units(self, perturbation: _Perturbation) -> dict[Unit, Effect]:
+    def map_units(self, perturbation: _Perturbation) -> SeedMap:
         """The effect of every unit."""
-        spec = self._analysis.perturbation
-        tuned = perturbation.model.model
-        if isinstance(spec, GradientPerturbation) and isinstance(tuned, PeftModel):
-            with perturbation.model.perturbed(self._names):
-                shares = attribute(
-                    self._activations, tuned, self._modules, points=spec.points, on_point=self._count_measurement
-                )
-            return {unit: sum((shares[module.name] for module in unit.members), NO_EFFECT) for unit in self.units}
-        return {unit: perturbation.share(unit.names, self._names) for unit in self.units}
+        watch, swap = perturbation.watch, perturbation.model
+        if watch is not None and watch.attribute is not None and isinstance(swap, Swap):
+            with swap.perturbed(self._names):
+                halves = watch.attribute(swap.model, None)
+            whole = {name: first + second for name, (first, second) in halves.items()}
+            effects = {unit: sum((whole[each.name] for each in unit.members), NO_EFFECT) for unit in self.units}
+            return SeedMap(effects, halves, watch.at_break)
+        return SeedMap({unit: perturbation.share(unit.names, self._names) for unit in self.units})
+
+    def _attribution(self, probe: SwapPerturbation | GradientPerturbation, number: int) -> Attribute | None:
+        """The function that measures modules by the gradients of a probe, if the perturbation does."""
+        if not isinstance(probe, GradientPerturbation):
+            return None
+        own = self._activations.share(number, of=probe.seeds)
+
+        def measure(tuned: PeftModel, only: Proxy | None) -> dict[str, Halves]:
+            count = self._count_measurement
+            return attribute(own, tuned, self._modules, points=probe.points, on_point=count, only=only)
+
+        return measure
 
     def joint(self, perturbation: _Perturbation) -> JointDrift:
         """The function that measures the drift of a set for the search."""
@@ -219,18 +243,6 @@ class _Run:
                 break
             self.update_scale *= _SCALE_STEP
         return self.update_scale
-
-    def _early_stop(self, model: nn.Module, step: int) -> bool:
-        """Whether the probe has broken the model: refusals have drifted by `stop_at_drift`."""
-        spec = self._analysis.perturbation
-        self._last_step = step
-        if isinstance(spec, NoisePerturbation) or step % _CHECK_EVERY or step == spec.steps:
-            return False  # the last step needs no check
-        training = model.training
-        model.eval()
-        drift = self._refusal_drift(model)
-        model.train(training)
-        return drift >= spec.stop_at_drift
 
     def _refusal_drift(self, model: nn.Module) -> float:
         """Refusal drift of the model in its current state, nats per token."""

@@ -1,7 +1,7 @@
 """Checks whether a robustness map can be trusted. Pure.
 
-Covers: no security feature, no drift, no spread, a probe that breaks nothing, an empty robust set. Not here: measuring
-(analyse), reporting the warning (core.pipeline.analyse).
+Covers: no security feature, no drift, no spread, a probe that breaks nothing, a map that is not stable, an empty robust
+set. Not here: measuring (analyse, stability), reporting the warning (core.pipeline.analyse).
 """
 
 import numpy as np
@@ -13,8 +13,12 @@ from core.schemas.robustness import RobustnessResult
 MIN_BREAK = 0.5
 """Refusal drift (nats per token) that the scaled update of all modules must reach for the search to be meaningful.
 Measured: at 0.1 to 0.2, three seeds of one model gave three sets (research/experiments/README.md)."""
+MAX_P = 0.05
+"""A map is stable if unrelated rankings would agree as well with at most this probability."""
 _ROUNDING = 0.01
 """Differences below this share of the mean drift count as equal."""
+_SHOWN = {"seeds": "seeds", "halves": "halves of the prompts and rows"}
+"""Agreements that a map must have. That it changes after the break is reported, but no reason to mistrust it."""
 
 
 def check_map(result: RobustnessResult) -> Warned | None:
@@ -46,14 +50,34 @@ def check_map(result: RobustnessResult) -> Warned | None:
             "robust set is close to random. Use a longer probe (strategy.analysis.perturbation.steps). If that does "
             "not help, this data may not break refusals: compare with the strategy `uniform`.",
         )
-    if not result.robust:
-        return Warned(
-            code="none_robust",
-            message=f"No {result.analysis.unit.replace('_', ' ')} stays inside the budget. The robust set is empty and "
-            "every module gets the smaller rate, which is slower ordinary fine-tuning. A larger budget "
-            "(strategy.analysis.budget), a finer unit or another seed may find robust modules.",
-        )
-    return None
+    unstable = _check_stability(result)
+    if unstable is not None or result.robust:
+        return unstable
+    return Warned(
+        code="none_robust",
+        message=f"No {result.analysis.unit.replace('_', ' ')} stays inside the budget. The robust set is empty and "
+        "every module gets the smaller rate, which is slower ordinary fine-tuning. A larger budget "
+        "(strategy.analysis.budget), a finer unit or another seed may find robust modules.",
+    )
+
+
+def _check_stability(result: RobustnessResult) -> Warned | None:
+    """A warning if the map agrees with itself no better than chance."""
+    chance = [each for each in result.stability if each.between in _SHOWN and each.p_value > MAX_P]
+    if not chance:
+        return None
+    agreements = " and ".join(
+        f"{_SHOWN[each.between]} (rank correlation {each.spearman:.2f} over {each.modules} modules, "
+        f"p = {each.p_value:.2f}, {'where refusals break' if each.at == 'break' else 'at the end of the probe'})"
+        for each in chance
+    )
+    return Warned(
+        code="map_not_stable",
+        message=f"The robustness map agrees no better than chance between {agreements}. Another run would rank the "
+        "modules otherwise, so do not rest a decision on single modules. Use more probes "
+        "(strategy.analysis.perturbation.seeds), more prompts (strategy.analysis.probes), or the strategy "
+        "`uniform`.",
+    )
 
 
 def _has_spread(result: RobustnessResult) -> bool:

@@ -19,9 +19,12 @@ from core.lm.load import BaseModel
 from core.lm.logits import logits_only_at
 from core.lm.loss import find_labels
 from core.robustness.classifier import fit_direction, last_token_features
-from core.robustness.refusals import BaseRefusals, ProbeBatch, pack, render_probes
+from core.robustness.refusals import BaseRefusals, ProbeBatch, pack, pack_share, render_probes
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
+
+_MIN_PROMPTS, _MIN_ROWS = 16, 8
+"""Prompts and rows in a share, at least."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,35 @@ class ProbeActivations:
             seed=seed,
         )
         self.refusals = BaseRefusals(base, harmful, on_progress=on_progress)
-        self.task = [
-            _of_rows(base, [task_rows[index] for index in batch])
-            for batch in pack([len(row.input_ids) for row in task_rows])
-        ]
+        self._base, self._rows = base, task_rows
+        self.task = [_of_rows(base, [task_rows[index] for index in batch]) for batch in pack(self._lengths)]
 
     def security_only(self) -> Self:
         """The same without rows of the job's data, for measurements of drift alone."""
         found = copy(self)
         found.task = []
         return found
+
+    def share(self, number: int, of: int) -> Self:
+        """The prompts and rows for one of several probes, each batch from one half of them.
+
+        Each probe has its own share if they suffice, and some of the same otherwise. Maps of one probe from different
+        prompts agree far better than maps of different probes, so all prompts for each probe would buy little
+        (docs/decisions/0042).
+        """
+        shares = max(1, min(of, self.refusals.count // _MIN_PROMPTS, len(self._rows) // _MIN_ROWS))
+        number %= shares
+        found = copy(self)
+        found.refusals = self.refusals.share(number, shares)
+        found.task = [
+            _of_rows(self._base, [self._rows[index] for index in batch], half)
+            for half, batch in pack_share(self._lengths, number, shares)
+        ]
+        return found
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [len(row.input_ids) for row in self._rows]
 
     @torch.inference_mode()
     def measure(self, model: nn.Module) -> Measurement:
@@ -142,7 +164,9 @@ class ProbeActivations:
         return states[torch.arange(len(states), device=states.device), batch.last_prompt], losses
 
 
-def _of_rows(base: BaseModel, rows: Sequence[Encoded]) -> ProbeBatch:
+def _of_rows(base: BaseModel, rows: Sequence[Encoded], half: int = 0) -> ProbeBatch:
     batch = collate(rows, base.pad_id).to(base.device)
     counted, wanted = find_labels(batch.labels)
-    return ProbeBatch(batch.input_ids[:, :-1], batch.attention_mask[:, :-1], counted, wanted, last_prompt=None)
+    return ProbeBatch(
+        batch.input_ids[:, :-1], batch.attention_mask[:, :-1], counted, wanted, last_prompt=None, half=half
+    )

@@ -5,8 +5,11 @@ Covers: batches that a model is measured on, and their losses. Not here: feature
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -45,6 +48,8 @@ class ProbeBatch:
     """The next token of each of these positions: `tokens`."""
     last_prompt: Tensor | None
     """Position of the last prompt token, whose hidden state is the security feature: `batch`. None for rows of data."""
+    half: int = 0
+    """The half of a share of the prompts or rows that all of the batch belongs to: 0 or 1; 0 if there are no shares."""
 
     @property
     def per_row(self) -> Tensor:
@@ -77,11 +82,26 @@ class BaseRefusals:
                 code="no_answers",
                 param="base_model",
             )
-        pairs = list(zip(prompts, answers, strict=True))
-        self.batches = [
-            _of_pairs(base, [pairs[index] for index in batch])
-            for batch in pack([len(prompt) + len(answer) for prompt, answer in pairs])
+        self._base, self._pairs = base, list(zip(prompts, answers, strict=True))
+        self.batches = [_of_pairs(base, [self._pairs[index] for index in batch]) for batch in pack(self._lengths)]
+
+    def share(self, number: int, shares: int) -> Self:
+        """The same with one of several shares of the prompts, each batch from one half of it."""
+        found = copy(self)
+        found.batches = [
+            _of_pairs(self._base, [self._pairs[index] for index in batch], half)
+            for half, batch in pack_share(self._lengths, number, shares)
         ]
+        return found
+
+    @property
+    def count(self) -> int:
+        """Number of prompts."""
+        return len(self._pairs)
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [len(prompt) + len(answer) for prompt, answer in self._pairs]
 
     @torch.inference_mode()
     def nll(self, model: nn.Module) -> float:
@@ -109,7 +129,20 @@ def pack(lengths: Sequence[int]) -> Iterator[list[int]]:
     return pack_by_length(lengths, max_rows=_MAX_ROWS, max_tokens=_MAX_TOKENS, max_padding=_MAX_PADDING)
 
 
-def _of_pairs(base: BaseModel, pairs: Sequence[tuple[Sequence[int], list[int]]]) -> ProbeBatch:
+def pack_share(lengths: Sequence[int], number: int, shares: int) -> Iterator[tuple[int, list[int]]]:
+    """Batches of one of several shares of the rows: the half of the share that a batch belongs to, and indices.
+
+    Halves are random, because lists of prompts often repeat a pattern. They are small, so they may have more padding.
+    """
+    order = np.random.default_rng(0).permutation(len(lengths)).tolist()
+    for half in range(2):
+        members = sorted(order[2 * number + half :: 2 * shares])
+        own = [lengths[index] for index in members]
+        for batch in pack_by_length(own, max_rows=_MAX_ROWS, max_tokens=_MAX_TOKENS, max_padding=2 * _MAX_PADDING):
+            yield half, [members[index] for index in batch]
+
+
+def _of_pairs(base: BaseModel, pairs: Sequence[tuple[Sequence[int], list[int]]], half: int = 0) -> ProbeBatch:
     # The logits behind the last answer token are not needed, so the model does not read that token.
     ids, mask = pad([[*prompt, *answer[:-1]] for prompt, answer in pairs], base.pad_id, side="right")
     counted = [
@@ -121,4 +154,5 @@ def _of_pairs(base: BaseModel, pairs: Sequence[tuple[Sequence[int], list[int]]])
         counted=torch.tensor(counted, dtype=torch.long, device=base.device).reshape(-1, 2),
         wanted=torch.tensor([token for _, answer in pairs for token in answer], dtype=torch.long, device=base.device),
         last_prompt=torch.tensor([len(prompt) - 1 for prompt, _ in pairs], device=base.device),
+        half=half,
     )

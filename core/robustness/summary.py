@@ -12,7 +12,14 @@ from core.robustness.probe_activations import NO_EFFECT, Effect
 from core.robustness.search import SearchResult
 from core.robustness.units import Unit, module_names
 from core.schemas.analysis import AnalysisSpec
-from core.schemas.robustness import Classifier, GroupRobustness, ModuleRobustness, RobustCount, RobustnessResult
+from core.schemas.robustness import (
+    Classifier,
+    GroupRobustness,
+    MapStability,
+    ModuleRobustness,
+    RobustCount,
+    RobustnessResult,
+)
 
 Maps = Sequence[Mapping[Unit, Effect]]
 """The effect of every unit, for each seed."""
@@ -31,6 +38,7 @@ def build_result(
     everything: Effect,
     ordered: Sequence[Unit],
     found: SearchResult,
+    stability: Sequence[MapStability] = (),
     probe_steps: Sequence[int],
     update_scale: float,
 ) -> RobustnessResult:
@@ -69,6 +77,7 @@ def build_result(
         joint_feature_drift=everything.feature_drift,
         joint_refusal_drift=everything.refusal_drift,
         joint_task_gain=everything.task_gain,
+        stability=tuple(stability),
         probe_steps=tuple(probe_steps),
         update_scale=update_scale,
         order=tuple(unit.name for unit in ordered),

@@ -18,6 +18,14 @@ CIRCUITS = {"q": "qk", "k": "qk", "v": "ov", "o": "ov"} | dict.fromkeys(
     ("gate", "up", "down", "shared_gate", "shared_up", "shared_down"), "mlp"
 )
 """Circuit of each module type. Any other type, such as a router of experts, is its own circuit."""
+PROBE_ROWS = 12
+"""Maximum number of rows per step of a single probe. Steps of 32 rows do not separate circuits better
+(research/experiments/README.md)."""
+
+
+SHARED_PROBE_ROWS = 4
+"""The same for each of several probes, whose mean is the map. Maps of fewer rows agree as well with each other
+(docs/decisions/0042)."""
 
 
 class NoisePerturbation(Frozen):
@@ -31,14 +39,15 @@ class NoisePerturbation(Frozen):
     """Number of draws per module, 1 to 32; mean and spread are reported."""
 
 
-class _Probe(Frozen):
+class ProbeSpec(Frozen):
     """A temporary adapter that is trained on the job's own data, at the job's standard rate for every module."""
 
     steps: int = Field(default=40, ge=1, le=10_000)
-    """Largest number of optimizer steps of the probe, 1 to 10,000; never more than the job's own."""
+    """Largest number of optimizer steps of the probe, 1 to 10,000; never more than the job's own. A probe whose
+    refusal drift reaches 1 nat per token goes on for as many steps again, at most, and is measured at both points."""
     stop_at_drift: float = Field(default=4.0, gt=0)
     """The probe ends once refusal drift with all updates applied reaches this value, in nats per token. Refusals
-    are broken then, and further training does not separate modules better. Checked every tenth step."""
+    are broken then, and further training does not separate modules better. Checked after 5, 10, 20, 40, ... steps."""
     update_scale: float = Field(default=1.0, ge=1, le=10)
     """Smallest factor on a set's update in the search, which applies the update of the set alone; 1 to 10."""
     scale_until_drift: float = Field(default=1.0, ge=0)
@@ -46,10 +55,16 @@ class _Probe(Frozen):
     token. So the search works where refusals break, even if the probe is short or the rate is low. 0 keeps
     `update_scale`."""
     seeds: int = Field(default=1, ge=1, le=8)
-    """Number of probes, each with its own order of rows, 1 to 8; mean and spread are reported."""
+    """Number of probes, each with its own order of rows, 1 to 8; mean, spread and agreement are reported. A step has
+    at most 12 rows with one probe, and at most 4 with several."""
+
+    @property
+    def step_rows(self) -> int:
+        """Maximum number of rows per step."""
+        return PROBE_ROWS if self.seeds == 1 else SHARED_PROBE_ROWS
 
 
-class SwapPerturbation(_Probe):
+class SwapPerturbation(ProbeSpec):
     """Applies the probe's update to one module or group at a time and measures each state. Exact, but needs many
     passes."""
 
@@ -57,15 +72,19 @@ class SwapPerturbation(_Probe):
     """Kind of perturbation: the update of a probe, one module or group at a time."""
 
 
-class GradientPerturbation(_Probe):
+class GradientPerturbation(ProbeSpec):
     """Attributes the probe's drift to all modules at once, by integrated gradients from the base to the probe.
 
-    The figures of all modules add up to the joint figures, up to the quadrature error (Sundararajan et al. 2017).
+    The figures of all modules add up to the joint figures, up to the quadrature error (Sundararajan et al. 2017). Up to
+    three probes share the prompts and rows, so that more probes do not take more measurements.
     """
 
     kind: Literal["gradient"] = "gradient"
     """Kind of perturbation: the update of a probe, to first order along its path."""
-    points: int = Field(default=3, ge=1, le=64)
+    seeds: int = Field(default=2, ge=1, le=8)
+    """Number of probes, each with its own order of rows, 1 to 8; mean, spread and agreement are reported. A step has
+    at most 12 rows with one probe, and at most 4 with several."""
+    points: int = Field(default=2, ge=1, le=64)
     """Number of points of the Gauss-Legendre quadrature, 1 to 64; each costs a forward and a backward pass."""
 
 

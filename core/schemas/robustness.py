@@ -12,6 +12,8 @@ from core.schemas.base import Frozen
 from core.schemas.upgrade import upgrade
 
 SearchPhase = Literal["all", "binary_search", "local_pass", "parameter_share"]
+Compared = Literal["seeds", "halves", "break_and_end"]
+MeasuredAt = Literal["break", "end"]
 
 
 class Classifier(Frozen):
@@ -109,6 +111,30 @@ class SearchStep(Frozen):
     """Whether the drift of the set is within the limit."""
 
 
+class MapStability(Frozen):
+    """How far two maps of the same modules agree, by the drift of the proxy that ranks modules."""
+
+    between: Compared
+    """The two maps: of one half of the seeds and of the other; from one half of the probe prompts and of the rows and
+    from the other; or where refusals broke and at the end of the probe. Probes of `gradient` share the prompts and
+    rows, so seeds differ in them as well."""
+    at: MeasuredAt
+    """When the maps were measured: where the probes broke refusals (1 nat per token of refusal drift), or at their end.
+    The robustness map itself is measured at the end, which may be the break if a probe has no steps left."""
+    modules: int
+    """Number of modules that both maps rank."""
+    spearman: float
+    """Spearman's rank correlation of the drifts, -1 to 1; 0 by chance."""
+    p_value: float
+    """Probability of at least this correlation if the rankings are unrelated, 0 to 1 (one-sided)."""
+    overlap: float
+    """Share of the more robust half of the modules in one map that is in the more robust half of the other, 0 to 1."""
+    overlap_by_chance: float
+    """Expected overlap if the rankings are unrelated, 0 to 1."""
+    task_gain_spearman: float | None = None
+    """Spearman's rank correlation of the task gains, -1 to 1; null if they were not measured in both maps."""
+
+
 class RobustnessResult(Frozen):
     """The robustness map and the set of robust modules."""
 
@@ -123,11 +149,14 @@ class RobustnessResult(Frozen):
     groups: tuple[GroupRobustness, ...] = ()
     """The same for circuits, types, bands of layers, and types in a band, each perturbed as one."""
     joint_feature_drift: float
-    """Feature drift with all modules perturbed."""
+    """Feature drift with all modules perturbed, for the first seed."""
     joint_refusal_drift: float
-    """Refusal drift with all modules perturbed, nats per token."""
+    """Refusal drift with all modules perturbed, for the first seed, nats per token."""
     joint_task_gain: float
-    """Task gain with all modules perturbed, nats per token."""
+    """Task gain with all modules perturbed, for the first seed, nats per token."""
+    stability: tuple[MapStability, ...] = ()
+    """How far the map agrees with itself over seeds, halves of the data and time; empty if that was not measured, such
+    as for a model with few modules."""
     probe_steps: tuple[int, ...] = ()
     """Number of training steps of the probe, for each seed; empty for noise perturbations."""
     update_scale: float = 1.0

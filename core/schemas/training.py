@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.schemas.analysis import ProbeSpec
 from core.schemas.base import Frozen
 from core.schemas.data import Thinking, TrainedTurns
 
@@ -15,9 +16,6 @@ DEFAULT_EPOCHS = 3.0
 """Epochs of a run if the order names neither epochs nor steps."""
 FULL_RATE_SHARE = 0.1
 """Learning rate of a full run as a share of an adapter's rate on the same model."""
-PROBE_ROWS = 12
-"""Maximum rows in a step of a probe run. Steps of 32 rows do not separate circuits better
-(research/experiments/README.md)."""
 
 Schedule = Literal["constant", "linear", "cosine"]
 Method = Literal["lora", "full", "qlora"]
@@ -114,17 +112,18 @@ class TrainingSpec(Frozen):
         """Return the standard learning rate on a model whose rate for adapters is `of_model`."""
         return self.learning_rate or of_model * (FULL_RATE_SHARE if self.method == "full" else 1.0)
 
-    def for_probe(self, *, steps: int, seed: int, rows: int) -> Self:
+    def for_probe(self, probe: ProbeSpec, *, seed: int, rows: int) -> Self:
         """Return the settings of a probe run of a robustness analysis on `rows` rows.
 
-        It has at most `steps` steps, and never more than the job. Of the schedule, only the warm-up applies; validation
-        is left out, and a step has at most `PROBE_ROWS` rows. `seed` decides the order of rows and the initial weights.
+        It has at most as many steps as `probe` says, and never more than the job. Of the schedule, only the warm-up
+        applies; validation is left out, and a step has at most `probe.step_rows` rows. `seed` decides the order of rows
+        and the initial weights.
         """
         return self.model_copy(
             update={
-                "steps": min(steps, self.total_steps(rows)),
+                "steps": min(probe.steps, self.total_steps(rows)),
                 "epochs": None,
-                "batch_size": min(self.batch_size, PROBE_ROWS),
+                "batch_size": min(self.batch_size, probe.step_rows),
                 "seed": seed,
                 "schedule": "constant",
                 "validate_every": None,

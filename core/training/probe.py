@@ -15,6 +15,7 @@ from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
 from core.meter import Meter
+from core.schemas.analysis import ProbeSpec
 from core.schemas.results import TrainedStep
 from core.schemas.strategy import UniformStrategy
 from core.schemas.training import TrainingSpec
@@ -32,8 +33,8 @@ def probe(
     modules: Sequence[Module],
     rows: Sequence[Encoded],
     spec: TrainingSpec,
+    wanted: ProbeSpec,
     *,
-    steps: int,
     seed: int,
     learning_rate: float,
     early_stop: Callable[[nn.Module, int], bool],
@@ -45,7 +46,7 @@ def probe(
     Its settings are those of `TrainingSpec.for_probe`. `early_stop` is called with (model, step) after `on_step`, and
     the probe ends when it returns True. `meter` counts the work.
     """
-    short = spec.for_probe(steps=steps, seed=seed, rows=len(rows))
+    short = spec.for_probe(wanted, seed=seed, rows=len(rows))
     with attached(base.model, modules, spec.lora, seed=seed) as tuned:
 
         def watched(step: TrainedStep, total: int) -> None:

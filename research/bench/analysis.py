@@ -108,7 +108,8 @@ class _Map:
         """The effect of each module by gradients."""
         with self.perturbed.perturbed([module.name for module in self.modules]):
             points = GradientPerturbation().points
-            return attribute(self.activations, tuned, self.modules, points=points, on_point=ignore)
+            halves = attribute(self.activations, tuned, self.modules, points=points, on_point=ignore)
+        return {name: first + second for name, (first, second) in halves.items()}
 
     def _read(self, names: frozenset[str]) -> Measurement:
         with self.perturbed.perturbed(names):

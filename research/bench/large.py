@@ -22,9 +22,9 @@ from core.data.encoded import Encoded
 from core.lm.generate import continue_tokens
 from core.lm.load import BaseModel, choose_device, load
 from core.lm.modules import Module, find_modules
-from core.robustness.gradient import attribute
+from core.robustness.gradient import Halves, attribute
 from core.robustness.perturb import Swap
-from core.robustness.probe_activations import Effect, ProbeActivations
+from core.robustness.probe_activations import ProbeActivations
 from core.schemas.security import SecuritySpec
 from core.schemas.training import LearningPlan, TrainingSpec
 from research.bench.figures import Figures, Found, benchmark, ignore, ratios, spread, take_turns
@@ -154,7 +154,7 @@ def _gradients(base: BaseModel, modules: tuple[Module, ...], length: int) -> Fig
         base.device, lambda: ProbeActivations(base, prompts, rows, count=48, seed=0, on_progress=ignore)
     )
 
-    def gradient_map() -> dict[str, Effect]:
+    def gradient_map() -> dict[str, Halves]:
         with Swap(tuned).perturbed([module.name for module in modules]):
             return attribute(activations, tuned, modules, points=3, on_point=ignore)
 

@@ -15,6 +15,7 @@ from core.data.encoded import Encoded
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.schemas.analysis import SwapPerturbation
 from core.schemas.results import TrainedStep
 from core.schemas.training import LearningPlan, TrainingSpec
 from core.training.loop import Objective, next_token_loss, train
@@ -91,7 +92,7 @@ def whole_probe(
         modules,
         rows,
         spec,
-        steps=steps,
+        SwapPerturbation(steps=steps),
         seed=0,
         learning_rate=learning_rate,
         early_stop=lambda *_: False,

@@ -8,7 +8,7 @@ statistics.
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -31,7 +31,6 @@ from core.lm.generate import answer
 from core.lm.load import BaseModel, load
 from core.lm.modules import Module, find_modules
 from core.quality.loss import row_losses
-from core.robustness.analyse import EarlyStop, analyse
 from core.safeguards.base_answers import BaseAnswers
 from core.safeguards.safety_mix import select_rows
 from core.safeguards.safety_rows import Limits, collect_refusals
@@ -44,9 +43,9 @@ from core.schemas.results import TrainedStep
 from core.schemas.security import SecuritySpec
 from core.schemas.training import TrainingSpec
 from core.training.loop import train
-from core.training.probe import probe
 from research import ignore
 from research.experiments.spec import Analysed, Curve, Point, Run, Settings
+from research.maps import compute_map
 from testbed.mixtures import FAMILIES
 from testbed.world import World, make_world
 
@@ -182,31 +181,15 @@ class Lab:
     ) -> Analysed:
         """The robustness analysis with the probe's seed, and what share of an epoch it took."""
         found = self._rows_of(rows)
-        analysis = analysis.model_copy(update={"seed": seed})
-
-        def train_probe(steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
-            return probe(
-                self.base,
-                self.modules,
-                found,
-                self._training(seed),
-                steps=steps,
-                seed=seed,
-                learning_rate=rate,
-                early_stop=early_stop,
-                on_step=ignore,
-            )
-
         started = time.process_time()
-        result = analyse(
+        result = compute_map(
             self.base,
             self.modules,
+            found,
             analysis,
-            self._prompts.probe,
-            found[: analysis.rows],
-            train_probe=train_probe,
-            on_prepare=ignore,
-            on_progress=ignore,
+            prompts=self._prompts.probe,
+            training=self._training(seed),
+            rate=rate,
         )
         return Analysed(
             seed=seed,

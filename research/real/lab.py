@@ -8,7 +8,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from core.lm.adapter import attached
 from core.lm.load import choose_device, load
 from core.lm.modules import find_modules
 from core.pipeline.context import watched_prompts
-from core.robustness.analyse import EarlyStop, analyse
 from core.robustness.refusals import BaseRefusals, render_probes
 from core.safeguards import SafeguardContext, TrainedContext
 from core.safeguards.base_answers import BaseAnswers
@@ -42,9 +41,9 @@ from core.schemas.strategy import Strategy, analysis_of
 from core.schemas.training import TrainingSpec
 from core.training.kept import LAST_WEIGHTS
 from core.training.loop import train
-from core.training.probe import probe
 from core.training.strategies import plan
 from research import ignore
+from research.maps import compute_map
 from research.real.align import ALIGNED_ON
 from research.real.arms import Arm
 from research.real.measure import Point, mark_answers, measure_loss, measure_rouge
@@ -179,30 +178,14 @@ class Lab:
 
     def compute_map(self, analysis: AnalysisSpec, *, rate: float, seed: int) -> RobustnessResult:
         """The robustness map, with a probe of this seed and rate."""
-        rows = encode_all(self._rows, self.base.tokenizer, max_length=self.settings.max_length).rows
-
-        def train_probe(steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
-            return probe(
-                self.base,
-                self.modules,
-                rows,
-                self._training(seed),
-                steps=steps,
-                seed=seed,
-                learning_rate=rate,
-                early_stop=early_stop,
-                on_step=ignore,
-            )
-
-        return analyse(
+        return compute_map(
             self.base,
             self.modules,
-            analysis.model_copy(update={"seed": seed}),
-            self._prompts.probe,
-            rows[: analysis.rows],
-            train_probe=train_probe,
-            on_prepare=ignore,
-            on_progress=ignore,
+            encode_all(self._rows, self.base.tokenizer, max_length=self.settings.max_length).rows,
+            analysis,
+            prompts=self._prompts.probe,
+            training=self._training(seed),
+            rate=rate,
         )
 
     @cached_property

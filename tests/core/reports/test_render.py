@@ -165,10 +165,13 @@ def test_map_that_cannot_distinguish_modules_says_so(report: Report) -> None:
 def test_map_by_parameter_share_without_groups(report: Report) -> None:
     result = report.robustness[0]
     analysis = result.analysis.model_copy(update={"parameter_share": 0.4})
-    plain = result.model_copy(update={"analysis": analysis, "groups": (), "chosen": (), "probe_steps": ()})
+    assert "Agreement of the map between" in words(Page(render(report)).text)
+    empty: dict[str, object] = dict.fromkeys(("groups", "chosen", "probe_steps", "stability"), ())
+    plain = result.model_copy(update={"analysis": analysis} | empty)
     text = words(Page(render(report.model_copy(update={"robustness": (plain,)}))).text)
     assert "share: 40 % of the parameters" in text
     assert "Group, perturbed" not in text
+    assert "Agreement of the map between" not in text
     assert "probe of" not in text
 
 

@@ -5,6 +5,7 @@ import pytest
 from core.reports.view import (
     Cell,
     Group,
+    StabilityRow,
     categories,
     drift,
     in_order,
@@ -111,6 +112,11 @@ def test_groups_have_drift_gain_and_count(report: Report) -> None:
         Group("layer 0", "4.000", "1.500", "1 of 2"),
     )
     assert found.probe == "45 steps, update scale 2.5 in the search"
+    halves = "halves of the prompts and rows"
+    assert found.agreements == (
+        StabilityRow(halves, "where refusals break", "0.81", "below 0.001", "100 % (by chance 50 %)"),
+        StabilityRow(halves, "at the end of the probe", "0.25", "0.125", "50 % (by chance 50 %)"),
+    )
     seeds = GradientPerturbation(seeds=2)
     analysis = result.analysis.model_copy(update={"perturbation": seeds, "proxy": "feature_drift"})
     twice = robustness_map(result.model_copy(update={"analysis": analysis, "probe_steps": (45, 60)}))

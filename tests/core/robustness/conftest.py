@@ -15,6 +15,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import EarlyStop, TrainProbe
 from core.robustness.probe_activations import ProbeActivations
+from core.schemas.analysis import ProbeSpec
 from core.schemas.prompts import ProbePrompts
 from core.schemas.security import SecuritySpec
 from core.schemas.training import LoraSpec, TrainingSpec
@@ -32,10 +33,10 @@ FAR_APART = ProbePrompts(
 def probe_of(base: BaseModel, modules: tuple[Module, ...], rows: tuple[Encoded, ...], rate: float = 3e-3) -> TrainProbe:
     """A real probe run, short and at a rate that shows in a few steps."""
 
-    def trained(steps: int, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
-        spec = TrainingSpec(steps=steps, batch_size=4, schedule="constant", warmup_ratio=0.0)
+    def trained(wanted: ProbeSpec, seed: int, early_stop: EarlyStop) -> AbstractContextManager[PeftModel]:
+        spec = TrainingSpec(steps=wanted.steps, batch_size=4, schedule="constant", warmup_ratio=0.0)
         run = partial(probe, base, modules, rows, spec, learning_rate=rate, on_step=lambda *_: None)
-        return run(steps=steps, seed=seed, early_stop=early_stop)
+        return run(wanted, seed=seed, early_stop=early_stop)
 
     return trained
 

@@ -12,7 +12,14 @@ from core.errors import InvalidModel
 from core.lm.load import BaseModel
 from core.lm.modules import Module, find_modules
 from core.robustness.analyse import EarlyStop, TrainProbe, analyse
-from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.schemas.analysis import (
+    AnalysisSpec,
+    GradientPerturbation,
+    NoisePerturbation,
+    Perturbation,
+    ProbeSpec,
+    SwapPerturbation,
+)
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import ProbePrompts
 from core.schemas.robustness import ModuleRobustness, RobustnessResult
@@ -22,7 +29,7 @@ from tests.core.robustness.conftest import FAR_APART, probe_of
 NOISE = AnalysisSpec(perturbation=NoisePerturbation(seeds=1), probes=8, unit="module")
 STEPS = 4
 SWAP = AnalysisSpec(perturbation=SwapPerturbation(steps=STEPS), probes=8)
-GRADIENT = AnalysisSpec(perturbation=GradientPerturbation(steps=STEPS), probes=8)
+GRADIENT = AnalysisSpec(perturbation=GradientPerturbation(steps=STEPS, seeds=1, points=3), probes=8)
 SHORT = SWAP.model_copy(update={"perturbation": SwapPerturbation(steps=1)})
 Analyse = Callable[..., RobustnessResult]
 
@@ -132,7 +139,9 @@ def test_gradient(gradient: RobustnessResult, modules: tuple[Module, ...]) -> No
 
 def test_the_search_scales_the_update_of_a_set_alone(run: Analyse, modules: tuple[Module, ...]) -> None:
     def searched(update_scale: float, chosen: tuple[Module, ...] = modules) -> RobustnessResult:
-        perturbation = GradientPerturbation(steps=STEPS, points=1, update_scale=update_scale, scale_until_drift=0)
+        perturbation = GradientPerturbation(
+            steps=STEPS, seeds=1, points=1, update_scale=update_scale, scale_until_drift=0
+        )
         return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5), chosen=chosen)
 
     plain, far = searched(1.0), searched(4.0)
@@ -148,7 +157,7 @@ def test_the_search_scales_the_update_of_a_set_alone(run: Analyse, modules: tupl
 
 def test_the_update_is_scaled_until_the_model_breaks(run: Analyse) -> None:
     def searched(until: float) -> RobustnessResult:
-        perturbation = GradientPerturbation(steps=STEPS, points=1, update_scale=1.5, scale_until_drift=until)
+        perturbation = GradientPerturbation(steps=STEPS, seeds=1, points=1, update_scale=1.5, scale_until_drift=until)
         return run(AnalysisSpec(perturbation=perturbation, probes=8, parameter_share=0.5))
 
     most = searched(1e6)
@@ -264,7 +273,7 @@ def test_inseparable_prompts_fail_or_give_uniform_rates(
 ) -> None:
     same = ProbePrompts(harmful=prompts.benign, benign=prompts.benign)
 
-    def never(_steps: int, _seed: int, _enough: EarlyStop) -> object:
+    def never(_wanted: ProbeSpec, _seed: int, _enough: EarlyStop) -> object:
         raise AssertionError("no probe may be trained")
 
     with pytest.raises(InvalidModel) as caught:
@@ -309,9 +318,9 @@ def test_a_probe_that_cannot_be_trained_leaves_the_base_untouched(
     before = fingerprint(base.model)
 
     @contextmanager
-    def broken(steps: int, seed: int, early_stop: EarlyStop) -> Iterator[PeftModel]:
-        with train_probe(steps, seed, early_stop) as tuned:
-            if steps == STEPS:
+    def broken(wanted: ProbeSpec, seed: int, early_stop: EarlyStop) -> Iterator[PeftModel]:
+        with train_probe(wanted, seed, early_stop) as tuned:
+            if wanted.steps == STEPS:
                 raise _Stop
             yield tuned
 
@@ -326,24 +335,30 @@ def test_the_probe_stops_where_it_has_broken_the_model(
     breaking = probe_of(base, modules, rows, rate=2e-2)
 
     def stopped(stop_at_drift: float, steps: int) -> RobustnessResult:
-        perturbation = GradientPerturbation(steps=steps, stop_at_drift=stop_at_drift, points=1)
+        perturbation = GradientPerturbation(steps=steps, stop_at_drift=stop_at_drift, seeds=1, points=1)
         return run(AnalysisSpec(perturbation=perturbation, probes=8), probe=breaking)
 
-    whole = stopped(1e6, 32)
-    assert whole.probe_steps == (32,)
     early = stopped(1e-9, 32)
     (steps,) = early.probe_steps
-    assert steps in range(5, 32, 5), "it is looked at every fifth step"
+    assert steps in (5, 10, 20), "the steps after which it is checked"
     assert early.joint_refusal_drift > 0
     assert early.joint_refusal_drift == stopped(1e6, steps).joint_refusal_drift
+    assert "break" not in {each.at for each in early.stability}, "it ended there"
+    later = stopped(1e6, 32)
+    assert later.probe_steps[0] in (10, 20, 32), "twice the step at which refusals broke, or the most"
+    assert [(each.between, each.at, each.modules) for each in later.stability] == [
+        ("halves", "break", len(modules)),
+        ("break_and_end", "end", len(modules)),
+        ("halves", "end", len(modules)),
+    ]
 
 
 def test_probe_steps_are_reported_for_each_seed(
     run: Analyse, modules: tuple[Module, ...], train_probe: TrainProbe
 ) -> None:
     @contextmanager
-    def longer_each_time(steps: int, seed: int, early_stop: EarlyStop) -> Iterator[PeftModel]:
-        with train_probe(steps, seed, early_stop) as tuned:
+    def longer_each_time(wanted: ProbeSpec, seed: int, early_stop: EarlyStop) -> Iterator[PeftModel]:
+        with train_probe(wanted, seed, early_stop) as tuned:
             early_stop(tuned, 1 + seed)
             yield tuned
 
@@ -368,7 +383,7 @@ def test_searching_32_layers_takes_at_most_40_measurements(
     deep = tiny_base("llama", base)
     modules, progress = find_modules(deep.model), ProgressLog()
     assert len(modules) == 7 * 32
-    perturbation = GradientPerturbation(steps=3, points=2)
+    perturbation = GradientPerturbation(steps=3, seeds=1, points=2)
     analysis = AnalysisSpec(perturbation=perturbation, probes=8, unit="module", min_auroc=0.5, budget=0.3)
     found = analyse(
         deep,

@@ -13,7 +13,14 @@ from core.lm.adapter import attached, choose, factors, loaded, lora_layers, save
 from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules
 from core.robustness.analyse import EarlyStop, analyse
-from core.schemas.analysis import AnalysisSpec, GradientPerturbation, NoisePerturbation, Perturbation, SwapPerturbation
+from core.schemas.analysis import (
+    AnalysisSpec,
+    GradientPerturbation,
+    NoisePerturbation,
+    Perturbation,
+    ProbeSpec,
+    SwapPerturbation,
+)
 from core.schemas.prompts import ProbePrompts
 from core.schemas.robustness import RobustnessResult
 from core.schemas.strategy import UniformStrategy
@@ -48,9 +55,11 @@ def measured(
     perturbation: Perturbation,
 ) -> RobustnessResult:
     @contextmanager
-    def probe(steps: int, seed: int, _enough: EarlyStop) -> Iterator[PeftModel]:
+    def probe(wanted: ProbeSpec, seed: int, _enough: EarlyStop) -> Iterator[PeftModel]:
         rates = plan(UniformStrategy(), modules, None)
-        with tuned_on(base, modules, rows, rates, SPEC.model_copy(update={"steps": steps, "seed": seed})) as tuned:
+        with tuned_on(
+            base, modules, rows, rates, SPEC.model_copy(update={"steps": wanted.steps, "seed": seed})
+        ) as tuned:
             yield tuned
 
     spec = AnalysisSpec(perturbation=perturbation, probes=8, min_auroc=0.5, on_no_signal="fail")
@@ -64,7 +73,7 @@ def test_from_the_map_to_the_adapter(base: BaseModel, rows: tuple[Encoded, ...],
     for perturbation in (
         NoisePerturbation(relative_norm=2.0, seeds=1),
         SwapPerturbation(steps=8),
-        GradientPerturbation(steps=3, points=32),  # so many, because ReLU has kinks
+        GradientPerturbation(steps=3, seeds=1, points=32),  # so many, because ReLU has kinks
     ):
         found = measured(here, modules, rows, perturbation)
         assert [(each.module, each.type, each.parameters) for each in found.modules] == [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from core.lm.load import BaseModel
 from core.lm.modules import Module, by_map, find_modules
 from core.robustness.gradient import attribute
 from core.robustness.probe_activations import Effect, Measurement, ProbeActivations, effect
+from core.schemas.analysis import Proxy
 from tests.core.helpers import fingerprint, tiny_base
 from tests.core.robustness.conftest import activations_of, changed
 
@@ -61,7 +63,8 @@ def shares_of(
     activations: ProbeActivations, tuned: PeftModel, modules: Sequence[Module], points: int
 ) -> tuple[dict[str, Effect], int]:
     measured: list[None] = []
-    return attribute(activations, tuned, modules, points=points, on_point=lambda: measured.append(None)), len(measured)
+    found = attribute(activations, tuned, modules, points=points, on_point=lambda: measured.append(None))
+    return {name: first + second for name, (first, second) in found.items()}, len(measured)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,6 +114,44 @@ def test_all_shares_add_up_to_the_effect_of_the_whole_update(
     assert np.abs(joint).max() > 0.02, "the update does nothing"
     assert off[1] <= 0.01 * np.abs(joint).max() + 5e-4
     assert off[1] < off[0]
+
+
+def only_half(activations: ProbeActivations, half: int) -> ProbeActivations:
+    found = copy(activations)
+    found.refusals = copy(activations.refusals)
+    found.refusals.batches = [batch for batch in activations.harmful if batch.half == half]
+    found.task = [batch for batch in activations.task if batch.half == half]
+    return found
+
+
+def test_halves_add_up_to_the_map_and_equal_the_maps_of_their_prompts(
+    base: BaseModel, rows: tuple[Encoded, ...]
+) -> None:
+    here = tiny_base("llama", base)
+    whole, modules = activations_of(here, rows), find_modules(here.model)
+    share = whole.share(0, of=1)
+    with changed(here, 0.1) as tuned:
+        halves = attribute(share, tuned, modules, points=1, on_point=lambda: None)
+        together, _ = shares_of(whole, tuned, modules, points=1)
+        alone = [shares_of(only_half(share, half), tuned, modules, points=1)[0] for half in (0, 1)]
+    for name, (first, second) in halves.items():
+        assert numbers(first + second) == pytest.approx(numbers(together[name]), rel=1e-3, abs=1e-6)
+        for half, own in zip((first, second), alone, strict=True):
+            assert numbers(half * 2.0) == pytest.approx(numbers(own[name]), rel=1e-3, abs=1e-6)
+        assert first != second
+
+
+@pytest.mark.parametrize(("proxy", "field"), [("refusal_drift", 1), ("feature_drift", 0)])
+def test_one_drift_can_be_measured_alone(base: BaseModel, rows: tuple[Encoded, ...], proxy: Proxy, field: int) -> None:
+    here = tiny_base("llama", base)
+    activations, modules = activations_of(here, rows), find_modules(here.model)
+    with changed(here, 0.1) as tuned:
+        whole, _ = shares_of(activations, tuned, modules, points=1)
+        found = attribute(activations, tuned, modules, points=1, on_point=lambda: None, only=proxy)
+    for name, (first, second) in found.items():
+        wanted = [0.0, 0.0, 0.0]
+        wanted[field] = numbers(whole[name])[field]
+        assert numbers(first + second) == pytest.approx(wanted, rel=1e-4, abs=1e-7)
 
 
 def test_only_the_requested_modules_get_shares(base: BaseModel, rows: tuple[Encoded, ...]) -> None:

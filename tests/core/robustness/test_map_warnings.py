@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from core.lm.modules import Module
-from core.robustness.map_warnings import MIN_BREAK, check_map
+from core.robustness.map_warnings import MAX_P, MIN_BREAK, check_map
 from core.robustness.probe_activations import Effect
 from core.robustness.search import SearchResult
 from core.robustness.summary import build_result
 from core.robustness.units import Unit, units
 from core.schemas.analysis import AnalysisSpec, NoisePerturbation, UnitKind
-from core.schemas.robustness import Classifier, RobustnessResult, SearchStep
+from core.schemas.robustness import Classifier, Compared, MapStability, MeasuredAt, RobustnessResult, SearchStep
 
 MODULES = tuple(
     Module(f"layers.{layer}.{kind}", layer=layer, type=kind, parameters=1) for layer in (0, 1) for kind in ("q", "v")
@@ -75,6 +75,28 @@ def test_a_scaled_probe_that_breaks_nothing_gets_a_warning() -> None:
 
 def test_no_drift_is_the_first_warning() -> None:
     assert code(found([0.0] * 4, everything=0.0)) == "no_drift"
+
+
+def agreement(between: Compared, *, p_value: float, at: MeasuredAt = "end") -> MapStability:
+    return MapStability(
+        between=between, at=at, modules=42, spearman=0.13, p_value=p_value, overlap=0.52, overlap_by_chance=0.5
+    )
+
+
+@pytest.mark.parametrize("between", ["seeds", "halves"])
+@pytest.mark.parametrize("at", ["break", "end"])
+def test_agreement_no_better_than_chance_gets_a_warning(between: Compared, at: MeasuredAt) -> None:
+    good = agreement("halves", p_value=MAX_P)
+    one = found(APART).model_copy(update={"stability": (good, agreement(between, p_value=MAX_P + 0.01, at=at))})
+    warning = check_map(one)
+    assert warning is not None
+    assert warning.code == "map_not_stable"
+    assert f"between {between}" in warning.message
+    assert "rank correlation 0.13 over 42 modules, p = 0.06" in warning.message
+    assert ("where refusals break" in warning.message) == (at == "break")
+    assert code(one.model_copy(update={"stability": (good,)})) is None
+    moved = agreement("break_and_end", p_value=0.9)
+    assert code(one.model_copy(update={"stability": (good, moved)})) is None, "a map may change after the break"
 
 
 @pytest.mark.parametrize(("unit", "words"), [("circuit", "No circuit"), ("type_band", "No type band")])

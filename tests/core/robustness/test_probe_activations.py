@@ -1,6 +1,8 @@
 """Drift is 0 on the unchanged base model, repeatable, and changes with the model."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ from core.quality.loss import row_losses
 from core.robustness import refusals as here
 from core.robustness.perturb import Noise
 from core.robustness.probe_activations import Effect, Measurement, ProbeActivations, effect
+from core.robustness.refusals import ProbeBatch
 from core.schemas.prompts import ProbePrompts
-from tests.core.helpers import ignore, user_turns
+from tests.core.helpers import encoded, ignore, user_turns
 from tests.core.robustness.conftest import COUNT, FAR_APART
 from tests.core.thinkers import REFUSAL, THOUGHT, load_thinker, make_thinker
 
@@ -124,3 +127,27 @@ def test_the_reference_answers_of_a_model_that_thinks_are_its_refusals(
     assert batch.last_prompt is not None
     last = batch.input_ids[torch.arange(COUNT), batch.last_prompt].tolist()
     assert thinker.tokenizer.decode(last) == "\n" * COUNT
+
+
+def in_batches(batches: Sequence[ProbeBatch], half: int) -> Counter[str]:
+    """The prompts or rows of a half, as text."""
+    found: Counter[str] = Counter()
+    for batch in (each for each in batches if each.half == half):
+        for number in range(len(batch.input_ids)):
+            answer = batch.wanted[batch.counted[:, 0] == number]
+            prompt = batch.input_ids[number][batch.attention_mask[number].bool()]
+            found[str((answer if batch.last_prompt is None else prompt).tolist())] += 1
+    return found
+
+
+def test_probes_share_the_prompts_and_rows_if_they_suffice(base: BaseModel, prompts: ProbePrompts) -> None:
+    many = encoded(base, 16)
+    whole = ProbeActivations(base, prompts, many, count=33, seed=0, on_progress=ignore)
+    first, second, again = (whole.share(number, of=3) for number in range(3))
+    halves = [in_batches(share.harmful, half) for share in (first, second) for half in (0, 1)]
+    assert [each.total() for each in halves] == [9, 8, 8, 8]
+    assert sum(halves, Counter()) == in_batches(whole.harmful, 0), "every prompt is in one half of one share"
+    rows = [in_batches(share.task, half) for share in (first, second) for half in (0, 1)]
+    assert [each.total() for each in rows] == [4, 4, 4, 4]
+    assert sum(rows, Counter()) == in_batches(whole.task, 0)
+    assert in_batches(again.harmful, 0) == halves[0], "33 prompts do not suffice for a third share"

@@ -8,8 +8,8 @@ from typing_extensions import override
 from core.lm.adapter import factors, lora_layers
 from core.lm.load import BaseModel
 from core.lm.modules import Module
+from core.schemas.analysis import PROBE_ROWS, SHARED_PROBE_ROWS, SwapPerturbation
 from core.schemas.results import TrainedStep
-from core.schemas.training import PROBE_ROWS as ROWS
 from core.schemas.training import TrainingSpec
 from core.training.probe import probe
 from tests.core.helpers import encoded, fingerprint, logits
@@ -44,6 +44,7 @@ def weights(
     steps: int,
     spec: TrainingSpec = SPEC,
     seed: int = 0,
+    seeds: int = 1,
     rows: int = 4,
 ) -> tuple[torch.Tensor, str]:
     """The probe's loss on a row, and a digest of its weights."""
@@ -52,7 +53,7 @@ def weights(
         modules,
         encoded(base, rows),
         spec,
-        steps=steps,
+        SwapPerturbation(steps=steps, seeds=seeds),
         seed=seed,
         learning_rate=1e-3,
         early_stop=heard.early_stop,
@@ -98,11 +99,16 @@ def test_a_probe_is_never_longer_than_the_job(base: BaseModel, modules: tuple[Mo
     assert len(heard.steps) == 4
 
 
-def test_a_step_of_a_probe_has_at_most_12_rows(base: BaseModel, modules: tuple[Module, ...]) -> None:
-    few = modules[-7:]
+@pytest.mark.parametrize(("seeds", "most"), [(1, PROBE_ROWS), (2, SHARED_PROBE_ROWS)])
+def test_a_step_of_a_probe_has_at_most_so_many_rows(
+    base: BaseModel, modules: tuple[Module, ...], seeds: int, most: int
+) -> None:
+    few, rows = modules[-7:], PROBE_ROWS + 8
     many, cut, fewer = (
-        weights(base, few, RecordedEvents(99), steps=2, rows=ROWS + 8, spec=TrainingSpec(steps=2, batch_size=size))[1]
-        for size in (ROWS + 8, ROWS, ROWS // 2)
+        weights(
+            base, few, RecordedEvents(99), steps=2, seeds=seeds, rows=rows, spec=TrainingSpec(steps=2, batch_size=size)
+        )[1]
+        for size in (rows, most, most - 1)
     )
     assert many == cut != fewer
 
