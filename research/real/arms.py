@@ -55,6 +55,11 @@ ArmName = Literal[
     "kl_to_base",
     "attention_kl_to_base",
     "kl_to_base_safety_mix",
+    "kl_to_base_2_rows",
+    "kl_to_base_x3",
+    "kl_to_base_x10",
+    "kl_to_base_x3_safety_mix",
+    "half_rate_kl_to_base",
     "average_weights",
     "scale_update",
     "keep_safe_weights",
@@ -98,6 +103,14 @@ _PLAIN: dict[ArmName, Arm] = {
     "first_tokens": _guarded("first_tokens", ConstrainedFirstTokens()),
     "kl_to_base": _guarded("kl_to_base", KlToBase()),
     "kl_to_base_safety_mix": _guarded("kl_to_base_safety_mix", KlToBase(), SafetyMix()),
+    # Of later plans, at the rate of uniform, since the sweeps of kl_to_base chose it too.
+    "kl_to_base_2_rows": _guarded("kl_to_base_2_rows", KlToBase(safety_rows=2), rate_of="uniform"),
+    "kl_to_base_x3": _guarded("kl_to_base_x3", KlToBase(weight=3), rate_of="uniform"),
+    "kl_to_base_x10": _guarded("kl_to_base_x10", KlToBase(weight=10), rate_of="uniform"),
+    "kl_to_base_x3_safety_mix": _guarded(
+        "kl_to_base_x3_safety_mix", KlToBase(weight=3), SafetyMix(), rate_of="uniform"
+    ),
+    "half_rate_kl_to_base": _guarded("half_rate_kl_to_base", KlToBase(), rate_factor=0.5, rate_of="uniform"),
     "average_weights": _guarded("average_weights", AverageWeights(decay=_DECAY)),
     "scale_update": _guarded("scale_update", ScaleUpdate(), rate_of="uniform"),
     "keep_safe_weights": _guarded("keep_safe_weights", KeepSafeWeights(), rate_of="uniform"),
