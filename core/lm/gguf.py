@@ -24,6 +24,7 @@ from hashlib import file_digest, sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from threading import get_ident
 from typing import IO
 
 from core.errors import InvalidModel, Unavailable
@@ -233,7 +234,7 @@ def _digest(source: GgufSource) -> str:
     if note.is_file():
         return note.read_text()
     found = joined_digest(source.paths)
-    scratch = note.with_name(f"{note.name}.{os.getpid()}")
+    scratch = note.with_name(f"{note.name}.{os.getpid()}.{get_ident()}")
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(found)

@@ -148,6 +148,8 @@ def _show_results(client: SecureTune, job: JobReply, out: Path, console: Console
     """Download everything, write `result.json`, and print one screen: a verdict a run, and where the files are."""
     adapter = _download(client, job, out)
     report = Report.model_validate_json((out / "report.json").read_bytes())
+    told = [entry.event.message for entry in client.events(job.id) if isinstance(entry.event, Warned)]
+    warnings = list(dict.fromkeys(told))  # an interrupted job repeats them
     summary = {
         "job_id": job.id,
         "adapter_path": None if adapter is None else str(adapter.resolve()),
@@ -155,12 +157,12 @@ def _show_results(client: SecureTune, job: JobReply, out: Path, console: Console
         "signed_report_path": str((out / SIGNED_REPORT).resolve()),
         "recommended": report.spec.strategy.label,
         "runs": {run: _summarize(report, run) for run in _models(report)},
+        "warnings": warnings,
     }
     result = out / "result.json"
     result.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    warnings = (entry.event.message for entry in client.events(job.id) if isinstance(entry.event, Warned))
-    for warning in dict.fromkeys(warnings):  # an interrupted job repeats them
-        console.print(f"Warning: {warning}")
+    for warning in warnings:  # what happened; what can be done is in the file
+        console.print(f"Warning: {warning.partition('. ')[0].removesuffix('.')}.")
     broken = _broken_on_base(report)
     console.print(_table(report, broken))
     if broken:

@@ -51,7 +51,9 @@ def test_the_demo_writes_figures_a_report_and_an_adapter_that_changes_the_model(
         "signed_report_path",
         "recommended",
         "runs",
+        "warnings",
     }
+    assert all(warning.count(". ") for warning in found["warnings"]), "also what to do"
     assert set(found["runs"]) == {"base", "recommended", "uniform", "ml_lr"}
     for run in found["runs"].values():
         assert list(run["asr"]) == [attack.family for attack in SUITES["quick"].attacks]

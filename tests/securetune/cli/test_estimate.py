@@ -30,14 +30,25 @@ def estimate(served: Served, *arguments: str | Path) -> Result:
 
 def test_a_model_and_a_file_are_enough(served: Served, rows: Path) -> None:
     train = StageSpeed(stage="training", work="train", calls=10, amount=1000, seconds=60, method="lora")
+    refusals = StageSpeed(stage="training", work="answer", calls=10, amount=1000, seconds=5)
     measured = ModelSpeeds(
-        model="testbed", sha256="0" * 64, parameters=1_672_832, device="CPU", memory_bytes=2**34, speeds=(train,)
+        model="testbed",
+        sha256="0" * 64,
+        parameters=1_672_832,
+        device="CPU",
+        memory_bytes=2**34,
+        speeds=(train, refusals),
     )
     with transaction(served.behind.sessions) as session:
         speeds.add(session, measured, job_id="job_measured")
     done = estimate(served, "--model", "testbed", "--data", rows)
     assert done.exit_code == 0, done.stderr
-    for part in ("36 rows to train on and 4 for validation", "Run ml_lr: 9 steps", "of 16.0 GiB: fits", "job_measured"):
+    for part in (
+        "36 rows to train on and 4 for validation",
+        "Run recommended: 9 steps",
+        "of 16.0 GiB: fits",
+        "job_measured",
+    ):
         assert part in done.stdout
     assert "not measured" in done.stdout
     assert "[speed_unknown]" in done.stdout
