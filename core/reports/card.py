@@ -189,6 +189,8 @@ def _training(report: Report) -> Iterator[str]:
         f"- {result.steps} steps with {spec.batch_size} rows each, learning rate {result.learning_rate:g} "
         f"({spec.schedule}): {full_rate}"
     )
+    if report.spec.repairs is not None:
+        yield f"- Begins with the quarantined weights of job {_code(report.spec.repairs)}"
     for note in view.training_notes(result, view.proofs(report).get(result.run)):
         yield f"- {note[0].upper()}{note[1:]}"
     if report.precision is not None:

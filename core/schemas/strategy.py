@@ -167,7 +167,8 @@ Strategy = Annotated[
     Field(discriminator="kind"),
 ]
 RECOMMENDED: Strategy = UniformStrategy(label="recommended", safeguards=Safeguards(SafetyMix(on_too_few="skip")))
-"""What is recommended: the base model's own refusals among the rows, at one rate. docs/figures.md has the reason."""
+"""What is recommended: the base model's own refusals among the rows, at one rate.
+See docs/strategies-and-safeguards.md."""
 
 
 def _read(order: object) -> object:

@@ -109,6 +109,14 @@ def test_card_without_gate_and_screening_says_so(report: Report) -> None:
     assert "Limitations" not in text
 
 
+def test_a_repair_names_the_job_whose_weights_it_begins_with(report: Report) -> None:
+    parent = "job_" + "a" * 24
+    repaired = report.model_copy(update={"spec": report.spec.model_copy(update={"repairs": parent})})
+    text = text_of(repaired)
+    assert text.index("Begins with the quarantined weights of job") < text.index(parent)
+    assert "quarantined weights of job" not in text_of(report)
+
+
 def test_serving_prompt_is_quoted_in_full(whole: Report) -> None:
     prompt = "Be kind.\n```\n# not a heading\n````\nend"
     strategy = MlLrStrategy(safeguards=Safeguards(SafeTemplate(system_prompt=prompt)))

@@ -85,6 +85,10 @@ def test_a_base_model_that_does_not_refuse_fails_the_training(base: BaseModel, p
     with pytest.raises(TrainingFailed, match="refuses only 0") as caught:
         safeguards.extra_rows(MIXED, job, encoded(base, 4), ignore)
     assert caught.value.code == "no_safety_rows"
+    going_on = UniformStrategy(safeguards=Safeguards(SafetyMix(on_too_few="skip")))
+    (nothing,) = safeguards.extra_rows(going_on, job, encoded(base, 4), ignore)
+    assert (nothing.rows, nothing.effect.counts) == ((), {"rows": 0})
+    assert nothing.effect.summary.startswith("nothing: the base model refuses 0")
 
 
 def test_inputs_change_with_what_a_safeguard_uses(base: BaseModel, prompts: PromptSet) -> None:
