@@ -73,10 +73,8 @@ def attached(model: PreTrainedModel, modules: Sequence[Module], lora: LoraSpec, 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tuned = get_peft_model(model, config)
-    try:
+    with _removed(tuned):
         yield tuned
-    finally:
-        _remove(tuned)
 
 
 @contextmanager
@@ -86,22 +84,16 @@ def loaded(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
     The adapter is converted to the type of the base weights, as serving engines do: a float32 adapter beside bfloat16
     weights converts its inputs and outputs in every layer.
     """
-    tuned = PeftModel.from_pretrained(base.model, folder, autocast_adapter_dtype=False)
-    try:
+    with _removed(PeftModel.from_pretrained(base.model, folder, autocast_adapter_dtype=False)) as tuned:
         yield tuned.eval()
-    finally:
-        _remove(tuned)
 
 
 @contextmanager
 def reopened(base: BaseModel, folder: Path) -> Iterator[PeftModel]:
     """The base model with a saved adapter, ready for further training: in float32, as a new one. It is removed
     afterwards."""
-    tuned = PeftModel.from_pretrained(base.model, folder, is_trainable=True)
-    try:
+    with _removed(PeftModel.from_pretrained(base.model, folder, is_trainable=True)) as tuned:
         yield tuned
-    finally:
-        _remove(tuned)
 
 
 def save(tuned: PeftModel, base: BaseModel, folder: Path) -> tuple[Path, ...]:
@@ -186,8 +178,13 @@ def _as_parameter(module: Module) -> bool:
     return module.bare or module.type.removeprefix("shared_") in ("gate", "up", "down", ROUTER)
 
 
-def _remove(tuned: PeftModel) -> None:
-    base = tuned.unload()
-    base.requires_grad_(False).eval()
-    if hasattr(base, "peft_config"):
-        del base.peft_config
+@contextmanager
+def _removed(tuned: PeftModel) -> Iterator[PeftModel]:
+    """Remove the adapter from its base model afterwards."""
+    try:
+        yield tuned
+    finally:
+        base = tuned.unload()
+        base.requires_grad_(False).eval()
+        if hasattr(base, "peft_config"):
+            del base.peft_config

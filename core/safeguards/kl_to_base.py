@@ -23,7 +23,7 @@ from core.lm.adapter import adapter_off
 from core.lm.logits import logits_at
 from core.lm.loss import find_labels
 from core.safeguards.interface import ChangedLoss, Safeguard, SafeguardContext
-from core.safeguards.safety_rows import MIN_REFUSALS, Limits, collect_answers, collect_refusals, collecting_inputs
+from core.safeguards.safety_rows import MIN_REFUSALS, SafetyRows, collect, collecting_inputs
 from core.schemas.progress import OnProgress
 from core.schemas.results import SafeguardEffect
 from core.schemas.safeguards import KlToBase
@@ -56,30 +56,16 @@ class KlLoss(Safeguard[KlToBase]):
         )
         return ChangedLoss(add_kl(objective, self.options, (*refusals, *answers), context.base.pad_id), effect)
 
-    def _collect(
-        self, context: SafeguardContext, on_progress: OnProgress
-    ) -> tuple[tuple[Encoded, ...], tuple[Encoded, ...]]:
-        """The base model's refusals, and its answers to safe look-alikes: without these it learns to refuse them.
-
-        Both are empty if there are too few refusals and the run goes on without them.
-        """
-        written, prompts, frame, limits = context.answers, context.prompts, find_frame(context.rows), Limits.of(context)
-        asked = self.options.asked(prompts, framed=frame is not None)
-        refusals = collect_refusals(
-            written,
-            prompts,
-            framings=self.options.framings,
-            limits=limits,
-            on_progress=on_progress,
-            frame=frame,
-            asked=asked.harmful,
-        )
-        if len(refusals) < MIN_REFUSALS:
-            if self.options.on_too_few == "fail":
-                raise _too_few(len(refusals))
-            return (), ()
-        safe = collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame, asked=asked.safe)
-        return refusals, safe
+    def _collect(self, context: SafeguardContext, on_progress: OnProgress) -> SafetyRows:
+        """The safety rows; none if there are too few refusals and the run goes on without them."""
+        options, frame = self.options, find_frame(context.rows)
+        asked = options.asked(context.prompts, framed=frame is not None)
+        found = collect(context, asked, framings=options.framings, frame=frame, on_progress=on_progress)
+        if len(found.refusals) >= MIN_REFUSALS:
+            return found
+        if options.on_too_few == "fail":
+            raise _too_few(len(found.refusals))
+        return SafetyRows((), ())
 
 
 def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Encoded], pad_id: int) -> Objective:

@@ -14,7 +14,7 @@ from core.data.encoded import Encoded
 from core.data.frame import find_frame
 from core.errors import TrainingFailed
 from core.safeguards.interface import ExtraRows, Safeguard, SafeguardContext
-from core.safeguards.safety_rows import MIN_REFUSALS, Limits, collect_answers, collect_refusals, collecting_inputs
+from core.safeguards.safety_rows import MIN_REFUSALS, collect, collecting_inputs
 from core.schemas.progress import OnProgress
 from core.schemas.results import SafeguardEffect
 from core.schemas.safeguards import SafetyMix, mixed_rows
@@ -36,21 +36,10 @@ class RefusalMix(Safeguard[SafetyMix]):
         Raises:
             TrainingFailed: code `no_safety_rows`.
         """
-        options, written, prompts, limits = self.options, context.answers, context.prompts, Limits.of(context)
+        options = self.options
         frame = find_frame(context.rows) if options.own_format else None
-        asked = options.asked(prompts, rows=len(rows), framed=frame is not None)
-        refusals = collect_refusals(
-            written,
-            prompts,
-            framings=options.framings,
-            limits=limits,
-            on_progress=on_progress,
-            frame=frame,
-            asked=asked.harmful,
-        )
-        answers = collect_answers(
-            written, prompts, limits=limits, on_progress=on_progress, frame=frame, asked=asked.safe
-        )
+        asked = options.asked(context.prompts, rows=len(rows), framed=frame is not None)
+        refusals, answers = collect(context, asked, framings=options.framings, frame=frame, on_progress=on_progress)
         if len(refusals) < MIN_REFUSALS and options.on_too_few == "skip":
             why = f"nothing: the base model refuses {len(refusals)} probe prompts, and {MIN_REFUSALS} are needed"
             return ExtraRows((), SafeguardEffect(safeguard=options.name, summary=why, counts={"rows": 0}))

@@ -7,7 +7,7 @@ Covers: collecting them bare, in framings and in the frame of the job's rows. No
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from pydantic import JsonValue
@@ -24,7 +24,7 @@ from core.schemas.data import Message
 from core.schemas.evaluation import Verdict
 from core.schemas.progress import OnProgress
 from core.schemas.prompts import PromptSet
-from core.schemas.safeguards import SafetyMix
+from core.schemas.safeguards import SafetyMix, SafetyRequests
 
 Turns = tuple[Message, ...]
 MIN_REFUSALS = 4
@@ -48,6 +48,40 @@ class Limits:
             max_new_tokens=spec.security.max_new_tokens,
             max_length=min(spec.training.max_length, context.base.context),
         )
+
+
+class SafetyRows(NamedTuple):
+    """What was collected for a safeguard."""
+
+    refusals: tuple[Encoded, ...]
+    answers: tuple[Encoded, ...]
+    """Answers to safe look-alikes; none if there are fewer than `MIN_REFUSALS` refusals."""
+
+
+def collect(
+    context: SafeguardContext,
+    asked: SafetyRequests,
+    *,
+    framings: int,
+    frame: Frame | None,
+    on_progress: OnProgress,
+) -> SafetyRows:
+    """Refusals, and answers to safe look-alikes: without these a model learns to refuse them. `asked` limits the
+    requests of both."""
+    written, prompts, limits = context.answers, context.prompts, Limits.of(context)
+    refusals = collect_refusals(
+        written,
+        prompts,
+        framings=framings,
+        limits=limits,
+        on_progress=on_progress,
+        frame=frame,
+        asked=asked.harmful,
+    )
+    if len(refusals) < MIN_REFUSALS:
+        return SafetyRows(refusals, ())
+    answers = collect_answers(written, prompts, limits=limits, on_progress=on_progress, frame=frame, asked=asked.safe)
+    return SafetyRows(refusals, answers)
 
 
 def collecting_inputs(context: SafeguardContext) -> JsonValue:

@@ -102,36 +102,39 @@ class Experiment:
     def _make(self, name: ArmName, seed: int) -> FinishedRun:
         """The run of an arm and a seed, after the sweep of its rate."""
         chosen_by = self._rated_by(name, seed)
-        if not self._has_rate(chosen_by):
-            for rate in self._settings.rates:
-                self._train(chosen_by, rate, self._settings.sweep_seed, attacks=False)
-            self._has_rate(chosen_by)
-            self._say(f"{chosen_by}: rate {self._rates[chosen_by]:g}")
-        return self._train(name, self._rates[chosen_by], seed)
+        rate = self._find_rate(chosen_by)
+        if rate is None:
+            for each in self._settings.rates:
+                self._train(chosen_by, each, self._settings.sweep_seed, attacks=False)
+            return self._make(name, seed)
+        return self._train(name, rate, seed)
 
     def _find(self, name: ArmName, seed: int) -> FinishedRun | None:
         """The same, if it is stored."""
         if needs_map(name) and not self._has_map(seed):
             return None
-        chosen_by = self._rated_by(name, seed)
-        return self._stored(name, self._rates[chosen_by], seed) if self._has_rate(chosen_by) else None
+        rate = self._find_rate(self._rated_by(name, seed))
+        return None if rate is None else self._stored(name, rate, seed)
 
-    def _has_rate(self, name: ArmName) -> bool:
-        """Whether the sweep of the arm is finished. Its rate is the one with the lowest validation loss."""
-        if name not in self._rates:
-            rates, seed = self._settings.rates, self._settings.sweep_seed
-            if len(rates) == 1:
-                (self._rates[name],) = rates
-                return True
-            if needs_map(name) and not self._has_map(seed):
-                return False
-            ends = {rate: self._stored(name, rate, seed, attacks=False) for rate in rates}
-            losses = {rate: run.last.loss for rate, run in ends.items() if run is not None}
-            if len(losses) < len(rates):
-                return False
+    def _find_rate(self, name: ArmName) -> float | None:
+        """The rate with the lowest validation loss in the arm's sweep; None if that is not finished."""
+        if name not in self._rates and (losses := self._find_sweep(name)) is not None:
             self._rates[name] = min(losses, key=losses.__getitem__)
-            self._sweeps[name] = {f"{rate:g}": loss for rate, loss in losses.items()}
-        return True
+            if len(losses) > 1:
+                self._sweeps[name] = {f"{rate:g}": loss for rate, loss in losses.items()}
+                self._say(f"{name}: rate {self._rates[name]:g}")
+        return self._rates.get(name)
+
+    def _find_sweep(self, name: ArmName) -> dict[float, float] | None:
+        """Validation loss at the end of each run of the arm's sweep. A single rate needs no run, and has none."""
+        rates, seed = self._settings.rates, self._settings.sweep_seed
+        if len(rates) == 1:
+            return dict.fromkeys(rates, 0.0)
+        if needs_map(name) and not self._has_map(seed):
+            return None
+        ends = {rate: self._stored(name, rate, seed, attacks=False) for rate in rates}
+        losses = {rate: run.last.loss for rate, run in ends.items() if run is not None}
+        return losses if len(losses) == len(rates) else None
 
     def _rated_by(self, name: ArmName, seed: int) -> ArmName:
         """The arm whose sweep chooses the rate."""
