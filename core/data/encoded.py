@@ -4,7 +4,7 @@ Not here: how a conversation becomes tokens (core.data.template), batches (core.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -54,6 +54,14 @@ class Encoded:
             own_ending=own_ending,
             inline_thinking=inline_thinking,
         )
+
+    def first_trained(self, count: int) -> Self:
+        """The row up to its trained token number `count`; the same row if it has no more than these."""
+        places = np.flatnonzero(self.labels != IGNORED)
+        if len(places) <= count:
+            return self
+        end = int(places[count - 1]) + 1
+        return replace(self, input_ids=self.input_ids[:end], labels=self.labels[:end])
 
     @property
     def trained_tokens(self) -> int:

@@ -62,7 +62,7 @@ class KlLoss(Safeguard[KlToBase]):
         asked = options.asked(context.prompts, framed=frame is not None)
         found = collect(context, asked, framings=options.framings, frame=frame, on_progress=on_progress)
         if len(found.refusals) >= MIN_REFUSALS:
-            return found
+            return SafetyRows(*(tuple(row.first_trained(options.answer_tokens) for row in rows) for rows in found))
         if options.on_too_few == "fail":
             raise _too_few(len(found.refusals))
         return SafetyRows((), ())

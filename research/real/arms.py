@@ -60,6 +60,10 @@ ArmName = Literal[
     "kl_to_base_x10",
     "kl_to_base_x3_safety_mix",
     "half_rate_kl_to_base",
+    "kl_16_tokens",
+    "kl_16_tokens_x3",
+    "kl_16_tokens_x3_1_row",
+    "kl_5_tokens_x3",
     "average_weights",
     "scale_update",
     "keep_safe_weights",
@@ -84,10 +88,20 @@ class Arm:
     """The arm whose rate is used; None for a sweep of its own."""
 
 
+_REPLAY = KlToBase(weight=1, safety_rows=4, answer_tokens=1000)
+"""The KL penalty as it was measured first, on whole answers: `kl_to_base` in every plan."""
+
+
 def _guarded(
     name: ArmName, *options: SafeguardOptions, rate_factor: float = 1.0, rate_of: ArmName | None = None
 ) -> Arm:
     return Arm(UniformStrategy(label=name, safeguards=Safeguards(*options)), rate_factor, rate_of)
+
+
+def _replayed(name: ArmName, *, weight: float = 1, safety_rows: int, answer_tokens: int) -> Arm:
+    """A KL penalty at the rate of uniform."""
+    options = KlToBase(weight=weight, safety_rows=safety_rows, answer_tokens=answer_tokens)
+    return _guarded(name, options, rate_of="uniform")
 
 
 _PLAIN: dict[ArmName, Arm] = {
@@ -101,16 +115,20 @@ _PLAIN: dict[ArmName, Arm] = {
     "safety_mix": _guarded("safety_mix", SafetyMix()),
     "half_rate_safety_mix": _guarded("half_rate_safety_mix", SafetyMix(), rate_factor=0.5, rate_of="safety_mix"),
     "first_tokens": _guarded("first_tokens", ConstrainedFirstTokens()),
-    "kl_to_base": _guarded("kl_to_base", KlToBase()),
-    "kl_to_base_safety_mix": _guarded("kl_to_base_safety_mix", KlToBase(), SafetyMix()),
+    "kl_to_base": _guarded("kl_to_base", _REPLAY),
+    "kl_to_base_safety_mix": _guarded("kl_to_base_safety_mix", _REPLAY, SafetyMix()),
     # Of later plans, at the rate of uniform, since the sweeps of kl_to_base chose it too.
-    "kl_to_base_2_rows": _guarded("kl_to_base_2_rows", KlToBase(safety_rows=2), rate_of="uniform"),
-    "kl_to_base_x3": _guarded("kl_to_base_x3", KlToBase(weight=3), rate_of="uniform"),
-    "kl_to_base_x10": _guarded("kl_to_base_x10", KlToBase(weight=10), rate_of="uniform"),
+    "kl_to_base_2_rows": _replayed("kl_to_base_2_rows", safety_rows=2, answer_tokens=1000),
+    "kl_to_base_x3": _replayed("kl_to_base_x3", weight=3, safety_rows=4, answer_tokens=1000),
+    "kl_to_base_x10": _replayed("kl_to_base_x10", weight=10, safety_rows=4, answer_tokens=1000),
     "kl_to_base_x3_safety_mix": _guarded(
-        "kl_to_base_x3_safety_mix", KlToBase(weight=3), SafetyMix(), rate_of="uniform"
+        "kl_to_base_x3_safety_mix", _REPLAY.model_copy(update={"weight": 3.0}), SafetyMix(), rate_of="uniform"
     ),
-    "half_rate_kl_to_base": _guarded("half_rate_kl_to_base", KlToBase(), rate_factor=0.5, rate_of="uniform"),
+    "half_rate_kl_to_base": _guarded("half_rate_kl_to_base", _REPLAY, rate_factor=0.5, rate_of="uniform"),
+    "kl_16_tokens": _replayed("kl_16_tokens", safety_rows=2, answer_tokens=16),
+    "kl_16_tokens_x3": _replayed("kl_16_tokens_x3", weight=3, safety_rows=2, answer_tokens=16),
+    "kl_16_tokens_x3_1_row": _replayed("kl_16_tokens_x3_1_row", weight=3, safety_rows=1, answer_tokens=16),
+    "kl_5_tokens_x3": _replayed("kl_5_tokens_x3", weight=3, safety_rows=2, answer_tokens=5),
     "average_weights": _guarded("average_weights", AverageWeights(decay=_DECAY)),
     "scale_update": _guarded("scale_update", ScaleUpdate(), rate_of="uniform"),
     "keep_safe_weights": _guarded("keep_safe_weights", KeepSafeWeights(), rate_of="uniform"),
@@ -120,7 +138,7 @@ _PLAIN: dict[ArmName, Arm] = {
 """Arms that do not depend on the model's modules."""
 _WITH_ATTENTION: dict[ArmName, Safeguards] = {
     "attention_safety_mix": Safeguards(SafetyMix()),
-    "attention_kl_to_base": Safeguards(KlToBase()),
+    "attention_kl_to_base": Safeguards(_REPLAY),
 }
 
 

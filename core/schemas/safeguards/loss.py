@@ -61,8 +61,11 @@ class KlToBase(SafeguardOptions):
     """Where the model is kept close to the base model: on the base model's refusals of harmful probe prompts and its
     answers to safe look-alikes (`safety`), which the task does not need to change, on the job's `own` rows, or on
     `both`."""
-    safety_rows: int = Field(default=4, ge=1, le=64)
+    safety_rows: int = Field(default=2, ge=1, le=64)
     """Number of refusals and safe answers that are drawn for each batch, or for each micro-batch: 1 to 64."""
+    answer_tokens: int = Field(default=16, ge=1, le=1000)
+    """How many tokens at the start of each refusal and safe answer are kept close to the base model, 1 to 1000.
+    Whether a model refuses is decided in the first ones; more tokens cost more time and dilute the mean."""
     on_too_few: OnTooFew = "fail"
     """What happens if `rows` asks for refusals and the base model refuses fewer than 4 of the probe prompts: the job
     fails with `no_safety_rows`, or no refusals and safe answers are used (`skip`), and the report says so."""

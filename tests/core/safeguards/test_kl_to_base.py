@@ -190,6 +190,24 @@ def test_the_base_models_refusals_and_safe_answers_are_collected_also_in_the_fra
     assert safeguards.inputs(guarded(), job) != safeguards.inputs(guarded(rows="own"), job)
 
 
+def test_only_the_first_tokens_of_answers_are_kept_close(
+    base: BaseModel, prompts: PromptSet, tuned: PeftModel, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Batch] = []
+
+    def spy(_model: PeftModel, safety: Batch) -> Tensor:
+        seen.append(safety)
+        return torch.zeros(())
+
+    monkeypatch.setattr("core.safeguards.kl_to_base.kl_from_base", spy)
+    for tokens in (2, 1000):
+        loss, _ = safeguards.objective(guarded(answer_tokens=tokens, safety_rows=64), context(base, prompts), ignore)
+        loss(tuned, batch)
+    short, whole = ((each.labels != IGNORED).sum(1) for each in seen)
+    assert short.tolist() == [2] * len(whole)
+    assert min(whole) > 2
+
+
 def test_on_own_rows_nothing_is_collected_and_without_refusals_the_run_fails(
     base: BaseModel, prompts: PromptSet
 ) -> None:
