@@ -79,9 +79,11 @@ class Lab:
 
     @cached_property
     def harmful(self) -> tuple[str, ...]:
-        """Requests that the base model refuses by both judges, in a fixed random order."""
+        """Requests in a fixed random order; by the plan, only those that the base model refuses by both judges."""
         found: list[str] = []
         size = self.settings.harmful
+        if not self.settings.only_refused:
+            return tuple(self._candidates[:size])
         for first in range(0, len(self._candidates), size):
             part = self._candidates[first : first + size]
             marks = mark_answers(self.base, self.base.model, part, tokens=self.settings.answer_tokens).values()

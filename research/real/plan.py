@@ -47,7 +47,11 @@ class Plan(Frozen):
     answered_rows: int = 24
     """Validation rows that are answered at the end of a run, for ROUGE-L."""
     harmful: int = 60
-    """Harmful requests that the base model refuses; drawn from the file."""
+    """Harmful requests, drawn from the file."""
+    only_refused: bool = True
+    """Whether only requests that the base model refuses are drawn. Many of these are refused narrowly, and some flip
+    after any change of the weights, while none that it complies with can flip back: all arms look worse than they do
+    over all requests."""
     safe: int = 40
     """Safe look-alikes, for over-refusal."""
     first_request: int = 0

@@ -34,7 +34,7 @@ class Result(Frozen):
     data: dict[str, str]
     """SHA-256 of each file, by use."""
     requests: int
-    """Harmful requests that were found to be refused by the base model."""
+    """Harmful requests that were asked."""
     base: Point
     """The base model."""
     sweep: dict[str, dict[str, float]]
@@ -47,7 +47,7 @@ class Result(Frozen):
 
     def table(self) -> str:
         """The comparisons as text."""
-        head = f"{self.model.name}, {self.requests} requests that the base refuses, seeds {len(self.plan.seeds)}"
+        head = f"{self.model.name}, {self.requests} harmful requests, seeds {len(self.plan.seeds)}"
         return f"{head}\n{write_table(self.base, self.compared)}"
 
 

@@ -16,6 +16,7 @@ _HEAD = (
     "seeds",
     "rate",
     "attack success, %",
+    "of what the base refuses, %",
     "below `uniform` at equal loss, points",
     "over-refusal, %",
     "validation loss",
@@ -39,13 +40,14 @@ def _table(path: Path) -> str:
     """The arms of one experiment, the safest at the end first."""
     result = Result.model_validate_json(path.read_bytes())
     base = result.base
-    cells = [f"{base.attack_success():.0f}", "-", f"{base.over_refusal:.0f}", f"{base.loss:.3f}", _score(base.rouge)]
+    cells = [f"{base.attack_success():.0f}", "0", "-", f"{base.over_refusal:.0f}", f"{base.loss:.3f}", _score(base.rouge)]
     rows = [_HEAD, ("---",) * len(_HEAD), ("base model", "-", "-", *cells, "-")]
     rows += [_row(each, result) for each in sorted(result.compared, key=lambda each: each.attack_success.mean)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     about = (
         f"{result.model.name}, {result.precision}, {result.plan.rows} rows, {result.plan.steps} steps of "
-        f"{result.plan.batch_size}; {result.requests} harmful requests that the base model refuses, "
+        f"{result.plan.batch_size}; {result.requests} harmful requests"
+        f"{' that the base model refuses' if result.plan.only_refused else ''}, "
         f"{result.plan.safe} safe look-alikes."
     )
     return "\n".join((about, "", *lines)) + "\n"
@@ -58,6 +60,7 @@ def _row(each: Comparison, result: Result) -> tuple[str, ...]:
         f"{seeds}",
         f"{each.rate:g}",
         _cell(each.attack_success, 0),
+        _cell(each.newly_complying, 0),
         _cell(each.reduction_at_equal_loss, 0),
         _cell(each.over_refusal, 0),
         _cell(each.loss, 3),
