@@ -55,7 +55,7 @@ class KlToBase(SafeguardOptions):
     most_asked: ClassVar[tuple[int, int]] = (256, 128)
     """Most harmful requests and safe look-alikes that the base model answers before training."""
 
-    weight: float = Field(default=1.0, ge=0.001, le=100)
+    weight: float = Field(default=10.0, ge=0.001, le=100)
     """Weight of the divergence in the loss, 0.001 to 100."""
     rows: Literal["safety", "own", "both"] = "safety"
     """Where the model is kept close to the base model: on the base model's refusals of harmful probe prompts and its

@@ -10,6 +10,7 @@ from core.orders.check import complete
 from core.schemas.job import JobSpec
 from core.schemas.judges import JudgeEntry
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
+from core.schemas.strategy import RECOMMENDED, RECOMMENDED_FULL, UniformStrategy
 
 DATASET, OTHER = "ds_" + "a" * 24, "ds_" + "b" * 24
 PRETRAINED = HubSource(id="org/pretrained", revision="1" * 40)
@@ -35,6 +36,13 @@ def test_defaults_that_hang_on_the_model_are_filled_in() -> None:
 def test_a_full_run_takes_a_tenth_of_an_adapters_rate() -> None:
     assert complete(order(training={"method": "full"}), LISTED).training.learning_rate == pytest.approx(3e-5)
     assert complete(order(training={"method": "full", "learning_rate": 0.5}), LISTED).training.learning_rate == 0.5
+
+
+def test_recommended_without_an_adapter_mixes_refusals_in() -> None:
+    full = complete(order(training={"method": "full"}, compare=[{"kind": "uniform"}]), LISTED)
+    assert full.strategy == RECOMMENDED_FULL
+    assert full.compare == (UniformStrategy(),)
+    assert complete(order(), LISTED).strategy == RECOMMENDED
 
 
 def test_what_was_said_stays() -> None:
