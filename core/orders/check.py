@@ -16,7 +16,6 @@ from core.schemas.job import JobSpec
 from core.schemas.judges import ModelJudgeOptions
 from core.schemas.policy import Policy
 from core.schemas.quality import MultipleChoice
-from core.schemas.strategy import RECOMMENDED, RECOMMENDED_FULL
 from core.schemas.training import DEFAULT_EPOCHS
 
 _PEFT_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")}
@@ -32,8 +31,6 @@ def complete(spec: JobSpec, listed: Catalog) -> JobSpec:
         InvalidInput: fields exclude each other, or the server's list has no such judge, prompt set or benchmark.
     """
     entry = catalog.find(listed.models, spec.base_model)
-    if spec.training.method == "full" and spec.strategy == RECOMMENDED:
-        spec = spec.model_copy(update={"strategy": RECOMMENDED_FULL})
     _check_fields(spec)
     catalog.check_runs(entry, spec)
     check_evaluation(listed, spec)

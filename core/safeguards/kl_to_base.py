@@ -3,7 +3,8 @@
 Sources: Kaczér et al. 2025, "In-Training Defenses against Emergent Misalignment in Language Models" (arXiv 2508.06249),
 on the job's own rows; logit replay as in continual learning (arXiv 2512.10150) on rows that show what to keep, here the
 base model's refusals and its answers to safe look-alikes. Not here: how these are collected
-(core.safeguards.safety_rows), the loop (core.training.loop).
+(core.safeguards.safety_rows), what the base model predicts on them (core.safeguards.replay), the loop
+(core.training.loop).
 """
 
 from collections.abc import Sequence
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 from typing_extensions import override
 
-from core.data.batches import Batch, collate
-from core.data.encoded import Encoded
+from core.data.batches import Batch
 from core.data.frame import find_frame
 from core.errors import TrainingFailed
 from core.lm.adapter import adapter_off
 from core.lm.logits import logits_at
 from core.lm.loss import find_labels
 from core.safeguards.interface import ChangedLoss, Safeguard, SafeguardContext
+from core.safeguards.replay import Predicted, kl_from_predictions, predict
 from core.safeguards.safety_rows import MIN_REFUSALS, SafetyRows, collect, collecting_inputs
 from core.schemas.progress import OnProgress
 from core.schemas.results import SafeguardEffect
@@ -54,7 +55,8 @@ class KlLoss(Safeguard[KlToBase]):
             summary=f"KL divergence from the base model in the loss, on {where[self.options.rows]}",
             counts={"refusals": len(refusals), "safe_answers": len(answers)},
         )
-        return ChangedLoss(add_kl(objective, self.options, (*refusals, *answers), context.base.pad_id), effect)
+        predicted = predict(context.base, (*refusals, *answers))
+        return ChangedLoss(add_kl(objective, self.options, predicted, context.base.pad_id), effect)
 
     def _collect(self, context: SafeguardContext, on_progress: OnProgress) -> SafetyRows:
         """The safety rows; none if there are too few refusals and the run goes on without them."""
@@ -68,7 +70,7 @@ class KlLoss(Safeguard[KlToBase]):
         return SafetyRows((), ())
 
 
-def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Encoded], pad_id: int) -> Objective:
+def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Predicted], pad_id: int) -> Objective:
     """The loss with the divergence added.
 
     The safety rows of a batch are drawn with torch's generator, whose state is in every checkpoint.
@@ -80,8 +82,8 @@ def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Encode
             loss = loss + options.weight * kl_from_base(model, batch)
         if safety_rows:
             drawn = torch.randperm(len(safety_rows))[: options.safety_rows].tolist()
-            safety = collate([safety_rows[index] for index in drawn], pad_id).to(batch.input_ids.device)
-            loss = loss + options.weight * kl_from_base(model, safety)
+            chosen = [safety_rows[index] for index in drawn]
+            loss = loss + options.weight * kl_from_predictions(model, chosen, pad_id)
         return loss
 
     return total
@@ -93,7 +95,7 @@ def kl_from_base(model: nn.Module, batch: Batch) -> Tensor:
     The base is the same model with its adapter turned off, in a second forward pass without gradients and dropout.
     """
     if not isinstance(model, PeftModel):
-        raise TypeError("kl_to_base needs an adapter: core.catalog.check_runs rejects full fine-tuning")
+        raise TypeError("on own rows kl_to_base needs an adapter: core.catalog.check_runs rejects full fine-tuning")
     positions, _ = find_labels(batch.labels)
     with adapter_off(model) as base:
         reference = _log_probabilities(base, batch, positions)

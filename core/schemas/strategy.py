@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from core.schemas.analysis import AnalysisSpec
 from core.schemas.base import Frozen
-from core.schemas.safeguards import KlToBase, Safeguards, SafetyMix
+from core.schemas.safeguards import KlToBase, Safeguards
 
 Label = Annotated[
     str,
@@ -169,8 +169,6 @@ Strategy = Annotated[
 RECOMMENDED: Strategy = UniformStrategy(label="recommended", safeguards=Safeguards(KlToBase(on_too_few="skip")))
 """What is recommended: one rate, and a penalty that keeps the base model's refusals and safe answers as they are.
 See docs/strategies-and-safeguards.md."""
-RECOMMENDED_FULL: Strategy = UniformStrategy(label="recommended", safeguards=Safeguards(SafetyMix(on_too_few="skip")))
-"""The same for full fine-tuning, where the penalty has no base model to compare with: refusals among the rows."""
 
 
 def _read(order: object) -> object:

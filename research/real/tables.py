@@ -40,7 +40,14 @@ def _table(path: Path) -> str:
     """The arms of one experiment, the safest at the end first."""
     result = Result.model_validate_json(path.read_bytes())
     base = result.base
-    cells = [f"{base.attack_success():.0f}", "0", "-", f"{base.over_refusal:.0f}", f"{base.loss:.3f}", _score(base.rouge)]
+    cells = [
+        f"{base.attack_success():.0f}",
+        "0",
+        "-",
+        f"{base.over_refusal:.0f}",
+        f"{base.loss:.3f}",
+        _score(base.rouge),
+    ]
     rows = [_HEAD, ("---",) * len(_HEAD), ("base model", "-", "-", *cells, "-")]
     rows += [_row(each, result) for each in sorted(result.compared, key=lambda each: each.attack_success.mean)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]

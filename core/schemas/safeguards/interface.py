@@ -23,8 +23,6 @@ class SafeguardOptions(Frozen):
 
     name: ClassVar[str]
     """Name of the safeguard in a request."""
-    needs_adapter: ClassVar[bool] = False
-    """Whether it works on an adapter only, and so not with the training method `full`."""
     needs_unaligned_base: ClassVar[bool] = False
     """Whether the base model's entry in the server's list must name its `unaligned_base`."""
     excludes_patience: ClassVar[bool] = False
@@ -43,6 +41,11 @@ class SafeguardOptions(Frozen):
     def title(self) -> str:
         """Name in tables and headings, with the option that matters most."""
         return self.name
+
+    @property
+    def needs_adapter(self) -> bool:
+        """Whether it works on an adapter only, and so not with the training method `full`."""
+        return False
 
     @property
     def needs_refusals(self) -> bool:

@@ -22,7 +22,6 @@ class ConstrainedFirstTokens(SafeguardOptions):
     """
 
     name: ClassVar[str] = "constrained_first_tokens"
-    needs_adapter: ClassVar[bool] = True
 
     first: float = Field(default=0.5, ge=0.001, le=100)
     """Strength beta at the first token of an answer, 0.001 to 100."""
@@ -38,18 +37,23 @@ class ConstrainedFirstTokens(SafeguardOptions):
     def title(self) -> str:
         return "first_tokens"
 
+    @property
+    @override
+    def needs_adapter(self) -> bool:
+        return True
+
 
 class KlToBase(SafeguardOptions):
     """Adds the KL divergence from the base model's predictions to the loss (Kaczér et al. 2025, arXiv 2508.06249; logit
     replay, arXiv 2512.10150).
 
     The loss becomes loss + weight * KL(base || tuned), the mean over the positions of answers, in nats per token. With
-    `rows` `both`, the two means are added. Each set of rows takes a second forward pass of the base model, and a
-    forward and a backward pass of the tuned one.
+    `rows` `both`, the two means are added. On safety rows the base model predicts once, before training, and its 256
+    likeliest tokens are kept at each position; each batch then takes a further forward and backward pass. On own rows
+    the base model is the tuned one with its adapter off, in a further forward pass: full fine-tuning has none.
     """
 
     name: ClassVar[str] = "kl_to_base"
-    needs_adapter: ClassVar[bool] = True
     framings: ClassVar[int] = SafetyMix.model_fields["framings"].default
     """In how many framings each safety prompt is refused, beside the bare one."""
     most_asked: ClassVar[tuple[int, int]] = (256, 128)
@@ -61,7 +65,7 @@ class KlToBase(SafeguardOptions):
     """Where the model is kept close to the base model: on the base model's refusals of harmful probe prompts and its
     answers to safe look-alikes (`safety`), which the task does not need to change, on the job's `own` rows, or on
     `both`."""
-    safety_rows: int = Field(default=2, ge=1, le=64)
+    safety_rows: int = Field(default=4, ge=1, le=64)
     """Number of refusals and safe answers that are drawn for each batch, or for each micro-batch: 1 to 64."""
     answer_tokens: int = Field(default=16, ge=1, le=1000)
     """How many tokens at the start of each refusal and safe answer are kept close to the base model, 1 to 1000.
@@ -74,6 +78,11 @@ class KlToBase(SafeguardOptions):
     @override
     def title(self) -> str:
         return f"kl_to_base {self.weight:g}"
+
+    @property
+    @override
+    def needs_adapter(self) -> bool:
+        return self.rows != "safety"
 
     @override
     def answers(

@@ -22,7 +22,6 @@ class ProjectToSafe(SafeguardOptions):
     """
 
     name: ClassVar[str] = "project_to_safe"
-    needs_adapter: ClassVar[bool] = True
     needs_unaligned_base: ClassVar[bool] = True
 
     threshold: float = Field(default=0.5, ge=0, le=1)
@@ -32,6 +31,11 @@ class ProjectToSafe(SafeguardOptions):
     shorten or lengthen an update. `span` projects onto the `rank` strongest directions, which never lengthens it."""
     rank: int = Field(default=16, ge=1, le=1024)
     """Number of directions that `span` projects onto, 1 to 1024."""
+
+    @property
+    @override
+    def needs_adapter(self) -> bool:
+        return True
 
 
 class AverageWeights(SafeguardOptions):

@@ -10,7 +10,7 @@ from core.orders.check import complete
 from core.schemas.job import JobSpec
 from core.schemas.judges import JudgeEntry
 from core.schemas.models import BaseModelEntry, FolderSource, HubSource
-from core.schemas.strategy import RECOMMENDED, RECOMMENDED_FULL, UniformStrategy
+from core.schemas.strategy import RECOMMENDED
 
 DATASET, OTHER = "ds_" + "a" * 24, "ds_" + "b" * 24
 PRETRAINED = HubSource(id="org/pretrained", revision="1" * 40)
@@ -36,13 +36,6 @@ def test_defaults_that_hang_on_the_model_are_filled_in() -> None:
 def test_a_full_run_takes_a_tenth_of_an_adapters_rate() -> None:
     assert complete(order(training={"method": "full"}), LISTED).training.learning_rate == pytest.approx(3e-5)
     assert complete(order(training={"method": "full", "learning_rate": 0.5}), LISTED).training.learning_rate == 0.5
-
-
-def test_recommended_without_an_adapter_mixes_refusals_in() -> None:
-    full = complete(order(training={"method": "full"}, compare=[{"kind": "uniform"}]), LISTED)
-    assert full.strategy == RECOMMENDED_FULL
-    assert full.compare == (UniformStrategy(),)
-    assert complete(order(), LISTED).strategy == RECOMMENDED
 
 
 def test_what_was_said_stays() -> None:
@@ -79,6 +72,7 @@ def test_orders_that_make_sense() -> None:
 
 
 PROJECTING = {"kind": "uniform", "safeguards": {"project_to_safe": {"threshold": 0.5}}}
+NEAR = {"kind": "uniform", "label": "near", "safeguards": {"kl_to_base": {"rows": "own"}}}
 HELD = {"kind": "uniform", "label": "held", "safeguards": {"constrained_first_tokens": {"tokens": 5}}}
 
 
@@ -90,12 +84,17 @@ def test_a_projection_needs_the_model_that_the_base_was_aligned_from() -> None:
         assert (caught.value.code, caught.value.param) == ("no_unaligned_base", "base_model")
 
 
-@pytest.mark.parametrize("run", [PROJECTING, HELD])
+@pytest.mark.parametrize("run", [PROJECTING, HELD, NEAR])
 def test_safeguards_that_work_on_an_adapter_do_not_go_with_a_full_run(run: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match="adapter") as caught:
         complete(order(base_model="pair", compare=[run], training={"method": "full"}), LISTED)
     assert (caught.value.code, caught.value.param) == ("safeguard_needs_adapter", "training.method")
     complete(order(base_model="pair", compare=[run], training={"method": "qlora"}), LISTED)
+
+
+def test_what_is_recommended_goes_with_every_method() -> None:
+    for method in ("lora", "qlora", "full"):
+        assert complete(order(training={"method": method}), LISTED).strategy == RECOMMENDED
 
 
 def test_safe_weights_and_early_stopping_do_not_both_choose_the_weights() -> None:

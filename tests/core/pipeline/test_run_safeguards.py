@@ -152,10 +152,10 @@ def test_a_run_with_all_of_them_resumes_with_the_same_weights(
 
 def test_those_that_need_no_adapter_work_with_full_fine_tuning(model: BaseModelEntry, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    run = guarded("whole", SafetyMix(share=0.25), SelfDistill(max_new_tokens=16), AnswerPreview())
+    run = guarded("whole", SafetyMix(share=0.25), SelfDistill(max_new_tokens=16), AnswerPreview(), KlToBase())
     training = SMALL.training.model_copy(update={"method": "full", "steps": 2})
     spec = SMALL.model_copy(update={"strategy": run, "compare": (), "training": training})
     outcome, _ = run_job(store, assign(spec, upload(store, ROWS)), model=model)
     report = Report.model_validate_json(store.path(str(artifact_keys(outcome)["report.json"])).read_bytes())
-    assert list(effects(report.training[0])) == ["self_distill", "safety_mix"]
+    assert list(effects(report.training[0])) == ["self_distill", "safety_mix", "kl_to_base"]
     assert report.training[0].steps == 2

@@ -34,12 +34,16 @@ class ShrinkOptions(SafeguardOptions):
     """Makes the trained update smaller, and repeats the first rows."""
 
     name: ClassVar[str] = "shrink"
-    needs_adapter: ClassVar[bool] = True
 
     factor: float = Field(default=0.5, gt=0, lt=1)
     """Factor on the update, above 0 and below 1."""
     repeat: int = Field(default=2, ge=0)
     """How many rows are repeated, 0 or more."""
+
+    @property
+    @override
+    def needs_adapter(self) -> bool:
+        return True
 
     @property
     @override

@@ -20,6 +20,7 @@ from core.lm.modules import find_modules
 from core.safeguards import SafeguardContext
 from core.safeguards.base_answers import BaseAnswers
 from core.safeguards.kl_to_base import add_kl, kl_from_base
+from core.safeguards.replay import Predicted, kl_from_predictions, predict
 from core.schemas.prompts import PromptSet
 from core.schemas.results import TrainedStep
 from core.schemas.safeguards import KlToBase, Safeguards
@@ -27,7 +28,7 @@ from core.schemas.strategy import UniformStrategy
 from core.schemas.training import LearningPlan, LoraSpec, TrainingSpec
 from core.storage import ArtifactStore
 from core.training.checkpoint import Checkpoints
-from core.training.loop import Objective, next_token_loss, train
+from core.training.loop import next_token_loss, train
 from tests.core.helpers import REQUESTS, encoded, ignore, tiny_base, user_rows
 from tests.core.jobs import SPEC
 
@@ -40,9 +41,26 @@ def batch(base: BaseModel) -> Batch:
 
 
 @pytest.fixture
-def tuned(base: BaseModel) -> Iterator[PeftModel]:
-    """A tiny model with an adapter whose matrices are all nonzero."""
-    model = tiny_base("llama", base).model
+def tiny(base: BaseModel) -> BaseModel:
+    return tiny_base("llama", base)
+
+
+@pytest.fixture
+def safety(base: BaseModel) -> tuple[Encoded, ...]:
+    return encoded(base, 12)
+
+
+@pytest.fixture
+def predicted(tiny: BaseModel, safety: tuple[Encoded, ...], monkeypatch: pytest.MonkeyPatch) -> tuple[Predicted, ...]:
+    monkeypatch.setattr("core.safeguards.replay.KEPT", 10_000)
+    return predict(tiny, safety)
+
+
+@pytest.fixture
+def tuned(tiny: BaseModel, predicted: tuple[Predicted, ...]) -> Iterator[PeftModel]:
+    """The tiny model with an adapter whose matrices are all nonzero; what it predicted without is there already."""
+    assert predicted
+    model = tiny.model
     with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as adapted:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(1)
@@ -105,21 +123,55 @@ def test_the_reference_pass_leaves_the_model_as_it_was(tuned: PeftModel, batch: 
 
 
 @pytest.mark.parametrize("where", ["own", "safety", "both"])
-def test_each_set_of_rows_adds_its_mean(tuned: PeftModel, batch: Batch, base: BaseModel, where: str) -> None:
-    own, safety = where != "safety", where != "own"
-    refusals = encoded(base, 6)[3:] if safety else ()
-    options = KlToBase.model_validate({"weight": 0.5, "rows": where, "safety_rows": 8})
-    found = add_kl(next_token_loss, options, refusals, base.pad_id)(tuned, batch)
+def test_each_set_of_rows_adds_its_mean(
+    tuned: PeftModel, batch: Batch, base: BaseModel, predicted: tuple[Predicted, ...], where: str
+) -> None:
+    options = KlToBase.model_validate({"weight": 0.5, "rows": where, "safety_rows": 16})
+    found = add_kl(next_token_loss, options, () if where == "own" else predicted, base.pad_id)(tuned, batch)
     expected = next_token_loss(tuned, batch)
-    for each in ([batch] if own else []) + ([collate(refusals, base.pad_id)] if safety else []):
-        expected = expected + 0.5 * kl_from_base(tuned, each)
+    if where != "safety":
+        expected = expected + 0.5 * kl_from_base(tuned, batch)
+    if where != "own":
+        expected = expected + 0.5 * kl_from_predictions(tuned, predicted, base.pad_id)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_refusals_of_a_batch_are_drawn_with_torchs_generator(
-    tuned: PeftModel, batch: Batch, base: BaseModel
+def test_the_divergence_from_kept_predictions_is_that_from_the_base_model(
+    tuned: PeftModel, base: BaseModel, safety: tuple[Encoded, ...], predicted: tuple[Predicted, ...]
 ) -> None:
-    loss = add_kl(next_token_loss, KlToBase(safety_rows=1), encoded(base, 12), base.pad_id)
+    """The untrained model's predictions are nearly even, so all tokens are kept here, and nothing is lost."""
+    exact = kl_from_base(tuned, collate(safety, base.pad_id))
+    kept = kl_from_predictions(tuned, predicted, base.pad_id)
+    assert kept.item() == pytest.approx(exact.item(), rel=1e-4)
+    expected, actual = gradients(exact, tuned), gradients(kept, tuned)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_with_fewer_tokens_kept_the_others_count_as_one(
+    base: BaseModel, safety: tuple[Encoded, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.safeguards.replay.KEPT", 8)
+    tiny = tiny_base("llama", base)
+    few = predict(tiny, safety)
+    assert {each.tokens.shape[1] for each in few} == {8}
+    for each in few:
+        assert torch.allclose(each.log_probabilities.exp().sum(1), torch.ones(each.tokens.shape[0]), atol=1e-5)
+    with attached(tiny.model, find_modules(tiny.model), LoraSpec(rank=2, alpha=4), seed=0) as adapted:
+        assert kl_from_predictions(adapted, few, base.pad_id).item() == pytest.approx(0.0, abs=1e-6)
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(1)
+            for name, parameter in adapted.named_parameters():
+                if ".lora_" in name:
+                    parameter.normal_(std=0.5)
+        exact = kl_from_base(adapted, collate(safety, base.pad_id)).item()
+        assert 0.001 < kl_from_predictions(adapted, few, base.pad_id).item() < exact
+
+
+def test_the_refusals_of_a_batch_are_drawn_with_torchs_generator(
+    tuned: PeftModel, batch: Batch, base: BaseModel, predicted: tuple[Predicted, ...]
+) -> None:
+    loss = add_kl(next_token_loss, KlToBase(safety_rows=1), predicted, base.pad_id)
 
     def value(seed: int) -> float:
         with torch.random.fork_rng():
@@ -142,29 +194,36 @@ class Stop:
 
 
 def weights_after(
-    base: BaseModel, objective: Objective, training: tuple[Encoded, ...], *, store: Path | None = None, last: int = 0
+    base: BaseModel,
+    training: tuple[Encoded, ...],
+    *,
+    guarded: bool = True,
+    store: Path | None = None,
+    last: int = 0,
 ) -> Named:
     """The adapter of a short run with dropout, which stops after step `last`."""
-    model = tiny_base("llama", base).model
-    modules = find_modules(model)
+    tiny = tiny_base("llama", base)
+    options = KlToBase(weight=1, rows="both", safety_rows=2)
+    objective = add_kl(next_token_loss, options, predict(tiny, training[12:]), base.pad_id)
+    model, modules = tiny.model, find_modules(tiny.model)
     spec = TrainingSpec(steps=6, batch_size=4, micro_batch_size=2, checkpoint_every=2, lora=LoraSpec(dropout=0.2))
     with attached(model, modules, spec.lora, seed=0) as adapted:
         plan = LearningPlan(strategy="test", scales={module.name: 1.0 for module in modules})
         checkpoints = Checkpoints(ArtifactStore(store), "jobs/a/checkpoints/a.safetensors") if store else None
-        options = {"learning_rate": 1e-2, "pad_id": base.pad_id, "objective": objective}
-        train(adapted, training, plan, spec, **options, on_step=Stop(last), checkpoints=checkpoints)
+        loss = objective if guarded else next_token_loss
+        arguments = {"learning_rate": 1e-2, "pad_id": base.pad_id, "objective": loss}
+        train(adapted, training[:12], plan, spec, **arguments, on_step=Stop(last), checkpoints=checkpoints)
         return {name: value.detach().clone() for name, value in adapted.named_parameters() if ".lora_" in name}
 
 
 def test_a_resumed_run_equals_a_straight_one_bit_for_bit(base: BaseModel, tmp_path: Path) -> None:
     training = encoded(base, 18)
-    loss = add_kl(next_token_loss, KlToBase(rows="both", safety_rows=2), training[12:], base.pad_id)
-    straight = weights_after(base, loss, training[:12])
+    straight = weights_after(base, training)
     with pytest.raises(Interrupted):
-        weights_after(base, loss, training[:12], store=tmp_path, last=5)
-    resumed = weights_after(base, loss, training[:12], store=tmp_path)
+        weights_after(base, training, store=tmp_path, last=5)
+    resumed = weights_after(base, training, store=tmp_path)
     assert all(torch.equal(resumed[name], value) for name, value in straight.items())
-    plain = weights_after(base, next_token_loss, training[:12])
+    plain = weights_after(base, training, guarded=False)
     assert any(not torch.equal(plain[name], value) for name, value in straight.items())
 
 
@@ -191,20 +250,19 @@ def test_the_base_models_refusals_and_safe_answers_are_collected_also_in_the_fra
 
 
 def test_only_the_first_tokens_of_answers_are_kept_close(
-    base: BaseModel, prompts: PromptSet, tuned: PeftModel, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    base: BaseModel, prompts: PromptSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Batch] = []
+    seen: list[list[int]] = []
 
-    def spy(_model: PeftModel, safety: Batch) -> Tensor:
-        seen.append(safety)
-        return torch.zeros(())
+    def spy(model: BaseModel, rows: tuple[Encoded, ...]) -> tuple[Predicted, ...]:
+        seen.append([row.trained_tokens for row in rows])
+        return predict(model, rows)
 
-    monkeypatch.setattr("core.safeguards.kl_to_base.kl_from_base", spy)
+    monkeypatch.setattr("core.safeguards.kl_to_base.predict", spy)
     for tokens in (2, 1000):
-        loss, _ = safeguards.objective(guarded(answer_tokens=tokens, safety_rows=64), context(base, prompts), ignore)
-        loss(tuned, batch)
-    short, whole = ((each.labels != IGNORED).sum(1) for each in seen)
-    assert short.tolist() == [2] * len(whole)
+        safeguards.objective(guarded(answer_tokens=tokens), context(base, prompts), ignore)
+    short, whole = seen
+    assert short == [2] * len(whole)
     assert min(whole) > 2
 
 
