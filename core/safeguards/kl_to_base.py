@@ -55,8 +55,8 @@ class KlLoss(Safeguard[KlToBase]):
             summary=f"KL divergence from the base model in the loss, on {where[self.options.rows]}",
             counts={"refusals": len(refusals), "safe_answers": len(answers)},
         )
-        predicted = predict(context.base, (*refusals, *answers))
-        return ChangedLoss(add_kl(objective, self.options, predicted, context.base.pad_id), effect)
+        kept = predict(context.base, refusals), predict(context.base, answers)
+        return ChangedLoss(add_kl(objective, self.options, *kept, context.base.pad_id), effect)
 
     def _collect(self, context: SafeguardContext, on_progress: OnProgress) -> SafetyRows:
         """The safety rows; none if there are too few refusals and the run goes on without them."""
@@ -70,23 +70,33 @@ class KlLoss(Safeguard[KlToBase]):
         return SafetyRows((), ())
 
 
-def add_kl(objective: Objective, options: KlToBase, safety_rows: Sequence[Predicted], pad_id: int) -> Objective:
-    """The loss with the divergence added.
-
-    The safety rows of a batch are drawn with torch's generator, whose state is in every checkpoint.
-    """
+def add_kl(
+    objective: Objective, options: KlToBase, refusals: Sequence[Predicted], answers: Sequence[Predicted], pad_id: int
+) -> Objective:
+    """The loss with the divergence added."""
 
     def total(model: nn.Module, batch: Batch) -> Tensor:
         loss = objective(model, batch)
         if options.rows != "safety":
             loss = loss + options.weight * kl_from_base(model, batch)
-        if safety_rows:
-            drawn = torch.randperm(len(safety_rows))[: options.safety_rows].tolist()
-            chosen = [safety_rows[index] for index in drawn]
+        if chosen := _draw(options, refusals, answers):
             loss = loss + options.weight * kl_from_predictions(model, chosen, pad_id)
         return loss
 
     return total
+
+
+def _draw(options: KlToBase, refusals: Sequence[Predicted], answers: Sequence[Predicted]) -> list[Predicted]:
+    """The safety rows of a batch, drawn with torch's generator, whose state is in every checkpoint."""
+    if options.safe_share is None:
+        return _choose((*refusals, *answers), options.safety_rows)
+    # Rounded up or down at random, so that the share is right on average.
+    safe = min(int(options.safe_share * options.safety_rows + torch.rand(()).item()), len(answers))
+    return [*_choose(refusals, options.safety_rows - safe), *_choose(answers, safe)]
+
+
+def _choose(rows: Sequence[Predicted], count: int) -> list[Predicted]:
+    return [rows[index] for index in torch.randperm(len(rows))[:count].tolist()]
 
 
 def kl_from_base(model: nn.Module, batch: Batch) -> Tensor:

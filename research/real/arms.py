@@ -66,6 +66,8 @@ ArmName = Literal[
     "kl_5_tokens_x3",
     "kl_16_tokens_x10",
     "kl_16_tokens_x10_4_rows",
+    "kl_balanced",
+    "kl_balanced_x5",
     "average_weights",
     "scale_update",
     "keep_safe_weights",
@@ -90,7 +92,7 @@ class Arm:
     """The arm whose rate is used; None for a sweep of its own."""
 
 
-_REPLAY = KlToBase(weight=1, safety_rows=4, answer_tokens=1000)
+_REPLAY = KlToBase(weight=1, safety_rows=4, answer_tokens=1000, safe_share=None)
 """The KL penalty as it was measured first, on whole answers: `kl_to_base` in every plan."""
 
 
@@ -100,9 +102,11 @@ def _guarded(
     return Arm(UniformStrategy(label=name, safeguards=Safeguards(*options)), rate_factor, rate_of)
 
 
-def _replayed(name: ArmName, *, weight: float = 1, safety_rows: int, answer_tokens: int) -> Arm:
+def _replayed(
+    name: ArmName, *, weight: float = 1, safety_rows: int, answer_tokens: int, safe_share: float | None = None
+) -> Arm:
     """A KL penalty at the rate of uniform."""
-    options = KlToBase(weight=weight, safety_rows=safety_rows, answer_tokens=answer_tokens)
+    options = KlToBase(weight=weight, safety_rows=safety_rows, answer_tokens=answer_tokens, safe_share=safe_share)
     return _guarded(name, options, rate_of="uniform")
 
 
@@ -132,6 +136,8 @@ _PLAIN: dict[ArmName, Arm] = {
     "kl_16_tokens_x3_1_row": _replayed("kl_16_tokens_x3_1_row", weight=3, safety_rows=1, answer_tokens=16),
     "kl_16_tokens_x10": _replayed("kl_16_tokens_x10", weight=10, safety_rows=2, answer_tokens=16),
     "kl_16_tokens_x10_4_rows": _replayed("kl_16_tokens_x10_4_rows", weight=10, safety_rows=4, answer_tokens=16),
+    "kl_balanced": _replayed("kl_balanced", weight=10, safety_rows=4, answer_tokens=16, safe_share=0.5),
+    "kl_balanced_x5": _replayed("kl_balanced_x5", weight=5, safety_rows=4, answer_tokens=16, safe_share=0.5),
     "kl_5_tokens_x3": _replayed("kl_5_tokens_x3", weight=3, safety_rows=2, answer_tokens=5),
     "average_weights": _guarded("average_weights", AverageWeights(decay=_DECAY)),
     "scale_update": _guarded("scale_update", ScaleUpdate(), rate_of="uniform"),

@@ -1,13 +1,13 @@
 """The added divergence has the value and gradient of KL(base || tuned), is zero at the base, and resumes exactly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from core import safeguards
 from core.catalog import TESTBED
@@ -127,7 +127,8 @@ def test_each_set_of_rows_adds_its_mean(
     tuned: PeftModel, batch: Batch, base: BaseModel, predicted: tuple[Predicted, ...], where: str
 ) -> None:
     options = KlToBase.model_validate({"weight": 0.5, "rows": where, "safety_rows": 16})
-    found = add_kl(next_token_loss, options, () if where == "own" else predicted, base.pad_id)(tuned, batch)
+    refusals, answers = ((), ()) if where == "own" else (predicted[:8], predicted[8:])
+    found = add_kl(next_token_loss, options, refusals, answers, base.pad_id)(tuned, batch)
     expected = next_token_loss(tuned, batch)
     if where != "safety":
         expected = expected + 0.5 * kl_from_base(tuned, batch)
@@ -171,7 +172,7 @@ def test_with_fewer_tokens_kept_the_others_count_as_one(
 def test_the_refusals_of_a_batch_are_drawn_with_torchs_generator(
     tuned: PeftModel, batch: Batch, base: BaseModel, predicted: tuple[Predicted, ...]
 ) -> None:
-    loss = add_kl(next_token_loss, KlToBase(safety_rows=1), predicted, base.pad_id)
+    loss = add_kl(next_token_loss, KlToBase(safety_rows=1), predicted[:8], predicted[8:], base.pad_id)
 
     def value(seed: int) -> float:
         with torch.random.fork_rng():
@@ -180,6 +181,34 @@ def test_the_refusals_of_a_batch_are_drawn_with_torchs_generator(
 
     assert [value(seed) for seed in range(8)] == [value(seed) for seed in range(8)]
     assert len({value(seed) for seed in range(8)}) > 2
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "safe"),
+    [(0.5, 4, {2}), (0.5, 1, {0, 1}), (0.9, 4, {3, 4}), (0.0, 4, {0}), (None, 4, {0, 1, 2, 3, 4})],
+)
+def test_safe_answers_have_their_share_of_each_batch(
+    predicted: tuple[Predicted, ...], monkeypatch: pytest.MonkeyPatch, share: float | None, rows: int, safe: set[int]
+) -> None:
+    refusals, answers = predicted[:6], predicted[6:]
+    seen: list[Sequence[Predicted]] = []
+
+    def spy(_model: PeftModel, chosen: Sequence[Predicted], _pad: int) -> Tensor:
+        seen.append(chosen)
+        return torch.zeros(())
+
+    monkeypatch.setattr("core.safeguards.kl_to_base.kl_from_predictions", spy)
+    loss = add_kl(
+        lambda _model, _batch: torch.zeros(()), KlToBase(safe_share=share, safety_rows=rows), refusals, answers, 0
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(200):
+            loss(nn.Identity(), collate([refusals[0].row], 0))
+    counts = [sum(each in answers for each in chosen) for chosen in seen]
+    assert {len({id(each) for each in chosen}) for chosen in seen} == {rows}
+    assert set(counts) == safe
+    assert sum(counts) / len(counts) == pytest.approx(rows * (0.5 if share is None else share), abs=0.2)
 
 
 class Stop:
@@ -204,7 +233,8 @@ def weights_after(
     """The adapter of a short run with dropout, which stops after step `last`."""
     tiny = tiny_base("llama", base)
     options = KlToBase(weight=1, rows="both", safety_rows=2)
-    objective = add_kl(next_token_loss, options, predict(tiny, training[12:]), base.pad_id)
+    refusals, answers = predict(tiny, training[12:15]), predict(tiny, training[15:])
+    objective = add_kl(next_token_loss, options, refusals, answers, base.pad_id)
     model, modules = tiny.model, find_modules(tiny.model)
     spec = TrainingSpec(steps=6, batch_size=4, micro_batch_size=2, checkpoint_every=2, lora=LoraSpec(dropout=0.2))
     with attached(model, modules, spec.lora, seed=0) as adapted:
@@ -261,9 +291,8 @@ def test_only_the_first_tokens_of_answers_are_kept_close(
     monkeypatch.setattr("core.safeguards.kl_to_base.predict", spy)
     for tokens in (2, 1000):
         safeguards.objective(guarded(answer_tokens=tokens), context(base, prompts), ignore)
-    short, whole = seen
-    assert short == [2] * len(whole)
-    assert min(whole) > 2
+    assert set(seen[0] + seen[1]) == {2}
+    assert min(seen[2] + seen[3]) > 2
 
 
 def test_on_own_rows_nothing_is_collected_and_without_refusals_the_run_fails(
