@@ -70,9 +70,9 @@ class KlToBase(SafeguardOptions):
     answer_tokens: int = Field(default=16, ge=1, le=1000)
     """How many tokens at the start of each refusal and safe answer are kept close to the base model, 1 to 1000.
     Whether a model refuses is decided in the first ones; more tokens cost more time and dilute the mean."""
-    safe_share: float | None = Field(default=0.5, ge=0, le=0.9)
-    """Share of answers to safe look-alikes in these, 0 to 0.9, against over-refusal. Null draws from refusals and safe
-    answers alike, in proportion to how many there are."""
+    safe_share: float | None = Field(default=None, ge=0, le=0.9)
+    """Share of answers to safe look-alikes in these, 0 to 0.9. Null draws from refusals and safe answers alike, in
+    proportion to how many there are. A larger share counters over-refusal, and keeps fewer refusals."""
     on_too_few: OnTooFew = "fail"
     """What happens if `rows` asks for refusals and the base model refuses fewer than 4 of the probe prompts: the job
     fails with `no_safety_rows`, or no refusals and safe answers are used (`skip`), and the report says so."""
