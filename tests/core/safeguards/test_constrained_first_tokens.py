@@ -1,16 +1,13 @@
 """The constrained loss is cross-entropy whose gradient shrinks as a token's probability exceeds the base model's."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from core.data.batches import Batch, collate
+from core.data.batches import Batch
 from core.data.encoded import IGNORED
 from core.lm.adapter import attached
 from core.lm.load import BaseModel
@@ -24,33 +21,11 @@ from core.safeguards.constrained_first_tokens import (
 from core.schemas.safeguards import ConstrainedFirstTokens
 from core.schemas.training import LoraSpec
 from core.training.loop import next_token_loss
-from tests.core.helpers import encoded, tiny_base
+from tests.core.helpers import tiny_base
+from tests.core.safeguards.conftest import gradients
 
 NEARLY_NONE = ConstrainedFirstTokens(first=0.001, early=0.001, rest=0.001)
 LOGS = st.lists(st.floats(-12, -0.01), min_size=1, max_size=8)
-
-
-@pytest.fixture
-def batch(base: BaseModel) -> Batch:
-    return collate(encoded(base, 3), base.pad_id)
-
-
-@pytest.fixture
-def tuned(base: BaseModel) -> Iterator[PeftModel]:
-    """A tiny model with an adapter whose matrices are all nonzero."""
-    model = tiny_base("llama", base).model
-    with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as adapted:
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(1)
-            for name, parameter in adapted.named_parameters():
-                if ".lora_" in name:
-                    parameter.normal_(std=0.5)
-        yield adapted
-
-
-def gradients(loss: Tensor, model: PeftModel) -> dict[str, Tensor]:
-    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 
 def test_a_weak_constraint_has_the_value_and_gradient_of_cross_entropy(tuned: PeftModel, batch: Batch) -> None:

@@ -1,6 +1,6 @@
 """The added divergence has the value and gradient of KL(base || tuned), is zero at the base, and resumes exactly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,54 +31,15 @@ from core.training.checkpoint import Checkpoints
 from core.training.loop import next_token_loss, train
 from tests.core.helpers import REQUESTS, encoded, ignore, tiny_base, user_rows
 from tests.core.jobs import SPEC
+from tests.core.safeguards.conftest import gradients
 
 Named = dict[str, Tensor]
-
-
-@pytest.fixture
-def batch(base: BaseModel) -> Batch:
-    return collate(encoded(base, 3), base.pad_id)
-
-
-@pytest.fixture
-def tiny(base: BaseModel) -> BaseModel:
-    return tiny_base("llama", base)
-
-
-@pytest.fixture
-def safety(base: BaseModel) -> tuple[Encoded, ...]:
-    return encoded(base, 12)
-
-
-@pytest.fixture
-def predicted(tiny: BaseModel, safety: tuple[Encoded, ...], monkeypatch: pytest.MonkeyPatch) -> tuple[Predicted, ...]:
-    monkeypatch.setattr("core.safeguards.replay.KEPT", 10_000)
-    return predict(tiny, safety)
-
-
-@pytest.fixture
-def tuned(tiny: BaseModel, predicted: tuple[Predicted, ...]) -> Iterator[PeftModel]:
-    """The tiny model with an adapter whose matrices are all nonzero; what it predicted without is there already."""
-    assert predicted
-    model = tiny.model
-    with attached(model, find_modules(model), LoraSpec(rank=2, alpha=4), seed=0) as adapted:
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(1)
-            for name, parameter in adapted.named_parameters():
-                if ".lora_" in name:
-                    parameter.normal_(std=0.5)
-        yield adapted
 
 
 def logits(model: PeftModel, batch: Batch) -> Tensor:
     """Logits in front of each label, `tokens vocabulary`."""
     found = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1]
     return found[batch.labels[:, 1:] != IGNORED]
-
-
-def gradients(loss: Tensor, model: PeftModel) -> Named:
-    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 
 def test_value_and_gradient_are_those_of_the_divergence(tuned: PeftModel, batch: Batch) -> None:
@@ -135,38 +96,6 @@ def test_each_set_of_rows_adds_its_mean(
     if where != "own":
         expected = expected + 0.5 * kl_from_predictions(tuned, predicted, base.pad_id)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_the_divergence_from_kept_predictions_is_that_from_the_base_model(
-    tuned: PeftModel, base: BaseModel, safety: tuple[Encoded, ...], predicted: tuple[Predicted, ...]
-) -> None:
-    """The untrained model's predictions are nearly even, so all tokens are kept here, and nothing is lost."""
-    exact = kl_from_base(tuned, collate(safety, base.pad_id))
-    kept = kl_from_predictions(tuned, predicted, base.pad_id)
-    assert kept.item() == pytest.approx(exact.item(), rel=1e-4)
-    expected, actual = gradients(exact, tuned), gradients(kept, tuned)
-    for name, value in expected.items():
-        torch.testing.assert_close(actual[name], value, rtol=1e-3, atol=1e-6)
-
-
-def test_with_fewer_tokens_kept_the_others_count_as_one(
-    base: BaseModel, safety: tuple[Encoded, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.safeguards.replay.KEPT", 8)
-    tiny = tiny_base("llama", base)
-    few = predict(tiny, safety)
-    assert {each.tokens.shape[1] for each in few} == {8}
-    for each in few:
-        assert torch.allclose(each.log_probabilities.exp().sum(1), torch.ones(each.tokens.shape[0]), atol=1e-5)
-    with attached(tiny.model, find_modules(tiny.model), LoraSpec(rank=2, alpha=4), seed=0) as adapted:
-        assert kl_from_predictions(adapted, few, base.pad_id).item() == pytest.approx(0.0, abs=1e-6)
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(1)
-            for name, parameter in adapted.named_parameters():
-                if ".lora_" in name:
-                    parameter.normal_(std=0.5)
-        exact = kl_from_base(adapted, collate(safety, base.pad_id)).item()
-        assert 0.001 < kl_from_predictions(adapted, few, base.pad_id).item() < exact
 
 
 def test_the_refusals_of_a_batch_are_drawn_with_torchs_generator(
