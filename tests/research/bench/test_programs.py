@@ -30,6 +30,7 @@ PROGRAMS = {
     "end_weights": ["--seeds=1", "--rows=8", "--steps=1", "--max-prompts=4"],
     "noise": ["--max-prompts=4", "--rows=4"],
     "precision": ["--rounds=1", "--batch-size=2", "--length=64", "--prompts=1", "--tokens=2"],
+    "penalty": ["--rounds=1", "--steps=1", "--batch-size=2", "--length=64", "--prompts=8"],
     "first_step": ["--jobs", "0"],
     "compare": [str(ROOT), str(ROOT), "--figures", "import_api", "--rounds", "1"],
     "cancel": ["--jobs", "1"],
