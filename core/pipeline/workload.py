@@ -252,12 +252,14 @@ class _Plan:
 
     def _answers_for(self, run: Strategy) -> set[PlannedAnswers]:
         """What the base model writes for the run's safeguards, at most."""
-        rows, length = self.rows.originals, self.inputs.spec.security.max_new_tokens
+        rows, spec = self.rows.originals, self.inputs.spec
+        steps, length = spec.training.total_steps(len(rows)), spec.security.max_new_tokens
         framed = bool(len(run.safeguards)) and find_frame(rows) is not None
         return {
             answers
             for each in run.safeguards
-            for answers in each.answers(self.prompts, rows=len(rows), framed=framed, max_new_tokens=length) or ()
+            for answers in each.answers(self.prompts, rows=len(rows), steps=steps, framed=framed, max_new_tokens=length)
+            or ()
         }
 
     def _training(self, run: Strategy, answers: Set[PlannedAnswers]) -> Iterator[PlannedWork]:

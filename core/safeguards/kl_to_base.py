@@ -61,7 +61,8 @@ class KlLoss(Safeguard[KlToBase]):
     def _collect(self, context: SafeguardContext, on_progress: OnProgress) -> SafetyRows:
         """The safety rows; none if there are too few refusals and the run goes on without them."""
         options, frame = self.options, find_frame(context.rows)
-        asked = options.asked(context.prompts, framed=frame is not None)
+        steps = context.spec.training.total_steps(len(context.rows))
+        asked = options.asked(context.prompts, steps=steps, framed=frame is not None)
         found = collect(context, asked, framings=options.framings, frame=frame, on_progress=on_progress)
         if len(found.refusals) >= MIN_REFUSALS:
             return SafetyRows(*(tuple(row.first_trained(options.answer_tokens) for row in rows) for rows in found))

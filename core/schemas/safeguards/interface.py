@@ -29,12 +29,12 @@ class SafeguardOptions(Frozen):
     """Whether it decides when training ends, and so cannot be combined with `training.patience`."""
 
     def answers(
-        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+        self, prompts: PromptSet, *, rows: int, steps: int, framed: bool, max_new_tokens: int
     ) -> tuple[PlannedAnswers, ...] | None:
         """Return what the base model writes for this safeguard before training, if anything.
 
-        `rows` is the number of the job's rows, `framed` whether they share a frame (core.data.frame), and
-        `max_new_tokens` that of `security`.
+        `rows` is the number of the job's rows, `steps` that of its optimizer steps on these, `framed` whether they
+        share a frame (core.data.frame), and `max_new_tokens` the limit of `security`.
         """
 
     @property

@@ -69,7 +69,7 @@ class KlToBase(SafeguardOptions):
     """Number of refusals and safe answers that are drawn for each batch, or for each micro-batch: 1 to 64."""
     answer_tokens: int = Field(default=16, ge=1, le=1000)
     """How many tokens at the start of each refusal and safe answer are kept close to the base model, 1 to 1000.
-    Whether a model refuses is decided in the first ones; more tokens cost more time and dilute the mean."""
+    Whether a model refuses is decided in the first ones, and more tokens cost more time."""
     safe_share: float | None = Field(default=None, ge=0, le=0.9)
     """Share of answers to safe look-alikes in these, 0 to 0.9. Null draws from refusals and safe answers alike, in
     proportion to how many there are. A larger share counters over-refusal, and keeps fewer refusals."""
@@ -89,12 +89,15 @@ class KlToBase(SafeguardOptions):
 
     @override
     def answers(
-        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+        self, prompts: PromptSet, *, rows: int, steps: int, framed: bool, max_new_tokens: int
     ) -> tuple[PlannedAnswers, ...] | None:
         if self.rows == "own":
             return None
-        return self.asked(prompts, framed=framed).planned(max(SafetyMix.min_new_tokens, max_new_tokens))
+        return self.asked(prompts, steps=steps, framed=framed).planned(max(SafetyMix.min_new_tokens, max_new_tokens))
 
-    def asked(self, prompts: PromptSet, *, framed: bool) -> SafetyRequests:
-        """Return how many requests the base model answers: a few hundred, which the steps draw from."""
-        return SafetyRequests.of(prompts, self.framings, framed=framed).at_most(*self.most_asked)
+    def asked(self, prompts: PromptSet, *, steps: int, framed: bool) -> SafetyRequests:
+        """Return how many requests the base model answers: a few hundred, which the steps draw from, or fewer for a
+        short run."""
+        enough = max(16, 4 * steps * self.safety_rows)
+        most = (min(enough, each) for each in self.most_asked)
+        return SafetyRequests.of(prompts, self.framings, framed=framed).at_most(*most)

@@ -57,7 +57,7 @@ class SafetyMix(SafeguardOptions):
 
     @override
     def answers(
-        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+        self, prompts: PromptSet, *, rows: int, steps: int, framed: bool, max_new_tokens: int
     ) -> tuple[PlannedAnswers, ...]:
         asked = self.asked(prompts, rows=rows, framed=self.own_format and framed)
         return asked.planned(max(self.min_new_tokens, max_new_tokens))
@@ -123,7 +123,7 @@ class SelfDistill(SafeguardOptions):
 
     @override
     def answers(
-        self, prompts: PromptSet, *, rows: int, framed: bool, max_new_tokens: int
+        self, prompts: PromptSet, *, rows: int, steps: int, framed: bool, max_new_tokens: int
     ) -> tuple[PlannedAnswers, ...]:
         return (PlannedAnswers("rewritten rows", rows, self.max_new_tokens),)
 

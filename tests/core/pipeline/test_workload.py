@@ -97,7 +97,9 @@ def test_answers_that_safeguards_need_are_counted_with_their_own_limits(store: A
     answers = {each.run: each for each in work_of(found, "training") if each.work == "answer"}
     assert (answers["own"].calls, answers["own"].amount) == (36, 36 * 32)
     calls = answers["replayed"].calls
-    assert calls == 256 + 128, "of harmful probe prompts bare, in framings and in the rows' frame; of safe ones"
+    assert calls == 2 * 4 * 6 * KlToBase().safety_rows, (
+        "four times what 6 steps draw, of harmful prompts and of safe ones"
+    )
     assert answers["replayed"].amount == answers["replayed"].calls * 128
     assert "stronger" not in answers, "it uses those of the run before"
 

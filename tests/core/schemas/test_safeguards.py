@@ -181,14 +181,23 @@ def test_answers_that_the_base_model_writes_before_training_are_counted(
 ) -> None:
     """8 harmful and 2 safe probe prompts that no figure is reported on. Of the 40 rows of the job, 5 % are 2."""
     for in_frame, expected in ((False, plain), (True, framed)):
-        found = options.answers(PROMPTS, rows=40, framed=in_frame, max_new_tokens=100) or ()
+        found = options.answers(PROMPTS, rows=40, steps=30, framed=in_frame, max_new_tokens=100) or ()
         assert [each.count for each in found] == expected
         assert all(each.max_new_tokens == length for each in found)
 
 
+def test_a_short_run_asks_for_fewer_answers() -> None:
+    many = PROMPTS.model_copy(
+        update={"probe": PROMPTS.probe.model_copy(update={"harmful": tuple(map(str, range(500)))})}
+    )
+    for steps, harmful in ((1, 16), (3, 48), (16, 256), (1000, 256)):
+        assert KlToBase(safety_rows=4).asked(many, steps=steps, framed=False).harmful == harmful
+
+
 def test_two_safeguards_can_need_the_same_answers() -> None:
     mixed, replayed = (
-        each.answers(PROMPTS, rows=40, framed=True, max_new_tokens=100) for each in (SafetyMix(share=0.5), KlToBase())
+        each.answers(PROMPTS, rows=40, steps=30, framed=True, max_new_tokens=100)
+        for each in (SafetyMix(share=0.5), KlToBase())
     )
     assert mixed == replayed
 
