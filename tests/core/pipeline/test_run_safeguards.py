@@ -60,7 +60,7 @@ SMALL = SPEC.model_copy(
 RUNS = (
     ALL,
     guarded("mixed", SafetyMix(share=0.25)),
-    guarded("replayed", KlToBase(rows="safety")),
+    guarded("replayed", KlToBase(rows="safety", safety_rows=8)),  # enough to ask for all that there are
     guarded("distilled", SelfDistill(max_new_tokens=64)),
     guarded("previewed", AnswerPreview(virtual=True)),
     UniformStrategy(),
